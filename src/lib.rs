@@ -1,0 +1,48 @@
+//! pullgate: an egress-filtering forward proxy for container registries.
+//!
+//! # The house
+//!
+//! Arrows run down only; modules on one floor do not import one another; `tests/tidy.rs` holds it.
+//!
+//! ```text
+//! main.rs
+//! cli/        one file a command: run, check, explain, import, demo, report
+//! app         builds everything from Settings, starts it, waits for signals, drains
+//! session     the story of one connection
+//! admin reload
+//! listen/     how clients come in; intake reads a head or a hello, bounded in bytes and time
+//! relay/      two directions, half-close, idle limit, byte counts, revocation; splice
+//! dial/       resolve, connect with a staggered second try
+//! account/    Record, written once at the end: one audit line, and the counters
+//! config/     files -> Settings and PolicySet; what the az command prints         pure
+//! hello/      TLS records, ClientHello, ServerHello; the guard                    pure
+//! policy/     names, targets, clouds, registries, addresses, reasons; the judge   pure
+//! demo/       the embedded registry of `pullgate demo`
+//! ```
+//!
+//! # Invariants, above all absences
+//!
+//! - `policy`, `hello` and `config` see no socket, no clock and no file.
+//! - There is no unsafe code, and no global state.
+//! - Nothing is dialled without a [`policy::Permit`], which only `policy` makes, and which carries
+//!   the addresses that were judged: what is checked is what is dialled. There is no second look-up.
+//! - Nothing is relayed without a [`policy::Cleared`].
+//! - Only an allowed name is ever looked up.
+//! - No host name, and nothing else that a client chooses, stands in a metric label.
+//! - Logic touches no counter and writes no log line about a session; it fills one `Record`.
+//! - Nothing fails open: unknown, late, malformed and absent are each a [`policy::Reason`].
+#![forbid(unsafe_code)]
+
+pub mod account;
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod dial;
+pub mod hello;
+pub mod listen;
+pub mod policy;
+pub mod relay;
+pub mod reload;
+pub mod session;

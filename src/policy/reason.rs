@@ -1,0 +1,219 @@
+//! The closed sets that answers, metric labels and audit lines are made from.
+//!
+//! A [`Denial`] is our decision, a [`Failure`] is somebody's misfortune, an [`Ending`] went well.
+//! The manual's table of reasons is checked against these sets by a test.
+
+use std::fmt;
+
+/// Declares a closed set of codes: variant, code and one line of meaning each.
+macro_rules! codes {
+    ($(#[$meta:meta])* $set:ident { $($variant:ident $code:literal $meaning:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $set { $(#[doc = $meaning] $variant,)+ }
+
+        impl $set {
+            /// Every member, in the manual's order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The code that answers, metrics and audit lines carry.
+            #[must_use]
+            pub fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code,)+ }
+            }
+
+            /// What it means, in one line.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)+ }
+            }
+
+            /// The member that a code names.
+            #[must_use]
+            pub fn from_code(code: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|member| member.code() == code)
+            }
+        }
+
+        impl fmt::Display for $set {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str(self.code())
+            }
+        }
+    };
+}
+
+codes! {
+    /// Why the gate said no.
+    Reason {
+        HeadMalformed "head-malformed" "The request's head is not HTTP/1 as RFC 9112 writes it.",
+        HeadTooLarge "head-too-large" "The request's head is larger than the gate reads.",
+        HeadTimeout "head-timeout" "The request's head did not come whole in time.",
+        ProxyHeaderInvalid "proxy-header-invalid" "The PROXY protocol header is missing, malformed or from a network that may not send it.",
+        CertificateRejected "certificate-rejected" "The client's certificate is missing or was refused.",
+        BadTarget "bad-target" "The request target is not host:port.",
+        MethodNotAllowed "method-not-allowed" "The method is not CONNECT.",
+        IpLiteral "ip-literal" "The target is an IP address; the policy knows names only.",
+        PortNotAllowed "port-not-allowed" "The host is allowed, but not on this port.",
+        HostNotAllowed "host-not-allowed" "No registry's policy names the host.",
+        StorageAccount "storage-account" "The host is a storage account, which any tenant may own.",
+        OtherRegistry "other-registry" "The host belongs to a registry that the policy does not name.",
+        ClientNotAllowed "client-not-allowed" "The registry's policy does not name this client.",
+        CredentialsRequired "credentials-required" "The listener asks for credentials, and none or wrong ones came.",
+        AddressNotAllowed "address-not-allowed" "The name resolves only to addresses that may not be dialled.",
+        NotTls "not-tls" "The client's first bytes are not TLS.",
+        HelloMalformed "hello-malformed" "The ClientHello breaks the rules of TLS.",
+        HelloTooLarge "hello-too-large" "The ClientHello is larger than 64 KiB.",
+        HelloTimeout "hello-timeout" "The ClientHello did not come whole in time.",
+        SniMissing "sni-missing" "The ClientHello names no server.",
+        SniMismatch "sni-mismatch" "The ClientHello names another server than the CONNECT.",
+        SecondHelloMismatch "second-hello-mismatch" "The ClientHello after a HelloRetryRequest differs in what was judged.",
+        EncryptedClientHello "encrypted-client-hello" "The ClientHello hides another one, or its name.",
+        EarlyData "early-data" "The ClientHello announces early data.",
+        TlsTooOld "tls-too-old" "The client offers no version of TLS from 1.2 up.",
+        ServerHelloMalformed "server-hello-malformed" "The server's answer to the ClientHello is not one of TLS 1.2 or 1.3.",
+        Renegotiation "renegotiation" "The client began another handshake within the session.",
+        UploadBudget "upload-budget" "The client sent more than a pull needs.",
+        SessionLimit "session-limit" "As many sessions are open as the limits allow.",
+        RateLimit "rate-limit" "The client opens sessions faster than the limits allow.",
+        Lifetime "lifetime" "The session lasted as long as the limits allow.",
+        Draining "draining" "The gate is shutting down.",
+        PolicyRevoked "policy-revoked" "A reload took away what the session was permitted.",
+    }
+}
+
+codes! {
+    /// What went wrong without anybody having decided it.
+    Cause {
+        NameNotFound "name-not-found" "DNS has no address for the name.",
+        LookupFailed "lookup-failed" "The DNS server answered with an error, or could not be reached.",
+        LookupTimeout "lookup-timeout" "The DNS server did not answer in time.",
+        ConnectRefused "connect-refused" "Every address refused the connection.",
+        ConnectTimeout "connect-timeout" "No address accepted the connection in time.",
+        ConnectUnreachable "connect-unreachable" "No address could be reached.",
+        ClientAborted "client-aborted" "The client reset the connection.",
+        UpstreamAborted "upstream-aborted" "The upstream reset the connection.",
+        IdleTimeout "idle-timeout" "Neither side sent a byte for as long as the limits allow.",
+        Internal "internal" "The gate itself failed.",
+    }
+}
+
+impl Reason {
+    /// Whether report mode lets it pass, recorded as `would-deny`.
+    #[must_use]
+    pub fn is_reportable(self) -> bool {
+        matches!(
+            self,
+            Self::HostNotAllowed
+                | Self::StorageAccount
+                | Self::OtherRegistry
+                | Self::ClientNotAllowed
+                | Self::UploadBudget
+        )
+    }
+}
+
+/// Whose failure it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The one that connected to the gate.
+    Client,
+    /// The registry, or the DNS server on the way to it.
+    Upstream,
+    /// The gate.
+    Gate,
+}
+
+/// We decided against it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Denial {
+    /// Why.
+    pub reason: Reason,
+    /// What the user of the client should do or know, in a few plain words; never secret.
+    pub remedy: Option<String>,
+}
+
+impl Denial {
+    /// A denial that its reason explains well enough.
+    #[must_use]
+    pub fn new(reason: Reason) -> Self {
+        Self { reason, remedy: None }
+    }
+
+    /// A denial with a way out.
+    #[must_use]
+    pub fn with_remedy(reason: Reason, remedy: impl Into<String>) -> Self {
+        Self { reason, remedy: Some(remedy.into()) }
+    }
+}
+
+impl From<Reason> for Denial {
+    fn from(reason: Reason) -> Self {
+        Self::new(reason)
+    }
+}
+
+/// It could not be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+pub struct Failure {
+    /// Whose.
+    pub side: Side,
+    /// What.
+    pub cause: Cause,
+}
+
+/// How a session that went well came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Both sides closed in order.
+    Closed,
+}
+
+/// Why a session is over before its time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    /// We decided.
+    #[error("denied: {0}")]
+    Denied(#[from] Denial),
+    /// It failed.
+    #[error("failed: {0}")]
+    Failed(#[from] Failure),
+}
+
+impl From<Reason> for Stop {
+    fn from(reason: Reason) -> Self {
+        Self::Denied(reason.into())
+    }
+}
+
+impl Stop {
+    /// The code, whichever set it is from.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Denied(denial) => denial.reason.code(),
+            Self::Failed(failure) => failure.cause.code(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn codes_are_unique_and_read_back() {
+        let mut seen = HashSet::new();
+        for reason in Reason::ALL {
+            assert!(seen.insert(reason.code()), "{reason}");
+            assert_eq!(Reason::from_code(reason.code()), Some(*reason));
+        }
+        for cause in Cause::ALL {
+            assert!(seen.insert(cause.code()), "{cause}");
+            assert_eq!(Cause::from_code(cause.code()), Some(*cause));
+        }
+    }
+}
