@@ -1,9 +1,28 @@
 //! The ground floor: names, targets, reasons, and the judgements that mint permits.
+//!
+//! Pure: no socket, clock or file. What has one of these types is right; who holds a [`Permit`] may
+//! dial its addresses, who holds a [`Cleared`] may relay, and only [`PolicySet`] makes them.
 
+mod addresses;
+mod azure;
+mod fault;
+mod limits;
 mod name;
 mod reason;
+mod regions;
+mod registry;
+mod set;
 mod target;
 
+pub use addresses::{AddressFault, Class, PrivateOnly, canonical, class_of};
+pub use azure::{CLOUDS, Cloud, HostKind};
+pub use fault::{Fault, Located, Place};
+pub use limits::Limits;
 pub use name::{LONGEST_NAME, Name, NameError};
 pub use reason::{Cause, Denial, Ending, Failure, Reason, Side, Stop};
+pub use registry::{Endpoint, EndpointKind, Registry};
+pub use set::{
+    Allowed, Cleared, ClientAddress, Enforcement, Grant, LABELLED_REGISTRIES, NO_LABEL, NoneVetted,
+    OTHER_LABEL, OwnAddresses, Permit, Pin, PolicySet, Rules, Vetted,
+};
 pub use target::{HTTPS, Target, TargetError, parse_port};

@@ -1,0 +1,242 @@
+//! Azure's clouds, the suffixes of their registries and storage, and what a host under one is.
+//!
+//! Sources: Azure's documentation of Container Registry endpoints (login, dedicated data and
+//! regional endpoints) and of storage endpoints (standard, and the DNS-zone form). A suffix may
+//! have several labels. Storage suffixes are wide on purpose: every service of storage (blob, file,
+//! queue, table, dfs, web) stands under them, and so does whatever comes next.
+
+use super::name::Name;
+use super::regions;
+
+/// One of Azure's clouds.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Cloud {
+    /// What the manual calls it.
+    pub title: &'static str,
+    /// What follows the label of a login server.
+    pub registry_suffix: &'static str,
+    /// What follows a storage account's service.
+    pub storage_suffixes: &'static [&'static str],
+    /// The regions known, for `data-endpoints = "every-region"`.
+    pub regions: &'static [&'static str],
+}
+
+/// The clouds, the public one first.
+pub const CLOUDS: &[Cloud] = &[
+    Cloud {
+        title: "Azure",
+        registry_suffix: "azurecr.io",
+        storage_suffixes: &["core.windows.net", "storage.azure.net"],
+        regions: regions::PUBLIC,
+    },
+    Cloud {
+        title: "Azure China",
+        registry_suffix: "azurecr.cn",
+        storage_suffixes: &["core.chinacloudapi.cn", "storage.azure.cn"],
+        regions: regions::CHINA,
+    },
+    Cloud {
+        title: "Azure US Government",
+        registry_suffix: "azurecr.us",
+        storage_suffixes: &["core.usgovcloudapi.net", "storage.azure.us"],
+        regions: regions::US_GOVERNMENT,
+    },
+    Cloud {
+        title: "Azure Germany (retired)",
+        registry_suffix: "azurecr.de",
+        storage_suffixes: &["core.cloudapi.de"],
+        regions: regions::GERMANY,
+    },
+    Cloud {
+        title: "Sovereign cloud, Germany",
+        registry_suffix: "azurecr.sovcloud-azure.de",
+        storage_suffixes: &["core.sovcloud-azure.de", "core.sovcloud-api.de"],
+        regions: regions::SOVEREIGN_GERMANY,
+    },
+    Cloud {
+        title: "Sovereign cloud, France",
+        registry_suffix: "azurecr.sovcloud-azure.fr",
+        storage_suffixes: &["core.sovcloud-azure.fr", "core.sovcloud-api.fr"],
+        regions: regions::SOVEREIGN_FRANCE,
+    },
+];
+
+/// What a host name is, as far as its suffix tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostKind<'a> {
+    /// `<label>.azurecr.io`.
+    Login {
+        /// Whose suffix it is.
+        cloud: &'static Cloud,
+        /// The registry's label.
+        label: &'a str,
+    },
+    /// `<label>.<region>.data.azurecr.io`.
+    Data {
+        /// Whose suffix it is.
+        cloud: &'static Cloud,
+        /// The registry's label.
+        label: &'a str,
+        /// The replica's region.
+        region: &'a str,
+    },
+    /// `<label>.<region>.geo.azurecr.io`.
+    Regional {
+        /// Whose suffix it is.
+        cloud: &'static Cloud,
+        /// The registry's label.
+        label: &'a str,
+        /// The replica's region.
+        region: &'a str,
+    },
+    /// Under a registry suffix (or that suffix itself), in no form that Azure documents.
+    UnderRegistrySuffix {
+        /// Whose suffix it is.
+        cloud: &'static Cloud,
+    },
+    /// A storage account, of whatever service.
+    Storage {
+        /// Whose suffix it is.
+        cloud: &'static Cloud,
+    },
+    /// Storage outside Azure that all tenants share behind one name or suffix.
+    SharedStorage,
+    /// A registry outside Azure that is known by name.
+    KnownRegistry,
+    /// Nothing known.
+    Elsewhere,
+}
+
+impl<'a> HostKind<'a> {
+    /// Tells what a name is. Costs a few comparisons of suffixes and no allocation.
+    #[must_use]
+    pub fn of(name: &'a Name) -> Self {
+        let text = name.as_str();
+        for cloud in CLOUDS {
+            if let Some(front) = before_suffix(text, cloud.registry_suffix) {
+                return Self::of_registry(front, cloud);
+            }
+            if cloud.storage_suffixes.iter().any(|suffix| before_suffix(text, suffix).is_some()) {
+                return Self::Storage { cloud };
+            }
+        }
+        if is_shared_storage(text) {
+            return Self::SharedStorage;
+        }
+        if is_known_registry(text) {
+            return Self::KnownRegistry;
+        }
+        Self::Elsewhere
+    }
+
+    fn of_registry(front: &'a str, cloud: &'static Cloud) -> Self {
+        let mut labels = front.split('.');
+        match (labels.next(), labels.next(), labels.next(), labels.next()) {
+            (Some(label), None, ..) if !label.is_empty() => Self::Login { cloud, label },
+            (Some(label), Some(region), Some("data"), None) => Self::Data { cloud, label, region },
+            (Some(label), Some(region), Some("geo"), None) => {
+                Self::Regional { cloud, label, region }
+            }
+            _ => Self::UnderRegistrySuffix { cloud },
+        }
+    }
+}
+
+/// What stands before `.suffix`; empty when the text is the suffix itself.
+fn before_suffix<'a>(text: &'a str, suffix: &str) -> Option<&'a str> {
+    let front = text.strip_suffix(suffix)?;
+    if front.is_empty() { Some(front) } else { front.strip_suffix('.') }
+}
+
+/// Storage that every tenant of another cloud reaches behind the same names.
+fn is_shared_storage(text: &str) -> bool {
+    const SUFFIXES: &[&str] = &[
+        "storage.googleapis.com",
+        "storage.cloud.google.com",
+        "r2.cloudflarestorage.com",
+        "r2.dev",
+        "digitaloceanspaces.com",
+        "backblazeb2.com",
+        "wasabisys.com",
+    ];
+    if SUFFIXES.iter().any(|suffix| before_suffix(text, suffix).is_some()) {
+        return true;
+    }
+    let amazon = ["amazonaws.com", "amazonaws.com.cn"];
+    let Some(front) = amazon.iter().find_map(|suffix| before_suffix(text, suffix)) else {
+        return false;
+    };
+    front.split('.').any(|label| label == "s3" || label.starts_with("s3-"))
+}
+
+/// Registries that many tenants share, by the names that `acr-facts` and their makers document.
+fn is_known_registry(text: &str) -> bool {
+    const HOSTS: &[&str] =
+        &["docker.io", "ghcr.io", "quay.io", "gcr.io", "mcr.microsoft.com", "public.ecr.aws"];
+    const SUFFIXES: &[&str] = &["docker.io", "gcr.io", "pkg.dev", "quay.io"];
+    if HOSTS.contains(&text) || SUFFIXES.iter().any(|one| before_suffix(text, one).is_some()) {
+        return true;
+    }
+    ["amazonaws.com", "amazonaws.com.cn"]
+        .iter()
+        .find_map(|suffix| before_suffix(text, suffix))
+        .is_some_and(|front| front.contains(".dkr.ecr"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> String {
+        match HostKind::of(&Name::parse(text).unwrap()) {
+            HostKind::Login { cloud, label } => format!("login {label} {}", cloud.registry_suffix),
+            HostKind::Data { label, region, .. } => format!("data {label} {region}"),
+            HostKind::Regional { label, region, .. } => format!("regional {label} {region}"),
+            HostKind::UnderRegistrySuffix { .. } => "under".into(),
+            HostKind::Storage { .. } => "storage".into(),
+            HostKind::SharedStorage => "shared".into(),
+            HostKind::KnownRegistry => "registry".into(),
+            HostKind::Elsewhere => "elsewhere".into(),
+        }
+    }
+
+    #[test]
+    fn hosts_and_what_they_are() {
+        let cases = [
+            ("contoso.azurecr.io", "login contoso azurecr.io"),
+            ("my-d7ezg.azurecr.cn", "login my-d7ezg azurecr.cn"),
+            ("contoso.azurecr.sovcloud-azure.de", "login contoso azurecr.sovcloud-azure.de"),
+            ("contoso.eastus.data.azurecr.io", "data contoso eastus"),
+            ("contoso.usgovvirginia.data.azurecr.us", "data contoso usgovvirginia"),
+            ("contoso.eastus.geo.azurecr.io", "regional contoso eastus"),
+            ("azurecr.io", "under"),
+            ("a.b.azurecr.io", "under"),
+            ("a.b.c.data.azurecr.io", "under"),
+            ("contoso.privatelink.azurecr.io", "under"),
+            ("notazurecr.io", "elsewhere"),
+            ("contoso.azurecr.io.evil.com", "elsewhere"),
+            ("x.blob.core.windows.net", "storage"),
+            ("x.z6.web.core.windows.net", "storage"),
+            ("x.file.core.usgovcloudapi.net", "storage"),
+            ("x.dfs.core.chinacloudapi.cn", "storage"),
+            ("x.queue.core.cloudapi.de", "storage"),
+            ("x.z13.blob.storage.azure.net", "storage"),
+            ("x.privatelink.blob.core.windows.net", "storage"),
+            ("core.windows.net", "storage"),
+            ("database.windows.net", "elsewhere"),
+            ("storage.googleapis.com", "shared"),
+            ("bucket.storage.googleapis.com", "shared"),
+            ("a.r2.cloudflarestorage.com", "shared"),
+            ("prod-eu-west-1-starport-layer-bucket.s3.eu-west-1.amazonaws.com", "shared"),
+            ("s3-us-west-2.amazonaws.com", "shared"),
+            ("1.dkr.ecr.eu-west-1.amazonaws.com", "registry"),
+            ("registry-1.docker.io", "registry"),
+            ("europe-docker.pkg.dev", "registry"),
+            ("cdn01.quay.io", "registry"),
+            ("login.microsoftonline.com", "elsewhere"),
+        ];
+        for (host, expected) in cases {
+            assert_eq!(told(host), expected, "{host}");
+        }
+    }
+}

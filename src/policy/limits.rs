@@ -1,0 +1,33 @@
+//! What bounds a session and all of them together, with defaults that are safe as they stand.
+
+use std::time::Duration;
+
+/// `[limits]` of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// From accept to the end of the request's head.
+    pub head_timeout: Duration,
+    /// From `200` (or accept, on a transparent listener) to the end of the ClientHello.
+    pub hello_timeout: Duration,
+    /// For looking up and dialling together.
+    pub dial_timeout: Duration,
+    /// How long neither side may send a byte.
+    pub idle_timeout: Duration,
+    /// Sessions open at once, in all.
+    pub open_sessions: usize,
+    /// Sessions open at once from one client address.
+    pub open_sessions_per_client: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_timeout: Duration::from_secs(10),
+            hello_timeout: Duration::from_secs(10),
+            dial_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(600),
+            open_sessions: 10_000,
+            open_sessions_per_client: 1_000,
+        }
+    }
+}

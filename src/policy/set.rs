@@ -1,0 +1,579 @@
+//! The whole policy, compiled into one immutable set, and its judgements.
+//!
+//! A session takes one snapshot and asks it in the order of the story: the name, the addresses,
+//! the hello; after a reload it asks the new set whether its permit still stands. Only the
+//! judgements make [`Allowed`], [`Permit`] and [`Cleared`], and each takes the one before.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::addresses::{self, AddressFault, Opened, PrivateOnly};
+use super::azure::HostKind;
+use super::fault::{Fault, Place};
+use super::limits::Limits;
+use super::name::Name;
+use super::reason::{Denial, Reason};
+use super::registry::{EndpointKind, Registry};
+use super::target::Target;
+
+/// Beyond so many registries the metric label is [`OTHER_LABEL`].
+pub const LABELLED_REGISTRIES: usize = 1_000;
+
+/// The metric label of the registries that have none of their own.
+pub const OTHER_LABEL: &str = "other";
+
+/// The metric label of a session that reached no registry's policy.
+pub const NO_LABEL: &str = "none";
+
+/// What happens to the reportable reasons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Enforcement {
+    /// They deny.
+    #[default]
+    Enforce,
+    /// They pass, recorded as `would-deny`.
+    Report,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientAddress(pub IpAddr);
+
+/// A fixed answer of `[dns.hosts]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pin {
+    /// The address.
+    pub address: IpAddr,
+    /// Replaces the target's port when dialling.
+    pub port: Option<u16>,
+}
+
+/// What the gate knows of its own place in the network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnAddresses {
+    /// The addresses of its interfaces: dialled only where `[addresses] allow` covers them.
+    pub interfaces: Vec<IpAddr>,
+    /// Where it listens, the unspecified address standing for every interface: never dialled.
+    pub listeners: Vec<SocketAddr>,
+}
+
+impl OwnAddresses {
+    fn listens_at(&self, address: SocketAddr) -> bool {
+        self.listeners.iter().any(|listener| {
+            let any = listener.ip().is_unspecified()
+                && (address.ip().is_loopback() || self.interfaces.contains(&address.ip()));
+            listener.port() == address.port() && (any || listener.ip() == address.ip())
+        })
+    }
+}
+
+/// Everything that a reload swaps. Registries' faults among one another are found by [`Self::new`].
+#[derive(Debug, Default)]
+pub struct Rules {
+    /// The registries, in the order of their files' names.
+    pub registries: Vec<Registry>,
+    /// `[policy] enforcement`.
+    pub enforcement: Enforcement,
+    /// `[addresses] allow`.
+    pub allowed_addresses: Vec<IpNet>,
+    /// `[dns] servers`; empty for the system's.
+    pub dns_servers: Vec<SocketAddr>,
+    /// `[dns.hosts]`.
+    pub pins: HashMap<Name, Vec<Pin>>,
+    /// `[limits]`.
+    pub limits: Limits,
+}
+
+/// The whole policy, immutable, with its generation.
+#[derive(Debug)]
+pub struct PolicySet {
+    generation: u64,
+    rules: Rules,
+    /// Per name the places where it is named, in the order of the registries.
+    hosts: HashMap<Name, Vec<Entry>>,
+    /// Labels of Azure's registries, for telling an unnamed replica from a stranger.
+    labels: HashMap<(Box<str>, &'static str), u32>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    registry: u32,
+    endpoint: u32,
+}
+
+/// A registry and endpoint by which a target is allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The registry's name.
+    pub registry: Arc<str>,
+    /// Its metric label.
+    pub label: Arc<str>,
+    /// What the host is to it.
+    pub endpoint: EndpointKind,
+    /// Where the operator named it.
+    pub place: Place,
+    private_addresses: Arc<[IpNet]>,
+    private_only: PrivateOnly,
+}
+
+/// An allowed name: the right to look it up. Only a judgement makes it.
+#[derive(Debug, Clone)]
+pub struct Allowed {
+    target: Target,
+    grant: Option<Grant>,
+    would_deny: Option<Denial>,
+}
+
+impl Allowed {
+    /// What was asked for.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// By what it is allowed; nothing in report mode, where [`Self::would_deny`] tells why.
+    #[must_use]
+    pub fn grant(&self) -> Option<&Grant> {
+        self.grant.as_ref()
+    }
+
+    /// What would have denied it, were the policy enforced.
+    #[must_use]
+    pub fn would_deny(&self) -> Option<&Denial> {
+        self.would_deny.as_ref()
+    }
+}
+
+/// The right to dial: an allowed name and its vetted addresses. Only a judgement makes it.
+#[derive(Debug, Clone)]
+pub struct Permit {
+    allowed: Allowed,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Permit {
+    /// The name that is permitted.
+    #[must_use]
+    pub fn allowed(&self) -> &Allowed {
+        &self.allowed
+    }
+
+    /// The addresses that were vetted, in the resolver's order; never empty.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+}
+
+/// The right to relay: a permit whose hello named the permitted host. Only a judgement makes it.
+#[derive(Debug)]
+pub struct Cleared {
+    permit: Permit,
+}
+
+impl Cleared {
+    /// What it grew from.
+    #[must_use]
+    pub fn permit(&self) -> &Permit {
+        &self.permit
+    }
+}
+
+/// What a judgement of addresses found: the permit, and what it left out.
+#[derive(Debug)]
+pub struct Vetted {
+    /// The right to dial.
+    pub permit: Permit,
+    /// The addresses that may not be dialled, and why.
+    pub dropped: Vec<(SocketAddr, AddressFault)>,
+}
+
+/// A denial of all the addresses that a name resolved to.
+#[derive(Debug)]
+pub struct NoneVetted {
+    /// What the client is told.
+    pub denial: Denial,
+    /// The addresses, and why each may not be dialled.
+    pub dropped: Vec<(SocketAddr, AddressFault)>,
+}
+
+impl PolicySet {
+    /// Compiles the rules into a set.
+    ///
+    /// # Errors
+    /// Every fault that registries have among one another: a login, data or regional endpoint that
+    /// stands in two, and a host that is `also` in one and such an endpoint of another.
+    pub fn new(generation: u64, rules: Rules) -> Result<Self, Vec<Fault>> {
+        let mut hosts: HashMap<Name, Vec<Entry>> = HashMap::new();
+        let mut labels = HashMap::new();
+        let mut faults = Vec::new();
+        let mut owners: BTreeMap<&Target, (usize, EndpointKind, &Place)> = BTreeMap::new();
+        for (index, registry) in rules.registries.iter().enumerate() {
+            for (position, endpoint) in registry.endpoints.iter().enumerate() {
+                let (Ok(number), Ok(place)) = (u32::try_from(index), u32::try_from(position))
+                else {
+                    break;
+                };
+                let entry = Entry { registry: number, endpoint: place };
+                hosts.entry(endpoint.target.name.clone()).or_default().push(entry);
+                if let HostKind::Login { cloud, label } = HostKind::of(&endpoint.target.name) {
+                    labels.insert((label.into(), cloud.registry_suffix), number);
+                }
+                match owners.get(&endpoint.target) {
+                    Some((_, EndpointKind::Also, _)) if endpoint.kind == EndpointKind::Also => {}
+                    Some((owner, _, first)) if *owner != index => faults.push(Fault {
+                        place: endpoint.place.clone(),
+                        what: format!(
+                            "{} stands in another registry too ({first})",
+                            endpoint.target
+                        ),
+                        remedy: "keep it in one of the two".into(),
+                    }),
+                    Some(_) => {}
+                    None => {
+                        owners.insert(&endpoint.target, (index, endpoint.kind, &endpoint.place));
+                    }
+                }
+            }
+        }
+        if faults.is_empty() { Ok(Self { generation, rules, hosts, labels }) } else { Err(faults) }
+    }
+
+    /// How many sets came before it in this process, itself included.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The rules that it was compiled from.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.rules.limits
+    }
+
+    /// The fixed answers for a name, which go ahead of any server.
+    #[must_use]
+    pub fn pins(&self, allowed: &Allowed) -> Option<&[Pin]> {
+        self.rules.pins.get(&allowed.target.name).map(Vec::as_slice)
+    }
+
+    /// Judges what is asked for, before anything is looked up.
+    ///
+    /// # Errors
+    /// The denial; in report mode the reportable reasons pass and stand in the [`Allowed`].
+    pub fn judge_name(
+        &self,
+        target: &Target,
+        _client: ClientAddress,
+        enforcement: Enforcement,
+    ) -> Result<Allowed, Denial> {
+        match self.grant(target) {
+            Ok(grant) => {
+                Ok(Allowed { target: target.clone(), grant: Some(grant), would_deny: None })
+            }
+            Err(denial) if enforcement == Enforcement::Report && denial.reason.is_reportable() => {
+                Ok(Allowed { target: target.clone(), grant: None, would_deny: Some(denial) })
+            }
+            Err(denial) => Err(denial),
+        }
+    }
+
+    fn grant(&self, target: &Target) -> Result<Grant, Denial> {
+        let Some(entries) = self.hosts.get(&target.name) else {
+            return Err(self.denial_of_stranger(&target.name));
+        };
+        let found = entries.iter().find_map(|entry| {
+            let registry = self.rules.registries.get(entry.registry as usize)?;
+            let endpoint = registry.endpoints.get(entry.endpoint as usize)?;
+            (endpoint.target.port == target.port).then_some((entry, registry, endpoint))
+        });
+        let Some((entry, registry, endpoint)) = found else {
+            return Err(Reason::PortNotAllowed.into());
+        };
+        let label = if (entry.registry as usize) < LABELLED_REGISTRIES {
+            registry.name.clone()
+        } else {
+            OTHER_LABEL.into()
+        };
+        Ok(Grant {
+            registry: registry.name.clone(),
+            label,
+            endpoint: endpoint.kind,
+            place: endpoint.place.clone(),
+            private_addresses: registry.private_addresses.clone(),
+            private_only: registry.private_only,
+        })
+    }
+
+    /// Why a name that no registry lists is denied, with the way out where there is one.
+    fn denial_of_stranger(&self, name: &Name) -> Denial {
+        match HostKind::of(name) {
+            HostKind::Storage { .. } => {
+                Denial::with_remedy(Reason::StorageAccount, "enable dedicated data endpoints")
+            }
+            HostKind::Data { cloud, label, .. } | HostKind::Regional { cloud, label, .. }
+                if self.labels.contains_key(&(label.into(), cloud.registry_suffix)) =>
+            {
+                Denial::with_remedy(
+                    Reason::HostNotAllowed,
+                    "a replica unknown to the policy; run az acr show-endpoints again",
+                )
+            }
+            HostKind::Login { .. }
+            | HostKind::Data { .. }
+            | HostKind::Regional { .. }
+            | HostKind::UnderRegistrySuffix { .. }
+            | HostKind::KnownRegistry => Reason::OtherRegistry.into(),
+            HostKind::SharedStorage | HostKind::Elsewhere => Reason::HostNotAllowed.into(),
+        }
+    }
+
+    /// Judges where an allowed name resolved to; what is left may be dialled.
+    ///
+    /// # Errors
+    /// When nothing is left.
+    pub fn judge_addresses(
+        &self,
+        allowed: Allowed,
+        found: &[SocketAddr],
+        own: &OwnAddresses,
+    ) -> Result<Vetted, NoneVetted> {
+        let mut addresses = Vec::with_capacity(found.len());
+        let mut dropped = Vec::new();
+        for address in found {
+            let address = SocketAddr::new(addresses::canonical(address.ip()), address.port());
+            match self.judge_address(allowed.grant.as_ref(), address, own) {
+                Ok(()) if addresses.contains(&address) => {}
+                Ok(()) => addresses.push(address),
+                Err(fault) => dropped.push((address, fault)),
+            }
+        }
+        if addresses.is_empty() {
+            let denial = Denial::with_remedy(
+                Reason::AddressNotAllowed,
+                "see addresses and private-addresses in the manual",
+            );
+            return Err(NoneVetted { denial, dropped });
+        }
+        Ok(Vetted { permit: Permit { allowed, addresses }, dropped })
+    }
+
+    fn judge_address(
+        &self,
+        grant: Option<&Grant>,
+        address: SocketAddr,
+        own: &OwnAddresses,
+    ) -> Result<(), AddressFault> {
+        if own.listens_at(address) {
+            return Err(AddressFault::Own);
+        }
+        let everywhere = self.rules.allowed_addresses.as_slice();
+        let opened = Opened {
+            everywhere,
+            private: grant.map_or(&[], |grant| &grant.private_addresses),
+            private_only: grant.map_or(PrivateOnly::No, |grant| grant.private_only),
+        };
+        addresses::judge(address.ip(), &opened)?;
+        let is_own = own.interfaces.contains(&address.ip());
+        if is_own && !everywhere.iter().any(|range| range.contains(&address.ip())) {
+            return Err(AddressFault::Own);
+        }
+        Ok(())
+    }
+
+    /// Judges the name in the ClientHello against the permit.
+    ///
+    /// # Errors
+    /// `sni-mismatch`.
+    pub fn judge_hello(&self, permit: Permit, server_name: &Name) -> Result<Cleared, Denial> {
+        if *server_name != permit.allowed.target.name {
+            return Err(Reason::SniMismatch.into());
+        }
+        Ok(Cleared { permit })
+    }
+
+    /// Asks again, after a reload, for what an older set permitted and where it was dialled.
+    ///
+    /// # Errors
+    /// `policy-revoked`.
+    pub fn still_stands(
+        &self,
+        permit: &Permit,
+        upstream: SocketAddr,
+        client: ClientAddress,
+        enforcement: Enforcement,
+        own: &OwnAddresses,
+    ) -> Result<(), Denial> {
+        let revoked = || Denial::new(Reason::PolicyRevoked);
+        let target = &permit.allowed.target;
+        let allowed = self.judge_name(target, client, enforcement).map_err(|_| revoked())?;
+        let registry_of = |allowed: &Allowed| allowed.grant().map(|grant| grant.registry.clone());
+        if registry_of(&permit.allowed).is_some_and(|name| registry_of(&allowed) != Some(name)) {
+            return Err(revoked());
+        }
+        self.judge_address(allowed.grant.as_ref(), upstream, own).map_err(|_| revoked())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::registry::Endpoint;
+
+    const CLIENT: ClientAddress = ClientAddress(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+
+    fn registry(name: &str, hosts: &[(&str, EndpointKind)]) -> Registry {
+        let file: Arc<str> = format!("registries.d/{name}.toml").into();
+        let endpoints = hosts.iter().zip(1..).map(|((host, kind), line)| Endpoint {
+            target: Target::parse_authority(host).unwrap(),
+            kind: *kind,
+            place: Place { file: file.clone(), line },
+        });
+        Registry {
+            name: name.into(),
+            file: file.clone(),
+            endpoints: endpoints.collect(),
+            private_addresses: ["10.1.0.0/24".parse().unwrap()].into(),
+            private_only: PrivateOnly::No,
+        }
+    }
+
+    fn contoso() -> Registry {
+        use EndpointKind::*;
+        registry(
+            "contoso",
+            &[
+                ("contoso.azurecr.io:443", Login),
+                ("contoso.eastus.data.azurecr.io:443", Data),
+                ("login.microsoftonline.com:443", Also),
+            ],
+        )
+    }
+
+    fn set(registries: Vec<Registry>) -> PolicySet {
+        PolicySet::new(1, Rules { registries, ..Rules::default() }).unwrap()
+    }
+
+    fn asked(set: &PolicySet, target: &str) -> Result<Allowed, Denial> {
+        set.judge_name(&Target::parse_authority(target).unwrap(), CLIENT, Enforcement::Enforce)
+    }
+
+    #[test]
+    fn names_are_judged_exactly() {
+        let set = set(vec![contoso()]);
+        let cases = [
+            ("contoso.azurecr.io:443", None),
+            ("CONTOSO.azurecr.io:443", None),
+            ("contoso.eastus.data.azurecr.io:443", None),
+            ("login.microsoftonline.com:443", None),
+            ("contoso.azurecr.io:80", Some(Reason::PortNotAllowed)),
+            ("contoso.westus.data.azurecr.io:443", Some(Reason::HostNotAllowed)),
+            ("evil.eastus.data.azurecr.io:443", Some(Reason::OtherRegistry)),
+            ("contoso.eastus.data.azurecr.cn:443", Some(Reason::OtherRegistry)),
+            ("fabrikam.azurecr.io:443", Some(Reason::OtherRegistry)),
+            ("ghcr.io:443", Some(Reason::OtherRegistry)),
+            ("x.blob.core.windows.net:443", Some(Reason::StorageAccount)),
+            ("example.com:443", Some(Reason::HostNotAllowed)),
+            ("a.contoso.azurecr.io:443", Some(Reason::OtherRegistry)),
+        ];
+        for (target, reason) in cases {
+            assert_eq!(asked(&set, target).err().map(|denial| denial.reason), reason, "{target}");
+        }
+    }
+
+    #[test]
+    fn report_mode_lets_the_reportable_pass() {
+        let set = set(vec![contoso()]);
+        let judge = |text: &str| {
+            let target = Target::parse_authority(text).unwrap();
+            set.judge_name(&target, CLIENT, Enforcement::Report)
+        };
+        let passed = judge("x.blob.core.windows.net:443").unwrap();
+        assert_eq!(passed.would_deny().unwrap().reason, Reason::StorageAccount);
+        assert!(passed.grant().is_none());
+        assert_eq!(judge("contoso.azurecr.io:22").unwrap_err().reason, Reason::PortNotAllowed);
+    }
+
+    #[test]
+    fn an_answer_is_vetted_address_by_address() {
+        let set = set(vec![contoso()]);
+        let allowed = asked(&set, "contoso.azurecr.io:443").unwrap();
+        let found = ["169.254.169.254:443", "20.1.2.3:443", "10.1.0.4:443", "10.2.0.4:443"];
+        let found = found.map(|text| text.parse().unwrap());
+        let vetted = set.judge_addresses(allowed, &found, &OwnAddresses::default()).unwrap();
+        assert_eq!(vetted.permit.addresses(), &found[1..3]);
+        assert_eq!(vetted.dropped.len(), 2);
+        let allowed = asked(&set, "contoso.azurecr.io:443").unwrap();
+        let refused = set.judge_addresses(allowed, &found[..1], &OwnAddresses::default());
+        assert_eq!(refused.unwrap_err().denial.reason, Reason::AddressNotAllowed);
+    }
+
+    #[test]
+    fn the_gates_own_listeners_are_opened_by_nothing() {
+        let allow = vec!["127.0.0.0/8".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
+        let rules =
+            Rules { registries: vec![contoso()], allowed_addresses: allow, ..Rules::default() };
+        let set = PolicySet::new(1, rules).unwrap();
+        let own = OwnAddresses {
+            interfaces: vec!["10.1.0.9".parse().unwrap()],
+            listeners: vec!["0.0.0.0:3128".parse().unwrap(), "127.0.0.1:9128".parse().unwrap()],
+        };
+        let cases = [
+            ("127.0.0.1:3128", false),
+            ("127.0.0.2:3128", false),
+            ("10.1.0.9:3128", false),
+            ("127.0.0.1:9128", false),
+            ("127.0.0.2:9128", true),
+            ("10.1.0.9:443", true),
+            ("127.0.0.1:443", true),
+        ];
+        for (address, dialled) in cases {
+            let allowed = asked(&set, "contoso.azurecr.io:443").unwrap();
+            let found = [address.parse().unwrap()];
+            assert_eq!(set.judge_addresses(allowed, &found, &own).is_ok(), dialled, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_permit_stands_only_while_its_registry_names_the_host() {
+        let first = set(vec![contoso()]);
+        let allowed = asked(&first, "contoso.azurecr.io:443").unwrap();
+        let upstream = "20.1.2.3:443".parse().unwrap();
+        let own = OwnAddresses::default();
+        let permit = first.judge_addresses(allowed, &[upstream], &own).unwrap().permit;
+        let stands = |set: &PolicySet| {
+            set.still_stands(&permit, upstream, CLIENT, Enforcement::Enforce, &own).is_ok()
+        };
+        assert!(stands(&first));
+        assert!(!stands(&set(vec![])));
+        let mut private = contoso();
+        private.private_only = PrivateOnly::Yes;
+        assert!(!stands(&set(vec![private])));
+    }
+
+    #[test]
+    fn an_endpoint_stands_in_one_registry_and_also_in_many() {
+        use EndpointKind::*;
+        let other = registry(
+            "other",
+            &[
+                ("other.azurecr.io:443", Login),
+                ("contoso.eastus.data.azurecr.io:443", Data),
+                ("login.microsoftonline.com:443", Also),
+            ],
+        );
+        let rules = Rules { registries: vec![contoso(), other], ..Rules::default() };
+        let faults = PolicySet::new(1, rules).unwrap_err();
+        assert_eq!(faults.len(), 1);
+        assert_eq!(faults[0].place.to_string(), "registries.d/other.toml:2");
+    }
+}
