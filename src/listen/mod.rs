@@ -1,1 +1,5 @@
-//! To be written.
+//! How clients come in: reading a head or a hello within bounds, and answering.
+
+pub mod answer;
+pub mod connect;
+pub mod head;

@@ -99,6 +99,7 @@ mod tests {
     #[test]
     fn authority_form_and_nothing_else() {
         use TargetError::*;
+        #[expect(clippy::type_complexity, reason = "a table reads best as one")]
         let cases: &[(&str, Result<(&str, u16), TargetError>)] = &[
             ("contoso.azurecr.io:443", Ok(("contoso.azurecr.io", 443))),
             ("Contoso.azurecr.io:8443", Ok(("contoso.azurecr.io", 8443))),

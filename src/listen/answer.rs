@@ -1,0 +1,255 @@
+//! What a refused client reads: status, reason phrase, `Proxy-Status` and a JSON body.
+//!
+//! The reason phrase is the user interface: every Go client prints it and nothing else. So it names
+//! the host, the way out, the reason's code and the session's id, in at most 150 printable ASCII
+//! characters. Pure.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::ext::ReasonPhrase;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde_json::json;
+
+use crate::policy::{Cause, Reason, Stop};
+
+/// The longest reason phrase, in characters.
+pub const LONGEST_PHRASE: usize = 150;
+
+/// So much of a host stays readable when the phrase is too long for all of it.
+const SHORTEST_HOST: usize = 32;
+
+/// What a client is told of its refusal.
+#[derive(Debug, Clone)]
+pub struct Refusal<'a> {
+    /// Why.
+    pub stop: &'a Stop,
+    /// What was asked for, as it was written; nothing where that could not be told.
+    pub host: Option<&'a str>,
+    /// The session's id, by which the audit line is found.
+    pub id: &'a str,
+}
+
+impl Refusal<'_> {
+    /// The reason phrase.
+    #[must_use]
+    pub fn phrase(&self) -> String {
+        let tail = format!(" [{} {}]", self.stop.code(), self.id);
+        let (says, remedy) = match self.stop {
+            Stop::Denied(denial) => (says_of_reason(denial.reason), denial.remedy.as_deref()),
+            Stop::Failed(failure) => (says_of_cause(failure.cause), None),
+        };
+        let host = printable(self.host.unwrap_or("the request"));
+        let remedy = remedy.map(printable).unwrap_or_default();
+        let fixed = "pullgate: ".len() + 1 + says.len() + tail.len();
+        let room = LONGEST_PHRASE.saturating_sub(fixed);
+        let with_remedy = host.len().min(SHORTEST_HOST) + "; ".len() + remedy.len() <= room;
+        let mut phrase = String::with_capacity(LONGEST_PHRASE);
+        phrase.push_str("pullgate: ");
+        if remedy.is_empty() || !with_remedy {
+            phrase.push_str(&shortened(&host, room));
+            let _ = write!(phrase, " {says}");
+        } else {
+            phrase.push_str(&shortened(&host, room - "; ".len() - remedy.len()));
+            let _ = write!(phrase, " {says}; {remedy}");
+        }
+        phrase.push_str(&tail);
+        phrase
+    }
+
+    /// The whole answer. The connection closes behind it.
+    #[must_use]
+    pub fn response(&self) -> Response<Full<Bytes>> {
+        let phrase = self.phrase();
+        let (status, error) = status_and_error(self.stop);
+        let details = format!("pullgate; error={error}; details=\"{}\"", self.stop.code());
+        let body = json!({
+            "error": self.stop.code(),
+            "host": self.host.map(printable),
+            "message": phrase,
+            "id": self.id,
+        });
+        let mut response = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, json);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if let Ok(value) = HeaderValue::try_from(details) {
+            headers.insert(HeaderName::from_static("proxy-status"), value);
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, HeaderValue::from_static("CONNECT"));
+        }
+        if let Ok(phrase) = ReasonPhrase::try_from(phrase.into_bytes()) {
+            response.extensions_mut().insert(phrase);
+        }
+        response
+    }
+}
+
+/// The status, and the registered error type of RFC 9209 §2.3.
+fn status_and_error(stop: &Stop) -> (StatusCode, &'static str) {
+    const DENIED: &str = "http_request_denied";
+    match stop {
+        Stop::Denied(denial) => match denial.reason {
+            Reason::HeadMalformed | Reason::ProxyHeaderInvalid => {
+                (StatusCode::BAD_REQUEST, "http_request_error")
+            }
+            Reason::BadTarget => (StatusCode::BAD_REQUEST, "http_request_error"),
+            Reason::HeadTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "http_request_error")
+            }
+            Reason::HeadTimeout => (StatusCode::REQUEST_TIMEOUT, "http_request_error"),
+            Reason::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, DENIED),
+            Reason::CredentialsRequired => (StatusCode::PROXY_AUTHENTICATION_REQUIRED, DENIED),
+            Reason::RateLimit => (StatusCode::TOO_MANY_REQUESTS, "connection_limit_reached"),
+            Reason::SessionLimit => (StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached"),
+            Reason::Draining => (StatusCode::SERVICE_UNAVAILABLE, DENIED),
+            Reason::AddressNotAllowed | Reason::IpLiteral => {
+                (StatusCode::FORBIDDEN, "destination_ip_prohibited")
+            }
+            _ => (StatusCode::FORBIDDEN, DENIED),
+        },
+        Stop::Failed(failure) => match failure.cause {
+            Cause::NameNotFound | Cause::LookupFailed => (StatusCode::BAD_GATEWAY, "dns_error"),
+            Cause::LookupTimeout => (StatusCode::GATEWAY_TIMEOUT, "dns_timeout"),
+            Cause::ConnectRefused => (StatusCode::BAD_GATEWAY, "connection_refused"),
+            Cause::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "connection_timeout"),
+            Cause::ConnectUnreachable => (StatusCode::BAD_GATEWAY, "destination_ip_unroutable"),
+            Cause::ClientAborted
+            | Cause::UpstreamAborted
+            | Cause::IdleTimeout
+            | Cause::Internal => (StatusCode::BAD_GATEWAY, "proxy_internal_error"),
+        },
+    }
+}
+
+/// What follows the host in the phrase.
+fn says_of_reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::HeadMalformed => "is malformed",
+        Reason::HeadTooLarge => "has too large a head",
+        Reason::HeadTimeout => "came too slowly",
+        Reason::ProxyHeaderInvalid => "lacks a valid PROXY header",
+        Reason::CertificateRejected => "needs a valid client certificate",
+        Reason::BadTarget => "is no target of the form host:port",
+        Reason::MethodNotAllowed => "is no CONNECT",
+        Reason::IpLiteral => "is an IP address; only names are allowed",
+        Reason::PortNotAllowed => "is allowed, but not on this port",
+        Reason::HostNotAllowed => "is not in the policy",
+        Reason::StorageAccount => "is a storage account",
+        Reason::OtherRegistry => "is a registry that is not in the policy",
+        Reason::ClientNotAllowed => "is not allowed for this client",
+        Reason::CredentialsRequired => "needs proxy credentials",
+        Reason::AddressNotAllowed => "resolves to no address that may be dialled",
+        Reason::NotTls => "was not asked in TLS",
+        Reason::SessionLimit => "has to wait: too many open sessions",
+        Reason::RateLimit => "has to wait: too many new sessions",
+        Reason::Draining => "has to wait: the gate is shutting down",
+        Reason::HelloMalformed
+        | Reason::HelloTooLarge
+        | Reason::HelloTimeout
+        | Reason::SniMissing
+        | Reason::SniMismatch
+        | Reason::SecondHelloMismatch
+        | Reason::EncryptedClientHello
+        | Reason::EarlyData
+        | Reason::TlsTooOld
+        | Reason::ServerHelloMalformed
+        | Reason::Renegotiation
+        | Reason::UploadBudget
+        | Reason::Lifetime
+        | Reason::PolicyRevoked => "was refused",
+    }
+}
+
+fn says_of_cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::NameNotFound => "has no address in DNS",
+        Cause::LookupFailed => "could not be looked up: DNS failed",
+        Cause::LookupTimeout => "could not be looked up: DNS did not answer",
+        Cause::ConnectRefused => "refused the connection",
+        Cause::ConnectTimeout => "did not accept the connection in time",
+        Cause::ConnectUnreachable => "cannot be reached",
+        Cause::ClientAborted | Cause::UpstreamAborted => "was aborted",
+        Cause::IdleTimeout => "was idle too long",
+        Cause::Internal => "failed inside the gate",
+    }
+}
+
+/// Printable ASCII in place of whatever a client wrote.
+fn printable(text: &str) -> String {
+    text.chars().map(|one| if matches!(one, ' '..='~') { one } else { '?' }).collect()
+}
+
+/// A host cut in its middle to so many characters: both ends tell whose it is.
+fn shortened(host: &str, room: usize) -> String {
+    if host.len() <= room {
+        return host.to_owned();
+    }
+    let kept = room.saturating_sub("...".len());
+    let (front, behind) = (kept / 2, kept - kept / 2);
+    let start = host.get(..front).unwrap_or_default();
+    let end = host.get(host.len() - behind..).unwrap_or_default();
+    format!("{start}...{end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Denial, Failure, Side};
+    use proptest::prelude::*;
+
+    const ID: &str = "01JD8ZK3V0000000000000000A";
+
+    fn phrase(stop: &Stop, host: &str) -> String {
+        Refusal { stop, host: Some(host), id: ID }.phrase()
+    }
+
+    #[test]
+    fn the_phrase_of_the_contract() {
+        let remedy = "enable dedicated data endpoints";
+        let stop = Denial::with_remedy(Reason::StorageAccount, remedy).into();
+        assert_eq!(
+            phrase(&stop, "x.blob.core.windows.net"),
+            format!(
+                "pullgate: x.blob.core.windows.net is a storage account; \
+                 enable dedicated data endpoints [storage-account {ID}]"
+            )
+        );
+    }
+
+    #[test]
+    fn every_reason_and_cause_has_an_answer() {
+        let denied = Reason::ALL.iter().map(|reason| Stop::from(*reason));
+        let failed = Cause::ALL
+            .iter()
+            .map(|cause| Stop::Failed(Failure { side: Side::Upstream, cause: *cause }));
+        for stop in denied.chain(failed) {
+            let response = Refusal { stop: &stop, host: Some("h.example:443"), id: ID }.response();
+            let phrase = response.extensions().get::<ReasonPhrase>().unwrap();
+            let phrase = std::str::from_utf8(phrase.as_bytes()).unwrap();
+            assert!(phrase.contains(stop.code()) && phrase.contains(ID), "{phrase}");
+            assert!(response.status().is_client_error() || response.status().is_server_error());
+            let status = response.headers()["proxy-status"].to_str().unwrap();
+            assert!(status.contains(stop.code()), "{status}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_phrase_is_short_and_printable(
+            host in "\\PC{0,300}", remedy in "\\PC{0,200}", index in 0..Reason::ALL.len(),
+        ) {
+            let reason = Reason::ALL[index];
+            let stop = Denial::with_remedy(reason, remedy).into();
+            let phrase = phrase(&stop, &host);
+            prop_assert!(phrase.len() <= LONGEST_PHRASE, "{phrase}");
+            prop_assert!(phrase.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            prop_assert!(phrase.contains(reason.code()));
+        }
+    }
+}
