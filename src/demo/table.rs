@@ -1,0 +1,201 @@
+//! The table that the demonstration ends with. A row is well if what was found is, word for word,
+//! what was expected; there is no other measure.
+
+use std::io::{IsTerminal, stdout};
+
+/// The widths of the columns, in characters: what was asked, what happened, what is read.
+const WIDTHS: [usize; 3] = [40, 27, 42];
+/// What stands between two columns.
+const GAP: &str = "  ";
+
+/// One thing that was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// What was asked of the gate.
+    pub asked: String,
+    /// What should happen.
+    pub expected: String,
+    /// What happened.
+    pub found: String,
+    /// What the user of docker would read, if anything.
+    pub read: String,
+}
+
+impl Row {
+    /// Whether it went as it should.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.expected == self.found
+    }
+}
+
+/// Whether the table may use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paint {
+    /// Text only.
+    Plain,
+    /// With the terminal's colours.
+    Coloured,
+}
+
+impl Paint {
+    /// Colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+    #[must_use]
+    pub fn for_stdout() -> Self {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+        if stdout().is_terminal() && !refused && !dumb { Self::Coloured } else { Self::Plain }
+    }
+
+    fn bold(self, text: &str) -> String {
+        self.sequence("1", text)
+    }
+
+    fn verdict(self, row: &Row) -> String {
+        if row.is_well() { self.sequence("32", "ok   ") } else { self.sequence("1;31", "WRONG") }
+    }
+
+    fn sequence(self, code: &str, text: &str) -> String {
+        match self {
+            Self::Plain => text.to_owned(),
+            Self::Coloured => format!("\x1b[{code}m{text}\x1b[0m"),
+        }
+    }
+}
+
+/// Rows under headings.
+#[derive(Debug, Default)]
+pub struct Table {
+    parts: Vec<(String, Vec<Row>)>,
+}
+
+impl Table {
+    /// Begins a part; the rows that follow belong to it.
+    pub fn part(&mut self, heading: &str) {
+        self.parts.push((heading.to_owned(), Vec::new()));
+    }
+
+    /// Adds a row to the part that was begun last.
+    pub fn add(&mut self, row: Row) {
+        if self.parts.is_empty() {
+            self.part("");
+        }
+        if let Some((_, rows)) = self.parts.last_mut() {
+            rows.push(row);
+        }
+    }
+
+    /// All rows, in order.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.parts.iter().flat_map(|(_, rows)| rows)
+    }
+
+    /// The table as text, a line break at its end.
+    #[must_use]
+    pub fn render(&self, paint: Paint) -> String {
+        let rule = "-".repeat(5 + WIDTHS.iter().map(|width| GAP.len() + width).sum::<usize>());
+        let head = line("     ", ["asked", "what happened", "what the user of docker reads"]);
+        let mut text = format!("{}\n{rule}\n", paint.bold(&head));
+        for (heading, rows) in &self.parts {
+            if !heading.is_empty() {
+                text.push_str(&format!("{}\n", paint.bold(heading)));
+            }
+            for row in rows {
+                render_row(row, paint, &mut text);
+            }
+        }
+        text.push_str(&rule);
+        text.push('\n');
+        text
+    }
+}
+
+fn render_row(row: &Row, paint: Paint, text: &mut String) {
+    let happened = if row.is_well() {
+        row.found.clone()
+    } else {
+        format!("{} (expected: {})", row.found, row.expected)
+    };
+    let [asked, middle, read] = WIDTHS;
+    let columns = [wrap(&row.asked, asked), wrap(&happened, middle), wrap(&row.read, read)];
+    for index in 0..columns.iter().map(Vec::len).max().unwrap_or_default() {
+        let verdict = if index == 0 { paint.verdict(row) } else { "     ".to_owned() };
+        let cells = columns.each_ref().map(|lines| lines.get(index).map_or("", String::as_str));
+        text.push_str(&line(&verdict, cells));
+        text.push('\n');
+    }
+}
+
+fn line(verdict: &str, cells: [&str; 3]) -> String {
+    let mut line = verdict.to_owned();
+    for (cell, width) in cells.into_iter().zip(WIDTHS) {
+        line.push_str(GAP);
+        line.push_str(&format!("{cell:<width$}"));
+    }
+    line.trim_end().to_owned()
+}
+
+/// Breaks `text` at spaces into lines of at most `width` characters; a longer word is cut.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let mut rest: Vec<char> = word.chars().collect();
+        while !rest.is_empty() {
+            let Some(last) = lines.last_mut() else { break };
+            let used = last.chars().count();
+            let needed = rest.len() + usize::from(used > 0);
+            if used + needed <= width {
+                if used > 0 {
+                    last.push(' ');
+                }
+                last.extend(rest.drain(..));
+            } else if used > 0 {
+                lines.push(String::new());
+            } else {
+                last.extend(rest.drain(..width));
+            }
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn row(expected: &str, found: &str) -> Row {
+        Row {
+            asked: "CONNECT eusmanaged123.blob.core.windows.net:443".to_owned(),
+            expected: expected.to_owned(),
+            found: found.to_owned(),
+            read: "pullgate: no ".repeat(9),
+        }
+    }
+
+    #[test]
+    fn a_difference_is_shown_with_both_sides() {
+        let mut table = Table::default();
+        table.part("exits");
+        table.add(row("403 storage-account", "403 storage-account"));
+        table.add(row("403 storage-account", "200"));
+        let text = table.render(Paint::Plain);
+        assert!(text.contains("\nok   "), "{text}");
+        assert!(text.contains("\nWRONG"), "{text}");
+        assert!(text.contains("200 (expected: 403"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
+        assert!(!text.contains('\x1b'));
+        assert!(table.render(Paint::Coloured).contains('\x1b'));
+        assert_eq!(table.rows().filter(|row| row.is_well()).count(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn wrapping_keeps_every_character_and_the_width(text in "[a-z ]{0,200}", width in 1usize..30) {
+            let lines = wrap(&text, width);
+            prop_assert!(lines.iter().all(|line| line.chars().count() <= width));
+            let squeeze = |text: &str| text.split_whitespace().collect::<String>();
+            prop_assert_eq!(squeeze(&lines.concat()), squeeze(&text));
+        }
+    }
+}
