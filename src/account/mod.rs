@@ -1,1 +1,236 @@
-//! To be written.
+//! The account of every session: one record, written once, at one door.
+//!
+//! A session opens an [`Open`] at accept, fills its record as it goes, and closes it once, which
+//! writes one audit line and moves the counters. No other module touches a counter or the audit.
+//! It decides nothing but whether another session fits ([`Open::admit`]), and knows no socket.
+
+mod audit;
+mod clock;
+mod fold;
+mod id;
+mod live;
+mod metrics;
+mod record;
+mod sink;
+mod stage;
+mod status;
+mod text;
+
+use std::net::IpAddr;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+pub use id::SessionId;
+pub use live::{Live, Progress, Row};
+pub use metrics::Metrics;
+pub use record::{Granted, Moved, Outcome, Record, Volume};
+pub use sink::Sink;
+pub use stage::{Stage, Stages};
+pub use status::{Phase, Status};
+pub use text::Text;
+
+use crate::policy::{Allowed, Cause, Denial, Ending, Failure, Limits, Reason, Side, Stop};
+use audit::Audit;
+use id::Ids;
+use live::{Asked, Seat};
+
+/// Why accounts cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    /// The metrics' names are taken.
+    #[error("the metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// There is no thread for the audit.
+    #[error("the audit cannot be started: {0}")]
+    Audit(#[from] std::io::Error),
+}
+
+/// Keeps the accounts of all sessions.
+#[derive(Debug)]
+pub struct Account {
+    ids: Ids,
+    audit: Audit,
+    metrics: Metrics,
+    live: Arc<Live>,
+}
+
+/// A connection as it is accepted.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Who connected.
+    pub client: IpAddr,
+    /// The listener's address as text.
+    pub listener: Arc<str>,
+    /// When.
+    pub accepted: Instant,
+    /// What is read first: [`Stage::Head`], or [`Stage::Hello`] on a transparent listener.
+    pub first: Stage,
+}
+
+impl Account {
+    /// Starts the audit and registers the metrics.
+    ///
+    /// # Errors
+    /// When one of the two cannot be had.
+    pub fn new(registry: prometheus::Registry, sink: Sink) -> Result<Arc<Self>, AccountError> {
+        let metrics = Metrics::new(registry)?;
+        let audit = Audit::start(sink, metrics.audit_dropped().clone())?;
+        Ok(Arc::new(Self { ids: Ids::new(), audit, metrics, live: Arc::default() }))
+    }
+
+    /// Opens the account of a session.
+    #[must_use]
+    pub fn open(self: &Arc<Self>, arrival: Arrival) -> Open {
+        let started = SystemTime::now();
+        let record = Record {
+            id: self.ids.next(started),
+            started,
+            client: arrival.client.to_canonical(),
+            listener: arrival.listener,
+            target: None,
+            granted: None,
+            client_name: None,
+            sni: None,
+            would_deny: None,
+            upstream: None,
+            volume: Volume::default(),
+            generation: 0,
+            stages: Stages::start(arrival.first, arrival.accepted),
+            dropped: Vec::new(),
+            facts: Vec::new(),
+        };
+        Open { account: self.clone(), record: Box::new(record), seat: None, state: State::Open }
+    }
+
+    /// The open sessions.
+    #[must_use]
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// The metrics as Prometheus reads them (text format 0.0.4).
+    ///
+    /// # Errors
+    /// When a metric cannot be written as text.
+    pub fn metrics_text(&self, status: &Status) -> Result<String, prometheus::Error> {
+        self.metrics.text(&self.live, status)
+    }
+
+    /// Has the audit file opened anew, as after a rotation.
+    pub fn reopen_audit(&self) {
+        self.audit.reopen();
+    }
+
+    /// Writes what the audit still holds and ends it; gives up after `patience`. Blocks the thread;
+    /// lines of sessions that close later are lost, and counted.
+    pub fn finish(&self, patience: Duration) {
+        self.audit.finish(patience);
+    }
+}
+
+/// The account of an open session. It reads and fills like its [`Record`].
+///
+/// Dropped without [`Self::close`], it closes itself: as a panic of the gate's own where one is
+/// under way, else as drained, since only the end of the process drops a session half-way.
+#[derive(Debug)]
+pub struct Open {
+    account: Arc<Account>,
+    record: Box<Record>,
+    seat: Option<Seat>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Under which id the audit has it.
+    Closed(Option<SessionId>),
+}
+
+impl Open {
+    /// Takes a place among the open sessions; it is held until this is dropped.
+    ///
+    /// # Errors
+    /// `session-limit`.
+    pub fn admit(&mut self, limits: &Limits) -> Result<(), Denial> {
+        if self.seat.is_none() {
+            self.seat = Some(self.account.live.admit(&self.record, limits)?);
+        }
+        Ok(())
+    }
+
+    /// Notes the target as the client wrote it.
+    pub fn ask(&mut self, target: &str) {
+        self.record.target = Some(Text::of_request(target));
+    }
+
+    /// Notes what the policy said to the name, and shows it in `/sessions`.
+    pub fn allow(&mut self, allowed: &Allowed) {
+        self.record.allow(allowed);
+        if let (Some(seat), Some(target)) = (&self.seat, &self.record.target) {
+            seat.tell(Asked { target: target.clone(), granted: self.record.granted.clone() });
+        }
+    }
+
+    /// Lets `/sessions` and the counters see what the relay moves while it lasts. At the close it
+    /// goes ahead of the record's own volume, so that an interrupted session is told in full.
+    pub fn follow(&mut self, progress: Progress) {
+        if let Some(seat) = &self.seat {
+            seat.follow(progress);
+        }
+    }
+
+    /// Writes the record: one audit line, and the counters. Call it before the answer goes out;
+    /// what comes later is not recorded, and a second call changes nothing.
+    ///
+    /// Returns the id to put into the answer: the first's where repeated denials are folded; none
+    /// when the audit has lost the line.
+    pub fn close(&mut self, end: &Result<Ending, Stop>) -> Option<SessionId> {
+        if let State::Closed(told) = self.state {
+            return told;
+        }
+        let record = &mut self.record;
+        record.stages.finish();
+        if let Some(volume) = self.seat.as_ref().and_then(Seat::progress) {
+            record.volume = volume;
+        }
+        let verdict = record.verdict(end);
+        let account = &self.account;
+        account.metrics.ended(record, verdict);
+        let volume = self.seat.as_ref().map_or(record.volume, |seat| seat.credit(record.volume));
+        account.metrics.relayed(metrics::labels(record.granted.as_ref()), volume);
+        let told = account.audit.take(record, verdict);
+        self.state = State::Closed(told);
+        told
+    }
+}
+
+impl Deref for Open {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.record
+    }
+}
+
+impl DerefMut for Open {
+    fn deref_mut(&mut self) -> &mut Record {
+        &mut self.record
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.state != State::Open {
+            return;
+        }
+        if std::thread::panicking() {
+            self.account.metrics.panicked();
+            let failure = Failure { side: Side::Gate, cause: Cause::Internal };
+            self.close(&Err(Stop::Failed(failure)));
+        } else {
+            self.close(&Err(Reason::Draining.into()));
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The audit: JSON lines to standard output or a file, written by one thread of its own.
+//!
+//! Sessions only put lines into a bounded queue, so that neither a slow disk nor a full pipe holds
+//! a session up. What does not fit is lost but never in silence: it is counted in the metric and in
+//! a line of its own. Denials have a part of the queue to themselves. A line's id is told only when
+//! its line has been taken.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use prometheus::IntCounter;
+use serde::Serialize;
+
+use super::clock::Timestamp;
+use super::fold::{Folds, Kind};
+use super::id::SessionId;
+use super::record::{Outcome, Record, Verdict};
+use super::sink::Sink;
+use super::stage::Stage;
+
+/// Bytes of lines that may wait, whatever they tell: some 8,000 lines.
+const QUEUE: usize = 4 << 20;
+
+/// As much again for denials.
+const QUEUE_FOR_DENIALS: usize = 2 * QUEUE;
+
+/// How long the writer waits for company before it writes a line: one write(2) and one wake-up for
+/// many lines.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// From so many bytes on it doesn't wait.
+const PLENTY: usize = 64 << 10;
+
+/// The way to the audit. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Audit {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Wakes the writer.
+    work: Condvar,
+    /// Wakes who waits for the writer to end.
+    ended: Condvar,
+    dropped: IntCounter,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: Vec<u8>,
+    folds: Folds,
+    lost: Lost,
+    reopen: Reopen,
+    life: Life,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Reopen {
+    #[default]
+    No,
+    Asked,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    #[default]
+    Writing,
+    Closing,
+    Ended,
+}
+
+/// Lines lost since it was last told.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Lost {
+    lines: u64,
+    denials: u64,
+}
+
+/// What is written when lines were lost.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct LostLine {
+    time: Timestamp,
+    dropped: u64,
+    dropped_denied: u64,
+}
+
+impl Audit {
+    /// Starts the writer.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(super) fn start(sink: Sink, dropped: IntCounter) -> io::Result<Self> {
+        let shared = Shared {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            ended: Condvar::new(),
+            dropped,
+        };
+        let shared = Arc::new(shared);
+        let writer = Writer { shared: shared.clone(), sink };
+        std::thread::Builder::new().name("audit".into()).spawn(move || writer.run())?;
+        Ok(Self { shared })
+    }
+
+    /// Takes a session's line, or counts it under the first of its kind. Returns the id under which
+    /// the audit has it; none when the line was lost.
+    pub(super) fn take(&self, record: &Record, verdict: Verdict) -> Option<SessionId> {
+        let denied = verdict.outcome == Outcome::Denied;
+        // What was relayed has its own numbers, and so its own line.
+        let folding = denied && !record.stages.reached(Stage::Relay);
+        let kind = verdict.reason.filter(|_| folding).map(|reason| Kind::of(record, reason));
+        if let Some(kind) = &kind
+            && let Some(first) = self.shared.lock().folds.repeat(kind, record.started)
+        {
+            return Some(first);
+        }
+        let mut line = Vec::with_capacity(512);
+        let written = serde_json::to_writer(&mut line, &record.line(verdict));
+        let mut state = self.shared.lock();
+        let room = if denied { QUEUE_FOR_DENIALS } else { QUEUE };
+        if written.is_err() || !self.shared.push(&mut state, &line, room) {
+            state.lost.lines += 1;
+            state.lost.denials += u64::from(denied);
+            drop(state);
+            self.shared.dropped.inc();
+            return None;
+        }
+        if let Some(kind) = kind {
+            state.folds.open(kind, record, Instant::now());
+        }
+        Some(record.id)
+    }
+
+    /// Has the file opened anew, as after a rotation.
+    pub(super) fn reopen(&self) {
+        self.shared.lock().reopen = Reopen::Asked;
+        self.shared.work.notify_one();
+    }
+
+    /// Closes every fold, writes what waits, and ends the writer; gives up after `patience`.
+    /// Blocks the thread.
+    pub(super) fn finish(&self, patience: Duration) {
+        let mut state = self.shared.lock();
+        if state.life == Life::Writing {
+            state.life = Life::Closing;
+        }
+        self.shared.work.notify_one();
+        let waited = self
+            .shared
+            .ended
+            .wait_timeout_while(state, patience, |state| state.life != Life::Ended);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if state.life != Life::Ended {
+            tracing::warn!(bytes = state.pending.len(), "the audit's last lines are not written");
+        }
+    }
+}
+
+impl Shared {
+    /// The state. What the lock guards is whole between any two statements, a panic's included.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a line into the queue if there is room for it, and wakes the writer where it must be.
+    #[must_use]
+    fn push(&self, state: &mut State, line: &[u8], room: usize) -> bool {
+        let before = state.pending.len();
+        let after = before + line.len() + 1;
+        if after > room || state.life == Life::Ended {
+            return false;
+        }
+        state.pending.extend_from_slice(line);
+        state.pending.push(b'\n');
+        // Waking costs a system call: once for a batch, and once more when it has grown large.
+        if before == 0 || (before < PLENTY && after >= PLENTY) {
+            self.work.notify_one();
+        }
+        true
+    }
+}
+
+/// The one that writes.
+struct Writer {
+    shared: Arc<Shared>,
+    sink: Sink,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let mut batch = Vec::new();
+        loop {
+            let (lost, reopen, life) = self.next(&mut batch);
+            if reopen == Reopen::Asked {
+                self.sink.reopen();
+            }
+            if lost != Lost::default() {
+                let (dropped, dropped_denied) = (lost.lines, lost.denials);
+                let line = LostLine { time: Timestamp(SystemTime::now()), dropped, dropped_denied };
+                if serde_json::to_writer(&mut batch, &line).is_ok() {
+                    batch.push(b'\n');
+                }
+            }
+            if !batch.is_empty() {
+                let unwritten = self.sink.write(&batch);
+                self.count_unwritten(unwritten);
+                batch.clear();
+                batch.shrink_to(PLENTY);
+            }
+            let mut state = self.shared.lock();
+            if life == Life::Closing && state.pending.is_empty() {
+                state.life = Life::Ended;
+                self.shared.ended.notify_all();
+                return;
+            }
+        }
+    }
+
+    /// Waits for something to do, and swaps the lines that wait for an empty batch.
+    fn next(&self, batch: &mut Vec<u8>) -> (Lost, Reopen, Life) {
+        let shared = &*self.shared;
+        let mut state = shared.lock();
+        loop {
+            self.close_folds(&mut state);
+            let idle = state.pending.is_empty() && state.lost == Lost::default();
+            if !idle || state.reopen == Reopen::Asked || state.life != Life::Writing {
+                break;
+            }
+            state = match state.folds.next_close() {
+                None => shared.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(closes) => {
+                    let left = closes.saturating_duration_since(Instant::now());
+                    let waited = shared.work.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        let calm = |state: &mut State| {
+            state.pending.len() < PLENTY
+                && state.reopen == Reopen::No
+                && state.life == Life::Writing
+        };
+        let waited = shared.work.wait_timeout_while(state, LINGER, calm);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        self.close_folds(&mut state);
+        std::mem::swap(batch, &mut state.pending);
+        (std::mem::take(&mut state.lost), std::mem::take(&mut state.reopen), state.life)
+    }
+
+    /// Writes the summaries that are due, all of them when it is closing.
+    fn close_folds(&self, state: &mut State) {
+        let now = match state.life {
+            Life::Writing => Instant::now(),
+            Life::Closing | Life::Ended => Instant::now() + 2 * super::fold::WINDOW,
+        };
+        let mut folds = std::mem::take(&mut state.folds);
+        folds.close_until(now, |line, repeated| {
+            if !self.shared.push(state, line, QUEUE_FOR_DENIALS) {
+                state.lost.lines += repeated;
+                state.lost.denials += repeated;
+                self.shared.dropped.inc_by(repeated);
+            }
+        });
+        state.folds = folds;
+    }
+
+    /// Counts the lines that could not be written. They are told by the metric only: the file is
+    /// what failed.
+    fn count_unwritten(&self, unwritten: &[u8]) {
+        let lines = unwritten.iter().filter(|byte| **byte == b'\n').count();
+        self.shared.dropped.inc_by(u64::try_from(lines).unwrap_or(u64::MAX));
+    }
+}

@@ -1,0 +1,165 @@
+//! The counters, by the names of the contract. Every label is from a closed set.
+//!
+//! A registry's label is its [`Grant`](crate::policy::Grant)'s; what a client chooses (a host, an
+//! address) has no way in here.
+
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use super::live::Live;
+use super::record::{Granted, Record, Verdict, Volume};
+use super::stage::Stage;
+use super::status::Status;
+use crate::policy::{Enforcement, NO_LABEL};
+
+/// Upper bounds in seconds: what a stage should take, the deadlines of 10 s, and relays of minutes.
+const BUCKETS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 60.0, 600.0, 3_600.0,
+];
+
+/// Every metric, and the registry that they are gathered from.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    sessions: IntCounterVec,
+    open_sessions: IntGauge,
+    bytes: IntCounterVec,
+    stages: Vec<(Stage, Histogram)>,
+    generation: IntGauge,
+    stale: IntGauge,
+    enforcing: IntGauge,
+    panics: IntCounter,
+    audit_dropped: IntCounter,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    ///
+    /// # Errors
+    /// When the registry holds metrics of these names already.
+    pub fn new(registry: Registry) -> Result<Self, prometheus::Error> {
+        let stage_seconds = HistogramVec::new(
+            HistogramOpts::new("pullgate_stage_seconds", "How long sessions spent at each stage.")
+                .buckets(BUCKETS.to_vec()),
+            &["stage"],
+        )?;
+        let build = IntGaugeVec::new(
+            Opts::new("pullgate_build_info", "Always 1; the label tells the version."),
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let metrics = Self {
+            sessions: IntCounterVec::new(
+                Opts::new(
+                    "pullgate_sessions_total",
+                    "Sessions that ended, by what became of them.",
+                ),
+                &["registry", "endpoint", "outcome", "reason"],
+            )?,
+            open_sessions: IntGauge::new("pullgate_open_sessions", "Sessions open now.")?,
+            bytes: IntCounterVec::new(
+                Opts::new("pullgate_relayed_bytes_total", "Bytes relayed, live sessions included."),
+                &["registry", "endpoint", "direction", "path"],
+            )?,
+            stages: Stage::ALL
+                .iter()
+                .map(|stage| (*stage, stage_seconds.with_label_values(&[stage.code()])))
+                .collect(),
+            generation: IntGauge::new(
+                "pullgate_policy_generation",
+                "The policy in force, counted from the first.",
+            )?,
+            stale: IntGauge::new(
+                "pullgate_policy_stale",
+                "1 while the files hold a policy that could not be loaded.",
+            )?,
+            enforcing: IntGauge::new(
+                "pullgate_enforcing",
+                "0 while some listener only reports what it would deny.",
+            )?,
+            panics: IntCounter::new(
+                "pullgate_session_panics_total",
+                "Sessions ended by a fault of the gate's own code.",
+            )?,
+            audit_dropped: IntCounter::new(
+                "pullgate_audit_dropped_total",
+                "Audit lines lost: the queue was full, or they could not be written.",
+            )?,
+            registry,
+        };
+        let all: [Box<dyn Collector>; 10] = [
+            Box::new(metrics.sessions.clone()),
+            Box::new(metrics.open_sessions.clone()),
+            Box::new(metrics.bytes.clone()),
+            Box::new(stage_seconds),
+            Box::new(metrics.generation.clone()),
+            Box::new(metrics.stale.clone()),
+            Box::new(metrics.enforcing.clone()),
+            Box::new(metrics.panics.clone()),
+            Box::new(metrics.audit_dropped.clone()),
+            Box::new(build),
+        ];
+        for collector in all {
+            metrics.registry.register(collector)?;
+        }
+        metrics.registry.register(Box::new(ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    /// The metrics as Prometheus reads them (text format 0.0.4).
+    ///
+    /// # Errors
+    /// When a metric cannot be written as text.
+    pub fn text(&self, live: &Live, status: &Status) -> Result<String, prometheus::Error> {
+        live.credit(|granted, volume| self.relayed(labels(granted), volume));
+        self.open_sessions.set(i64::try_from(live.open_sessions()).unwrap_or(i64::MAX));
+        self.generation.set(i64::try_from(status.generation).unwrap_or(i64::MAX));
+        self.stale.set(i64::from(status.stale.is_some()));
+        self.enforcing.set(i64::from(status.enforcement == Enforcement::Enforce));
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Counts a session's end. What it moved is counted apart, since part of it may be already.
+    pub(super) fn ended(&self, record: &Record, verdict: Verdict) {
+        let (registry, endpoint) = labels(record.granted.as_ref());
+        let reason = verdict.reason.unwrap_or(NO_LABEL);
+        self.sessions
+            .with_label_values(&[registry, endpoint, verdict.outcome.code(), reason])
+            .inc();
+        for (stage, spent) in record.stages.spent() {
+            if let Some((_, histogram)) = self.stages.get(stage as usize) {
+                histogram.observe(spent.as_secs_f64());
+            }
+        }
+    }
+
+    pub(super) fn relayed(&self, (registry, endpoint): (&str, &str), volume: Volume) {
+        let parts = [
+            ("up", "splice", volume.up.spliced),
+            ("up", "copy", volume.up.copied),
+            ("down", "splice", volume.down.spliced),
+            ("down", "copy", volume.down.copied),
+        ];
+        for (direction, path, count) in parts.into_iter().filter(|(.., count)| *count > 0) {
+            self.bytes.with_label_values(&[registry, endpoint, direction, path]).inc_by(count);
+        }
+    }
+
+    pub(super) fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    pub(super) fn audit_dropped(&self) -> &IntCounter {
+        &self.audit_dropped
+    }
+}
+
+/// The labels of registry and endpoint.
+pub(super) fn labels(granted: Option<&Granted>) -> (&str, &'static str) {
+    granted.map_or((NO_LABEL, NO_LABEL), |granted| (&granted.label, granted.endpoint.code()))
+}

@@ -1,0 +1,112 @@
+//! How long a session spends at each stage of its way.
+
+use std::time::{Duration, Instant};
+
+use serde::{Serialize, Serializer};
+
+/// A stage of the way; `stage` in metrics, a key of `ms` in audit lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading the request.
+    Head,
+    /// Looking the name up.
+    Resolve,
+    /// Connecting to the upstream.
+    Dial,
+    /// Reading the ClientHello.
+    Hello,
+    /// Moving bytes.
+    Relay,
+}
+
+impl Stage {
+    /// Every stage, in the order of an explicit session.
+    pub const ALL: &'static [Self] =
+        &[Self::Head, Self::Resolve, Self::Dial, Self::Hello, Self::Relay];
+
+    /// The code that audit lines and metrics carry.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Resolve => "resolve",
+            Self::Dial => "dial",
+            Self::Hello => "hello",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// A stopwatch that runs through the stages. What passes between two calls of [`Self::enter`]
+/// belongs to the stage entered first.
+#[derive(Debug)]
+pub struct Stages {
+    current: Option<(Stage, Instant)>,
+    spent: [Option<Duration>; Stage::ALL.len()],
+}
+
+impl Stages {
+    /// Starts it, at accept, in the first stage.
+    #[must_use]
+    pub fn start(first: Stage, accepted: Instant) -> Self {
+        Self { current: Some((first, accepted)), spent: [None; _] }
+    }
+
+    /// Ends the current stage and begins the next one.
+    pub fn enter(&mut self, next: Stage) {
+        let now = Instant::now();
+        self.end(now);
+        self.current = Some((next, now));
+    }
+
+    /// Ends the last stage.
+    pub fn finish(&mut self) {
+        if self.current.is_some() {
+            self.end(Instant::now());
+        }
+    }
+
+    /// Whether a stage was entered.
+    #[must_use]
+    pub fn reached(&self, stage: Stage) -> bool {
+        self.current.is_some_and(|(current, _)| current == stage)
+            || self.spent().any(|(spent, _)| spent == stage)
+    }
+
+    /// The stages that have ended, and how long each took.
+    pub fn spent(&self) -> impl Iterator<Item = (Stage, Duration)> {
+        let pairs = Stage::ALL.iter().zip(&self.spent);
+        pairs.filter_map(|(stage, spent)| spent.map(|spent| (*stage, spent)))
+    }
+
+    fn end(&mut self, now: Instant) {
+        let Some((stage, since)) = self.current.take() else { return };
+        if let Some(spent) = self.spent.get_mut(stage as usize) {
+            *spent = Some(spent.unwrap_or_default() + now.saturating_duration_since(since));
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn fixed(spent: &[(Stage, Duration)]) -> Self {
+        let mut stages = Self { current: None, spent: [None; _] };
+        for (stage, duration) in spent {
+            stages.spent[*stage as usize] = Some(*duration);
+        }
+        stages
+    }
+}
+
+impl Serialize for Stages {
+    /// Milliseconds, to the microsecond.
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let milliseconds = |spent: Duration| {
+            u32::try_from(spent.as_micros()).map(|micros| f64::from(micros) / 1e3)
+        };
+        out.collect_map(self.spent().map(|(stage, spent)| {
+            // Beyond an hour or so whole milliseconds will do.
+            let rounded =
+                milliseconds(spent).unwrap_or_else(|_| (spent.as_secs_f64() * 1e3).round());
+            (stage.code(), rounded)
+        }))
+    }
+}

@@ -1,0 +1,126 @@
+//! What a client wrote, made fit for a line of the audit: short, printable, and without secrets.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::policy::Target;
+
+/// The longest text, in characters, its escapes counted.
+const LONGEST: usize = 255;
+
+/// What stands where something was cut off, or left out because it may be secret.
+const CUT: &str = "...";
+const SECRET: &str = "***";
+
+/// What a path, a query or a fragment begins with.
+const MARKS: [char; 4] = ['/', '?', '#', '\\'];
+
+/// Printable ASCII of at most 255 characters. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Text(Arc<str>);
+
+impl Text {
+    /// Any text. What is not printable ASCII is escaped, and what is too long is cut.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let printable = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+        if text.len() <= LONGEST && text.bytes().all(printable) {
+            return Self(text.into());
+        }
+        let mut escaped = String::with_capacity(LONGEST);
+        for letter in text.chars() {
+            let before = escaped.len();
+            match u8::try_from(letter) {
+                Ok(byte) if printable(byte) => escaped.push(letter),
+                // Writing to a string cannot fail.
+                _ => drop(write!(escaped, "{}", letter.escape_unicode())),
+            }
+            if escaped.len() > LONGEST - CUT.len() {
+                escaped.truncate(before);
+                escaped.push_str(CUT);
+                break;
+            }
+        }
+        Self(escaped.into())
+    }
+
+    /// A request target as it was asked for: its user info, path and query left out, since they may
+    /// hold credentials.
+    #[must_use]
+    pub fn of_request(target: &str) -> Self {
+        let (scheme, rest) = match target.split_once("://") {
+            Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                (Some(scheme), rest)
+            }
+            _ => (None, target),
+        };
+        // Behind an escape, a path or a query, an @ does not tell where user info ends.
+        let host = match rest.rsplit_once('@') {
+            _ if rest.contains('%') => SECRET.to_owned(),
+            Some((before, _)) if before.contains(MARKS) => SECRET.to_owned(),
+            Some((_, after)) => format!("{SECRET}@{}", front(after)),
+            None => front(rest),
+        };
+        match scheme {
+            Some(scheme) => Self::new(&format!("{scheme}://{host}")),
+            None => Self::new(&host),
+        }
+    }
+
+    pub(super) fn of_target(target: &Target) -> Self {
+        Self::new(&target.to_string())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What stands before a path or query, and a slash for what is left out.
+fn front(text: &str) -> String {
+    match text.split_once(MARKS) {
+        Some((front, _)) => format!("{front}/"),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn requests_without_their_secrets() {
+        let cases = [
+            ("contoso.azurecr.io:443", "contoso.azurecr.io:443"),
+            ("", ""),
+            ("/", "/"),
+            ("/v2/?sig=SECRET", "/"),
+            ("https://contoso.azurecr.io/v2/SECRET?SECRET", "https://contoso.azurecr.io/"),
+            ("user:SECRET@contoso.azurecr.io:443", "***@contoso.azurecr.io:443"),
+            ("https://user:SECRET@contoso.azurecr.io/SECRET", "https://***@contoso.azurecr.io/"),
+            ("SECRET:SEC/RET@contoso.azurecr.io:443", "***"),
+            ("contoso.azurecr.io:443/a@SECRET", "***"),
+            ("contoso.azurecr.io:443?a=b@SECRET", "***"),
+            ("contoso.azurecr.io:443#SECRET", "contoso.azurecr.io:443/"),
+            ("SECRET%40contoso.azurecr.io:443", "***"),
+            ("contoso\\SECRET", "contoso/"),
+            ("a\0b\r\n\u{202e}", "a\\u{0}b\\u{d}\\u{a}\\u{202e}"),
+        ];
+        for (asked, told) in cases {
+            assert_eq!(Text::of_request(asked).as_str(), told, "{asked:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn texts_are_short_and_printable(text in "\\PC{0,400}|[\\x00-\\x7f]{0,400}") {
+            for made in [Text::new(&text), Text::of_request(&text)] {
+                prop_assert!(made.as_str().len() <= LONGEST);
+                prop_assert!(made.as_str().bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+            }
+        }
+    }
+}
