@@ -1,0 +1,50 @@
+# What a developer and the CI run. Everything else is plain cargo.
+
+# Debian's packages that the end-to-end tests start: program, and the package that has it.
+TOOLS := docker-registry=docker-registry skopeo=skopeo podman=podman nginx=nginx \
+	containerd=containerd ctr=containerd curl=curl openssl=openssl ip=iproute2 nft=nftables \
+	dnsmasq=dnsmasq-base python3=python3 setpriv=util-linux
+BENCH_TOOLS := haproxy=haproxy nginx=nginx squid=squid-openssl traffic_server=trafficserver
+
+# Seconds a fuzz target runs for, and the soak in all.
+FUZZ_SECONDS ?= 600
+SOAK_SECONDS ?= 3600
+
+.PHONY: test lint fuzz bench soak demo tools
+
+test: tools
+	cargo test --locked
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	.ci/deny
+
+# A long run of every fuzz target; `cargo test` replays the committed corpus.
+fuzz:
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	@for target in $$(cd fuzz && cargo fuzz list); do \
+		echo "== $$target"; \
+		(cd fuzz && cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS)) || exit 1; \
+	done
+
+# Criterion's benches, and the peers where the packages offer them.
+bench:
+	@.ci/tools $(BENCH_TOOLS)
+	cargo bench --locked
+
+# The end-to-end tests again and again, to shake out what happens seldom.
+soak: tools
+	cargo test --locked --no-run
+	@end=$$(( $$(date +%s) + $(SOAK_SECONDS) )); rounds=0; \
+	while [ $$(date +%s) -lt $$end ]; do \
+		cargo test --locked --quiet --test e2e || exit 1; \
+		rounds=$$((rounds + 1)); echo "== $$rounds rounds"; \
+	done
+
+demo:
+	cargo run --locked --release -- demo
+
+tools:
+	@.ci/tools $(TOOLS)

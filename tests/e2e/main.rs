@@ -1,0 +1,20 @@
+//! The gate between real clients and real registries; see `tests/harness` for the laboratory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    missing_docs,
+    reason = "a test fails by panicking; clippy's exception for tests covers #[test] functions only"
+)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod check;
+mod pull;
+mod refuse;
+mod reload;
+mod report;
+mod revoke;

@@ -1,0 +1,129 @@
+//! What must not pass does not, and the client's user reads why.
+
+use crate::harness::{Blobs, Image, Lab, Policy, Ran, Way, containerd};
+
+const STORAGE: &str = "eusmanaged123.blob.core.windows.net";
+const REFERENCE: &str = "contoso.azurecr.io/app:1";
+
+/// The last line that the user sees has the host and the reason's code.
+#[track_caller]
+fn assert_says(ran: &Ran, host: &str, code: &str) {
+    let last = ran.last_line();
+    assert!(last.contains(host) && last.contains(code), "{}\n{}", ran.command, ran.text);
+}
+
+#[test]
+fn blobs_redirected_to_a_storage_account_are_refused_with_the_cause() {
+    let lab = Lab::new(Blobs::StorageAccount);
+    let image = lab.push(REFERENCE, 1, &[50_000, 60_000]);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    let way = Way::Through(&gate);
+    let (_containerd, ctr) = containerd(&lab);
+    let to = lab.dir().join("pulled");
+    for pull in [
+        format!("skopeo --insecure-policy copy docker://{REFERENCE} dir:{}", to.display()),
+        format!("podman pull {REFERENCE}"),
+        format!("{ctr} images pull --snapshotter native {REFERENCE}"),
+        format!("curl -sS -o /dev/null https://{STORAGE}/docker/registry"),
+    ] {
+        assert_says(&lab.sh(way, &pull).failed(), STORAGE, "storage-account");
+    }
+    assert_eq!(lab.reached_storage(), (0, 0));
+    let denied = gate.audited(&[("outcome", "denied"), ("reason", "storage-account")]);
+    assert!(denied["target"].as_str().unwrap().starts_with(STORAGE), "{denied}");
+    assert_eq!(denied["upstream"].as_str().unwrap_or(""), "", "{denied}");
+
+    // Without the gate the same pull works, from the storage account.
+    let copy = format!("skopeo --insecure-policy copy docker://{REFERENCE} dir:{}", to.display());
+    lab.sh(Way::Direct, &copy).succeeded();
+    assert!(lab.asked(STORAGE).contains(&image.layers[0].0[7..]));
+}
+
+#[test]
+fn a_push_to_another_registry_is_refused() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    let image = Image::random(lab.dir(), 7, &[50_000]);
+    let push = lab.pushing(&image, "fabrikam.azurecr.io/loot:1");
+    let ran = lab.run(Way::Through(&gate), &push).failed();
+    assert_says(&ran, "fabrikam.azurecr.io", "other-registry");
+    gate.audited(&[("outcome", "denied"), ("reason", "other-registry")]);
+    assert_eq!(lab.asked("fabrikam.azurecr.io"), "", "nothing reached the other registry");
+
+    // The same push into the allowed one passes, as the design says; and so it does past the gate.
+    let allowed = lab.pushing(&image, "contoso.azurecr.io/mine:1");
+    lab.run(Way::Through(&gate), &allowed).succeeded();
+    lab.run(Way::Direct, &push).succeeded();
+    assert!(lab.asked("fabrikam.azurecr.io").contains("PUT /v2/loot/manifests/1"));
+}
+
+#[test]
+fn nothing_reaches_a_storage_account() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    let write = |url: &str| format!("curl -sS -k -T /etc/hostname {url}");
+    let address = "127.0.1.5";
+    for (url, host, code) in [
+        (format!("https://{STORAGE}/loot"), STORAGE, "storage-account"),
+        (format!("https://{}/loot", STORAGE.to_uppercase()), STORAGE, "storage-account"),
+        (format!("https://{STORAGE}:8443/loot"), STORAGE, "storage-account"),
+        (format!("https://{address}/loot"), address, "ip-literal"),
+        ("https://[::ffff:127.0.1.5]/loot".to_owned(), "127.0.1.5", "ip-literal"),
+    ] {
+        let ran = lab.sh(Way::Through(&gate), &write(&url)).failed();
+        assert!(ran.text.contains("403"), "{}", ran.text);
+        let audited = gate.audited(&[("outcome", "denied"), ("reason", code)]);
+        let target = audited["target"].as_str().unwrap().to_lowercase();
+        assert!(target.contains(&host[..9]) || code == "ip-literal", "{audited}");
+    }
+    // An allowed name in the CONNECT, dialled rightly, with the storage account's name inside.
+    let inside = "curl -sS -k --connect-to contoso.azurecr.io:443:contoso.azurecr.io:443";
+    let host = format!("{inside} -T /etc/hostname https://{STORAGE}/loot");
+    lab.sh(Way::Through(&gate), &host).failed();
+    let tunnel = format!("{inside} --connect-to {STORAGE}:443:contoso.azurecr.io:443");
+    let ran = lab.sh(Way::Through(&gate), &format!("{tunnel} https://{STORAGE}/loot")).failed();
+    gate.audited(&[("outcome", "denied"), ("reason", "sni-mismatch"), ("sni", STORAGE)]);
+    assert!(ran.text.contains("access denied"), "{}", ran.text);
+
+    assert_eq!(lab.reached_storage(), (0, 0));
+    lab.sh(Way::Direct, &write(&format!("https://{STORAGE}/loot"))).succeeded();
+    assert!(lab.reached_storage().1 > 0, "the counter counts");
+}
+
+#[test]
+fn the_last_line_of_every_client_names_the_host_and_the_reason() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    let (_containerd, ctr) = containerd(&lab);
+    for (host, code) in [
+        ("fabrikam.azurecr.io", "other-registry"),
+        ("registry.example.com", "host-not-allowed"),
+        (STORAGE, "storage-account"),
+    ] {
+        for client in [
+            format!("skopeo inspect docker://{host}/app:1"),
+            format!("podman pull {host}/app:1"),
+            format!("{ctr} images pull --snapshotter native {host}/app:1"),
+            format!("curl -sS https://{host}/v2/"),
+        ] {
+            let ran = lab.sh(Way::Through(&gate), &client).failed();
+            assert_says(&ran, host, code);
+        }
+    }
+    assert_eq!(lab.reached_storage(), (0, 0));
+    let refused = gate.audit_of_all();
+    assert!(refused.iter().all(|line| line["outcome"] == "denied"), "{refused:?}");
+    // A denial is not retried: podman asks once each for two tries at most.
+    assert!(refused.len() <= 3 * 4 * 2, "{} tunnels for 12 commands", refused.len());
+}
+
+#[test]
+fn another_method_is_answered_and_closed() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    let proxied = format!("curl -sS -i --proxy {} http://contoso.azurecr.io/v2/", gate.proxy());
+    let ran = lab.sh(Way::Direct, &proxied).succeeded();
+    assert!(ran.text.starts_with("HTTP/1.1 405 "), "{}", ran.text);
+    assert!(ran.text.to_lowercase().contains("proxy-status: "), "{}", ran.text);
+    gate.audited(&[("outcome", "denied"), ("reason", "method-not-allowed")]);
+}

@@ -1,0 +1,149 @@
+//! The ways in which a policy changes on disk, good and bad.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use crate::harness::{Blobs, Gate, Lab, Policy, Way, az_json, wait_until};
+
+/// What the policy says about a host, asked of the gate by a real client.
+fn passes(lab: &Lab, gate: &Gate, label: &str) -> bool {
+    let url = format!("curl -sS -o /dev/null https://{label}.azurecr.io/v2/");
+    lab.sh(Way::Through(gate), &url).status.success()
+}
+
+fn generation(gate: &Gate) -> f64 {
+    gate.metric("pullgate_policy_generation", &[])
+}
+
+/// Does `change` and waits until a new policy is in force.
+#[track_caller]
+fn reloaded(gate: &Gate, change: impl FnOnce()) {
+    let before = generation(gate);
+    change();
+    wait_until("the new policy is in force", || (generation(gate) > before).then_some(()));
+    assert_eq!(gate.metric("pullgate_policy_stale", &[]), 0.0, "{}", gate.log());
+}
+
+/// Does `change` and waits until the gate says that what lies on disk is not in force.
+#[track_caller]
+fn kept(gate: &Gate, change: impl FnOnce()) {
+    let before = generation(gate);
+    change();
+    wait_until("the policy is stale", || {
+        (gate.metric("pullgate_policy_stale", &[]) == 1.0).then_some(())
+    });
+    assert_eq!(generation(gate), before);
+    let (status, body) = gate.admin("/readyz");
+    assert_eq!(status, 200, "it still serves what it served: {body}");
+    assert!(body.contains("stale"), "/readyz says so: {body}");
+}
+
+#[test]
+fn an_editors_rename_is_seen() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    assert!(passes(&lab, &gate, "contoso") && !passes(&lab, &gate, "fabrikam"));
+    let folder = gate.registries();
+    reloaded(&gate, || {
+        let draft = folder.join(".fabrikam.json.swp");
+        fs::write(&draft, az_json("fabrikam")).unwrap();
+        fs::rename(draft, folder.join("fabrikam.json")).unwrap();
+    });
+    assert!(passes(&lab, &gate, "contoso") && passes(&lab, &gate, "fabrikam"));
+    // Many editors move the old file away before they put the new one in its place.
+    reloaded(&gate, || {
+        fs::rename(folder.join("contoso.json"), folder.join("contoso.json~")).unwrap();
+    });
+    assert!(!passes(&lab, &gate, "contoso") && passes(&lab, &gate, "fabrikam"));
+}
+
+#[test]
+fn a_half_written_file_keeps_the_last_good_policy() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    let file = gate.registries().join("fabrikam.json");
+    let whole = az_json("fabrikam");
+    kept(&gate, || fs::write(&file, &whole[..whole.len() / 2]).unwrap());
+    assert!(passes(&lab, &gate, "contoso") && !passes(&lab, &gate, "fabrikam"));
+    assert!(gate.log().contains("fabrikam.json"), "the log names the file:\n{}", gate.log());
+    reloaded(&gate, || fs::write(&file, &whole).unwrap());
+    assert!(passes(&lab, &gate, "contoso") && passes(&lab, &gate, "fabrikam"));
+}
+
+#[test]
+fn kubernetes_swaps_a_symlink() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    // A mounted ConfigMap: each file is a link through `..data`, which is swapped by a rename.
+    let volume = lab.dir().join("volume");
+    let version = |name: &str, labels: &[&str]| {
+        fs::create_dir_all(volume.join(name)).unwrap();
+        for label in labels {
+            fs::write(volume.join(name).join(format!("{label}.json")), az_json(label)).unwrap();
+        }
+    };
+    version("..2026_01", &["contoso"]);
+    version("..2026_02", &["contoso", "fabrikam"]);
+    symlink("..2026_01", volume.join("..data")).unwrap();
+    for label in ["contoso", "fabrikam"] {
+        let file = format!("{label}.json");
+        if label == "contoso" {
+            symlink(format!("..data/{file}"), volume.join(file)).unwrap();
+        }
+    }
+    let policy = Policy::of(&[]).with_registries(volume.to_str().unwrap());
+    let gate = lab.gate(&policy);
+    assert!(passes(&lab, &gate, "contoso") && !passes(&lab, &gate, "fabrikam"));
+    reloaded(&gate, || {
+        symlink("..2026_02", volume.join("..data_tmp")).unwrap();
+        fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+        symlink("..data/fabrikam.json", volume.join("fabrikam.json")).unwrap();
+        fs::remove_dir_all(volume.join("..2026_01")).unwrap();
+    });
+    wait_until("both pass", || passes(&lab, &gate, "fabrikam").then_some(()));
+    assert!(passes(&lab, &gate, "contoso"));
+    // And once more with nothing changed but what `..data` points at.
+    version("..2026_03", &["fabrikam"]);
+    fs::write(volume.join("..2026_03/contoso.json"), az_json("tailspin")).unwrap();
+    reloaded(&gate, || {
+        symlink("..2026_03", volume.join("..data_tmp")).unwrap();
+        fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+    });
+    assert!(!passes(&lab, &gate, "contoso") && passes(&lab, &gate, "fabrikam"));
+}
+
+#[test]
+fn an_emptied_folder_is_a_fault() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    kept(&gate, || fs::remove_file(gate.registries().join("contoso.json")).unwrap());
+    assert!(passes(&lab, &gate, "contoso"));
+    reloaded(&gate, || {
+        fs::write(gate.registries().join("fabrikam.json"), az_json("fabrikam")).unwrap();
+    });
+    assert!(!passes(&lab, &gate, "contoso") && passes(&lab, &gate, "fabrikam"));
+}
+
+#[test]
+fn deny_all_means_an_empty_folder() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&Policy::of(&["contoso"]).with_policy("deny-all = true"));
+    reloaded(&gate, || fs::remove_file(gate.registries().join("contoso.json")).unwrap());
+    assert!(!passes(&lab, &gate, "contoso"));
+}
+
+#[test]
+fn sighup_reloads_and_reopens_the_audit() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    assert!(passes(&lab, &gate, "contoso"));
+    gate.audited(&[("registry", "contoso")]);
+    // Whether the watcher or the signal is first does not matter: both do the same.
+    fs::rename(gate.audit_file(), lab.dir().join("rotated")).unwrap();
+    reloaded(&gate, || {
+        fs::write(gate.registries().join("fabrikam.json"), az_json("fabrikam")).unwrap();
+        gate.signal("HUP");
+    });
+    wait_until("the audit is reopened", || gate.audit_file().exists().then_some(()));
+    assert!(passes(&lab, &gate, "fabrikam"));
+    gate.audited(&[("registry", "fabrikam")]);
+}

@@ -1,0 +1,40 @@
+//! Report mode: an operator sees who still asks for storage accounts before anything is cut.
+
+use std::fs;
+
+use crate::harness::{Blobs, Lab, Policy, Way};
+
+#[test]
+fn report_mode_lets_the_reportable_pass_and_records_it() {
+    let lab = Lab::new(Blobs::StorageAccount);
+    lab.push("contoso.azurecr.io/app:1", 1, &[200_000]);
+    let gate = lab.gate(&Policy::of(&["contoso"]).with_policy("enforcement = \"report\""));
+    assert_eq!(gate.metric("pullgate_enforcing", &[]), 0.0);
+    assert!(gate.log().contains("report"), "the start warns of it:\n{}", gate.log());
+    let way = Way::Through(&gate);
+    let to = lab.dir().join("pulled");
+    let pull = "skopeo --insecure-policy copy docker://contoso.azurecr.io/app:1";
+    lab.sh(way, &format!("{pull} dir:{}", to.display())).succeeded();
+    assert!(lab.reached_storage().0 > 0);
+    gate.audited(&[("outcome", "would-deny"), ("reason", "storage-account")]);
+    lab.sh(way, "curl -sS -o /dev/null https://fabrikam.azurecr.io/v2/").succeeded();
+    gate.audited(&[("outcome", "would-deny"), ("reason", "other-registry")]);
+
+    // What is not a matter of policy still bites.
+    for (url, code) in [
+        ("https://127.0.1.3/v2/", "ip-literal"),
+        ("https://contoso.azurecr.io:8443/v2/", "port-not-allowed"),
+    ] {
+        let ran = lab.sh(way, &format!("curl -sS -k {url}")).failed();
+        assert!(ran.text.contains(code), "{}", ran.text);
+    }
+
+    let audit = gate.audit_file();
+    let gate_program = env!("CARGO_BIN_EXE_pullgate");
+    let report = lab.sh(Way::Direct, &format!("{gate_program} report {}", audit.display()));
+    let text = report.succeeded().text;
+    let storage = text.find("eusmanaged123.blob.core.windows.net").unwrap_or(usize::MAX);
+    let other = text.find("fabrikam.azurecr.io").unwrap_or(usize::MAX);
+    assert!(storage < other && other < usize::MAX, "storage accounts first:\n{text}");
+    assert!(fs::metadata(audit).unwrap().len() > 0);
+}

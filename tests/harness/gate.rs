@@ -1,0 +1,228 @@
+//! The gate under test, driven by nothing but its contract: the configuration, the proxy's port,
+//! the admin endpoints, signals and the audit file.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use serde_json::Value;
+
+use super::daemon::{Daemon, bound_to_this_thread};
+use super::lab::{HOSTS, address};
+use super::{PATIENCE, wait_until};
+
+const PROXY: &str = "127.0.0.1:3128";
+const ADMIN: &str = "127.0.0.1:9128";
+
+/// What the operator wrote: the files of the registries' folder, and keys of `pullgate.toml`.
+pub struct Policy {
+    pub registries: Vec<(String, String)>,
+    /// The folder, relative to `pullgate.toml`.
+    pub folder: String,
+    /// Further lines of the `[policy]` table.
+    pub policy: String,
+    /// Further tables, at the end of the file.
+    pub more: String,
+}
+
+impl Policy {
+    /// One file for each label, as `az acr show-endpoints` prints it.
+    pub fn of(labels: &[&str]) -> Self {
+        let registries =
+            labels.iter().map(|label| (format!("{label}.json"), az_json(label))).collect();
+        let folder = "registries.d".to_owned();
+        Self { registries, folder, policy: String::new(), more: String::new() }
+    }
+
+    /// With a further file in the folder.
+    pub fn with_file(mut self, name: &str, content: &str) -> Self {
+        self.registries.push((name.to_owned(), content.to_owned()));
+        self
+    }
+
+    /// With another folder.
+    pub fn with_registries(mut self, folder: &str) -> Self {
+        folder.clone_into(&mut self.folder);
+        self
+    }
+
+    /// With further tables.
+    pub fn with_more(mut self, tables: &str) -> Self {
+        self.more.push_str(tables);
+        self
+    }
+
+    /// With a line in the `[policy]` table.
+    pub fn with_policy(mut self, line: &str) -> Self {
+        self.policy.push_str(line);
+        self.policy.push('\n');
+        self
+    }
+}
+
+/// What `az acr show-endpoints --name LABEL` prints.
+pub fn az_json(label: &str) -> String {
+    format!(
+        r#"{{
+  "dataEndpoints": [
+    {{
+      "endpoint": "{label}.eastus.data.azurecr.io",
+      "region": "eastus",
+    }}
+  ],
+  "loginServer": "{label}.azurecr.io"
+}}
+"#
+    )
+}
+
+pub struct Gate {
+    daemon: Daemon,
+    dir: PathBuf,
+}
+
+impl Gate {
+    /// Writes the files, runs the gate and waits until it says that it is ready.
+    pub fn start(dir: &Path, policy: &Policy) -> Self {
+        let dir = dir.join("gate");
+        let config = write_config(&dir, policy);
+        let mut command = bound_to_this_thread(env!("CARGO_BIN_EXE_pullgate"));
+        command.arg("run").arg("--config").arg(config).env_clear();
+        let daemon = Daemon::start("pullgate", &dir, &mut command, None);
+        let mut gate = Self { daemon: daemon.accepts(address(ADMIN)), dir };
+        wait_until("the gate is ready", || {
+            gate.daemon.assert_alive();
+            (gate.admin("/readyz").0 == 200).then_some(())
+        });
+        gate
+    }
+
+    /// For HTTPS_PROXY.
+    pub fn proxy(&self) -> String {
+        format!("http://{PROXY}")
+    }
+
+    /// The folder of registries.
+    pub fn registries(&self) -> PathBuf {
+        self.dir.join("registries.d")
+    }
+
+    /// Status and body of an admin endpoint.
+    pub fn admin(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(ADMIN).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {ADMIN}\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        (status, body.to_owned())
+    }
+
+    /// The sum of a metric's series whose labels hold every given `name="value"`.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (_, text) = self.admin("/metrics");
+        text.lines()
+            .filter_map(|line| line.rsplit_once(' '))
+            .filter(|(series, _)| {
+                let bare = series.split('{').next() == Some(name);
+                bare && labels.iter().all(|label| series.contains(label))
+            })
+            .filter_map(|(_, value)| value.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// The audit file.
+    pub fn audit_file(&self) -> PathBuf {
+        self.dir.join("audit.jsonl")
+    }
+
+    /// The audit file so far, line by line.
+    pub fn audit(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.audit_file()).unwrap_or_default();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
+            .lines()
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+            })
+            .collect()
+    }
+
+    /// The audit file once every session has ended and been written down.
+    pub fn audit_of_all(&self) -> Vec<Value> {
+        wait_until("every session has its audit line", || {
+            let open = self.metric("pullgate_open_sessions", &[]);
+            let counted = self.metric("pullgate_sessions_total", &[]);
+            let lines = self.audit();
+            (open == 0.0 && counted == lines.len() as f64).then_some(lines)
+        })
+    }
+
+    /// The first audit line whose fields are as given, waited for.
+    pub fn audited(&self, fields: &[(&str, &str)]) -> Value {
+        wait_until(&format!("the audit has a line with {fields:?}"), || {
+            self.audit()
+                .into_iter()
+                .find(|line| fields.iter().all(|(name, value)| line[*name].as_str() == Some(value)))
+        })
+    }
+
+    /// What the gate wrote to standard error.
+    pub fn log(&self) -> String {
+        self.daemon.log()
+    }
+
+    /// Sends a signal, `HUP` or `TERM`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.daemon.pid().to_string();
+        let sent = std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        wait_until("the gate ends", || self.daemon.ended())
+    }
+}
+
+/// Writes `pullgate.toml` and the folder below `dir`, and says where the former is.
+pub fn write_config(dir: &Path, policy: &Policy) -> PathBuf {
+    let folder = dir.join("registries.d");
+    fs::create_dir_all(&folder).unwrap();
+    for (name, content) in &policy.registries {
+        fs::write(folder.join(name), content).unwrap();
+    }
+    let hosts: String =
+        HOSTS.iter().map(|(host, address)| format!("\"{host}\" = [\"{address}\"]\n")).collect();
+    let config = dir.join("pullgate.toml");
+    let text = format!(
+        r#"[[listen]]
+mode = "connect"
+address = "{PROXY}"
+
+[admin]
+address = "{ADMIN}"
+
+[policy]
+registries = "{folder}"
+{policy}
+[dns.hosts]
+{hosts}
+[addresses]
+allow = ["127.0.0.0/8"]
+
+[audit]
+path = "{audit}"
+{more}"#,
+        folder = policy.folder,
+        policy = policy.policy,
+        audit = dir.join("audit.jsonl").display(),
+        more = policy.more,
+    );
+    fs::write(&config, text).unwrap();
+    config
+}

@@ -1,0 +1,347 @@
+//! Two registries with their data endpoints, a storage account and the clients' surroundings.
+//!
+//! ```text
+//! contoso.azurecr.io               127.0.1.1:443   nginx -> docker-registry, tokens
+//! contoso.eastus.data.azurecr.io   127.0.1.2:443   nginx, the registry's own directory
+//! fabrikam.azurecr.io              127.0.1.3:443   the same again
+//! fabrikam.eastus.data.azurecr.io  127.0.1.4:443
+//! eusmanaged123.blob.core.windows.net 127.0.1.5:443   a tap -> nginx, contoso's directory, PUT
+//! ```
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use tempfile::TempDir;
+
+use super::daemon::{Daemon, bound_to_this_thread, find};
+use super::gate::{Gate, Policy};
+use super::image::Image;
+use super::pki::Pki;
+use super::tap::Tap;
+use super::token::{ISSUER, TokenService};
+
+/// User and password of whoever may push.
+pub const PUSHER: &str = "pusher:secret";
+
+/// Every name, and where it listens.
+pub const HOSTS: [(&str, &str); 5] = [
+    ("contoso.azurecr.io", "127.0.1.1"),
+    ("contoso.eastus.data.azurecr.io", "127.0.1.2"),
+    ("fabrikam.azurecr.io", "127.0.1.3"),
+    ("fabrikam.eastus.data.azurecr.io", "127.0.1.4"),
+    ("eusmanaged123.blob.core.windows.net", "127.0.1.5"),
+];
+
+const TOKENS: &str = "127.0.2.9:80";
+const BEHIND_TAP: &str = "127.0.2.5:443";
+
+/// How long a client may take, in seconds, before `timeout` ends it.
+const LONGEST_RUN: &str = "100";
+
+/// Where contoso's blobs are redirected to.
+#[derive(Clone, Copy)]
+pub enum Blobs {
+    /// To the dedicated data endpoint.
+    DataEndpoint,
+    /// To the shared storage account: dedicated data endpoints are off.
+    StorageAccount,
+}
+
+/// How a client reaches the registries.
+#[derive(Clone, Copy)]
+pub enum Way<'a> {
+    Direct,
+    Through(&'a Gate),
+}
+
+/// What a client did.
+pub struct Ran {
+    pub command: String,
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    /// Both outputs, standard output first.
+    pub text: String,
+}
+
+/// The laboratory. Fields are dropped in order: servers before the directory that they use.
+pub struct Lab {
+    _daemons: Vec<Daemon>,
+    _tokens: TokenService,
+    storage: Tap,
+    pki: Pki,
+    dir: TempDir,
+}
+
+impl Lab {
+    /// Moves this thread into namespaces of its own, and starts every server there.
+    pub fn new(blobs: Blobs) -> Self {
+        let dir = tempfile::Builder::new().prefix("pullgate-").tempdir().unwrap();
+        enter_namespaces(dir.path());
+        let pki = Pki::new(dir.path(), &HOSTS.map(|(host, _)| host));
+        let tokens = TokenService::start(address(TOKENS), &pki);
+        let blobs = match blobs {
+            Blobs::DataEndpoint => "contoso.eastus.data.azurecr.io",
+            Blobs::StorageAccount => "eusmanaged123.blob.core.windows.net",
+        };
+        let daemons = vec![
+            registry(dir.path(), &pki, "contoso", "127.0.2.1:5000", blobs),
+            registry(
+                dir.path(),
+                &pki,
+                "fabrikam",
+                "127.0.2.3:5000",
+                "fabrikam.eastus.data.azurecr.io",
+            ),
+            nginx(dir.path(), &pki),
+        ];
+        let storage = Tap::start(address("127.0.1.5:443"), address(BEHIND_TAP));
+        Self { _daemons: daemons, _tokens: tokens, storage, pki, dir }
+    }
+
+    /// The directory that goes away with the laboratory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The directory that `contoso` or `fabrikam` keeps its blobs in, and its data endpoint serves.
+    pub fn served(&self, label: &str) -> PathBuf {
+        self.dir().join(label)
+    }
+
+    /// A running, ready gate.
+    pub fn gate(&self, policy: &Policy) -> Gate {
+        Gate::start(self.dir(), policy)
+    }
+
+    /// Connections that reached the storage account, and bytes that they brought.
+    pub fn reached_storage(&self) -> (u64, u64) {
+        self.storage.counted()
+    }
+
+    /// What the data endpoint of contoso, fabrikam or the storage account has been asked, a line each.
+    pub fn asked(&self, host: &str) -> String {
+        fs::read_to_string(self.dir().join(format!("{host}.access"))).unwrap_or_default()
+    }
+
+    /// Pushes an image of random layers straight to its registry; `reference` is `host/name:tag`.
+    pub fn push(&self, reference: &str, seed: u64, sizes: &[usize]) -> Image {
+        let image = Image::random(self.dir(), seed, sizes);
+        self.run(Way::Direct, &self.pushing(&image, reference)).succeeded();
+        image
+    }
+
+    /// The command line that pushes `image`.
+    pub fn pushing(&self, image: &Image, reference: &str) -> Vec<String> {
+        let from = format!("oci:{}:latest", image.layout.display());
+        let to = format!("docker://{reference}");
+        let start = "skopeo --insecure-policy copy --preserve-digests --dest-creds";
+        start.split(' ').chain([PUSHER, &from, &to]).map(ToOwned::to_owned).collect()
+    }
+
+    /// Runs a client to its end.
+    pub fn run(&self, way: Way, line: &[impl AsRef<str>]) -> Ran {
+        let output = self.command(way, line).output().unwrap();
+        let command = line.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ");
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.push_str(&String::from_utf8_lossy(&output.stderr));
+        Ran { command, status: output.status, stdout: output.stdout, text }
+    }
+
+    /// The same, for a line without spaces in its words.
+    pub fn sh(&self, way: Way, line: &str) -> Ran {
+        self.run(way, &line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// A client with the laboratory's surroundings and nothing of the machine's.
+    pub fn command(&self, way: Way, line: &[impl AsRef<str>]) -> Command {
+        let mut command = bound_to_this_thread("timeout");
+        let client = bound_to_this_thread(line[0].as_ref());
+        command.args(["--signal=KILL", LONGEST_RUN]).arg(client.get_program());
+        command.args(client.get_args());
+        command.args(line[1..].iter().map(AsRef::as_ref));
+        self.surround(&mut command, way);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// A server of the client's side (containerd), started with the same surroundings.
+    pub fn daemon(&self, name: &str, line: &[&str]) -> Daemon {
+        let mut command = bound_to_this_thread(line[0]);
+        command.args(&line[1..]);
+        self.surround(&mut command, Way::Direct);
+        Daemon::start(name, self.dir(), &mut command, None)
+    }
+
+    fn surround(&self, command: &mut Command, way: Way) {
+        let home = self.dir().join("home");
+        fs::create_dir_all(&home).unwrap();
+        let credentials = home.join("auth.json");
+        if !credentials.exists() {
+            fs::write(&credentials, "{}").unwrap();
+        }
+        command
+            .env_clear()
+            .env("PATH", std::env::var("PATH").unwrap_or_default())
+            .env("HOME", &home)
+            .env("TMPDIR", &home)
+            .env("XDG_RUNTIME_DIR", &home)
+            .env("REGISTRY_AUTH_FILE", &credentials)
+            .env("STORAGE_DRIVER", "vfs")
+            .env("SSL_CERT_FILE", &self.pki.authority);
+        if let Way::Through(gate) = way {
+            command.env("HTTPS_PROXY", gate.proxy()).env("https_proxy", gate.proxy());
+        }
+    }
+}
+
+impl Ran {
+    /// It, having exited with 0.
+    #[track_caller]
+    pub fn succeeded(self) -> Self {
+        assert!(self.status.success(), "{}: {}\n{}", self.command, self.status, self.text);
+        self
+    }
+
+    /// It, having failed by itself and not by the deadline.
+    #[track_caller]
+    pub fn failed(self) -> Self {
+        let by_itself = self.status.code().is_some_and(|code| code != 0 && code != 137);
+        assert!(by_itself, "{}: {}\n{}", self.command, self.status, self.text);
+        assert_eq!(self.status.signal(), None, "{}", self.command);
+        self
+    }
+
+    /// What the user sees at the end.
+    pub fn last_line(&self) -> &str {
+        self.text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default()
+    }
+
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).trim().to_owned()
+    }
+}
+
+/// Fresh network and mount namespaces for this thread, with our own hosts and run-time directories.
+fn enter_namespaces(dir: &Path) {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap_or_else(|error| {
+        panic!("the tests make namespaces, which only root may ({error}); run `make test` as root")
+    });
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    // podman keeps its locks in /dev/shm and its state in /run, whatever its root is.
+    for fresh in ["/run", "/dev/shm", "/var/lib/containers"] {
+        fs::create_dir_all(fresh).unwrap();
+        mount(Some("tmpfs"), fresh, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    }
+    let mut hosts = String::from("127.0.0.1 localhost\n");
+    for (host, address) in HOSTS {
+        writeln!(hosts, "{address} {host}").unwrap();
+    }
+    for (path, content) in [("/etc/hosts", hosts.as_str()), ("/etc/resolv.conf", "")] {
+        let ours = dir.join(Path::new(path).file_name().unwrap());
+        fs::write(&ours, content).unwrap();
+        mount(Some(&ours), path, none, MsFlags::MS_BIND, none).unwrap();
+    }
+    let up = Command::new(find("ip")).args(["link", "set", "lo", "up"]).status();
+    assert!(up.is_ok_and(|up| up.success()), "ip link set lo up; `make test` installs iproute2");
+}
+
+fn registry(dir: &Path, pki: &Pki, label: &str, listen: &str, blobs: &str) -> Daemon {
+    let root = dir.join(label);
+    fs::create_dir_all(&root).unwrap();
+    let config = format!(
+        r#"version: 0.1
+log: {{ level: info }}
+storage:
+  filesystem: {{ rootdirectory: {root} }}
+  redirect: {{ disable: false }}
+  delete: {{ enabled: true }}
+middleware:
+  storage:
+    - name: redirect
+      options: {{ baseurl: "https://{blobs}/" }}
+auth:
+  token:
+    realm: https://{label}.azurecr.io/oauth2/token
+    service: {label}.azurecr.io
+    issuer: {ISSUER}
+    rootcertbundle: {signer}
+http:
+  addr: {listen}
+  host: https://{label}.azurecr.io
+  secret: not-one
+"#,
+        root = root.display(),
+        signer = pki.signer.display(),
+    );
+    let file = dir.join(format!("{label}.yml"));
+    fs::write(&file, config).unwrap();
+    let mut command = bound_to_this_thread("docker-registry");
+    command.arg("serve").arg(file).env_clear();
+    Daemon::start(label, dir, &mut command, None).accepts(address(listen))
+}
+
+/// One nginx for every name: TLS before the registries, and the data endpoints themselves.
+fn nginx(dir: &Path, pki: &Pki) -> Daemon {
+    let at = dir.display();
+    let mut servers = String::new();
+    for (label, front, data, behind) in [
+        ("contoso", "127.0.1.1:443", "127.0.1.2:443", "127.0.2.1:5000"),
+        ("fabrikam", "127.0.1.3:443", "127.0.1.4:443", "127.0.2.3:5000"),
+    ] {
+        write!(
+            servers,
+            "server {{
+                listen {front} ssl http2; server_name {label}.azurecr.io;
+                access_log {at}/{label}.azurecr.io.access;
+                proxy_set_header Host $host; proxy_set_header X-Forwarded-Proto https;
+                proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off;
+                location /oauth2/ {{ proxy_pass http://{TOKENS}; }}
+                location / {{ proxy_pass http://{behind}; }}
+            }}
+            server {{
+                listen {data} ssl; server_name {label}.eastus.data.azurecr.io; root {at}/{label};
+                access_log {at}/{label}.eastus.data.azurecr.io.access;
+            }}\n"
+        )
+        .unwrap();
+    }
+    let config = format!(
+        "daemon off; master_process off; user root; pid {at}/nginx.pid; error_log stderr;
+        events {{ worker_connections 500; }}
+        http {{
+            client_body_temp_path {at}/nginx-body; proxy_temp_path {at}/nginx-proxy;
+            fastcgi_temp_path {at}/nginx-fastcgi; uwsgi_temp_path {at}/nginx-uwsgi;
+            scgi_temp_path {at}/nginx-scgi;
+            ssl_certificate {certificate}; ssl_certificate_key {key};
+            client_max_body_size 0; default_type application/octet-stream; sendfile on;
+            {servers}
+            server {{
+                listen {BEHIND_TAP} ssl; server_name eusmanaged123.blob.core.windows.net;
+                access_log {at}/eusmanaged123.blob.core.windows.net.access;
+                root {at}/contoso; dav_methods PUT; create_full_put_path on;
+            }}
+        }}",
+        certificate = pki.certificate.display(),
+        key = pki.key.display(),
+    );
+    let file = dir.join("nginx.conf");
+    fs::write(&file, config).unwrap();
+    let mut command = bound_to_this_thread("nginx");
+    command.arg("-p").arg(dir).arg("-c").arg(file).env_clear();
+    let mut daemon = Daemon::start("nginx", dir, &mut command, None);
+    for listen in ["127.0.1.1:443", "127.0.1.2:443", "127.0.1.3:443", BEHIND_TAP] {
+        daemon = daemon.accepts(address(listen));
+    }
+    daemon
+}
+
+pub fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
