@@ -32,8 +32,8 @@ const LINGER: Duration = Duration::from_millis(20);
 /// From so many bytes on it doesn't wait.
 const PLENTY: usize = 64 << 10;
 
-/// The way to the audit. Cheap to clone.
-#[derive(Debug, Clone)]
+/// The way to the audit. Dropped, it lets the writer end once all is written.
+#[derive(Debug)]
 pub(super) struct Audit {
     shared: Arc<Shared>,
 }
@@ -156,6 +156,16 @@ impl Audit {
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if state.life != Life::Ended {
             tracing::warn!(bytes = state.pending.len(), "the audit's last lines are not written");
+        }
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if state.life == Life::Writing {
+            state.life = Life::Closing;
+            self.shared.work.notify_one();
         }
     }
 }

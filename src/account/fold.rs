@@ -67,6 +67,12 @@ impl Folds {
         Some(fold.id)
     }
 
+    /// How many kinds are folded now.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
     /// Opens a fold for a denial whose line has been taken.
     pub(super) fn open(&mut self, kind: Kind, record: &Record, now: Instant) {
         if self.order.len() >= KINDS {

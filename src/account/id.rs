@@ -52,6 +52,11 @@ impl Ids {
 }
 
 #[cfg(test)]
+impl SessionId {
+    pub(super) const FIXED: Self = Self(Ulid::from_parts(1_732_419_600_123, 1));
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;

@@ -14,6 +14,8 @@ mod record;
 mod sink;
 mod stage;
 mod status;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::net::IpAddr;

@@ -292,3 +292,130 @@ impl Serialize for Facts<'_> {
         out.collect_map(self.0.iter().map(|(name, text)| (name, text.as_str())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::stage::Stage;
+    use crate::policy::{Cause, Denial, Failure, Side};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn record() -> Record {
+        Record {
+            id: SessionId::FIXED,
+            started: UNIX_EPOCH + Duration::from_millis(1_732_419_600_123),
+            client: "10.0.0.7".parse().unwrap(),
+            listener: "127.0.0.1:3128".into(),
+            target: None,
+            granted: None,
+            client_name: None,
+            sni: None,
+            would_deny: None,
+            upstream: None,
+            volume: Volume::default(),
+            generation: 3,
+            stages: Stages::fixed(&[(Stage::Head, Duration::from_micros(213))]),
+            dropped: Vec::new(),
+            facts: Vec::new(),
+        }
+    }
+
+    fn line(record: &Record, end: &Result<Ending, Stop>) -> String {
+        serde_json::to_string(&record.line(record.verdict(end))).unwrap()
+    }
+
+    #[test]
+    fn a_relayed_session() {
+        let mut record = record();
+        record.client_name = Some("builders".into());
+        record.target = Some(Text::of_request("contoso.azurecr.io:443"));
+        record.sni = Some(Text::new("contoso.azurecr.io"));
+        record.granted = Some(Granted {
+            registry: "contoso".into(),
+            label: "other".into(),
+            endpoint: EndpointKind::Login,
+        });
+        record.upstream = Some("20.1.2.3:443".parse().unwrap());
+        record.volume.up = Moved { spliced: 0, copied: 517 };
+        record.volume.down = Moved { spliced: 4096, copied: 1000 };
+        record.stages = Stages::fixed(&[
+            (Stage::Head, Duration::from_micros(213)),
+            (Stage::Resolve, Duration::from_micros(1_000)),
+            (Stage::Dial, Duration::from_micros(2_500)),
+            (Stage::Hello, Duration::from_micros(40)),
+            (Stage::Relay, Duration::from_secs(86_400)),
+        ]);
+        let address = "169.254.169.254:443".parse().unwrap();
+        record.dropped = vec![(address, AddressFault::Never("link-local"))];
+        record.facts = vec![("dialled", Text::new("20.9.9.9:443"))];
+        let expected = concat!(
+            r#"{"time":"2024-11-24T03:40:00.123Z","id":"01JDE42FQV0000000000000001","#,
+            r#""client":"10.0.0.7","client-name":"builders","listener":"127.0.0.1:3128","#,
+            r#""target":"contoso.azurecr.io:443","sni":"contoso.azurecr.io","#,
+            r#""registry":"contoso","endpoint":"login","outcome":"relayed","#,
+            r#""upstream":"20.1.2.3:443","bytes-up":517,"bytes-down":5096,"#,
+            r#""spliced-down":4096,"generation":3,"#,
+            r#""ms":{"head":0.213,"resolve":1.0,"dial":2.5,"hello":0.04,"relay":86400000.0},"#,
+            r#""addresses-dropped":["169.254.169.254 is link-local, which is never dialled"],"#,
+            r#""facts":{"dialled":"20.9.9.9:443"}}"#,
+        );
+        assert_eq!(line(&record, &Ok(Ending::Closed)), expected);
+    }
+
+    #[test]
+    fn a_request_that_was_none() {
+        let mut record = record();
+        record.target = Some(Text::of_request("user:secret@a\"\u{1b}[2J:443"));
+        let expected = concat!(
+            r#"{"time":"2024-11-24T03:40:00.123Z","id":"01JDE42FQV0000000000000001","#,
+            r#""client":"10.0.0.7","listener":"127.0.0.1:3128","target":"***@a\"\\u{1b}[2J:443","#,
+            r#""outcome":"denied","reason":"bad-target","bytes-up":0,"bytes-down":0,"#,
+            r#""generation":3,"ms":{"head":0.213}}"#,
+        );
+        assert_eq!(line(&record, &Err(Reason::BadTarget.into())), expected);
+    }
+
+    #[test]
+    fn what_a_session_counts_as() {
+        let storage = Some(Reason::StorageAccount);
+        let refused = Failure { side: Side::Upstream, cause: Cause::ConnectRefused };
+        let address = || Err(Stop::Denied(Denial::new(Reason::AddressNotAllowed)));
+        let cases = [
+            (None, Ok(Ending::Closed), "relayed", None, None, None),
+            (None, address(), "denied", Some("address-not-allowed"), None, None),
+            (None, Err(refused.into()), "failed", Some("connect-refused"), None, None),
+            (storage, Ok(Ending::Closed), "would-deny", Some("storage-account"), None, None),
+            (
+                storage,
+                Err(refused.into()),
+                "would-deny",
+                Some("storage-account"),
+                None,
+                Some("connect-refused"),
+            ),
+            (
+                storage,
+                address(),
+                "denied",
+                Some("address-not-allowed"),
+                Some("storage-account"),
+                None,
+            ),
+        ];
+        for (would_deny, end, outcome, reason, passed, ended) in cases {
+            let record = Record { would_deny, ..record() };
+            let line = record.line(record.verdict(&end));
+            let found = (line.outcome, line.reason, line.would_deny, line.ended);
+            assert_eq!(found, (outcome, reason, passed, ended), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_of_a_thousand_addresses_makes_no_long_line() {
+        let mut record = record();
+        let address = "127.0.0.1:443".parse().unwrap();
+        record.dropped = vec![(address, AddressFault::Closed("loopback")); 1_000];
+        let line = line(&record, &Err(Reason::AddressNotAllowed.into()));
+        assert!(line.contains("and 992 more") && line.len() < 1_024, "{line}");
+    }
+}

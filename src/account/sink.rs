@@ -46,7 +46,7 @@ impl Sink {
         Ok(Self::of(open(path)?, Some(path.to_owned())))
     }
 
-    fn of(file: File, path: Option<PathBuf>) -> Self {
+    pub(super) fn of(file: File, path: Option<PathBuf>) -> Self {
         Self { file, path, complained: None, torn: Torn::No }
     }
 

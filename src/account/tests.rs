@@ -1,0 +1,394 @@
+//! The account from outside: sessions go in, lines and numbers come out.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::Value;
+
+use super::*;
+use crate::policy::{
+    ClientAddress, Endpoint, EndpointKind, Enforcement, Place, PolicySet, PrivateOnly, Registry,
+    Rules, Target,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const HOSTILE: &str = "secret-exfiltrated.blob.core.windows.net:443";
+
+struct Books {
+    account: Arc<Account>,
+    path: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Books {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let sink = Sink::file(&path).unwrap();
+        Self { account: Account::new(prometheus::Registry::new(), sink).unwrap(), path, folder }
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        self.account.finish(PATIENCE);
+        let text = std::fs::read_to_string(&self.path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+fn arrival(client: &str) -> Arrival {
+    Arrival {
+        client: client.parse().unwrap(),
+        listener: "127.0.0.1:3128".into(),
+        accepted: Instant::now(),
+        first: Stage::Head,
+    }
+}
+
+fn policy() -> PolicySet {
+    let file: Arc<str> = "registries.d/contoso.toml".into();
+    let registry = Registry {
+        name: "contoso".into(),
+        file: file.clone(),
+        endpoints: vec![Endpoint {
+            target: Target::parse_authority("contoso.azurecr.io:443").unwrap(),
+            kind: EndpointKind::Login,
+            place: Place { file, line: 1 },
+        }],
+        private_addresses: [].into(),
+        private_only: PrivateOnly::No,
+    };
+    PolicySet::new(1, Rules { registries: vec![registry], ..Rules::default() }).unwrap()
+}
+
+fn allowed(target: &str, enforcement: Enforcement) -> Allowed {
+    let client = ClientAddress("10.0.0.7".parse().unwrap());
+    let target = Target::parse_authority(target).unwrap();
+    policy().judge_name(&target, client, enforcement).unwrap()
+}
+
+fn deny(account: &Arc<Account>, client: &str, target: &str, reason: Reason) -> Option<SessionId> {
+    let mut open = account.open(arrival(client));
+    open.ask(target);
+    open.close(&Err(reason.into()))
+}
+
+fn relay(account: &Arc<Account>) -> Option<SessionId> {
+    let mut open = account.open(arrival("10.0.0.7"));
+    open.allow(&allowed("contoso.azurecr.io:443", Enforcement::Enforce));
+    open.stages.enter(Stage::Relay);
+    open.close(&Ok(Ending::Closed))
+}
+
+/// The value of a metric, its labels included in the name.
+fn metric(account: &Account, name: &str) -> u64 {
+    let text = account.metrics_text(&Status::default()).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or("0").parse().unwrap()
+}
+
+#[test]
+fn a_session_is_one_line_and_one_count() {
+    let books = Books::new();
+    let mut open = books.account.open(arrival("::ffff:10.0.0.7"));
+    open.admit(&Limits::default()).unwrap();
+    open.allow(&allowed("contoso.azurecr.io:443", Enforcement::Enforce));
+    open.volume.down.spliced = 5;
+    let told = open.close(&Ok(Ending::Closed)).unwrap();
+    assert_eq!(open.close(&Err(Reason::Draining.into())), Some(told));
+    drop(open);
+    let lines = books.lines();
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0]["id"], told.to_string());
+    assert_eq!(lines[0]["client"], "10.0.0.7");
+    assert_eq!(lines[0]["registry"], "contoso");
+    let sessions = "pullgate_sessions_total{endpoint=\"login\",outcome=\"relayed\",\
+        reason=\"none\",registry=\"contoso\"}";
+    assert_eq!(metric(&books.account, sessions), 1);
+    let bytes = "pullgate_relayed_bytes_total{direction=\"down\",endpoint=\"login\",\
+        path=\"splice\",registry=\"contoso\"}";
+    assert_eq!(metric(&books.account, bytes), 5);
+}
+
+#[test]
+fn repeated_denials_are_folded_under_the_firsts_id() {
+    let books = Books::new();
+    let account = &books.account;
+    let first = deny(account, "10.0.0.7", HOSTILE, Reason::StorageAccount).unwrap();
+    for _ in 0..4 {
+        let told = deny(account, "10.0.0.7", HOSTILE, Reason::StorageAccount);
+        assert_eq!(told, Some(first));
+    }
+    let others = [
+        deny(account, "10.0.0.8", HOSTILE, Reason::StorageAccount),
+        deny(account, "10.0.0.7", "example.com:443", Reason::HostNotAllowed),
+        deny(account, "10.0.0.7", HOSTILE, Reason::SniMismatch),
+        relay(account),
+        relay(account),
+    ];
+    let mut ids: Vec<String> = others.iter().map(|id| id.unwrap().to_string()).collect();
+    ids.insert(0, first.to_string());
+    let lines = books.lines();
+    let found: Vec<&str> = lines[..6].iter().map(|line| line["id"].as_str().unwrap()).collect();
+    assert_eq!(found, ids);
+    assert_eq!(lines.len(), 7);
+    assert_eq!(lines[6]["id"], first.to_string());
+    assert_eq!(lines[6]["repeated"], 4);
+    assert_eq!(lines[6]["target"], HOSTILE);
+    let sessions = "pullgate_sessions_total{endpoint=\"none\",outcome=\"denied\",\
+        reason=\"storage-account\",registry=\"none\"}";
+    assert_eq!(metric(account, sessions), 6);
+}
+
+#[test]
+fn what_was_relayed_is_never_folded() {
+    let books = Books::new();
+    for _ in 0..3 {
+        let mut open = books.account.open(arrival("10.0.0.7"));
+        open.stages.enter(Stage::Relay);
+        open.close(&Err(Reason::PolicyRevoked.into()));
+    }
+    assert_eq!(books.lines().len(), 3);
+}
+
+#[test]
+fn folds_close_after_their_window_and_are_bounded() {
+    let books = Books::new();
+    let mut folds = fold::Folds::default();
+    let now = Instant::now();
+    let open = books.account.open(arrival("10.0.0.7"));
+    let kind = |count: usize| {
+        let mut open = books.account.open(arrival("10.0.0.7"));
+        open.ask(&format!("{count}.example:443"));
+        fold::Kind::of(&open, "host-not-allowed")
+    };
+    for count in 0..10_000 {
+        folds.open(kind(count), &open, now);
+    }
+    assert_eq!(folds.len(), 4_096);
+    assert_eq!(folds.repeat(&kind(1), open.started), Some(open.id));
+    assert_eq!(folds.repeat(&kind(9_999), open.started), None);
+    let mut taken = Vec::new();
+    folds.close_until(now, |line, repeated| taken.push((line.to_vec(), repeated)));
+    assert!(taken.is_empty());
+    let closes = folds.next_close().unwrap();
+    folds.close_until(closes, |line, repeated| taken.push((line.to_vec(), repeated)));
+    assert_eq!(taken.len(), 1);
+    assert_eq!(taken[0].1, 1);
+    assert_eq!(folds.len(), 0);
+    assert_eq!(folds.repeat(&kind(1), open.started), None);
+}
+
+#[test]
+fn a_reader_that_stalls_holds_nobody_up_and_every_loss_is_told() {
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let sink = Sink::of(writer.into(), None);
+    let account = Account::new(prometheus::Registry::new(), sink).unwrap();
+    let (mut kept, mut lost, mut lost_denials) = (0u64, 0u64, 0u64);
+    // The writer may take one queue full of lines before it stalls; the second one stays.
+    for count in 0..80_000 {
+        let target = format!("{count}.blob.core.windows.net:443");
+        if relay(&account).is_some() {
+            kept += 1;
+            continue;
+        }
+        lost += 1;
+        if deny(&account, "10.0.0.7", &target, Reason::StorageAccount).is_some() {
+            kept += 1;
+        } else {
+            assert!(kept > 20_000, "denials have as much room again");
+            (lost, lost_denials) = (lost + 1, lost_denials + 1);
+        }
+    }
+    assert!(lost_denials > 0 && lost_denials < lost / 2);
+    assert_eq!(metric(&account, "pullgate_audit_dropped_total"), lost);
+    let reading = std::thread::spawn(move || {
+        let mut text = String::new();
+        std::fs::File::from(reader).read_to_string(&mut text).unwrap();
+        text
+    });
+    account.finish(PATIENCE);
+    let text = reading.join().unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: u64 = lines.iter().filter_map(|line| line["dropped"].as_u64()).sum();
+    let told_denied: u64 = lines.iter().filter_map(|line| line["dropped-denied"].as_u64()).sum();
+    assert_eq!((told, told_denied), (lost, lost_denials));
+    let sessions = lines.iter().filter(|line| line.get("outcome").is_some()).count();
+    assert_eq!(sessions as u64, kept);
+}
+
+#[test]
+fn finishing_gives_up_on_a_reader_that_stalls() {
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let account = Account::new(prometheus::Registry::new(), Sink::of(writer.into(), None)).unwrap();
+    while relay(&account).is_some() {}
+    account.finish(Duration::from_millis(10));
+    drop(reader);
+}
+
+#[test]
+fn a_full_disk_is_counted() {
+    let sink = Sink::file(std::path::Path::new("/dev/full")).unwrap();
+    let account = Account::new(prometheus::Registry::new(), sink).unwrap();
+    relay(&account);
+    deny(&account, "10.0.0.7", HOSTILE, Reason::StorageAccount);
+    account.finish(PATIENCE);
+    assert_eq!(metric(&account, "pullgate_audit_dropped_total"), 2);
+    assert_eq!(relay(&account), None);
+}
+
+#[test]
+fn a_rotated_file_is_opened_anew() {
+    let books = Books::new();
+    let rotated = books.folder.path().join("audit.1");
+    std::fs::rename(&books.path, &rotated).unwrap();
+    books.account.reopen_audit();
+    relay(&books.account);
+    assert_eq!(books.lines().len(), 1);
+    assert_eq!(std::fs::read(&rotated).unwrap(), b"");
+}
+
+#[test]
+fn a_panic_is_one_failed_session_and_is_counted() {
+    let books = Books::new();
+    let mut open = books.account.open(arrival("10.0.0.7"));
+    open.admit(&Limits::default()).unwrap();
+    let caught = std::thread::spawn(move || {
+        open.ask("contoso.azurecr.io:443");
+        panic!("a fault of ours");
+    });
+    assert!(caught.join().is_err());
+    drop(books.account.open(arrival("10.0.0.7")));
+    assert_eq!(metric(&books.account, "pullgate_session_panics_total"), 1);
+    assert_eq!(metric(&books.account, "pullgate_open_sessions"), 0);
+    let lines = books.lines();
+    assert_eq!((&lines[0]["outcome"], &lines[0]["reason"]), (&"failed".into(), &"internal".into()));
+    assert_eq!((&lines[1]["outcome"], &lines[1]["reason"]), (&"denied".into(), &"draining".into()));
+}
+
+#[test]
+fn places_are_limited_in_all_and_per_client() {
+    let books = Books::new();
+    let limits = Limits { open_sessions: 3, open_sessions_per_client: 2, ..Limits::default() };
+    let enter = |client: &str| {
+        let mut open = books.account.open(arrival(client));
+        open.admit(&limits).map(|()| open)
+    };
+    let first = enter("10.0.0.7").unwrap();
+    let second = enter("::ffff:10.0.0.7").unwrap();
+    assert_eq!(enter("10.0.0.7").unwrap_err().reason, Reason::SessionLimit);
+    let third = enter("10.0.0.8").unwrap();
+    assert_eq!(enter("10.0.0.9").unwrap_err().reason, Reason::SessionLimit);
+    assert_eq!(books.account.live().open_sessions(), 3);
+    drop(first);
+    let fourth = enter("10.0.0.7").unwrap();
+    drop((second, third, fourth));
+    assert_eq!(books.account.live().open_sessions(), 0);
+    assert!(books.account.live().rows().is_empty());
+}
+
+#[test]
+fn a_long_session_counts_while_it_lasts_and_once() {
+    let books = Books::new();
+    let moved = Arc::new(AtomicU64::new(0));
+    let mut open = books.account.open(arrival("10.0.0.7"));
+    open.admit(&Limits::default()).unwrap();
+    open.allow(&allowed("contoso.azurecr.io:443", Enforcement::Enforce));
+    let watched = moved.clone();
+    open.follow(Box::new(move || {
+        let down = Moved { spliced: watched.load(Ordering::Relaxed), copied: 0 };
+        Volume { up: Moved::default(), down }
+    }));
+    let bytes = "pullgate_relayed_bytes_total{direction=\"down\",endpoint=\"login\",\
+        path=\"splice\",registry=\"contoso\"}";
+    for total in [10, 25] {
+        moved.store(total, Ordering::Relaxed);
+        assert_eq!(metric(&books.account, bytes), total);
+    }
+    let rows = serde_json::to_value(books.account.live().rows()).unwrap();
+    assert_eq!(rows[0]["target"], "contoso.azurecr.io:443");
+    assert_eq!(rows[0]["bytes-down"], 25);
+    moved.store(40, Ordering::Relaxed);
+    open.close(&Ok(Ending::Closed));
+    assert_eq!(metric(&books.account, bytes), 40);
+    drop(open);
+    assert_eq!(metric(&books.account, bytes), 40);
+    assert_eq!(books.lines()[0]["bytes-down"], 40);
+}
+
+#[test]
+fn labels_are_from_closed_sets() {
+    let books = Books::new();
+    let account = &books.account;
+    for reason in Reason::ALL {
+        deny(account, "10.99.99.99", HOSTILE, *reason);
+    }
+    for cause in Cause::ALL {
+        let mut open = account.open(arrival("10.99.99.99"));
+        open.allow(&allowed(HOSTILE, Enforcement::Report));
+        open.sni = Some(Text::new("secret-exfiltrated"));
+        open.volume.up.copied = 1;
+        open.close(&Err(Failure { side: Side::Upstream, cause: *cause }.into()));
+    }
+    relay(account);
+    let text = account.metrics_text(&Status::default()).unwrap();
+    assert!(!text.contains("secret") && !text.contains("10.99"), "{text}");
+    let codes = |codes: &[&'static str]| codes.to_vec();
+    let closed = [
+        ("registry", codes(&["none", "contoso"])),
+        (
+            "endpoint",
+            [vec!["none"], EndpointKind::ALL.iter().map(|one| one.code()).collect()].concat(),
+        ),
+        ("outcome", Outcome::ALL.iter().map(|one| one.code()).collect()),
+        (
+            "reason",
+            [
+                vec!["none"],
+                Reason::ALL.iter().map(|one| one.code()).collect(),
+                Cause::ALL.iter().map(|one| one.code()).collect(),
+            ]
+            .concat(),
+        ),
+        ("direction", codes(&["up", "down"])),
+        ("path", codes(&["splice", "copy"])),
+        ("stage", Stage::ALL.iter().map(|one| one.code()).collect()),
+        ("version", codes(&[env!("CARGO_PKG_VERSION")])),
+    ];
+    let mut seen = 0;
+    let labels = text.lines().filter_map(|line| line.split_once('{')?.1.split_once('}'));
+    for pair in labels.flat_map(|(labels, _)| labels.split(',')) {
+        let (name, value) = pair.split_once('=').unwrap();
+        let value = value.trim_matches('"');
+        if name != "le" {
+            let (_, values) = closed.iter().find(|(label, _)| *label == name).unwrap();
+            assert!(values.contains(&value), "{pair}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 100);
+}
+
+#[test]
+fn the_contracts_metrics_are_there() {
+    let books = Books::new();
+    relay(&books.account);
+    let status = Status { generation: 7, stale: Some("x".into()), ..Status::default() };
+    let text = books.account.metrics_text(&status).unwrap();
+    let names = [
+        "pullgate_sessions_total{",
+        "pullgate_open_sessions 0",
+        "pullgate_stage_seconds_bucket{stage=\"relay\"",
+        "pullgate_policy_generation 7",
+        "pullgate_policy_stale 1",
+        "pullgate_audit_dropped_total 0",
+        "pullgate_enforcing 1",
+        "pullgate_session_panics_total 0",
+        "pullgate_build_info{version=\"",
+        "process_open_fds ",
+        "process_cpu_seconds_total ",
+    ];
+    for name in names {
+        assert!(text.contains(name), "{name} in {text}");
+    }
+}
