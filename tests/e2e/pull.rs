@@ -66,7 +66,7 @@ fn every_client_pulls_without_the_gate() {
 /// Pulls, and returns every file of the pulled image.
 fn skopeo(lab: &Lab, way: Way, name: &str) -> BTreeMap<String, Vec<u8>> {
     let to = lab.dir().join(name);
-    let copy = "skopeo --insecure-policy copy --preserve-digests";
+    let copy = "skopeo copy --preserve-digests";
     lab.sh(way, &format!("{copy} docker://{REFERENCE} dir:{}", to.display())).succeeded();
     fs::read_dir(to)
         .unwrap()

@@ -21,7 +21,7 @@ fn blobs_redirected_to_a_storage_account_are_refused_with_the_cause() {
     let (_containerd, ctr) = containerd(&lab);
     let to = lab.dir().join("pulled");
     for pull in [
-        format!("skopeo --insecure-policy copy docker://{REFERENCE} dir:{}", to.display()),
+        format!("skopeo copy docker://{REFERENCE} dir:{}", to.display()),
         format!("podman pull {REFERENCE}"),
         format!("{ctr} images pull --snapshotter native {REFERENCE}"),
         format!("curl -sS -o /dev/null https://{STORAGE}/docker/registry"),
@@ -34,7 +34,7 @@ fn blobs_redirected_to_a_storage_account_are_refused_with_the_cause() {
     assert_eq!(denied["upstream"].as_str().unwrap_or(""), "", "{denied}");
 
     // Without the gate the same pull works, from the storage account.
-    let copy = format!("skopeo --insecure-policy copy docker://{REFERENCE} dir:{}", to.display());
+    let copy = format!("skopeo copy docker://{REFERENCE} dir:{}", to.display());
     lab.sh(Way::Direct, &copy).succeeded();
     assert!(lab.asked(STORAGE).contains(&image.layers[0].0[7..]));
 }

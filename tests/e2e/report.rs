@@ -13,7 +13,7 @@ fn report_mode_lets_the_reportable_pass_and_records_it() {
     assert!(gate.log().contains("report"), "the start warns of it:\n{}", gate.log());
     let way = Way::Through(&gate);
     let to = lab.dir().join("pulled");
-    let pull = "skopeo --insecure-policy copy docker://contoso.azurecr.io/app:1";
+    let pull = "skopeo copy docker://contoso.azurecr.io/app:1";
     lab.sh(way, &format!("{pull} dir:{}", to.display())).succeeded();
     assert!(lab.reached_storage().0 > 0);
     gate.audited(&[("outcome", "would-deny"), ("reason", "storage-account")]);
