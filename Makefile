@@ -6,6 +6,9 @@ TOOLS := docker-registry=docker-registry skopeo=skopeo podman=podman nginx=nginx
 	dnsmasq=dnsmasq-base python3=python3 setpriv=util-linux
 BENCH_TOOLS := haproxy=haproxy nginx=nginx squid=squid-openssl traffic_server=trafficserver
 
+# The end-to-end tests make namespaces: as root, or as the root of a user namespace.
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --user --map-root-user --)
+
 # Seconds a fuzz target runs for, and the soak in all.
 FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 3600
@@ -13,7 +16,7 @@ SOAK_SECONDS ?= 3600
 .PHONY: test lint fuzz bench soak demo tools
 
 test: tools
-	cargo test --locked
+	$(AS_ROOT) cargo test --locked
 
 lint:
 	cargo fmt --all --check
@@ -39,7 +42,7 @@ soak: tools
 	cargo test --locked --no-run
 	@end=$$(( $$(date +%s) + $(SOAK_SECONDS) )); rounds=0; \
 	while [ $$(date +%s) -lt $$end ]; do \
-		cargo test --locked --quiet --test e2e || exit 1; \
+		$(AS_ROOT) cargo test --locked --quiet --test e2e || exit 1; \
 		rounds=$$((rounds + 1)); echo "== $$rounds rounds"; \
 	done
 

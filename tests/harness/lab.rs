@@ -230,7 +230,7 @@ impl Ran {
 /// Fresh network and mount namespaces for this thread, with our own hosts and run-time directories.
 fn enter_namespaces(dir: &Path) {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap_or_else(|error| {
-        panic!("the tests make namespaces, which only root may ({error}); run `make test` as root")
+        panic!("the tests make namespaces, which only root may ({error}); `make test` sees to that")
     });
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
