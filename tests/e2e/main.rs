@@ -13,8 +13,10 @@
 mod harness;
 
 mod check;
+mod dns;
 mod pull;
 mod refuse;
 mod reload;
 mod report;
 mod revoke;
+mod tls;

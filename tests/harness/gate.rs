@@ -21,6 +21,8 @@ pub struct Policy {
     pub registries: Vec<(String, String)>,
     /// The folder, relative to `pullgate.toml`.
     pub folder: String,
+    /// The `[dns]` tables.
+    pub dns: String,
     /// Further lines of the `[policy]` table.
     pub policy: String,
     /// Further tables, at the end of the file.
@@ -33,7 +35,10 @@ impl Policy {
         let registries =
             labels.iter().map(|label| (format!("{label}.json"), az_json(label))).collect();
         let folder = "registries.d".to_owned();
-        Self { registries, folder, policy: String::new(), more: String::new() }
+        let hosts: String =
+            HOSTS.iter().map(|(host, address)| format!("\"{host}\" = [\"{address}\"]\n")).collect();
+        let dns = format!("[dns.hosts]\n{hosts}");
+        Self { registries, folder, dns, policy: String::new(), more: String::new() }
     }
 
     /// With a further file in the folder.
@@ -45,6 +50,12 @@ impl Policy {
     /// With another folder.
     pub fn with_registries(mut self, folder: &str) -> Self {
         folder.clone_into(&mut self.folder);
+        self
+    }
+
+    /// With other `[dns]` tables than fixed answers for the laboratory's names.
+    pub fn with_dns(mut self, tables: &str) -> Self {
+        tables.clone_into(&mut self.dns);
         self
     }
 
@@ -196,8 +207,6 @@ pub fn write_config(dir: &Path, policy: &Policy) -> PathBuf {
     for (name, content) in &policy.registries {
         fs::write(folder.join(name), content).unwrap();
     }
-    let hosts: String =
-        HOSTS.iter().map(|(host, address)| format!("\"{host}\" = [\"{address}\"]\n")).collect();
     let config = dir.join("pullgate.toml");
     let text = format!(
         r#"[[listen]]
@@ -210,8 +219,7 @@ address = "{ADMIN}"
 [policy]
 registries = "{folder}"
 {policy}
-[dns.hosts]
-{hosts}
+{dns}
 [addresses]
 allow = ["127.0.0.0/8"]
 
@@ -219,6 +227,7 @@ allow = ["127.0.0.0/8"]
 path = "{audit}"
 {more}"#,
         folder = policy.folder,
+        dns = policy.dns,
         policy = policy.policy,
         audit = dir.join("audit.jsonl").display(),
         more = policy.more,

@@ -8,6 +8,7 @@
 
 mod containerd;
 mod daemon;
+mod dnsmasq;
 mod gate;
 mod image;
 mod lab;
@@ -17,6 +18,7 @@ mod token;
 mod wait;
 
 pub use containerd::containerd;
+pub use dnsmasq::dnsmasq;
 pub use gate::{Gate, Policy, az_json, write_config};
 pub use image::{Image, sha256};
 pub use lab::{Blobs, Lab, Ran, Way};
