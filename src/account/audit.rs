@@ -16,7 +16,7 @@ use super::clock::Timestamp;
 use super::fold::{Folds, Kind};
 use super::id::SessionId;
 use super::record::{Outcome, Record, Verdict};
-use super::sink::Sink;
+use super::sink::Outlet;
 use super::stage::Stage;
 
 /// Bytes of lines that may wait, whatever they tell: some 8,000 lines.
@@ -93,7 +93,7 @@ impl Audit {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn start(sink: Sink, dropped: IntCounter) -> io::Result<Self> {
+    pub(super) fn start(outlet: Outlet, dropped: IntCounter) -> io::Result<Self> {
         let shared = Shared {
             state: Mutex::default(),
             work: Condvar::new(),
@@ -101,7 +101,7 @@ impl Audit {
             dropped,
         };
         let shared = Arc::new(shared);
-        let writer = Writer { shared: shared.clone(), sink };
+        let writer = Writer { shared: shared.clone(), outlet };
         std::thread::Builder::new().name("audit".into()).spawn(move || writer.run())?;
         Ok(Self { shared })
     }
@@ -197,7 +197,7 @@ impl Shared {
 /// The one that writes.
 struct Writer {
     shared: Arc<Shared>,
-    sink: Sink,
+    outlet: Outlet,
 }
 
 impl Writer {
@@ -206,7 +206,7 @@ impl Writer {
         loop {
             let (lost, reopen, life) = self.next(&mut batch);
             if reopen == Reopen::Asked {
-                self.sink.reopen();
+                self.outlet.reopen();
             }
             if lost != Lost::default() {
                 let (dropped, dropped_denied) = (lost.lines, lost.denials);
@@ -216,7 +216,7 @@ impl Writer {
                 }
             }
             if !batch.is_empty() {
-                let unwritten = self.sink.write(&batch);
+                let unwritten = self.outlet.write(&batch);
                 self.count_unwritten(unwritten);
                 batch.clear();
                 batch.shrink_to(PLENTY);

@@ -18,10 +18,13 @@ mod status;
 mod tests;
 mod text;
 
+use std::io;
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+
+use prometheus::Registry;
 
 pub use id::SessionId;
 pub use live::{Live, Progress, Row};
@@ -36,6 +39,7 @@ use crate::policy::{Allowed, Cause, Denial, Ending, Failure, Limits, Reason, Sid
 use audit::Audit;
 use id::Ids;
 use live::{Asked, Seat};
+use sink::Outlet;
 
 /// Why accounts cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +47,17 @@ pub enum AccountError {
     /// The metrics' names are taken.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The audit's file cannot be written to.
+    #[error("the audit cannot be opened: {sink}: {error}")]
+    Sink {
+        /// Where its lines should go.
+        sink: Sink,
+        /// What the system says.
+        error: io::Error,
+    },
     /// There is no thread for the audit.
     #[error("the audit cannot be started: {0}")]
-    Audit(#[from] std::io::Error),
+    Thread(io::Error),
 }
 
 /// Keeps the accounts of all sessions.
@@ -74,10 +86,17 @@ impl Account {
     /// Starts the audit and registers the metrics.
     ///
     /// # Errors
-    /// When one of the two cannot be had.
-    pub fn new(registry: prometheus::Registry, sink: Sink) -> Result<Arc<Self>, AccountError> {
+    /// When the audit cannot be written to, or the metrics' names are taken.
+    pub fn new(registry: Registry, sink: Sink) -> Result<Arc<Self>, AccountError> {
+        let opened = Outlet::open(&sink);
+        let outlet = opened.map_err(|error| AccountError::Sink { sink, error })?;
+        Self::with_outlet(registry, outlet)
+    }
+
+    fn with_outlet(registry: Registry, outlet: Outlet) -> Result<Arc<Self>, AccountError> {
         let metrics = Metrics::new(registry)?;
-        let audit = Audit::start(sink, metrics.audit_dropped().clone())?;
+        let dropped = metrics.audit_dropped().clone();
+        let audit = Audit::start(outlet, dropped).map_err(AccountError::Thread)?;
         Ok(Arc::new(Self { ids: Ids::new(), audit, metrics, live: Arc::default() }))
     }
 

@@ -1,5 +1,6 @@
 //! Where audit lines go: standard output, or a file that may be rotated away under us.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -13,9 +14,18 @@ use rustix::io::Errno;
 /// A failing disk is complained about once in so long.
 const COMPLAINT: Duration = Duration::from_secs(60);
 
+/// Where audit lines are to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sink {
+    /// Standard output.
+    StandardOutput,
+    /// A file, appended to, and made (for owner and group only) where there is none.
+    File(PathBuf),
+}
+
 /// An open file, and its path where it can be opened anew.
 #[derive(Debug)]
-pub struct Sink {
+pub(super) struct Outlet {
     file: File,
     path: Option<PathBuf>,
     complained: Option<Instant>,
@@ -29,21 +39,18 @@ enum Torn {
     Yes,
 }
 
-impl Sink {
-    /// Standard output.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn standard_output() -> io::Result<Self> {
-        Ok(Self::of(io::stdout().as_fd().try_clone_to_owned()?.into(), None))
-    }
-
-    /// A file, appended to, and made (for owner and group only) where there is none.
+impl Outlet {
+    /// Opens what the sink names.
     ///
     /// # Errors
     /// When it cannot be opened for writing.
-    pub fn file(path: &Path) -> io::Result<Self> {
-        Ok(Self::of(open(path)?, Some(path.to_owned())))
+    pub(super) fn open(sink: &Sink) -> io::Result<Self> {
+        match sink {
+            Sink::StandardOutput => {
+                Ok(Self::of(io::stdout().as_fd().try_clone_to_owned()?.into(), None))
+            }
+            Sink::File(path) => Ok(Self::of(open(path)?, Some(path.clone()))),
+        }
     }
 
     pub(super) fn of(file: File, path: Option<PathBuf>) -> Self {
@@ -93,6 +100,15 @@ impl Sink {
         if self.complained.is_none_or(|last| last.elapsed() >= COMPLAINT) {
             self.complained = Some(Instant::now());
             tracing::error!(%error, "audit lines are lost: the audit cannot be written");
+        }
+    }
+}
+
+impl fmt::Display for Sink {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StandardOutput => out.write_str("standard output"),
+            Self::File(path) => write!(out, "{}", path.display()),
         }
     }
 }

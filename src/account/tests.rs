@@ -4,12 +4,13 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use prometheus::Registry as Metered;
 use serde_json::Value;
 
 use super::*;
 use crate::policy::{
-    ClientAddress, Endpoint, EndpointKind, Enforcement, Place, PolicySet, PrivateOnly, Registry,
-    Rules, Target,
+    ClientAddress, Endpoint, EndpointKind, Enforcement, Place, PolicySet, PrivateOnly,
+    Registry as Listed, Rules, Target,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,8 +26,8 @@ impl Books {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
-        let sink = Sink::file(&path).unwrap();
-        Self { account: Account::new(prometheus::Registry::new(), sink).unwrap(), path, folder }
+        let sink = Sink::File(path.clone());
+        Self { account: Account::new(Metered::new(), sink).unwrap(), path, folder }
     }
 
     fn lines(&self) -> Vec<Value> {
@@ -47,7 +48,7 @@ fn arrival(client: &str) -> Arrival {
 
 fn policy() -> PolicySet {
     let file: Arc<str> = "registries.d/contoso.toml".into();
-    let registry = Registry {
+    let registry = Listed {
         name: "contoso".into(),
         file: file.clone(),
         endpoints: vec![Endpoint {
@@ -182,8 +183,8 @@ fn folds_close_after_their_window_and_are_bounded() {
 #[test]
 fn a_reader_that_stalls_holds_nobody_up_and_every_loss_is_told() {
     let (reader, writer) = rustix::pipe::pipe().unwrap();
-    let sink = Sink::of(writer.into(), None);
-    let account = Account::new(prometheus::Registry::new(), sink).unwrap();
+    let outlet = Outlet::of(writer.into(), None);
+    let account = Account::with_outlet(Metered::new(), outlet).unwrap();
     let (mut kept, mut lost, mut lost_denials) = (0u64, 0u64, 0u64);
     // The writer may take one queue full of lines before it stalls; the second one stays.
     for count in 0..80_000 {
@@ -220,7 +221,8 @@ fn a_reader_that_stalls_holds_nobody_up_and_every_loss_is_told() {
 #[test]
 fn finishing_gives_up_on_a_reader_that_stalls() {
     let (reader, writer) = rustix::pipe::pipe().unwrap();
-    let account = Account::new(prometheus::Registry::new(), Sink::of(writer.into(), None)).unwrap();
+    let outlet = Outlet::of(writer.into(), None);
+    let account = Account::with_outlet(Metered::new(), outlet).unwrap();
     while relay(&account).is_some() {}
     account.finish(Duration::from_millis(10));
     drop(reader);
@@ -228,8 +230,8 @@ fn finishing_gives_up_on_a_reader_that_stalls() {
 
 #[test]
 fn a_full_disk_is_counted() {
-    let sink = Sink::file(std::path::Path::new("/dev/full")).unwrap();
-    let account = Account::new(prometheus::Registry::new(), sink).unwrap();
+    let sink = Sink::File("/dev/full".into());
+    let account = Account::new(Metered::new(), sink).unwrap();
     relay(&account);
     deny(&account, "10.0.0.7", HOSTILE, Reason::StorageAccount);
     account.finish(PATIENCE);
