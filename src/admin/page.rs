@@ -1,0 +1,106 @@
+//! The shape of `/policy`: the set in force, as the configuration's files name its parts.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::account::Status;
+use crate::policy::{Enforcement, Limits, Pin, PolicySet, PrivateOnly, Registry};
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Policy<'a> {
+    generation: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale: Option<String>,
+    enforcement: &'static str,
+    registries: Vec<OfRegistry<'a>>,
+    addresses_allow: &'a [IpNet],
+    dns_servers: Vec<String>,
+    dns_hosts: BTreeMap<&'a str, Vec<String>>,
+    limits: OfLimits,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct OfRegistry<'a> {
+    name: &'a str,
+    file: &'a str,
+    endpoints: Vec<OfEndpoint>,
+    private_addresses: &'a [IpNet],
+    private_only: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct OfEndpoint {
+    host: String,
+    endpoint: &'static str,
+    place: String,
+}
+
+/// As `[limits]` names them.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct OfLimits {
+    head_timeout_ms: u128,
+    hello_timeout_ms: u128,
+    dial_timeout_ms: u128,
+    idle_timeout_ms: u128,
+    open_sessions: usize,
+    open_sessions_per_client: usize,
+}
+
+pub(super) fn policy<'a>(set: &'a PolicySet, status: &Status) -> Policy<'a> {
+    let rules = set.rules();
+    let pins = rules.pins.iter();
+    Policy {
+        generation: set.generation(),
+        stale: status.stale.as_deref().map(str::to_owned),
+        enforcement: match rules.enforcement {
+            Enforcement::Enforce => "enforce",
+            Enforcement::Report => "report",
+        },
+        registries: rules.registries.iter().map(of_registry).collect(),
+        addresses_allow: &rules.allowed_addresses,
+        dns_servers: rules.dns_servers.iter().map(ToString::to_string).collect(),
+        dns_hosts: pins
+            .map(|(name, pins)| (name.as_str(), pins.iter().map(of_pin).collect()))
+            .collect(),
+        limits: of_limits(set.limits()),
+    }
+}
+
+fn of_registry(registry: &Registry) -> OfRegistry<'_> {
+    let endpoints = registry.endpoints.iter().map(|endpoint| OfEndpoint {
+        host: endpoint.target.to_string(),
+        endpoint: endpoint.kind.code(),
+        place: endpoint.place.to_string(),
+    });
+    OfRegistry {
+        name: &registry.name,
+        file: &registry.file,
+        endpoints: endpoints.collect(),
+        private_addresses: &registry.private_addresses,
+        private_only: registry.private_only == PrivateOnly::Yes,
+    }
+}
+
+fn of_pin(pin: &Pin) -> String {
+    match pin.port {
+        Some(port) => std::net::SocketAddr::new(pin.address, port).to_string(),
+        None => pin.address.to_string(),
+    }
+}
+
+fn of_limits(limits: &Limits) -> OfLimits {
+    OfLimits {
+        head_timeout_ms: limits.head_timeout.as_millis(),
+        hello_timeout_ms: limits.hello_timeout.as_millis(),
+        dial_timeout_ms: limits.dial_timeout.as_millis(),
+        idle_timeout_ms: limits.idle_timeout.as_millis(),
+        open_sessions: limits.open_sessions,
+        open_sessions_per_client: limits.open_sessions_per_client,
+    }
+}
