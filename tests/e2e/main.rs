@@ -19,4 +19,5 @@ mod refuse;
 mod reload;
 mod report;
 mod revoke;
+mod second_hello;
 mod tls;

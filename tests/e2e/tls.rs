@@ -51,3 +51,16 @@ fn what_is_not_a_hello_for_the_allowed_host_never_reaches_it() {
     }
     assert_eq!(lab.asked("contoso.azurecr.io"), "", "no request reached the registry");
 }
+
+#[test]
+fn a_renegotiation_cuts_the_tunnel() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    // `R` on a line of its own makes s_client begin another handshake within the session.
+    let client = "printf 'R\\n' | openssl s_client -tls1_2 -proxy 127.0.0.1:3128 \
+                  -connect contoso.azurecr.io:443 -servername contoso.azurecr.io";
+    let ran = lab.run(Way::Through(&gate), &["sh", "-c", client]);
+    assert!(ran.text.contains("RENEGOTIATING"), "{}", ran.text);
+    let line = gate.audited(&[("reason", "renegotiation")]);
+    assert_eq!(line["outcome"], "denied", "{line}");
+}

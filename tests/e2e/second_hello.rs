@@ -1,0 +1,113 @@
+//! The second-hello attack against a real server: the first ClientHello names the allowed host with
+//! a key share that the server cannot use, the server asks for another, and the second ClientHello
+//! names somebody else. OpenSSL and nginx serve that.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use crate::harness::{Blobs, Lab, PATIENCE, Policy};
+
+const ALLOWED: &str = "contoso.eastus.data.azurecr.io";
+const OTHER: &str = "fabrikam.eastus.data.azurecr.io";
+
+const SECP521R1: u16 = 0x0019;
+const X25519: u16 = 0x001d;
+
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const ACCESS_DENIED: u8 = 49;
+
+/// RFC 8446, section 4.1.3: a ServerHello with this random is a HelloRetryRequest.
+const RETRY: [u8; 4] = [0xcf, 0x21, 0xad, 0x74];
+
+#[test]
+fn a_second_hello_with_another_name_is_cut() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    // Without the gate the server goes on with the other name.
+    let mut direct = TcpStream::connect((ALLOWED, 443)).unwrap();
+    assert_retried(&mut direct);
+    direct.write_all(&hello(OTHER, X25519)).unwrap();
+    let (kind, answer) = record(&mut direct);
+    assert!(kind == HANDSHAKE && answer[6..10] != RETRY, "the attack works on the server");
+
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    let mut gated = tunnel();
+    assert_retried(&mut gated);
+    gated.write_all(&hello(OTHER, X25519)).unwrap();
+    let (kind, answer) = record(&mut gated);
+    assert_eq!((kind, answer), (ALERT, vec![2, ACCESS_DENIED]));
+    assert_eq!(gated.read(&mut [0; 1]).unwrap(), 0, "closed in order");
+    let line = gate.audited(&[("reason", "second-hello-mismatch")]);
+    assert_eq!(line["outcome"], "denied", "{line}");
+
+    // The same with the same name is an honest client.
+    let mut honest = tunnel();
+    assert_retried(&mut honest);
+    honest.write_all(&hello(ALLOWED, X25519)).unwrap();
+    let (kind, answer) = record(&mut honest);
+    assert!(kind == HANDSHAKE && answer[6..10] != RETRY, "{kind}: {answer:02x?}");
+}
+
+/// Sends the first hello and reads the request for another key share.
+#[track_caller]
+fn assert_retried(stream: &mut TcpStream) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&hello(ALLOWED, SECP521R1)).unwrap();
+    let (kind, answer) = record(stream);
+    assert!(kind == HANDSHAKE && answer[6..10] == RETRY, "{kind}: {answer:02x?}");
+    // The middlebox's ChangeCipherSpec, which OpenSSL sends for compatibility.
+    assert_eq!(record(stream), (20, vec![1]));
+}
+
+fn tunnel() -> TcpStream {
+    let mut stream = TcpStream::connect("127.0.0.1:3128").unwrap();
+    write!(stream, "CONNECT {ALLOWED}:443 HTTP/1.1\r\nHost: {ALLOWED}:443\r\n\r\n").unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend_from_slice(&byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&head));
+    stream
+}
+
+fn record(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+    let mut header = [0; 5];
+    stream.read_exact(&mut header).unwrap();
+    let mut body = vec![0; usize::from(u16::from_be_bytes([header[3], header[4]]))];
+    stream.read_exact(&mut body).unwrap();
+    (header[0], body)
+}
+
+/// A ClientHello of TLS 1.3 in one record, with a key share of one group.
+fn hello(name: &str, share: u16) -> Vec<u8> {
+    let server_name = sized16(&[&[0], sized16(&[name.as_bytes()]).as_slice()]);
+    let groups = [SECP521R1, X25519].map(u16::to_be_bytes).concat();
+    let signatures = [0x0403, 0x0804, 0x0401, 0x0503, 0x0805].map(u16::to_be_bytes).concat();
+    let key = vec![9; if share == X25519 { 32 } else { 133 }];
+    let entry = [share.to_be_bytes().as_slice(), &sized16(&[&key])].concat();
+    let extensions = [
+        extension(0, &server_name),
+        extension(10, &sized16(&[&groups])),
+        extension(13, &sized16(&[&signatures])),
+        extension(43, &[2, 3, 4]),
+        extension(51, &sized16(&[&entry])),
+    ]
+    .concat();
+    let session = [&[32], [7; 32].as_slice()].concat();
+    let suites = sized16(&[&[0x13, 0x01, 0x13, 0x02, 0x13, 0x03]]);
+    let body = [[3, 3].as_slice(), &[5; 32], &session, &suites, &[1, 0], &sized16(&[&extensions])]
+        .concat();
+    let handshake = [[1, 0].as_slice(), &sized16(&[&body])].concat();
+    [[HANDSHAKE, 3, 1].as_slice(), &sized16(&[&handshake])].concat()
+}
+
+fn extension(kind: u16, body: &[u8]) -> Vec<u8> {
+    [kind.to_be_bytes().as_slice(), &sized16(&[body])].concat()
+}
+
+fn sized16(parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    [u16::try_from(body.len()).unwrap().to_be_bytes().as_slice(), &body].concat()
+}
