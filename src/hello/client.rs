@@ -1,0 +1,302 @@
+//! The ClientHello: read from whatever chunks and records it comes in, and judged strictly. What
+//! it must name is the policy's business.
+//!
+//! Unknown extensions pass, since GREASE (RFC 8701) and tomorrow's clients need them; unknown
+//! anything else does not. The insides of the extensions that the gate does not itself read are
+//! rustls' to judge.
+
+use super::fault::{HelloFault, JoinFault, RecordFault};
+use super::message::{CLIENT_HELLO, MESSAGE_HEADER, MessageReader};
+use super::opinion;
+use super::walk::{Seen, Walk};
+use crate::policy::{Name, NameError};
+
+/// `ProtocolVersion` of TLS 1.2 (RFC 5246 §6.2.1).
+pub(super) const TLS12: u16 = 0x0303;
+/// `ProtocolVersion` of TLS 1.3 (RFC 8446 §4.1.2).
+pub(super) const TLS13: u16 = 0x0304;
+
+/// `supported_versions` (RFC 8446 §4.2.1).
+pub(super) const SUPPORTED_VERSIONS: u16 = 43;
+/// `server_name` (RFC 6066 §3).
+const SERVER_NAME: u16 = 0;
+/// `pre_shared_key` (RFC 8446 §4.2.11).
+const PRE_SHARED_KEY: u16 = 41;
+/// `early_data` (RFC 8446 §4.2.10).
+const EARLY_DATA: u16 = 42;
+/// `renegotiation_info` (RFC 5746 §3.2).
+const RENEGOTIATION_INFO: u16 = 0xff01;
+/// `encrypted_client_hello` (RFC 9849), and its drafts 08 to 12.
+const ENCRYPTED_CLIENT_HELLO: std::ops::RangeInclusive<u16> = 0xfe08..=0xfe0d;
+/// `ech_outer_extensions` (RFC 9849): only an encrypted hello may have it.
+const OUTER_EXTENSIONS: u16 = 0xfd00;
+/// `encrypted_server_name` (draft-ietf-tls-esni-01 to 06).
+const ENCRYPTED_SERVER_NAME: u16 = 0xffce;
+
+/// `host_name` (RFC 6066 §3), the only type of server name that there is.
+const HOST_NAME: u8 = 0;
+
+/// The bytes of a hello's random.
+pub(super) const RANDOM: usize = 32;
+/// The longest session id.
+pub(super) const LONGEST_SESSION_ID: usize = 32;
+
+/// What an accepted ClientHello says, as far as anybody needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientHello {
+    server_name: Name,
+    offers_tls12: bool,
+    offers_tls13: bool,
+    /// Everything before the extensions: version, random, session id, cipher suites, compression
+    /// methods. A second hello must repeat it to the byte (RFC 8446 §4.1.2).
+    beginning: Box<[u8]>,
+}
+
+impl ClientHello {
+    /// The server that it names.
+    #[must_use]
+    pub fn server_name(&self) -> &Name {
+        &self.server_name
+    }
+
+    /// Whether the server may choose TLS 1.2.
+    #[must_use]
+    pub fn offers_tls12(&self) -> bool {
+        self.offers_tls12
+    }
+
+    /// Whether the server may choose TLS 1.3.
+    #[must_use]
+    pub fn offers_tls13(&self) -> bool {
+        self.offers_tls13
+    }
+
+    /// Its session id, which a server of TLS 1.3 repeats.
+    pub(super) fn session_id(&self) -> &[u8] {
+        let mut walk = Walk::over(&self.beginning);
+        walk.take(2 + RANDOM).and_then(|_| walk.vector8()).unwrap_or_default()
+    }
+
+    /// Whether the two are the same up to the extensions.
+    pub(super) fn begins_like(&self, other: &Self) -> bool {
+        self.beginning == other.beginning
+    }
+
+    /// Judges a hello's body: the message without its header of type and length.
+    fn read(body: &[u8]) -> Result<Self, HelloFault> {
+        let mut walk = Walk::over(body);
+        let version = walk.short().ok_or(HelloFault::Short)?;
+        if version < TLS12 {
+            return Err(HelloFault::TooOld);
+        }
+        if version > TLS12 {
+            return Err(HelloFault::LegacyVersion(version));
+        }
+        walk.take(RANDOM).ok_or(HelloFault::Short)?;
+        let session_id = walk.vector8().ok_or(HelloFault::Short)?;
+        if session_id.len() > LONGEST_SESSION_ID {
+            return Err(HelloFault::SessionId(session_id.len()));
+        }
+        let suites = walk.vector16().ok_or(HelloFault::CipherSuites)?;
+        if suites.is_empty() || suites.len() % 2 != 0 {
+            return Err(HelloFault::CipherSuites);
+        }
+        let compression = walk.vector8().filter(|methods| !methods.is_empty());
+        let compression = compression.ok_or(HelloFault::Compression)?;
+        if !compression.contains(&0) {
+            return Err(HelloFault::Compresses);
+        }
+        let (beginning, _) = body.split_at(body.len() - walk.left());
+        if walk.is_at_end() {
+            // TLS 1.2 allows a hello without extensions (RFC 5246 §7.4.1.2).
+            return Err(HelloFault::NoName);
+        }
+        let extensions = walk.vector16().filter(|_| walk.is_at_end());
+        let extensions = Extensions::read(extensions.ok_or(HelloFault::ExtensionsLength)?)?;
+        if !extensions.offers_tls12 && !extensions.offers_tls13 {
+            return Err(HelloFault::TooOld);
+        }
+        if extensions.offers_tls13 && compression.len() > 1 {
+            return Err(HelloFault::Compresses);
+        }
+        Ok(Self {
+            server_name: extensions.server_name.ok_or(HelloFault::NoName)?,
+            offers_tls12: extensions.offers_tls12,
+            offers_tls13: extensions.offers_tls13,
+            beginning: beginning.into(),
+        })
+    }
+}
+
+/// What the extensions say.
+struct Extensions {
+    server_name: Option<Name>,
+    offers_tls12: bool,
+    offers_tls13: bool,
+}
+
+impl Extensions {
+    fn read(bytes: &[u8]) -> Result<Self, HelloFault> {
+        // Without supported_versions, the hello's own version is all that is offered.
+        let mut found = Self { server_name: None, offers_tls12: true, offers_tls13: false };
+        let mut seen = Seen::none();
+        let mut walk = Walk::over(bytes);
+        while !walk.is_at_end() {
+            let kind = walk.short().ok_or(HelloFault::ExtensionLength)?;
+            let content = walk.vector16().ok_or(HelloFault::ExtensionLength)?;
+            if !seen.is_new(kind) {
+                return Err(HelloFault::Duplicate(kind));
+            }
+            match kind {
+                SERVER_NAME => found.server_name = Some(server_name(content)?),
+                SUPPORTED_VERSIONS => {
+                    (found.offers_tls12, found.offers_tls13) = versions(content)?;
+                }
+                EARLY_DATA => return Err(HelloFault::EarlyData),
+                OUTER_EXTENSIONS | ENCRYPTED_SERVER_NAME => {
+                    return Err(HelloFault::Encrypted(kind));
+                }
+                _ if ENCRYPTED_CLIENT_HELLO.contains(&kind) => {
+                    return Err(HelloFault::Encrypted(kind));
+                }
+                PRE_SHARED_KEY if !walk.is_at_end() => return Err(HelloFault::KeyNotLast),
+                RENEGOTIATION_INFO if content != [0] => return Err(HelloFault::Renegotiates),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The one name in a server_name extension (RFC 6066 §3).
+fn server_name(content: &[u8]) -> Result<Name, HelloFault> {
+    let mut walk = Walk::over(content);
+    let list = walk.vector16().filter(|_| walk.is_at_end()).ok_or(HelloFault::NameLength)?;
+    let mut entries = Walk::over(list);
+    let kind = entries.byte().ok_or(HelloFault::EmptyName)?;
+    if kind != HOST_NAME {
+        return Err(HelloFault::NameKind(kind));
+    }
+    let name = entries.vector16().ok_or(HelloFault::NameLength)?;
+    if !entries.is_at_end() {
+        return Err(HelloFault::SecondName);
+    }
+    if name.is_empty() {
+        return Err(HelloFault::EmptyName);
+    }
+    let name = std::str::from_utf8(name).map_err(|_| HelloFault::Name(NameError::Character))?;
+    Name::parse(name).map_err(HelloFault::Name)
+}
+
+/// Whether a supported_versions extension offers TLS 1.2 and TLS 1.3.
+fn versions(content: &[u8]) -> Result<(bool, bool), HelloFault> {
+    let mut walk = Walk::over(content);
+    let list = walk.vector8().filter(|list| walk.is_at_end() && !list.is_empty());
+    let (versions, half) = list.ok_or(HelloFault::Versions)?.as_chunks::<2>();
+    if !half.is_empty() {
+        return Err(HelloFault::Versions);
+    }
+    let offers = |version: u16| versions.contains(&version.to_be_bytes());
+    Ok((offers(TLS12), offers(TLS13)))
+}
+
+/// A ClientHello that was read whole and found right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// What it says.
+    pub facts: ClientHello,
+    /// Its records, exactly as they came.
+    pub raw: Vec<u8>,
+}
+
+/// How far the reading has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// All is well so far, and it is not whole.
+    NeedMore,
+    /// It is whole and right.
+    Complete(Hello),
+}
+
+/// Reads one ClientHello from a stream, and says no as early as it can.
+///
+/// It holds at most [`LARGEST_RAW`](super::LARGEST_RAW) bytes. The verdict depends on the bytes
+/// only, not on how they are cut into chunks, nor (within that bound) into records.
+#[derive(Debug, Clone)]
+pub struct HelloReader {
+    message: MessageReader,
+    over: Option<HelloFault>,
+}
+
+impl Default for HelloReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl HelloReader {
+    /// A reader at the stream's first byte.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { message: MessageReader::new(CLIENT_HELLO), over: None }
+    }
+
+    /// Whether not a byte has come.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.message.is_fresh() && self.over.is_none()
+    }
+
+    /// Takes the next bytes, all of them.
+    ///
+    /// # Errors
+    /// The first fault that the bytes show; from then on always the same. Bytes behind the hello
+    /// are one: before the server's reply a client without early data has nothing to say, so that
+    /// they can only be an attack on whoever reads on. A reader that has given its hello away takes
+    /// no more bytes for the same cause.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Step, HelloFault> {
+        if let Some(fault) = self.over {
+            let finished = fault == HelloFault::BytesBehind && bytes.is_empty();
+            return if finished { Ok(Step::NeedMore) } else { Err(fault) };
+        }
+        let step = self.advance(bytes);
+        self.over = match &step {
+            Ok(Step::NeedMore) => None,
+            Ok(Step::Complete(_)) => Some(HelloFault::BytesBehind),
+            Err(fault) => Some(*fault),
+        };
+        step
+    }
+
+    fn advance(&mut self, mut bytes: &[u8]) -> Result<Step, HelloFault> {
+        if !self.message.feed(&mut bytes).map_err(|fault| self.tell(fault))? {
+            return Ok(Step::NeedMore);
+        }
+        if self.message.record_left() > 0 {
+            return Err(HelloFault::MessageBehind);
+        }
+        let message = self.message.message();
+        let facts = ClientHello::read(message.get(MESSAGE_HEADER..).unwrap_or_default())?;
+        opinion::ask(&message, facts.server_name())?;
+        if !bytes.is_empty() {
+            return Err(HelloFault::BytesBehind);
+        }
+        drop(message);
+        let message = std::mem::replace(&mut self.message, MessageReader::new(CLIENT_HELLO));
+        Ok(Step::Complete(Hello { facts, raw: message.into_raw() }))
+    }
+
+    /// What the fault is called in a hello.
+    fn tell(&self, fault: JoinFault) -> HelloFault {
+        let first = self.message.is_in_first_record();
+        match fault {
+            JoinFault::OtherRecord | JoinFault::Record(RecordFault::Major(_)) if first => {
+                HelloFault::NotTls
+            }
+            JoinFault::OtherRecord => HelloFault::Interleaved,
+            JoinFault::Record(fault) => HelloFault::Record(fault),
+            JoinFault::OtherMessage(kind) => HelloFault::NotClientHello(kind),
+            JoinFault::TooLarge(length) => HelloFault::TooLarge(length),
+            JoinFault::TooManyRecords => HelloFault::TooManyRecords,
+        }
+    }
+}
