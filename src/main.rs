@@ -1,3 +1,5 @@
 //! The thin binary; see the library for everything.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    pullgate::cli::main()
+}

@@ -1,1 +1,255 @@
-//! To be written.
+//! Reads the operator's files, and puts a new policy in force when they change.
+//!
+//! An event of the file system is a hint; the content decides. Editors and Kubernetes replace files
+//! and folders, they do not write them, so the *parent* directories are watched. A set that has a
+//! fault is refused whole: the last good one stays in force, and the log, a metric and `/readyz`
+//! say so. What `listen`, `admin` and `audit` hold needs a restart; a reload says that too.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash as _, Hasher as _};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecursiveMode, Watcher as _};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{error, info, warn};
+
+use crate::config::{self, File, Files, Settings};
+use crate::policy::{Fault, Place, PolicySet};
+
+/// The largest configuration file that is read, in bytes.
+const LARGEST_FILE: u64 = 16 * 1024 * 1024;
+
+/// An editor or a deployment writes several files at a time: so long a quiet ends the burst.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// A burst without end is read after so long all the same.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often the files are read where nothing watches them.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Reads the main file, and the registries' files from the folder that it names.
+///
+/// # Errors
+/// What could not be read, as faults with a remedy.
+pub fn read_files(main: &Path) -> Result<Files, Vec<Fault>> {
+    let main = read_file(main);
+    let folder = config::registries_folder(&main)?;
+    let registries = registry_files(&folder).map_err(|error| {
+        vec![Fault {
+            place: Place { file: folder.display().to_string().into(), line: 0 },
+            what: format!("the folder of registries cannot be read: {error}"),
+            remedy: "create it, or name another in [policy] registries".into(),
+        }]
+    })?;
+    Ok(Files { main, registries: registries.iter().map(|path| read_file(path)).collect() })
+}
+
+fn read_file(path: &Path) -> File {
+    File {
+        path: path.display().to_string().into(),
+        text: read_text(path).map_err(|e| e.to_string()),
+    }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(io::Error::other("it is larger than 16 MiB"));
+    }
+    Ok(text)
+}
+
+/// The files that are a registry each, sorted by name. What is hidden is none: Kubernetes keeps a
+/// volume's generations in `..data`, and editors their swap files behind a dot.
+fn registry_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        let kind = path.extension().is_some_and(|kind| kind == "toml" || kind == "json");
+        if !hidden && kind {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// What the operator sees of reloads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Staleness(pub Option<Arc<str>>);
+
+/// Follows the files, and swaps the policy.
+#[derive(Debug)]
+pub struct Reloader {
+    main: PathBuf,
+    settings: Settings,
+    digest: u64,
+    policy: watch::Sender<Arc<PolicySet>>,
+    stale: watch::Sender<Staleness>,
+}
+
+impl Reloader {
+    /// A reloader for files that were loaded already.
+    #[must_use]
+    pub fn new(
+        main: &Path,
+        files: &Files,
+        settings: Settings,
+        policy: watch::Sender<Arc<PolicySet>>,
+    ) -> Self {
+        let (stale, _) = watch::channel(Staleness::default());
+        Self { main: main.to_owned(), settings, digest: digest(files), policy, stale }
+    }
+
+    /// Tells whether the policy in force is older than the files, and why.
+    #[must_use]
+    pub fn staleness(&self) -> watch::Receiver<Staleness> {
+        self.stale.subscribe()
+    }
+
+    /// Reloads at every change of the files and whenever it is `asked`, until nobody can ask.
+    pub async fn run(mut self, mut asked: mpsc::Receiver<()>) {
+        let (hint, mut hinted) = mpsc::channel(1);
+        let mut watching = Watching::begin(&self.main, hint.clone());
+        loop {
+            let waited = async {
+                match &watching {
+                    Ok(_) => hinted.recv().await,
+                    Err(_) => {
+                        tokio::time::sleep(POLL).await;
+                        Some(())
+                    }
+                }
+            };
+            let on_demand = tokio::select! {
+                request = asked.recv() => match request {
+                    Some(()) => true,
+                    None => return,
+                },
+                _ = waited => false,
+            };
+            // Watch anew before reading: what changes from here on gives a hint of its own, and a
+            // folder that was replaced is watched by its new inode.
+            watching = Watching::begin(&self.main, hint.clone());
+            if !on_demand {
+                let end = Instant::now() + PATIENCE;
+                while let Ok(Ok(Some(()))) = timeout_at(end, timeout(QUIET, hinted.recv())).await {}
+            }
+            self.reload().await;
+        }
+    }
+
+    async fn reload(&mut self) {
+        let main = self.main.clone();
+        let generation = self.policy.borrow().generation() + 1;
+        let known = self.digest;
+        // Parsing a large policy takes long: not on a thread that relays.
+        let loaded = tokio::task::spawn_blocking(move || {
+            let files = read_files(&main)?;
+            let digest = digest(&files);
+            if digest == known {
+                return Ok(None);
+            }
+            config::compile(&files, generation).map(|loaded| Some((digest, loaded)))
+        });
+        match loaded.await {
+            Ok(Ok(None)) => self.settle(None),
+            Ok(Ok(Some((digest, loaded)))) => {
+                for warning in &loaded.warnings {
+                    warn!("{warning}");
+                }
+                if loaded.settings != self.settings {
+                    warn!("[[listen]], [admin] and [audit] take effect at the next start only");
+                }
+                self.digest = digest;
+                info!(
+                    generation,
+                    registries = loaded.policy.rules().registries.len(),
+                    "policy reloaded"
+                );
+                self.policy.send_replace(Arc::new(loaded.policy));
+                self.settle(None);
+            }
+            Ok(Err(faults)) => {
+                for fault in &faults {
+                    error!("policy not reloaded: {fault}");
+                }
+                self.settle(faults.first().map(ToString::to_string));
+            }
+            Err(error) => self.settle(Some(format!("the reload itself failed: {error}"))),
+        }
+    }
+
+    fn settle(&self, fault: Option<String>) {
+        self.stale.send_replace(Staleness(fault.map(Into::into)));
+    }
+}
+
+/// A hash of all content. Not cryptographic: who writes the operator's files needs no collision.
+fn digest(files: &Files) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in std::iter::once(&files.main).chain(&files.registries) {
+        (&file.path, &file.text).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// A watch over the directories that hold the files; it ends when dropped.
+struct Watching {
+    _watcher: notify::RecommendedWatcher,
+}
+
+impl Watching {
+    fn begin(main: &Path, hint: mpsc::Sender<()>) -> Result<Self, notify::Error> {
+        let begun = Self::over(&directories(main), hint);
+        if let Err(error) = &begun {
+            warn!(%error, "the files cannot be watched; reading them every {} s", POLL.as_secs());
+        }
+        begun
+    }
+
+    fn over(directories: &[PathBuf], hint: mpsc::Sender<()>) -> Result<Self, notify::Error> {
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                // Reading the files makes events too, which tell nothing.
+                if !event.is_ok_and(|event| event.kind.is_access()) {
+                    // A full channel holds a hint already.
+                    let _ = hint.try_send(());
+                }
+            })?;
+        for directory in directories {
+            watcher.watch(directory, RecursiveMode::NonRecursive)?;
+        }
+        Ok(Self { _watcher: watcher })
+    }
+}
+
+/// The directories whose entries make up the configuration: those of the main file and of the
+/// registries, the folder of registries itself, and where links lead.
+fn directories(main: &Path) -> Vec<PathBuf> {
+    let mut paths = vec![main.to_owned()];
+    if let Ok(folder) = config::registries_folder(&read_file(main)) {
+        paths.push(folder.join("any"));
+        paths.push(folder);
+    }
+    let mut found: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        let resolved = fs::canonicalize(&path).ok();
+        for one in [Some(path), resolved].into_iter().flatten() {
+            let Some(parent) = one.parent() else { continue };
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            if parent.is_dir() && !found.iter().any(|known| known == parent) {
+                found.push(parent.to_owned());
+            }
+        }
+    }
+    found
+}

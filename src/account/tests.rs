@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::policy::{
-    ClientAddress, Endpoint, EndpointKind, Enforcement, Place, PolicySet, PrivateOnly,
-    Registry as Listed, Rules, Target,
+    ClientAddress, EndpointKind, Enforcement, Located, Place, PolicySet, Registry as Listed,
+    RegistrySpec, Rules, Target,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,18 +47,9 @@ fn arrival(client: &str) -> Arrival {
 }
 
 fn policy() -> PolicySet {
-    let file: Arc<str> = "registries.d/contoso.toml".into();
-    let registry = Listed {
-        name: "contoso".into(),
-        file: file.clone(),
-        endpoints: vec![Endpoint {
-            target: Target::parse_authority("contoso.azurecr.io:443").unwrap(),
-            kind: EndpointKind::Login,
-            place: Place { file, line: 1 },
-        }],
-        private_addresses: [].into(),
-        private_only: PrivateOnly::No,
-    };
+    let place = Place { file: "registries.d/contoso.toml".into(), line: 1 };
+    let login = Located { value: "contoso.azurecr.io".to_owned(), place };
+    let registry = Listed::new(&RegistrySpec::new("contoso".into(), login)).unwrap();
     PolicySet::new(1, Rules { registries: vec![registry], ..Rules::default() }).unwrap()
 }
 

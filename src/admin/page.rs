@@ -73,17 +73,17 @@ pub(super) fn policy<'a>(set: &'a PolicySet, status: &Status) -> Policy<'a> {
 }
 
 fn of_registry(registry: &Registry) -> OfRegistry<'_> {
-    let endpoints = registry.endpoints.iter().map(|endpoint| OfEndpoint {
+    let endpoints = registry.endpoints().iter().map(|endpoint| OfEndpoint {
         host: endpoint.target.to_string(),
         endpoint: endpoint.kind.code(),
         place: endpoint.place.to_string(),
     });
     OfRegistry {
-        name: &registry.name,
-        file: &registry.file,
+        name: registry.name(),
+        file: registry.file(),
         endpoints: endpoints.collect(),
-        private_addresses: &registry.private_addresses,
-        private_only: registry.private_only == PrivateOnly::Yes,
+        private_addresses: registry.private_addresses(),
+        private_only: registry.private_only() == PrivateOnly::Yes,
     }
 }
 

@@ -3,3 +3,4 @@
 pub mod answer;
 pub mod connect;
 pub mod head;
+pub mod lobby;

@@ -20,7 +20,9 @@ pub use fault::{Fault, Located, Place};
 pub use limits::Limits;
 pub use name::{LONGEST_NAME, Name, NameError};
 pub use reason::{Cause, Denial, Ending, Failure, Reason, Side, Stop};
-pub use registry::{Endpoint, EndpointKind, Registry};
+pub use registry::{
+    DataSpec, Endpoint, EndpointKind, HostFault, Registry, RegistrySpec, parse_host, parse_range,
+};
 pub use set::{
     Allowed, Cleared, ClientAddress, Enforcement, Grant, LABELLED_REGISTRIES, NO_LABEL, NoneVetted,
     OTHER_LABEL, OwnAddresses, Permit, Pin, PolicySet, Rules, Vetted,

@@ -212,7 +212,7 @@ impl PolicySet {
         let mut faults = Vec::new();
         let mut owners: BTreeMap<&Target, (usize, EndpointKind, &Place)> = BTreeMap::new();
         for (index, registry) in rules.registries.iter().enumerate() {
-            for (position, endpoint) in registry.endpoints.iter().enumerate() {
+            for (position, endpoint) in registry.endpoints().iter().enumerate() {
                 let (Ok(number), Ok(place)) = (u32::try_from(index), u32::try_from(position))
                 else {
                     break;
@@ -293,24 +293,24 @@ impl PolicySet {
         };
         let found = entries.iter().find_map(|entry| {
             let registry = self.rules.registries.get(entry.registry as usize)?;
-            let endpoint = registry.endpoints.get(entry.endpoint as usize)?;
+            let endpoint = registry.endpoints().get(entry.endpoint as usize)?;
             (endpoint.target.port == target.port).then_some((entry, registry, endpoint))
         });
         let Some((entry, registry, endpoint)) = found else {
             return Err(Reason::PortNotAllowed.into());
         };
         let label = if (entry.registry as usize) < LABELLED_REGISTRIES {
-            registry.name.clone()
+            registry.name().clone()
         } else {
             OTHER_LABEL.into()
         };
         Ok(Grant {
-            registry: registry.name.clone(),
+            registry: registry.name().clone(),
             label,
             endpoint: endpoint.kind,
             place: endpoint.place.clone(),
-            private_addresses: registry.private_addresses.clone(),
-            private_only: registry.private_only,
+            private_addresses: registry.private_addresses().clone(),
+            private_only: registry.private_only(),
         })
     }
 
@@ -427,36 +427,29 @@ impl PolicySet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::registry::Endpoint;
+    use crate::policy::fault::Located;
+    use crate::policy::registry::{DataSpec, RegistrySpec};
 
     const CLIENT: ClientAddress = ClientAddress(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
 
-    fn registry(name: &str, hosts: &[(&str, EndpointKind)]) -> Registry {
+    fn registry(name: &str, login: &str, data: &[&str], private_only: PrivateOnly) -> Registry {
         let file: Arc<str> = format!("registries.d/{name}.toml").into();
-        let endpoints = hosts.iter().zip(1..).map(|((host, kind), line)| Endpoint {
-            target: Target::parse_authority(host).unwrap(),
-            kind: *kind,
+        let located = |value: &str, line| Located {
+            value: value.to_owned(),
             place: Place { file: file.clone(), line },
-        });
-        Registry {
-            name: name.into(),
-            file: file.clone(),
-            endpoints: endpoints.collect(),
-            private_addresses: ["10.1.0.0/24".parse().unwrap()].into(),
-            private_only: PrivateOnly::No,
-        }
+        };
+        let data = data.iter().zip(2..).map(|(host, line)| located(host, line));
+        let mut spec = RegistrySpec::new(name.into(), located(login, 1));
+        spec.data = DataSpec::Listed(data.collect());
+        spec.also.push(located("login.microsoftonline.com", 9));
+        spec.private_addresses.push(located("10.1.0.0/24", 10));
+        spec.private_only = private_only;
+        Registry::new(&spec).unwrap()
     }
 
     fn contoso() -> Registry {
-        use EndpointKind::*;
-        registry(
-            "contoso",
-            &[
-                ("contoso.azurecr.io:443", Login),
-                ("contoso.eastus.data.azurecr.io:443", Data),
-                ("login.microsoftonline.com:443", Also),
-            ],
-        )
+        let data = ["contoso.eastus.data.azurecr.io"];
+        registry("contoso", "contoso.azurecr.io", &data, PrivateOnly::No)
     }
 
     fn set(registries: Vec<Registry>) -> PolicySet {
@@ -555,23 +548,16 @@ mod tests {
         };
         assert!(stands(&first));
         assert!(!stands(&set(vec![])));
-        let mut private = contoso();
-        private.private_only = PrivateOnly::Yes;
+        let private = registry("contoso", "contoso.azurecr.io", &[], PrivateOnly::Yes);
         assert!(!stands(&set(vec![private])));
     }
 
     #[test]
     fn an_endpoint_stands_in_one_registry_and_also_in_many() {
-        use EndpointKind::*;
-        let other = registry(
-            "other",
-            &[
-                ("other.azurecr.io:443", Login),
-                ("contoso.eastus.data.azurecr.io:443", Data),
-                ("login.microsoftonline.com:443", Also),
-            ],
-        );
-        let rules = Rules { registries: vec![contoso(), other], ..Rules::default() };
+        let data = ["cdn.example.com"];
+        let one = registry("one", "one.example.com", &data, PrivateOnly::No);
+        let other = registry("other", "other.example.com", &data, PrivateOnly::No);
+        let rules = Rules { registries: vec![one, other], ..Rules::default() };
         let faults = PolicySet::new(1, rules).unwrap_err();
         assert_eq!(faults.len(), 1);
         assert_eq!(faults[0].place.to_string(), "registries.d/other.toml:2");
