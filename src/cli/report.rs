@@ -1,0 +1,286 @@
+//! `pullgate report`: what audit files say would break, or has broken, per client and host.
+//!
+//! It reads lines and prints; it needs no configuration and no gate. What an operator runs before
+//! enforcing a policy, and before a registry is switched to dedicated data endpoints: storage
+//! accounts come first, since that switch breaks every client that a firewall lets reach nothing
+//! else. It exits with 0 whatever it found, and with 2 when a file cannot be read.
+
+mod matter;
+mod told;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read as _, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+
+use crate::account::{Outcome, Text};
+use matter::Matter;
+use told::{Told, ToldMatter, ToldRow, Totals};
+
+/// A line of the audit is seldom longer than 1 KiB; longer than this is none.
+const LONGEST_LINE: u64 = 64 << 10;
+
+/// Rows kept, so that a client that made names up cannot exhaust the memory; the rest is counted.
+const ROWS: usize = 100_000;
+
+/// Say what the policy denies, or would deny, per client and host.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Audit files; `-` for standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let mut report = Report::default();
+    for path in &args.files {
+        if let Err(error) = read(path, &mut report) {
+            let told = writeln!(io::stderr(), "pullgate: {error:#}");
+            return told.map(|()| ExitCode::from(2)).context("standard error");
+        }
+    }
+    let mut out = io::stdout().lock();
+    let printed = match args.json {
+        true => serde_json::to_writer_pretty(&mut out, &report.told())
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out)),
+        false => told::print(&report.told(), &mut out),
+    };
+    match printed {
+        // Whoever reads has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        printed => printed.map(|()| ExitCode::SUCCESS).context("standard output"),
+    }
+}
+
+fn read(path: &Path, report: &mut Report) -> anyhow::Result<()> {
+    if path == Path::new("-") {
+        return report.read(io::stdin().lock()).context("standard input");
+    }
+    let file = File::open(path).and_then(|file| report.read(BufReader::new(file)));
+    file.with_context(|| path.display().to_string())
+}
+
+/// What of an audit line bears on the report. Files of other versions may lack some of it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Line {
+    time: String,
+    id: Option<String>,
+    client: Option<String>,
+    client_name: Option<String>,
+    target: Option<String>,
+    sni: Option<String>,
+    outcome: Option<String>,
+    reason: Option<String>,
+    would_deny: Option<String>,
+    repeated: Option<u64>,
+    until: Option<String>,
+    dropped: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Row {
+    would_deny: u64,
+    denied: u64,
+    first: String,
+    last: String,
+    id: Option<String>,
+}
+
+/// Matter, client, its group's name, host.
+type Key = (Matter, String, Option<String>, String);
+
+#[derive(Debug, Default)]
+struct Report {
+    rows: BTreeMap<Key, Row>,
+    totals: Totals,
+}
+
+impl Report {
+    fn read(&mut self, mut lines: impl BufRead) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        loop {
+            bytes.clear();
+            if lines.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes)? == 0 {
+                return Ok(());
+            }
+            if bytes.len() as u64 == LONGEST_LINE && !bytes.ends_with(b"\n") {
+                lines.skip_until(b'\n')?;
+                self.totals.unreadable += 1;
+                continue;
+            }
+            // A log collector may have put something of its own in front.
+            let start = bytes.iter().position(|byte| *byte == b'{').unwrap_or_default();
+            match serde_json::from_slice(bytes.get(start..).unwrap_or_default()) {
+                Ok(line) => self.add(line),
+                Err(_) if bytes.trim_ascii().is_empty() => {}
+                Err(_) => self.totals.unreadable += 1,
+            }
+        }
+    }
+
+    fn add(&mut self, line: Line) {
+        let totals = &mut self.totals;
+        totals.lost += line.dropped.unwrap_or_default();
+        let Some(outcome) = &line.outcome else {
+            totals.unreadable += u64::from(line.dropped.is_none());
+            return;
+        };
+        let Some(outcome) = Outcome::ALL.iter().find(|one| one.code() == outcome) else {
+            totals.unreadable += 1;
+            return;
+        };
+        // The first of a fold has a line of its own, ahead of the summary.
+        let count = line.repeated.unwrap_or(1);
+        let last = line.until.as_ref().unwrap_or(&line.time);
+        if totals.first.as_ref().is_none_or(|first| line.time < *first) {
+            totals.first = Some(line.time.clone());
+        }
+        if totals.last.as_ref().is_none_or(|known| known < last) {
+            totals.last = Some(last.clone());
+        }
+        match outcome {
+            Outcome::Relayed => totals.relayed += count,
+            Outcome::Failed => totals.failed += count,
+            Outcome::Denied => totals.denied += count,
+            Outcome::WouldDeny => totals.would_deny += count,
+        }
+        let denied = matches!(outcome, Outcome::Denied | Outcome::WouldDeny);
+        for reason in line.reason.iter().filter(|_| denied) {
+            self.count(&line, reason, *outcome, count);
+        }
+        // It passed in report mode and was denied for something else later.
+        if let Some(reason) = &line.would_deny {
+            self.count(&line, reason, Outcome::WouldDeny, count);
+        }
+    }
+
+    fn count(&mut self, line: &Line, reason: &str, outcome: Outcome, count: u64) {
+        let host = line.target.as_deref().or(line.sni.as_deref()).unwrap_or("-");
+        let host = host.strip_suffix(":443").unwrap_or(host);
+        let printable = |text: &str| Text::new(text).as_str().to_owned();
+        let client = printable(line.client.as_deref().unwrap_or("-"));
+        let name = line.client_name.as_deref().map(printable);
+        let key = (Matter::of(reason, host), client, name, printable(host));
+        if self.rows.len() >= ROWS && !self.rows.contains_key(&key) {
+            self.totals.beyond += count;
+            return;
+        }
+        let row = self.rows.entry(key).or_default();
+        match outcome {
+            Outcome::WouldDeny => row.would_deny += count,
+            _ => row.denied += count,
+        }
+        let last = line.until.as_ref().unwrap_or(&line.time);
+        if row.first.is_empty() || line.time < row.first {
+            row.first = printable(&line.time);
+        }
+        if row.last < *last {
+            row.last = printable(last);
+            row.id = line.id.as_deref().map(printable);
+        }
+    }
+
+    fn told(&self) -> Told {
+        let mut matters: Vec<ToldMatter> = Vec::new();
+        for ((matter, client, name, host), row) in &self.rows {
+            if matters.last().is_none_or(|last| last.matter != matter.code()) {
+                matters.push(ToldMatter {
+                    matter: matter.code().to_owned(),
+                    title: matter.title(),
+                    remedy: matter.remedy(),
+                    rows: Vec::new(),
+                });
+            }
+            let told = ToldRow {
+                client: client.clone(),
+                client_name: name.clone(),
+                host: host.clone(),
+                would_deny: row.would_deny,
+                denied: row.denied,
+                first: row.first.clone(),
+                last: row.last.clone(),
+                id: row.id.clone(),
+            };
+            if let Some(last) = matters.last_mut() {
+                last.rows.push(told);
+            }
+        }
+        Told { totals: self.totals.clone(), matters }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AUDIT: &str = include_str!("../../tests/data/report/audit.jsonl");
+
+    fn report(audit: &str) -> Report {
+        let mut report = Report::default();
+        report.read(audit.as_bytes()).unwrap();
+        report
+    }
+
+    fn printed(report: &Report) -> String {
+        let mut out = Vec::new();
+        told::print(&report.told(), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_report_as_it_is_printed() {
+        let expected = include_str!("../../tests/data/report/report.txt");
+        let printed = printed(&report(AUDIT));
+        assert_eq!(printed, expected, "\n{printed}");
+    }
+
+    #[test]
+    fn a_report_as_json() {
+        let told = serde_json::to_value(report(AUDIT).told()).unwrap();
+        assert_eq!(told["matters"][0]["matter"], "storage-account");
+        assert_eq!(told["matters"][0]["rows"][0]["would-deny"], 2);
+        assert_eq!(told["matters"][0]["remedy"].as_array().unwrap().len(), 4);
+        assert_eq!(told["totals"]["denied"], 8);
+    }
+
+    #[test]
+    fn nothing_recorded_and_nothing_broken() {
+        assert_eq!(printed(&report("")), "No session is recorded here.\n");
+        let relayed = r#"{"time":"2026-11-24T03:40:00.123Z","outcome":"relayed"}"#;
+        assert!(printed(&report(relayed)).ends_with("denied, and none would be.\n"));
+    }
+
+    #[test]
+    fn hostile_files_do_no_harm() {
+        let long = format!("{{\"time\":\"{}\"}}\n", "x".repeat(200_000));
+        let escape =
+            r#"{"time":"\u001b[2J","outcome":"denied","reason":"\u001b[2J","target":"\u001b[2J"}"#;
+        let relayed = r#"{"time":"2026-11-24T03:40:00.123Z","outcome":"relayed"}"#;
+        let report = report(&format!("{long}{escape}\nnot json\n[]\n\n{long}{relayed}"));
+        assert_eq!(report.totals.unreadable, 4);
+        assert_eq!((report.totals.relayed, report.totals.denied), (1, 1));
+        assert!(!printed(&report).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn rows_are_bounded() {
+        let line = |count: usize| {
+            format!(
+                r#"{{"time":"2026","outcome":"denied","reason":"bad-target","target":"{count}"}}"#
+            )
+        };
+        let audit: Vec<String> = (0..ROWS + 5).map(line).collect();
+        let report = report(&audit.join("\n"));
+        assert_eq!((report.rows.len(), report.totals.beyond), (ROWS, 5));
+        assert_eq!(report.totals.denied, ROWS as u64 + 5);
+    }
+}
