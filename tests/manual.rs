@@ -1,0 +1,168 @@
+//! Holds the manual to the code: its examples load, its tables have every key with its default,
+//! and its links lead somewhere.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking; clippy's exception for tests covers #[test] functions only"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pullgate::config::{self, File, Files};
+use pullgate::policy::{Fault, Limits};
+
+const LISTEN: &str = "[[listen]]\nmode = \"connect\"\naddress = \"127.0.0.1:3128\"\n";
+const REGISTRY: &str = "login-server = \"contoso.azurecr.io\"\n";
+
+struct Page {
+    path: PathBuf,
+    text: String,
+}
+
+/// README.md and the pages of the manual.
+fn pages() -> Vec<Page> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manual = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    manual
+        .chain([root.join("README.md")])
+        .filter(|path| path.extension().is_some_and(|kind| kind == "md"))
+        .map(|path| Page { text: fs::read_to_string(&path).unwrap(), path })
+        .collect()
+}
+
+fn page(name: &str) -> String {
+    pages().into_iter().find(|page| page.path.ends_with(name)).unwrap().text
+}
+
+/// The blocks of a page in this language.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+/// What `pullgate check` would say of a main file and one registry's file.
+fn faults(main: &str, name: &str, registry: &str) -> Vec<Fault> {
+    let file = |path: &str, text: &str| File { path: path.into(), text: Ok(text.to_owned()) };
+    let files = Files {
+        main: file("pullgate.toml", main),
+        registries: vec![file(&format!("registries.d/{name}"), registry)],
+    };
+    config::compile(&files, 1).err().unwrap_or_default()
+}
+
+#[test]
+fn every_example_loads() {
+    let mut loaded = 0;
+    for page in pages() {
+        let mut check = |main: &str, name: &str, registry: &str| {
+            let faults = faults(main, name, registry);
+            assert!(faults.is_empty(), "{}: {faults:?}\n{main}{registry}", page.path.display());
+            loaded += 1;
+        };
+        for block in blocks(&page.text, "toml") {
+            if block.contains("login-server") {
+                check(LISTEN, "example.toml", block);
+            } else if block.contains("[[listen]]") {
+                check(block, "example.toml", REGISTRY);
+            } else if block.contains("[policy]") {
+                check(&format!("{LISTEN}{block}"), "example.toml", REGISTRY);
+            }
+        }
+        for block in blocks(&page.text, "json") {
+            if block.contains("loginServer") {
+                check(LISTEN, "example.json", block);
+            }
+        }
+    }
+    assert!(loaded >= 8, "{loaded} examples were found");
+}
+
+/// The keys that a table of the file takes, as the remedy for an unknown one lists them.
+fn keys(faults: &[Fault]) -> Vec<String> {
+    let listed = |fault: &Fault| {
+        let list = fault.remedy.split_once("known are ")?.1;
+        Some(list.split(", ").map(str::to_owned).collect::<Vec<_>>())
+    };
+    faults.iter().filter_map(listed).flatten().collect()
+}
+
+#[test]
+fn every_key_is_explained() {
+    let unknown = "a-key-that-nobody-knows = 1\n";
+    let mut main = format!("{unknown}{LISTEN}{unknown}");
+    for table in ["[admin]", "[policy]", "[dns]", "[addresses]", "[limits]", "[audit]"] {
+        main.push_str(&format!("{table}\n{unknown}"));
+    }
+    let mut known = keys(&faults(&main, "example.toml", REGISTRY));
+    known.extend(keys(&faults(LISTEN, "example.toml", &format!("{REGISTRY}{unknown}"))));
+    assert!(known.len() > 25, "the reader knows more keys than {known:?}");
+    let manual = page("docs/configuration.md");
+    let absent: Vec<&String> = known
+        .iter()
+        .filter(|key| {
+            let forms = [format!("`{key}`"), format!("[{key}]"), format!("dns.{key}]")];
+            !forms.iter().any(|form| manual.contains(form))
+        })
+        .collect();
+    assert!(absent.is_empty(), "docs/configuration.md does not explain {absent:?}");
+}
+
+#[test]
+fn the_limits_have_the_defaults_of_the_table() {
+    let Limits {
+        head_timeout,
+        hello_timeout,
+        dial_timeout,
+        idle_timeout,
+        open_sessions,
+        open_sessions_per_client,
+        ..
+    } = Limits::default();
+    let manual = page("docs/configuration.md");
+    for (key, default) in [
+        ("head-timeout-ms", head_timeout.as_millis()),
+        ("hello-timeout-ms", hello_timeout.as_millis()),
+        ("dial-timeout-ms", dial_timeout.as_millis()),
+        ("idle-timeout-ms", idle_timeout.as_millis()),
+        ("open-sessions", open_sessions as u128),
+        ("open-sessions-per-client", open_sessions_per_client as u128),
+    ] {
+        let row = format!("| `{key}` | {default} |");
+        assert!(manual.contains(&row), "docs/configuration.md has no {row}");
+    }
+}
+
+/// The text and the target of each link of a page.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](").skip(1).filter_map(|rest| rest.split(')').next())
+}
+
+/// The anchor that a heading gets: lower case, dashes for spaces, and no other marks.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading.chars().filter(|one| one.is_alphanumeric() || " -_".contains(*one));
+    kept.map(|one| if one == ' ' { '-' } else { one }).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for page in pages() {
+        for link in links(&page.text).filter(|link| !link.starts_with("http")) {
+            let (file, fragment) = link.split_once('#').unwrap_or((link, ""));
+            let to = match file {
+                "" => page.path.clone(),
+                file => page.path.parent().unwrap().join(file),
+            };
+            assert!(to.exists(), "{}: {link} leads nowhere", page.path.display());
+            if !fragment.is_empty() {
+                let text = fs::read_to_string(&to).unwrap();
+                let there = text
+                    .lines()
+                    .filter(|line| line.starts_with('#'))
+                    .any(|line| anchor(line) == fragment);
+                assert!(there, "{}: {link} has no such heading", page.path.display());
+            }
+        }
+    }
+}
