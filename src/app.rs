@@ -1,1 +1,337 @@
-//! To be written.
+//! Builds everything from the settings, starts it, waits for signals, drains.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::account::{Account, Phase, Sink, Status};
+use crate::admin::{self, Admin, ListenerInfo};
+use crate::config::{self, AdminAddress, AuditTarget, Listener, Loaded, Settings};
+use crate::dial::{self, Resolver};
+use crate::policy::{Enforcement, Fault, OwnAddresses, PolicySet};
+use crate::relay::{self, Relay};
+use crate::reload::{self, Reloader, Staleness};
+use crate::session::{self, Door, Gate};
+
+/// How long open sessions may go on after the first signal to end.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long the audit may take to write its last lines.
+const LAST_LINES: Duration = Duration::from_secs(5);
+
+/// How often the machine's own addresses are read anew: interfaces come and go.
+const OWN_ADDRESSES: Duration = Duration::from_secs(30);
+
+/// How long accepting pauses when no connection can be had: no descriptor, no memory.
+const BACKOFF: Duration = Duration::from_millis(50);
+
+/// Connections that the kernel queues for a listener.
+const BACKLOG: u32 = 4096;
+
+/// Faults of the configuration, as an error that names every one.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration has {} fault(s):\n{}", .0.len(), lines(.0))]
+pub struct Faults(pub Vec<Fault>);
+
+fn lines(faults: &[Fault]) -> String {
+    faults.iter().map(|fault| format!("  {fault}")).collect::<Vec<_>>().join("\n")
+}
+
+/// A gate that runs.
+#[derive(Debug)]
+pub struct Running {
+    listeners: Vec<ListenerInfo>,
+    admin: Option<SocketAddr>,
+    reload: mpsc::Sender<()>,
+    gate: Arc<Gate>,
+    phase: watch::Sender<Phase>,
+    accepting: CancellationToken,
+    sessions: TaskTracker,
+    /// Ends what serves the gate beside the sessions, when dropped.
+    _serving: tokio_util::sync::DropGuard,
+}
+
+/// Runs the gate until a signal ends it: `pullgate run`.
+///
+/// # Errors
+/// Faults of the configuration, and addresses that cannot be bound.
+pub async fn run(config: &Path) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let running = start(config).await?;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                info!("SIGHUP: reading the configuration, reopening the audit");
+                running.gate.account.reopen_audit();
+                running.reload();
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    let open = running.sessions.len();
+    info!(open, "ending: no new sessions; open ones have {} s", DRAIN.as_secs());
+    tokio::select! {
+        () = running.stop(DRAIN) => {}
+        _ = terminate.recv() => warn!("ending at once"),
+        _ = interrupt.recv() => warn!("ending at once"),
+    }
+    Ok(())
+}
+
+/// Starts a gate in this runtime.
+///
+/// # Errors
+/// Faults of the configuration, and addresses that cannot be bound.
+pub async fn start(config: &Path) -> anyhow::Result<Running> {
+    let files = reload::read_files(config).map_err(Faults)?;
+    let Loaded { settings, policy, warnings } = config::compile(&files, 1).map_err(Faults)?;
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    if policy.rules().enforcement == Enforcement::Report {
+        warn!("report mode: what the policy would deny passes, and is recorded as would-deny");
+    }
+    let bound = bind(&settings)?;
+    let listeners: Vec<ListenerInfo> = bound.iter().map(|(_, info)| info.clone()).collect();
+    let (policy, policy_seen) = watch::channel(Arc::new(policy));
+    let serving = CancellationToken::new();
+    let own = own_addresses(&listeners, &settings, &serving);
+    let sink = match &settings.audit {
+        AuditTarget::StandardOutput => Sink::StandardOutput,
+        AuditTarget::File(path) => Sink::File(path.clone()),
+    };
+    let account = Account::new(prometheus::Registry::new(), sink)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let gate = Arc::new(Gate {
+        resolver: Resolver::new(&policy_seen.borrow().rules().dns_servers)?,
+        relay: Relay::new(relay::Settings {
+            idle: policy_seen.borrow().limits().idle_timeout,
+            batch: Some(relay::BATCH),
+            pipes: threads,
+        }),
+        policy: policy_seen.clone(),
+        own,
+        account: account.clone(),
+        halt: CancellationToken::new(),
+    });
+    let reloader = Reloader::new(config, &files, settings.clone(), policy);
+    let (phase, phase_seen) = watch::channel(Phase::Starting);
+    let status = status(&gate, &settings, phase_seen, reloader.staleness(), &serving);
+    let admin = match &settings.admin {
+        Some(address) => {
+            let admin = Admin {
+                account,
+                policy: policy_seen,
+                status,
+                listeners: listeners.clone(),
+                address: match address {
+                    AdminAddress::Tcp(address) => admin::Address::Tcp(*address),
+                    AdminAddress::Unix(path) => admin::Address::Unix(path.clone()),
+                },
+            };
+            Some(admin.start(serving.clone()).await.context("the admin listener")?)
+        }
+        None => None,
+    };
+    let (reload, asked) = mpsc::channel(1);
+    spawn_until(&serving, reloader.run(asked));
+    let accepting = CancellationToken::new();
+    let sessions = TaskTracker::new();
+    for (listener, info) in bound {
+        let door = Door { name: info.address.to_string().into(), enforcement: info.enforcement };
+        info!("listening on {} ({})", info.address, info.mode);
+        let accept = accept(listener, gate.clone(), Arc::new(door), sessions.clone());
+        spawn_until(&accepting, accept);
+    }
+    phase.send_replace(Phase::Serving);
+    Ok(Running {
+        listeners,
+        admin: admin.flatten(),
+        reload,
+        gate,
+        phase,
+        accepting,
+        sessions,
+        _serving: serving.drop_guard(),
+    })
+}
+
+impl Running {
+    /// What is listened on, with the ports that were found.
+    #[must_use]
+    pub fn listeners(&self) -> &[ListenerInfo] {
+        &self.listeners
+    }
+
+    /// Where the admin listener is, where it is on TCP.
+    #[must_use]
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Asks for a reload, as SIGHUP does.
+    pub fn reload(&self) {
+        // A full channel holds such a request already.
+        let _ = self.reload.try_send(());
+    }
+
+    /// Stops accepting, lets the open sessions end for as long as `patience`, then ends them.
+    pub async fn stop(self, patience: Duration) {
+        self.phase.send_replace(Phase::Draining);
+        self.accepting.cancel();
+        self.sessions.close();
+        if tokio::time::timeout(patience, self.sessions.wait()).await.is_err() {
+            self.gate.halt.cancel();
+            // Each says its last word within bounds of its own.
+            self.sessions.wait().await;
+        }
+        let account = self.gate.account.clone();
+        // It waits for the audit's own thread.
+        let _ = tokio::task::spawn_blocking(move || account.finish(LAST_LINES)).await;
+    }
+}
+
+/// Binds every listener before any is served: all or none.
+fn bind(settings: &Settings) -> anyhow::Result<Vec<(TcpListener, ListenerInfo)>> {
+    let mut bound = Vec::with_capacity(settings.listeners.len());
+    for Listener { mode, address, enforcement, .. } in &settings.listeners {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        let listener = socket
+            .bind(*address)
+            .and_then(|()| socket.listen(BACKLOG))
+            .with_context(|| format!("cannot listen on {address}"))?;
+        let address = listener.local_addr()?;
+        let info = ListenerInfo { mode: mode.code(), address, enforcement: *enforcement };
+        bound.push((listener, info));
+    }
+    if bound.is_empty() {
+        bail!("the configuration has no [[listen]]");
+    }
+    Ok(bound)
+}
+
+/// Accepts connections until cancelled, each into a task of its own.
+async fn accept(listener: TcpListener, gate: Arc<Gate>, door: Arc<Door>, sessions: TaskTracker) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                prepare(&socket);
+                sessions.spawn(session::serve(gate.clone(), door.clone(), socket, peer));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // Out of descriptors or memory: trying at once would spin.
+                warn!(%error, listener = %door.name, "cannot accept");
+                tokio::time::sleep(BACKOFF).await;
+            }
+        }
+    }
+}
+
+fn prepare(socket: &TcpStream) {
+    // A socket that refuses the option is served without it.
+    let _ = socket.set_nodelay(true);
+}
+
+/// Errors of accept(2) that concern the connection which was to be accepted, not the listener.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
+}
+
+/// Keeps the machine's own addresses, and where the gate listens.
+fn own_addresses(
+    listeners: &[ListenerInfo],
+    settings: &Settings,
+    serving: &CancellationToken,
+) -> watch::Receiver<Arc<OwnAddresses>> {
+    let mut at: Vec<SocketAddr> = listeners.iter().map(|info| info.address).collect();
+    if let Some(AdminAddress::Tcp(address)) = &settings.admin {
+        at.push(*address);
+    }
+    let now = move || OwnAddresses { interfaces: dial::interfaces(), listeners: at.clone() };
+    let (sender, receiver) = watch::channel(Arc::new(now()));
+    spawn_until(serving, async move {
+        loop {
+            tokio::time::sleep(OWN_ADDRESSES).await;
+            let fresh = now();
+            sender.send_if_modified(|known| {
+                let changed = **known != fresh;
+                if changed {
+                    *known = Arc::new(fresh);
+                }
+                changed
+            });
+        }
+    });
+    receiver
+}
+
+/// Puts together how the gate stands, whenever a part of it changes.
+fn status(
+    gate: &Gate,
+    settings: &Settings,
+    mut phase: watch::Receiver<Phase>,
+    mut stale: watch::Receiver<Staleness>,
+    serving: &CancellationToken,
+) -> watch::Receiver<Status> {
+    let mut policy = gate.policy.clone();
+    let own: Vec<Option<Enforcement>> =
+        settings.listeners.iter().map(|listener| listener.enforcement).collect();
+    let now = move |policy: &PolicySet, phase: Phase, stale: &Staleness| {
+        let everywhere = policy.rules().enforcement;
+        let reports = own.iter().any(|one| one.unwrap_or(everywhere) == Enforcement::Report);
+        Status {
+            phase,
+            generation: policy.generation(),
+            stale: stale.0.clone(),
+            enforcement: if reports { Enforcement::Report } else { Enforcement::Enforce },
+        }
+    };
+    let first =
+        now(&policy.borrow_and_update(), *phase.borrow_and_update(), &stale.borrow_and_update());
+    let (sender, receiver) = watch::channel(first);
+    spawn_until(serving, async move {
+        loop {
+            let gone = tokio::select! {
+                changed = policy.changed() => changed.is_err(),
+                changed = phase.changed() => changed.is_err(),
+                changed = stale.changed() => changed.is_err(),
+            };
+            if gone {
+                return;
+            }
+            let fresh = now(
+                &policy.borrow_and_update(),
+                *phase.borrow_and_update(),
+                &stale.borrow_and_update(),
+            );
+            sender.send_replace(fresh);
+        }
+    });
+    receiver
+}
+
+/// Runs something beside the sessions until the token is cancelled.
+fn spawn_until(token: &CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
+    let token = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = work => {}
+        }
+    });
+}

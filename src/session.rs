@@ -1,1 +1,275 @@
-//! To be written.
+//! The story of one connection, told top to bottom; each step lives elsewhere.
+//!
+//! ```text
+//! arrive -> target -> judge the name -> resolve -> judge the addresses -> dial -> accept (200)
+//!        -> ClientHello -> judge the hello -> relay -> record
+//! ```
+//!
+//! The rights grow with it: `Allowed` to look up, `Permit` to dial, `Cleared` to relay. Whatever
+//! ends it early is a [`Stop`], recorded once and then told to the client: as an HTTP answer before
+//! `200`, as a TLS alert after it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::Response;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::account::{Account, Arrival, Moved, Open, Stage, Text, Volume};
+use crate::dial::{self, Resolver};
+use crate::hello::Hello;
+use crate::listen::answer::Refusal;
+use crate::listen::connect::Exchange;
+use crate::listen::intake::{self, Arrived, NoHead, NoHello};
+use crate::policy::{
+    Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, HTTPS, OwnAddresses, Permit,
+    PolicySet, Reason, Side, Stop, Target,
+};
+use crate::relay::{Closing, Count, Relay, Traffic};
+
+/// What every session shares.
+#[derive(Debug)]
+pub struct Gate {
+    /// The policy in force.
+    pub policy: watch::Receiver<Arc<PolicySet>>,
+    /// The gate's own place in the network.
+    pub own: watch::Receiver<Arc<OwnAddresses>>,
+    /// Looks allowed names up.
+    pub resolver: Resolver,
+    /// Moves bytes.
+    pub relay: Relay,
+    /// Keeps the accounts.
+    pub account: Arc<Account>,
+    /// Cancelled when open sessions may last no longer.
+    pub halt: CancellationToken,
+}
+
+/// A listener, as its sessions know it.
+#[derive(Debug)]
+pub struct Door {
+    /// Its address, for accounts.
+    pub name: Arc<str>,
+    /// Its own enforcement, where it has one.
+    pub enforcement: Option<Enforcement>,
+}
+
+/// One connection that came in.
+struct Session {
+    gate: Arc<Gate>,
+    door: Arc<Door>,
+    client: ClientAddress,
+    account: Open,
+    /// Subscribed before the snapshot was taken, so that no reload falls between.
+    policy: watch::Receiver<Arc<PolicySet>>,
+    set: Arc<PolicySet>,
+}
+
+/// An upstream that was dialled, and the right by which.
+struct Reached {
+    permit: Permit,
+    upstream: TcpStream,
+    address: SocketAddr,
+}
+
+/// A tunnel that may be relayed.
+struct Tunnel {
+    client: TcpStream,
+    upstream: TcpStream,
+    address: SocketAddr,
+    cleared: Cleared,
+    hello: Hello,
+}
+
+/// Serves one connection of an explicit listener, to its end.
+pub async fn serve(gate: Arc<Gate>, door: Arc<Door>, socket: TcpStream, peer: SocketAddr) {
+    let mut policy = gate.policy.clone();
+    let set = policy.borrow_and_update().clone();
+    let mut account = gate.account.open(Arrival {
+        client: peer.ip(),
+        listener: door.name.clone(),
+        accepted: std::time::Instant::now(),
+        first: Stage::Head,
+    });
+    account.generation = set.generation();
+    let client = ClientAddress(peer.ip().to_canonical());
+    let mut session = Session { gate, door, client, account, policy, set };
+    // What only the set-up needs is freed with it: an idle tunnel keeps little.
+    let Some(tunnel) = Box::pin(session.set_up(socket)).await else { return };
+    session.relay(tunnel).await;
+}
+
+impl Session {
+    /// From the first byte to a tunnel that may be relayed. Whoever is refused was told, and
+    /// recorded.
+    async fn set_up(&mut self, mut socket: TcpStream) -> Option<Tunnel> {
+        let by = Instant::now() + self.set.limits().head_timeout;
+        let Arrived { head, bytes } = match intake::head(&mut socket, by).await {
+            Ok(arrived) => arrived,
+            Err(none) => return self.turn_away(socket, none).await,
+        };
+        let mut bytes = Bytes::from(bytes);
+        let exchange = Exchange::begin(socket, bytes.split_to(head.length));
+        let reached = match self.reach(&head.target, &bytes).await {
+            Ok(reached) => reached,
+            Err(stop) => return self.refuse(exchange, &shown(&head.target), stop).await,
+        };
+        let Ok(mut client) = exchange.answer(Response::default()).await else {
+            return self.lose(CLIENT_ABORTED);
+        };
+        match self.clear(&mut client, &bytes, reached.permit).await {
+            Ok((cleared, hello)) => {
+                let Reached { upstream, address, .. } = reached;
+                Some(Tunnel { client, upstream, address, cleared, hello })
+            }
+            Err(stop) => self.cut(client, stop).await,
+        }
+    }
+
+    /// From a target to its upstream.
+    async fn reach(&mut self, target: &Target, early: &[u8]) -> Result<Reached, Stop> {
+        self.account.ask(&target.to_string());
+        self.account.admit(self.set.limits())?;
+        if early.first().is_some_and(|first| *first != TLS_HANDSHAKE) {
+            return Err(Denial::with_remedy(Reason::NotTls, "only TLS passes").into());
+        }
+        let enforcement = self.enforcement(&self.set);
+        let allowed = self.set.judge_name(target, self.client, enforcement)?;
+        self.account.allow(&allowed);
+
+        self.account.stages.enter(Stage::Resolve);
+        let by = Instant::now() + self.set.limits().dial_timeout;
+        let answer = self.gate.resolver.resolve(&self.set, &allowed, by).await?;
+        let own = self.gate.own.borrow().clone();
+        let vetted = match self.set.judge_addresses(allowed, &answer.addresses, &own) {
+            Ok(vetted) => vetted,
+            Err(none) => {
+                self.account.dropped = none.dropped;
+                return Err(none.denial.into());
+            }
+        };
+        self.account.dropped = vetted.dropped;
+
+        self.account.stages.enter(Stage::Dial);
+        let (upstream, address) = dial::connect(&vetted.permit, by).await?;
+        self.account.upstream = Some(address);
+        Ok(Reached { permit: vetted.permit, upstream, address })
+    }
+
+    /// From an accepted CONNECT to a hello that names its host.
+    async fn clear(
+        &mut self,
+        client: &mut TcpStream,
+        early: &[u8],
+        permit: Permit,
+    ) -> Result<(Cleared, Hello), Stop> {
+        self.account.stages.enter(Stage::Hello);
+        let by = Instant::now() + self.set.limits().hello_timeout;
+        let hello = intake::hello(client, early, by).await.map_err(|none| match none {
+            NoHello::Refused(fault) => Stop::from(fault.reason()),
+            NoHello::Late => Reason::HelloTimeout.into(),
+            NoHello::Gone | NoHello::Broken(_) => CLIENT_ABORTED.into(),
+        })?;
+        self.account.sni = Some(Text::new(hello.facts.server_name().as_str()));
+        let cleared = self.set.judge_hello(permit, hello.facts.server_name())?;
+        Ok((cleared, hello))
+    }
+
+    /// Moves the bytes until somebody ends it.
+    async fn relay(mut self, tunnel: Tunnel) {
+        self.account.stages.enter(Stage::Relay);
+        let traffic = Arc::new(Traffic::default());
+        let seen = traffic.clone();
+        self.account.follow(Box::new(move || volume(&seen)));
+        let Self { gate, door, client, mut account, mut policy, set } = self;
+        let Tunnel { client: socket, upstream, address, cleared, hello } = tunnel;
+        let idle = set.limits().idle_timeout;
+        drop(set);
+        let revoked = async {
+            loop {
+                let set = policy.borrow_and_update().clone();
+                let enforcement = door.enforcement.unwrap_or(set.rules().enforcement);
+                let own = gate.own.borrow().clone();
+                let permit = cleared.permit();
+                if let Err(denial) = set.still_stands(permit, address, client, enforcement, &own) {
+                    return Stop::from(denial);
+                }
+                drop((set, own));
+                tokio::select! {
+                    changed = policy.changed() => if changed.is_err() {
+                        return Reason::Draining.into();
+                    },
+                    () = gate.halt.cancelled() => return Reason::Draining.into(),
+                }
+            }
+        };
+        let (end, closing) = gate.relay.run(socket, upstream, hello, idle, &traffic, revoked).await;
+        account.volume = volume(&traffic);
+        account.close(&end);
+        // The place among the open sessions is held until the client is gone.
+        closing.finish().await;
+    }
+
+    fn enforcement(&self, set: &PolicySet) -> Enforcement {
+        self.door.enforcement.unwrap_or(set.rules().enforcement)
+    }
+
+    /// Ends a connection that sent no head we take.
+    async fn turn_away<T>(&mut self, socket: TcpStream, none: NoHead) -> Option<T> {
+        let stop = match none {
+            NoHead::Refused(refused) => {
+                let stop = refused.fault.denial().into();
+                if let Some(target) = refused.target {
+                    self.account.ask(&target);
+                    return self.refuse(Exchange::refused(socket), &target, stop).await;
+                }
+                stop
+            }
+            NoHead::Late => Reason::HeadTimeout.into(),
+            NoHead::Gone | NoHead::Broken(_) => return self.lose(CLIENT_ABORTED),
+        };
+        self.refuse(Exchange::refused(socket), "the request", stop).await
+    }
+
+    /// Ends a session before `200`, with an answer that tells why.
+    async fn refuse<T>(&mut self, to: Exchange<TcpStream>, host: &str, stop: Stop) -> Option<T> {
+        let id = self.account.close(&Err(stop.clone()));
+        let id = id.map(|id| id.to_string()).unwrap_or_default();
+        let response = Refusal { stop: &stop, host: Some(host), id: &id }.response();
+        if let Ok(socket) = to.answer(response).await {
+            Closing::in_order(socket).finish().await;
+        }
+        None
+    }
+
+    /// Ends a session after `200` and before the relay, with an alert that tells that it was us.
+    async fn cut<T>(&mut self, client: TcpStream, stop: Stop) -> Option<T> {
+        self.account.close(&Err(stop.clone()));
+        Closing::with_alert(client, &stop).finish().await;
+        None
+    }
+
+    /// Ends a session whose client is gone.
+    fn lose<T>(&mut self, failure: Failure) -> Option<T> {
+        self.account.close(&Err(failure.into()));
+        None
+    }
+}
+
+/// The content type of a TLS handshake record (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
+const CLIENT_ABORTED: Failure = Failure { side: Side::Client, cause: Cause::ClientAborted };
+
+/// A target as its user would write it.
+fn shown(target: &Target) -> String {
+    if target.port == HTTPS { target.name.to_string() } else { target.to_string() }
+}
+
+fn volume(traffic: &Traffic) -> Volume {
+    let moved = |count: Count| Moved { spliced: count.splice, copied: count.copy };
+    Volume { up: moved(traffic.up.count()), down: moved(traffic.down.count()) }
+}

@@ -7,6 +7,8 @@
 mod check;
 mod explain;
 mod import;
+mod report;
+mod run;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,12 +29,16 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the gate.
+    Run(run::Args),
     /// Check the configuration: every fault of every file, by file and line.
     Check(check::Args),
     /// Say whether a host is allowed, by which file and line, and where it resolves to.
     Explain(explain::Args),
     /// Make a registry's TOML from what az acr show-endpoints printed.
     Import(import::Args),
+    /// Say what audit files show would break, storage accounts first.
+    Report(report::Args),
 }
 
 /// The configuration's file, as `--config` of several commands names it.
@@ -60,9 +66,11 @@ pub fn main() -> ExitCode {
     // clap ends with 2 on wrong usage, and with 0 on --help and --version.
     let arguments = Arguments::parse();
     let ended = match arguments.command {
+        Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Report(args) => report::run(&args),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("pullgate: {error:#}");

@@ -77,7 +77,11 @@ impl HeadFault {
             Self::Target(fault) => fault.reason(),
             _ => Reason::HeadMalformed,
         };
-        Denial::with_remedy(reason, self.to_string())
+        match reason {
+            // The reason says it all.
+            Reason::IpLiteral | Reason::MethodNotAllowed => Denial::new(reason),
+            _ => Denial::with_remedy(reason, self.to_string()),
+        }
     }
 }
 

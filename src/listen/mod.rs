@@ -3,4 +3,5 @@
 pub mod answer;
 pub mod connect;
 pub mod head;
+pub mod intake;
 pub mod lobby;

@@ -1,0 +1,23 @@
+//! `pullgate run`: the gate, until a signal ends it.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tokio::runtime::Builder;
+
+use super::ConfigArgument;
+use crate::app;
+
+/// Run the gate.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    config: ConfigArgument,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    super::log_to_standard_error();
+    let runtime = Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(app::run(&args.config.path()))?;
+    Ok(ExitCode::SUCCESS)
+}

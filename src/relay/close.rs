@@ -1,0 +1,63 @@
+//! The ways to close: told by an alert, in order, or with a reset. All closings of a tunnel are
+//! here, so that no unread byte turns a last word into a reset.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::hello::{ACCESS_DENIED, INTERNAL_ERROR};
+use crate::policy::Stop;
+
+/// How much a peer may still send after our last word, in bytes.
+const LAST_BYTES: u64 = 1024 * 1024;
+
+/// How long a peer may take to accept our last word, and again to close in its turn.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// A client's connection to which a last word is due. Await [`Closing::finish`] once the session
+/// is accounted for; to drop it instead resets the client.
+#[derive(Debug)]
+#[must_use]
+pub struct Closing<C> {
+    client: Option<C>,
+    word: &'static [u8],
+}
+
+impl<C> Closing<C> {
+    /// Nothing is left to say.
+    pub(super) fn done() -> Self {
+        Self { client: None, word: &[] }
+    }
+
+    /// To a client within its handshake: a TLS alert says why it ends. A client that has had a
+    /// byte of the server's would take it for garbage: see [`Closing::in_order`].
+    pub fn with_alert(client: C, stop: &Stop) -> Self {
+        let word: &[u8] = match stop {
+            Stop::Denied(_) => &ACCESS_DENIED,
+            Stop::Failed(_) => &INTERNAL_ERROR,
+        };
+        Self { client: Some(client), word }
+    }
+
+    /// To a client that has heard from the server: an end in order.
+    pub fn in_order(client: C) -> Self {
+        Self { client: Some(client), word: &[] }
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Closing<C> {
+    /// Says the last word, and that no more will come; then drains what the client still sends,
+    /// within bounds, until it closes too.
+    pub async fn finish(self) {
+        let Some(mut client) = self.client else { return };
+        let said = timeout(LAST_WAIT, async {
+            client.write_all(self.word).await?;
+            client.shutdown().await
+        });
+        let Ok(Ok(())) = said.await else { return };
+        let mut sent = client.take(LAST_BYTES);
+        // Whether it closes in time or not, it is closed now.
+        let _ = timeout(LAST_WAIT, tokio::io::copy(&mut sent, &mut tokio::io::sink())).await;
+    }
+}

@@ -1,0 +1,129 @@
+//! The system calls of the relay on sockets: readiness asked past tokio's cache, the receive
+//! low-water mark, the room in a send buffer. It decides nothing.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::pipe::SpliceFlags;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+mod option {
+    use nix::{getsockopt_impl, libc, setsockopt_impl, sockopt_impl};
+
+    sockopt_impl!(
+        /// How many bytes must be queued before the socket counts as readable (socket(7)).
+        LowWater,
+        Both,
+        libc::SOL_SOCKET,
+        libc::SO_RCVLOWAT,
+        i32
+    );
+}
+
+/// Calls `call` now, and lets tokio forget a readiness that turned out to be none.
+///
+/// `TcpStream::try_io` alone answers `WouldBlock` from its cache without a system call, and the
+/// cache knows nothing of bytes below the low-water mark.
+pub(super) fn at_once<R>(
+    stream: &TcpStream,
+    interest: Interest,
+    call: impl FnOnce() -> rustix::io::Result<R>,
+) -> io::Result<R> {
+    let mut call = Some(call);
+    let answer = stream.try_io(interest, || match call.take() {
+        Some(call) => call().map_err(io::Error::from),
+        None => Err(io::ErrorKind::WouldBlock.into()),
+    });
+    match call {
+        Some(call) => call().map_err(io::Error::from),
+        None => answer,
+    }
+}
+
+/// Sets from how many queued bytes on `stream` counts as readable; FIN and errors always do.
+///
+/// The kernel caps it at half the receive buffer's limit (`tcp_set_rcvlowat`), and tells at once
+/// when as many bytes are queued already. It is a hint: should it be refused, nothing is lost.
+pub(super) fn set_low_water(stream: &TcpStream, bytes: i32) {
+    let _ = nix::sys::socket::setsockopt(stream, option::LowWater, &bytes);
+}
+
+/// The receive low-water mark of `stream`.
+#[cfg(test)]
+pub(super) fn low_water(stream: &TcpStream) -> i32 {
+    nix::sys::socket::getsockopt(stream, option::LowWater).unwrap()
+}
+
+/// How many bytes `stream` takes for certain, or `WouldBlock` when it isn't writable now.
+///
+/// A TCP socket is writable while the free part of its send buffer is at least half of what is
+/// queued (`sk_stream_is_writeable`), thus at least a third of the whole.
+pub(super) fn room(stream: &TcpStream) -> io::Result<usize> {
+    at_once(stream, Interest::WRITABLE, || {
+        let mut polled = [PollFd::new(stream, PollFlags::OUT)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if rustix::event::poll(&mut polled, Some(&now))? == 0 {
+            return Err(rustix::io::Errno::AGAIN);
+        }
+        Ok(rustix::net::sockopt::socket_send_buffer_size(stream)? / 3)
+    })
+}
+
+/// Reads what is there into `buffer`; nothing is the end.
+pub(super) fn read<'a>(
+    stream: &TcpStream,
+    buffer: &'a mut [MaybeUninit<u8>],
+) -> io::Result<&'a mut [u8]> {
+    at_once(stream, Interest::READABLE, || {
+        let ((filled, _), _) = rustix::net::recv(stream, buffer, RecvFlags::DONTWAIT)?;
+        Ok(filled)
+    })
+}
+
+/// Whether more follows at once, so that the kernel may wait for it before it fills a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// It does.
+    More,
+    /// It may not.
+    Nothing,
+}
+
+/// Writes what fits of `bytes`.
+pub(super) fn write(stream: &TcpStream, bytes: &[u8], then: Then) -> io::Result<usize> {
+    let flags = match then {
+        Then::More => SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE,
+        Then::Nothing => SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+    };
+    at_once(stream, Interest::WRITABLE, || rustix::net::send(stream, bytes, flags))
+}
+
+/// Moves at most `length` bytes between a pipe and `stream`, without copying them.
+pub(super) fn splice(
+    (stream, interest): (&TcpStream, Interest),
+    from: impl AsFd,
+    to: impl AsFd,
+    length: usize,
+) -> io::Result<usize> {
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    at_once(stream, interest, || rustix::pipe::splice(from, None, to, None, length, flags))
+}
+
+/// Says to the peer of `stream` that no more will come. A peer that is gone needs no telling.
+pub(super) fn finish(stream: &TcpStream) -> io::Result<()> {
+    match rustix::net::shutdown(stream, Shutdown::Write) {
+        Err(rustix::io::Errno::NOTCONN) => Ok(()),
+        answer => answer.map_err(io::Error::from),
+    }
+}
+
+/// Closes `stream` with a reset: to its peer, what came before is no whole.
+pub(super) fn reset(stream: TcpStream) {
+    let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+    drop(stream);
+}

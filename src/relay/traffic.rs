@@ -1,0 +1,63 @@
+//! The byte counters of one tunnel, alive while it runs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What one tunnel has delivered so far, each way. Shared with whoever watches it.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// From the client to the upstream.
+    pub up: Tally,
+    /// From the upstream to the client.
+    pub down: Tally,
+}
+
+/// What one direction has delivered so far.
+#[derive(Debug, Default)]
+pub struct Tally {
+    splice: AtomicU64,
+    copy: AtomicU64,
+}
+
+/// The bytes of one direction, by the path that they took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Moved by splice(2), within the kernel.
+    pub splice: u64,
+    /// Moved through our memory.
+    pub copy: u64,
+}
+
+impl Count {
+    /// By either path.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.splice + self.copy
+    }
+}
+
+impl Traffic {
+    /// By either path, both ways.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.up.count().total() + self.down.count().total()
+    }
+}
+
+impl Tally {
+    /// The bytes up to now.
+    #[must_use]
+    pub fn count(&self) -> Count {
+        Count {
+            splice: self.splice.load(Ordering::Relaxed),
+            copy: self.copy.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn spliced(&self, bytes: usize) {
+        self.splice.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn copied(&self, bytes: usize) {
+        self.copy.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}

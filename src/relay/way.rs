@@ -1,0 +1,335 @@
+//! One direction between two bare sockets: a state machine that splices what there is, copies what
+//! it cannot splice, and passes the end on.
+//!
+//! The splice law: a pipe is filled only when empty and drained whole before it is filled again.
+//! A turn takes a pipe only when the source has something and the destination takes something, and
+//! gives it back before it waits. What the destination then has no room for after all (the sizes
+//! of its buffer are an estimate) is read out of the pipe into a small buffer, and counts as
+//! copied; after that the room is asked for before every fill.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep_until};
+
+use super::Relay;
+use super::pace::{LOW_WATER, Pace, Wait, Woken};
+use super::pipes::Pipe;
+use super::rest::Rest;
+use super::socket::{self, Then};
+use super::traffic::Tally;
+use super::watch::Watch;
+use crate::hello::HEADER;
+use crate::policy::Reason;
+
+/// How many bytes a direction moves before others have their turn.
+pub(super) const TURN: usize = 1024 * 1024;
+
+/// The first fill after a pause, in bytes: it may be made without asking for the room.
+const FIRST_FILL: usize = 64 * 1024;
+
+/// The least worth a fill, in bytes.
+const LEAST_FILL: usize = 4 * 1024;
+
+/// The buffer of the copying path, in bytes; it lives on the stack.
+pub(super) const COPY: usize = 32 * 1024;
+
+/// Where it broke.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The source.
+    Source(io::Error),
+    /// The destination.
+    Destination(io::Error),
+    /// What was to pass may not.
+    Cut(Reason),
+}
+
+/// One direction.
+#[derive(Debug)]
+pub(super) struct Way {
+    flow: Flow,
+    rest: Rest,
+    watch: Option<Box<Watch>>,
+    pace: Pace,
+    /// The next tick, while batching.
+    tick: Option<Pin<Box<Sleep>>>,
+    /// Whether the source is to be asked although tokio does not call it readable.
+    due: bool,
+    /// What ended the last wait, and what was moved since.
+    woken: Woken,
+    moved: u64,
+    /// How much the next fill may be; it follows the flow.
+    fill: usize,
+    /// Whether the destination has once taken less than it was expected to.
+    pressed: bool,
+}
+
+/// How far the direction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// More may come.
+    Open,
+    /// The source has ended.
+    Ended,
+    /// The end has been passed on.
+    Passed,
+}
+
+/// What one step came to.
+enum Step {
+    /// It took so many bytes from the source.
+    Took(usize),
+    /// The source has nothing now.
+    Dry,
+    /// The destination takes nothing now.
+    Full,
+    /// The source has ended.
+    Ended,
+}
+
+impl Way {
+    /// A direction that has come as far as `flow`. `watch`: judges the headers of what passes.
+    pub(super) fn new(now: Duration, flow: Flow, watch: Option<Box<Watch>>) -> Self {
+        Self {
+            flow,
+            rest: Rest::default(),
+            watch,
+            pace: Pace::new(now),
+            tick: None,
+            due: false,
+            woken: Woken::Ready,
+            moved: 0,
+            fill: FIRST_FILL,
+            pressed: false,
+        }
+    }
+
+    /// Puts the direction into the midst of a bulk flow.
+    #[cfg(test)]
+    pub(super) fn make_bulk(&mut self, pace: Pace, relay: &Relay, from: &TcpStream) {
+        self.pace = pace;
+        socket::set_low_water(from, LOW_WATER);
+        self.tick = Some(Box::pin(sleep_until(relay.next_tick(relay.now()))));
+    }
+
+    /// Whether the source has said that no more will come.
+    pub(super) fn has_ended(&self) -> bool {
+        self.flow != Flow::Open
+    }
+
+    /// Moves what can be moved now; ready once the end has been passed on.
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        relay: &Relay,
+        tally: &Tally,
+        from: &TcpStream,
+        to: &TcpStream,
+    ) -> Poll<Result<(), Broken>> {
+        let mut budget = TURN;
+        loop {
+            while !self.rest.is_empty() {
+                let fresh = self.watch.as_ref().is_some_and(|watch| watch.is_fresh());
+                let then = if fresh { Then::More } else { Then::Nothing };
+                let wrote = self.rest.poll_socket(context, to, then);
+                let Poll::Ready(wrote) = wrote else { return self.stalled() };
+                tally.copied(wrote.map_err(Broken::Destination)?);
+            }
+            match self.flow {
+                Flow::Open => {}
+                Flow::Ended => {
+                    socket::finish(to).map_err(Broken::Destination)?;
+                    self.flow = Flow::Passed;
+                    self.tick = None;
+                    return Poll::Ready(Ok(()));
+                }
+                Flow::Passed => return Poll::Ready(Ok(())),
+            }
+            if budget == 0 {
+                // Unlike a plain wake-up, this lets the runtime ask for other tunnels' events
+                // before it comes back to us. It is never ready at once.
+                let _ = pin!(tokio::task::yield_now()).poll(context);
+                return Poll::Pending;
+            }
+            let Poll::Ready(writable) = to.poll_write_ready(context) else {
+                return self.stalled();
+            };
+            writable.map_err(Broken::Destination)?;
+            ready!(self.poll_source(context, from)).map_err(Broken::Source)?;
+            match self.step(relay, tally, from, to)? {
+                Step::Took(count) => {
+                    self.moved += count as u64;
+                    budget = budget.saturating_sub(count);
+                }
+                Step::Dry => self.wait(relay, from),
+                Step::Full => self.due = self.pace.waits_for() == Wait::Batch,
+                Step::Ended => self.flow = Flow::Ended,
+            }
+        }
+    }
+
+    /// The destination is full. While batching, bytes below the low-water mark raise no event, so
+    /// the source must be asked when it goes on.
+    fn stalled<T>(&mut self) -> Poll<T> {
+        self.due = self.pace.waits_for() == Wait::Batch;
+        Poll::Pending
+    }
+
+    /// Ready when the source should be asked.
+    fn poll_source(&mut self, context: &mut Context<'_>, from: &TcpStream) -> Poll<io::Result<()>> {
+        if self.due {
+            return Poll::Ready(Ok(()));
+        }
+        if let Poll::Ready(readable) = from.poll_read_ready(context) {
+            return Poll::Ready(readable);
+        }
+        if let Some(tick) = &mut self.tick {
+            ready!(tick.as_mut().poll(context));
+            self.due = true;
+            self.woken = Woken::Tick;
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
+    }
+
+    /// The source is dry: settles what to wait for.
+    fn wait(&mut self, relay: &Relay, from: &TcpStream) {
+        let now = relay.now();
+        let before = self.pace.waits_for();
+        if relay.settings.batch.is_some() {
+            self.pace.dry(self.woken, self.moved, now);
+        }
+        if self.moved < FIRST_FILL as u64 {
+            self.fill = FIRST_FILL;
+        }
+        self.due = false;
+        self.woken = Woken::Ready;
+        self.moved = 0;
+        match (before, self.pace.waits_for()) {
+            (Wait::Byte, Wait::Byte) => {}
+            (Wait::Batch, Wait::Byte) => {
+                self.tick = None;
+                socket::set_low_water(from, 1);
+            }
+            (before, Wait::Batch) => {
+                if before == Wait::Byte {
+                    socket::set_low_water(from, LOW_WATER);
+                }
+                let at = relay.next_tick(now);
+                match &mut self.tick {
+                    Some(tick) => tick.as_mut().reset(at),
+                    None => self.tick = Some(Box::pin(sleep_until(at))),
+                }
+            }
+        }
+    }
+
+    /// Takes once from the source and delivers as much as goes.
+    fn step(
+        &mut self,
+        relay: &Relay,
+        tally: &Tally,
+        from: &TcpStream,
+        to: &TcpStream,
+    ) -> Result<Step, Broken> {
+        let mut length = usize::MAX;
+        if let Some(watch) = &mut self.watch {
+            match watch.passing() {
+                0 => return self.header(from),
+                left => length = left,
+            }
+        }
+        if self.pressed || self.fill > FIRST_FILL {
+            match socket::room(to) {
+                Ok(room) => length = length.min(room.max(LEAST_FILL)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Full),
+                Err(error) => return Err(Broken::Destination(error)),
+            }
+        }
+        let step = match relay.pipes.take() {
+            Some(mut pipe) => {
+                let length = length.min(self.fill).min(pipe.size());
+                let step = self.splice(&mut pipe, tally, from, to, length);
+                if pipe.size() > self.fill && matches!(step, Ok(Step::Took(n)) if n == self.fill) {
+                    self.fill = (self.fill * 4).min(pipe.size());
+                }
+                relay.pipes.give_back(pipe);
+                step?
+            }
+            None => self.copy(tally, from, to, length)?,
+        };
+        if let (Some(watch), Step::Took(count)) = (&mut self.watch, &step) {
+            watch.passed(*count);
+        }
+        Ok(step)
+    }
+
+    fn splice(
+        &mut self,
+        pipe: &mut Pipe,
+        tally: &Tally,
+        from: &TcpStream,
+        to: &TcpStream,
+        length: usize,
+    ) -> Result<Step, Broken> {
+        let filled = match pipe.fill(from, length) {
+            Ok(0) => return Ok(Step::Ended),
+            Ok(filled) => filled,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Dry),
+            Err(error) => return Err(Broken::Source(error)),
+        };
+        let (drained, rest) = pipe.drain(to).map_err(Broken::Destination)?;
+        tally.spliced(drained);
+        if !rest.is_empty() {
+            self.pressed = true;
+            self.rest.push_all(rest);
+        }
+        Ok(Step::Took(filled))
+    }
+
+    fn copy(
+        &mut self,
+        tally: &Tally,
+        from: &TcpStream,
+        to: &TcpStream,
+        length: usize,
+    ) -> Result<Step, Broken> {
+        let mut buffer = [MaybeUninit::uninit(); COPY];
+        let buffer = buffer.get_mut(..length.min(COPY)).unwrap_or_default();
+        let bytes = match socket::read(from, buffer) {
+            Ok([]) => return Ok(Step::Ended),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Dry),
+            Err(error) => return Err(Broken::Source(error)),
+        };
+        let wrote = match socket::write(to, bytes, Then::Nothing) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            answer => answer.map_err(Broken::Destination)?,
+        };
+        tally.copied(wrote);
+        self.rest.push(bytes.get(wrote..).unwrap_or_default());
+        Ok(Step::Took(bytes.len()))
+    }
+
+    /// Reads on in a record's header, which passes only once it is whole and judged.
+    fn header(&mut self, from: &TcpStream) -> Result<Step, Broken> {
+        let Some(watch) = &mut self.watch else { return Ok(Step::Dry) };
+        let mut buffer = [MaybeUninit::uninit(); HEADER];
+        let buffer = buffer.get_mut(..watch.missing()).unwrap_or_default();
+        let bytes = match socket::read(from, buffer) {
+            Ok([]) => return Ok(Step::Ended),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Dry),
+            Err(error) => return Err(Broken::Source(error)),
+        };
+        if let Some(header) = watch.header(bytes).map_err(Broken::Cut)? {
+            self.rest.push(&header);
+        }
+        Ok(Step::Took(bytes.len()))
+    }
+}
