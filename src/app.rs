@@ -115,7 +115,7 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
     let account = Account::new(prometheus::Registry::new(), sink)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let gate = Arc::new(Gate {
-        resolver: Resolver::new(&policy_seen.borrow().rules().dns_servers)?,
+        resolver: Resolver::new(&policy_seen.borrow().rules().dns_servers),
         relay: Relay::new(relay::Settings {
             idle: policy_seen.borrow().limits().idle_timeout,
             batch: Some(relay::BATCH),

@@ -22,12 +22,12 @@ use tokio_util::sync::CancellationToken;
 use crate::account::{Account, Arrival, Moved, Open, Stage, Text, Volume};
 use crate::dial::{self, Resolver};
 use crate::hello::Hello;
-use crate::listen::answer::Refusal;
+use crate::listen::answer::{Refusal, shown};
 use crate::listen::connect::Exchange;
 use crate::listen::intake::{self, Arrived, NoHead, NoHello};
 use crate::policy::{
-    Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, HTTPS, OwnAddresses, Permit,
-    PolicySet, Reason, Side, Stop, Target,
+    Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, OwnAddresses, Permit, PolicySet,
+    Reason, Side, Stop, Target,
 };
 use crate::relay::{Closing, Count, Relay, Traffic};
 
@@ -263,11 +263,6 @@ impl Session {
 const TLS_HANDSHAKE: u8 = 22;
 
 const CLIENT_ABORTED: Failure = Failure { side: Side::Client, cause: Cause::ClientAborted };
-
-/// A target as its user would write it.
-fn shown(target: &Target) -> String {
-    if target.port == HTTPS { target.name.to_string() } else { target.to_string() }
-}
 
 fn volume(traffic: &Traffic) -> Volume {
     let moved = |count: Count| Moved { spliced: count.splice, copied: count.copy };

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::ConfigArgument;
 use crate::dial::Resolver;
-use crate::listen::answer::Refusal;
+use crate::listen::answer::{Refusal, shown};
 use crate::policy::{AddressFault, Allowed, ClientAddress, OwnAddresses, PolicySet, Stop, Target};
 use crate::{config, dial, reload};
 
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let explanation = runtime.block_on(explain(&loaded.policy, args))?;
+    let explanation = runtime.block_on(explain(&loaded.policy, args));
     if args.json {
         println!("{}", serde_json::to_string_pretty(&explanation)?);
     } else {
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn explain(set: &PolicySet, args: &Args) -> anyhow::Result<Explanation> {
+async fn explain(set: &PolicySet, args: &Args) -> Explanation {
     let mut explanation = Explanation {
         target: args.target.clone(),
         client: args.client,
@@ -96,41 +96,26 @@ async fn explain(set: &PolicySet, args: &Args) -> anyhow::Result<Explanation> {
         refused_addresses: Vec::new(),
         docker_prints: None,
     };
-    match judge(set, args, &mut explanation).await {
-        Ok(()) => {}
-        Err(Told::Stop(stop)) => explanation.refuse(&stop),
-        Err(Told::Fault(error)) => return Err(error),
+    if let Err(stop) = judge(set, args, &mut explanation).await {
+        explanation.refuse(&stop);
     }
-    Ok(explanation)
-}
-
-/// Why an explanation ends early.
-enum Told {
-    Stop(Stop),
-    Fault(anyhow::Error),
-}
-
-impl<E: Into<Stop>> From<E> for Told {
-    fn from(stop: E) -> Self {
-        Self::Stop(stop.into())
-    }
+    explanation
 }
 
 /// The session's story, as far as it goes without a connection.
-async fn judge(set: &PolicySet, args: &Args, told: &mut Explanation) -> Result<(), Told> {
+async fn judge(set: &PolicySet, args: &Args, told: &mut Explanation) -> Result<(), Stop> {
     let with_port = match args.target.rsplit_once(':') {
         Some((_, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => args.target.clone(),
         _ => format!("{}:{}", args.target, crate::policy::HTTPS),
     };
     let target = Target::parse_authority(&with_port)
         .map_err(|fault| crate::policy::Denial::with_remedy(fault.reason(), fault.to_string()))?;
-    told.target = target.to_string();
+    told.target = shown(&target);
     let client = ClientAddress(args.client);
     let enforcement = set.rules().enforcement;
     let allowed = set.judge_name(&target, client, enforcement)?;
     told.allow(&allowed);
-    let resolver =
-        Resolver::new(&set.rules().dns_servers).map_err(|error| Told::Fault(error.into()))?;
+    let resolver = Resolver::new(&set.rules().dns_servers);
     let answer = resolver.resolve(set, &allowed, Instant::now() + PATIENCE).await?;
     let own = OwnAddresses { interfaces: dial::interfaces(), listeners: Vec::new() };
     match set.judge_addresses(allowed, &answer.addresses, &own) {

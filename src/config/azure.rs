@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use jsonc_parser::ast::{Array, Object, Value};
 use jsonc_parser::common::Ranged as _;
+use jsonc_parser::errors::ParseErrorKind;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
 use super::source::Source;
@@ -78,7 +79,13 @@ fn told(source: &Source<'_>) -> Option<Told> {
     let parsed = match parse_to_ast(text, &CollectOptions::default(), &OPTIONS) {
         Ok(parsed) => parsed,
         Err(error) => {
-            let at = error.range().start;
+            // What is not closed is mended where the text ends.
+            let at = match error.kind() {
+                ParseErrorKind::UnterminatedObject | ParseErrorKind::UnterminatedArray => {
+                    text.len()
+                }
+                _ => error.range().start,
+            };
             let what = format!("column {}: {}", source.column(at), error.kind());
             source.fault(source.place(at), what, "save what az printed as it stands");
             return None;

@@ -132,20 +132,13 @@ pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
     });
     let registries = registries(&files.registries, &mut faults);
     let mut main = main.inspect_err(|main| faults.extend(main.clone()))?;
-    let emptiness = match (files.registries.is_empty(), main.deny_all) {
-        (true, false) => Some((
-            format!("the folder {} holds no registry", main.registries),
-            "put az acr show-endpoints' output into it, or write [policy] deny-all = true",
-        )),
-        (false, true) => Some((
-            "deny-all is true, and there are registries".to_owned(),
-            "take out deny-all, or the registries' files",
-        )),
-        _ => None,
-    };
-    if let Some((what, remedy)) = emptiness {
-        let place = Place { file: files.main.path.clone(), line: 0 };
-        faults.push(Fault { place, what, remedy: remedy.to_owned() });
+    if files.registries.is_empty() && !main.deny_all {
+        faults.push(Fault {
+            place: Place { file: files.main.path.clone(), line: 0 },
+            what: format!("the folder {} holds no registry", main.registries),
+            remedy: "put az acr show-endpoints' output into it, or write [policy] deny-all = true"
+                .to_owned(),
+        });
     }
     main.rules.registries = registries;
     let warnings = warnings(&files.main.path, &main);

@@ -39,9 +39,9 @@ impl<'a> Source<'a> {
         Place { file: self.file.clone(), line: u32::try_from(ends + 1).unwrap_or(u32::MAX) }
     }
 
-    /// The file as a whole.
+    /// The file as a whole: what is missing is added at its top.
     pub(super) fn whole(&self) -> Place {
-        Place { file: self.file.clone(), line: 0 }
+        Place { file: self.file.clone(), line: 1 }
     }
 
     pub(super) fn fault(&self, place: Place, what: impl Into<String>, remedy: impl Into<String>) {

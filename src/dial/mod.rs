@@ -9,4 +9,4 @@ mod resolve;
 
 pub use connect::connect;
 pub use own::interfaces;
-pub use resolve::{Answer, MOST_ADDRESSES, Origin, Resolver, ResolverError};
+pub use resolve::{Answer, MOST_ADDRESSES, Origin, Resolver};

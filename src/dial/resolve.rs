@@ -19,6 +19,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr;
 use tokio::time::{Instant, timeout_at};
+use tracing::warn;
 
 use crate::policy::{Allowed, Cause, Failure, Name, PolicySet, Side};
 
@@ -40,11 +41,6 @@ const MOST_NAMES: usize = 10_000;
 /// How long one attempt at one server takes, and how many there are.
 const ATTEMPT: Duration = Duration::from_secs(2);
 const ATTEMPTS: usize = 2;
-
-/// The resolver cannot be set up.
-#[derive(Debug, thiserror::Error)]
-#[error("DNS cannot be set up: {0}; name servers in [dns] servers")]
-pub struct ResolverError(#[from] NetError);
 
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +72,8 @@ pub struct Resolver {
 #[derive(Debug)]
 struct Servers {
     configured: Vec<SocketAddr>,
-    client: Arc<TokioResolver>,
+    /// None while the system names no server, as before its network is up.
+    client: Option<Arc<TokioResolver>>,
 }
 
 /// What is known of a name. Who looks it up holds the lock; the others wait.
@@ -90,12 +87,10 @@ struct Known {
 
 impl Resolver {
     /// A resolver that asks these servers, or the system's where there are none.
-    ///
-    /// # Errors
-    /// When the system's servers cannot be read, or none can be asked.
-    pub fn new(servers: &[SocketAddr]) -> Result<Self, ResolverError> {
-        let servers = Servers { configured: servers.to_vec(), client: Arc::new(client(servers)?) };
-        Ok(Self { servers: Mutex::new(servers), names: DashMap::new() })
+    #[must_use]
+    pub fn new(servers: &[SocketAddr]) -> Self {
+        let servers = Servers { configured: servers.to_vec(), client: client(servers) };
+        Self { servers: Mutex::new(servers), names: DashMap::new() }
     }
 
     /// Looks an allowed name up, by the servers of the policy that allowed it.
@@ -126,12 +121,15 @@ impl Resolver {
     /// The client of these servers, made anew when a reload has changed them.
     fn client(&self, servers: &[SocketAddr]) -> Option<Arc<TokioResolver>> {
         let mut known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.configured != servers {
-            known.client = Arc::new(client(servers).ok()?);
+        let changed = known.configured != servers;
+        if changed {
             known.configured = servers.to_vec();
             self.names.clear();
         }
-        Some(known.client.clone())
+        if changed || known.client.is_none() {
+            known.client = client(servers);
+        }
+        known.client.clone()
     }
 
     fn slot(&self, name: &Name) -> Arc<Slot> {
@@ -199,10 +197,16 @@ fn failure(cause: Cause) -> Failure {
     Failure { side: Side::Upstream, cause }
 }
 
-fn client(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
+fn client(servers: &[SocketAddr]) -> Option<Arc<TokioResolver>> {
     let provider = TokioRuntimeProvider::default();
     let mut builder = if servers.is_empty() {
-        TokioResolver::builder(provider)?
+        match TokioResolver::builder(provider) {
+            Ok(builder) => builder,
+            Err(error) => {
+                warn!(%error, "no DNS server: name some in [dns] servers");
+                return None;
+            }
+        }
     } else {
         // By address, since each of an address's ports is one connection of one server.
         let mut by_address: HashMap<IpAddr, Vec<ConnectionConfig>> = HashMap::new();
@@ -228,5 +232,5 @@ fn client(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
     // What is kept is kept here, under one rule.
     options.cache_size = 0;
     options.case_randomization = false;
-    builder.build()
+    builder.build().inspect_err(|error| warn!(%error, "DNS cannot be set up")).ok().map(Arc::new)
 }

@@ -13,13 +13,19 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::json;
 
-use crate::policy::{Cause, Reason, Stop};
+use crate::policy::{Cause, HTTPS, Reason, Stop, Target};
 
 /// The longest reason phrase, in characters.
 pub const LONGEST_PHRASE: usize = 150;
 
 /// So much of a host stays readable when the phrase is too long for all of it.
 const SHORTEST_HOST: usize = 32;
+
+/// A target as its user would write it: without the port of HTTPS.
+#[must_use]
+pub fn shown(target: &Target) -> String {
+    if target.port == HTTPS { target.name.to_string() } else { target.to_string() }
+}
 
 /// What a client is told of its refusal.
 #[derive(Debug, Clone)]
