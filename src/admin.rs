@@ -25,13 +25,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::{Account, Phase, Status};
+use crate::config::{AdminAddress, Mode};
 use crate::policy::{Enforcement, PolicySet};
 
 /// Connections served at once; further ones wait in the kernel's queue.
@@ -61,26 +62,23 @@ const INDEX: &str = "pullgate\n\n\
     /policy     the policy in force (loopback and Unix sockets only)\n\
     /sessions   the open sessions (loopback and Unix sockets only)\n";
 
-/// Where to serve.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// TCP; port 0 takes a free one.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
 /// A listener of the gate, with the port that was found.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ListenerInfo {
-    /// `connect` or `transparent`.
-    pub mode: &'static str,
+    /// How clients come in.
+    #[serde(serialize_with = "mode_code")]
+    pub mode: Mode,
     /// Where it is bound.
     pub address: SocketAddr,
     /// Its own enforcement, where it has one.
     #[serde(skip)]
     pub enforcement: Option<Enforcement>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn mode_code<S: Serializer>(mode: &Mode, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(mode.code())
 }
 
 /// What the pages are made from.
@@ -95,7 +93,7 @@ pub struct Admin {
     /// The gate's listeners.
     pub listeners: Vec<ListenerInfo>,
     /// Where to serve.
-    pub address: Address,
+    pub address: AdminAddress,
 }
 
 /// Who can reach the admin address.
@@ -121,13 +119,13 @@ impl Admin {
     /// When the address cannot be bound.
     pub async fn start(self, until: CancellationToken) -> io::Result<Option<SocketAddr>> {
         let (listener, bound, reach) = match &self.address {
-            Address::Tcp(address) => {
+            AdminAddress::Tcp(address) => {
                 let listener = TcpListener::bind(address).await?;
                 let bound = listener.local_addr()?;
                 let reach = if bound.ip().is_loopback() { Reach::Loopback } else { Reach::Network };
                 (Listener::Tcp(listener), Some(bound), reach)
             }
-            Address::Unix(path) => (Listener::Unix(bind_unix(path)?), None, Reach::Socket),
+            AdminAddress::Unix(path) => (Listener::Unix(bind_unix(path)?), None, Reach::Socket),
         };
         let admin = Arc::new(self);
         tokio::spawn(async move {
@@ -329,14 +327,14 @@ mod tests {
         _folder: tempfile::TempDir,
     }
 
-    fn admin(address: Address) -> (Admin, watch::Sender<Status>, tempfile::TempDir) {
+    fn admin(address: AdminAddress) -> (Admin, watch::Sender<Status>, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let sink = Sink::File(folder.path().join("audit"));
         let account = Account::new(prometheus::Registry::new(), sink).unwrap();
         let (_, policy) = watch::channel(Arc::new(PolicySet::new(4, Rules::default()).unwrap()));
         let (sender, status) = watch::channel(Status { generation: 4, ..Status::default() });
         let listeners = vec![ListenerInfo {
-            mode: "connect",
+            mode: Mode::Connect,
             address: "127.0.0.1:3128".parse().unwrap(),
             enforcement: None,
         }];
@@ -344,7 +342,7 @@ mod tests {
     }
 
     async fn served(ip: Ipv4Addr) -> Served {
-        let (admin, status, folder) = admin(Address::Tcp((ip, 0).into()));
+        let (admin, status, folder) = admin(AdminAddress::Tcp((ip, 0).into()));
         let account = admin.account.clone();
         let until = CancellationToken::new();
         let port = admin.start(until.clone()).await.unwrap().unwrap().port();
@@ -461,7 +459,7 @@ mod tests {
         let (admin_of, folder) = {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("admin.sock");
-            (move || admin(Address::Unix(path.clone())), folder)
+            (move || admin(AdminAddress::Unix(path.clone())), folder)
         };
         let path = folder.path().join("admin.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
@@ -478,7 +476,7 @@ mod tests {
         let (second, _status, _audit) = admin_of();
         let taken = second.start(until.clone()).await.unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
-        let (third, _status, _audit) = admin(Address::Unix(folder.path().into()));
+        let (third, _status, _audit) = admin(AdminAddress::Unix(folder.path().into()));
         assert!(third.start(until).await.is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }

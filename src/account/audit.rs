@@ -32,6 +32,9 @@ const LINGER: Duration = Duration::from_millis(20);
 /// From so many bytes on it doesn't wait.
 const PLENTY: usize = 64 << 10;
 
+/// A line seldom needs more bytes.
+const LINE: usize = 768;
+
 /// The way to the audit. Dropped, it lets the writer end once all is written.
 #[derive(Debug)]
 pub(super) struct Audit {
@@ -118,7 +121,7 @@ impl Audit {
         {
             return Some(first);
         }
-        let mut line = Vec::with_capacity(512);
+        let mut line = Vec::with_capacity(LINE);
         let written = serde_json::to_writer(&mut line, &record.line(verdict));
         let mut state = self.shared.lock();
         let room = if denied { QUEUE_FOR_DENIALS } else { QUEUE };

@@ -158,6 +158,10 @@ impl Entry {
 }
 
 impl Seat {
+    /// What an open session keeps on the heap here, its share of the maps' tables included.
+    #[cfg(test)]
+    pub(super) const HEAP: usize = size_of::<Entry>() + 2 * size_of::<(SessionId, Arc<Entry>)>();
+
     pub(super) fn tell(&self, asked: Asked) {
         // A session asks once; a second time would be a fault of ours, and the first stays.
         drop(self.entry.asked.set(asked));

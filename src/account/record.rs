@@ -156,7 +156,7 @@ pub(super) struct Verdict {
 
 impl Record {
     pub(super) fn allow(&mut self, allowed: &Allowed) {
-        self.target = Some(Text::of_target(allowed.target()));
+        self.target.get_or_insert_with(|| Text::of_target(allowed.target()));
         self.granted = allowed.grant().map(Granted::from);
         self.would_deny = allowed.would_deny().map(|denial| denial.reason);
     }

@@ -132,6 +132,13 @@ fn repeated_denials_are_folded_under_the_firsts_id() {
     assert_eq!(metric(account, sessions), 6);
 }
 
+/// An idle tunnel keeps its account: issue 3 allows 4 KiB for all that a tunnel keeps.
+#[test]
+fn an_open_account_is_small() {
+    let kept = size_of::<Record>() + size_of::<Open>() + Seat::HEAP;
+    assert!(kept <= 1_024, "{kept} bytes");
+}
+
 #[test]
 fn what_was_relayed_is_never_folded() {
     let books = Books::new();

@@ -120,14 +120,14 @@ impl Report {
             // A log collector may have put something of its own in front.
             let start = bytes.iter().position(|byte| *byte == b'{').unwrap_or_default();
             match serde_json::from_slice(bytes.get(start..).unwrap_or_default()) {
-                Ok(line) => self.add(line),
+                Ok(line) => self.add(&line),
                 Err(_) if bytes.trim_ascii().is_empty() => {}
                 Err(_) => self.totals.unreadable += 1,
             }
         }
     }
 
-    fn add(&mut self, line: Line) {
+    fn add(&mut self, line: &Line) {
         let totals = &mut self.totals;
         totals.lost += line.dropped.unwrap_or_default();
         let Some(outcome) = &line.outcome else {
@@ -155,11 +155,11 @@ impl Report {
         }
         let denied = matches!(outcome, Outcome::Denied | Outcome::WouldDeny);
         for reason in line.reason.iter().filter(|_| denied) {
-            self.count(&line, reason, *outcome, count);
+            self.count(line, reason, *outcome, count);
         }
         // It passed in report mode and was denied for something else later.
         if let Some(reason) = &line.would_deny {
-            self.count(&line, reason, Outcome::WouldDeny, count);
+            self.count(line, reason, Outcome::WouldDeny, count);
         }
     }
 
