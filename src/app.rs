@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::account::{Account, Phase, Sink, Status};
-use crate::admin::{self, Admin, ListenerInfo};
+use crate::admin::{Admin, ListenerInfo};
 use crate::config::{self, AdminAddress, AuditTarget, Listener, Loaded, Settings};
 use crate::dial::{self, Resolver};
 use crate::policy::{Enforcement, Fault, OwnAddresses, PolicySet};
@@ -136,10 +136,7 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
                 policy: policy_seen,
                 status,
                 listeners: listeners.clone(),
-                address: match address {
-                    AdminAddress::Tcp(address) => admin::Address::Tcp(*address),
-                    AdminAddress::Unix(path) => admin::Address::Unix(path.clone()),
-                },
+                address: address.clone(),
             };
             Some(admin.start(serving.clone()).await.context("the admin listener")?)
         }
@@ -151,7 +148,7 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
     let sessions = TaskTracker::new();
     for (listener, info) in bound {
         let door = Door { name: info.address.to_string().into(), enforcement: info.enforcement };
-        info!("listening on {} ({})", info.address, info.mode);
+        info!("listening on {} ({})", info.address, info.mode.code());
         let accept = accept(listener, gate.clone(), Arc::new(door), sessions.clone());
         spawn_until(&accepting, accept);
     }
@@ -214,7 +211,7 @@ fn bind(settings: &Settings) -> anyhow::Result<Vec<(TcpListener, ListenerInfo)>>
             .and_then(|()| socket.listen(BACKLOG))
             .with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr()?;
-        let info = ListenerInfo { mode: mode.code(), address, enforcement: *enforcement };
+        let info = ListenerInfo { mode: *mode, address, enforcement: *enforcement };
         bound.push((listener, info));
     }
     if bound.is_empty() {
