@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +19,7 @@ use crate::account::{Account, Phase, Sink, Status};
 use crate::admin::{Admin, ListenerInfo};
 use crate::config::{self, AdminAddress, AuditTarget, Listener, Loaded, Settings};
 use crate::dial::{self, Resolver};
+use crate::listen::lobby::Lobby;
 use crate::policy::{Enforcement, Fault, OwnAddresses, PolicySet};
 use crate::relay::{self, Relay};
 use crate::reload::{self, Reloader, Staleness};
@@ -35,7 +38,7 @@ const OWN_ADDRESSES: Duration = Duration::from_secs(30);
 const BACKOFF: Duration = Duration::from_millis(50);
 
 /// Connections that the kernel queues for a listener.
-const BACKLOG: u32 = 4096;
+const BACKLOG: i32 = 4096;
 
 /// Faults of the configuration, as an error that names every one.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +116,10 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
         AuditTarget::File(path) => Sink::File(path.clone()),
     };
     let account = Account::new(prometheus::Registry::new(), sink)?;
+    let room = Room::new(descriptors());
+    if policy_seen.borrow().limits().open_sessions > room.sessions {
+        info!("the limit of open files (RLIMIT_NOFILE) allows {} open sessions", room.sessions);
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let gate = Arc::new(Gate {
         resolver: Resolver::new(&policy_seen.borrow().rules().dns_servers),
@@ -124,6 +131,8 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
         policy: policy_seen.clone(),
         own,
         account: account.clone(),
+        lobby: Lobby::new(room.lobby),
+        most_sessions: room.sessions,
         halt: CancellationToken::new(),
     });
     let reloader = Reloader::new(config, &files, settings.clone(), policy);
@@ -204,12 +213,7 @@ impl Running {
 fn bind(settings: &Settings) -> anyhow::Result<Vec<(TcpListener, ListenerInfo)>> {
     let mut bound = Vec::with_capacity(settings.listeners.len());
     for Listener { mode, address, enforcement, .. } in &settings.listeners {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        let listener = socket
-            .bind(*address)
-            .and_then(|()| socket.listen(BACKLOG))
-            .with_context(|| format!("cannot listen on {address}"))?;
+        let listener = listen(*address).with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr()?;
         let info = ListenerInfo { mode: *mode, address, enforcement: *enforcement };
         bound.push((listener, info));
@@ -218,6 +222,42 @@ fn bind(settings: &Settings) -> anyhow::Result<Vec<(TcpListener, ListenerInfo)>>
         bail!("the configuration has no [[listen]]");
     }
     Ok(bound)
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// How many descriptors the process may have; the soft limit is raised to the hard one first.
+fn descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let soft = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    soft.and_then(|soft| usize::try_from(soft).ok()).unwrap_or(1 << 20)
+}
+
+/// How the descriptors are shared out: connections that have not said a word hold one, sessions
+/// two, and DNS, the admin listener, the audit and the pipes live on a reserve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Room {
+    lobby: usize,
+    sessions: usize,
+}
+
+impl Room {
+    fn new(descriptors: usize) -> Self {
+        let reserve = 128 + descriptors / 128;
+        let lobby = (descriptors / 16).clamp(8, 16_384);
+        let sessions = descriptors.saturating_sub(reserve + lobby) / 2;
+        Self { lobby, sessions: sessions.max(1) }
+    }
 }
 
 /// Accepts connections until cancelled, each into a task of its own.
@@ -331,4 +371,18 @@ fn spawn_until(token: &CancellationToken, work: impl Future<Output = ()> + Send 
             () = work => {}
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Room;
+
+    #[test]
+    fn descriptors_suffice_for_what_they_are_shared_out_to() {
+        for descriptors in [256, 1024, 20_000, 1 << 20] {
+            let Room { lobby, sessions } = Room::new(descriptors);
+            assert!(lobby + 2 * sessions + 128 <= descriptors, "{descriptors}");
+        }
+        assert!(Room::new(20_000).sessions >= 9_000);
+    }
 }

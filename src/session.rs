@@ -25,6 +25,7 @@ use crate::hello::Hello;
 use crate::listen::answer::{Refusal, shown};
 use crate::listen::connect::Exchange;
 use crate::listen::intake::{self, Arrived, NoHead, NoHello};
+use crate::listen::lobby::Lobby;
 use crate::policy::{
     Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, OwnAddresses, Permit, PolicySet,
     Reason, Side, Stop, Target,
@@ -42,6 +43,10 @@ pub struct Gate {
     pub resolver: Resolver,
     /// Moves bytes.
     pub relay: Relay,
+    /// Where connections wait until their head has come.
+    pub lobby: Arc<Lobby>,
+    /// How many sessions the process has descriptors for, whatever the limits say.
+    pub most_sessions: usize,
     /// Keeps the accounts.
     pub account: Arc<Account>,
     /// Cancelled when open sessions may last no longer.
@@ -107,7 +112,14 @@ impl Session {
     /// recorded.
     async fn set_up(&mut self, mut socket: TcpStream) -> Option<Tunnel> {
         let by = Instant::now() + self.set.limits().head_timeout;
-        let Arrived { head, bytes } = match intake::head(&mut socket, by).await {
+        let mut place = self.gate.lobby.enter();
+        let arrived = tokio::select! {
+            biased;
+            arrived = intake::head(&mut socket, by) => arrived,
+            () = place.asked_out() => Err(NoHead::AskedOut),
+        };
+        drop(place);
+        let Arrived { head, bytes } = match arrived {
             Ok(arrived) => arrived,
             Err(none) => return self.turn_away(socket, none).await,
         };
@@ -132,7 +144,9 @@ impl Session {
     /// From a target to its upstream.
     async fn reach(&mut self, target: &Target, early: &[u8]) -> Result<Reached, Stop> {
         self.account.ask(&target.to_string());
-        self.account.admit(self.set.limits())?;
+        let mut limits = *self.set.limits();
+        limits.open_sessions = limits.open_sessions.min(self.gate.most_sessions);
+        self.account.admit(&limits)?;
         if early.first().is_some_and(|first| *first != TLS_HANDSHAKE) {
             return Err(Denial::with_remedy(Reason::NotTls, "only TLS passes").into());
         }
@@ -229,6 +243,9 @@ impl Session {
                 stop
             }
             NoHead::Late => Reason::HeadTimeout.into(),
+            NoHead::AskedOut => {
+                Denial::with_remedy(Reason::SessionLimit, "its place was needed for another").into()
+            }
             NoHead::Gone | NoHead::Broken(_) => return self.lose(CLIENT_ABORTED),
         };
         self.refuse(Exchange::refused(socket), "the request", stop).await

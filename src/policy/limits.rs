@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// `[limits]` of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// From accept to the end of the request's head.
     pub head_timeout: Duration,
