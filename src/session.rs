@@ -25,7 +25,7 @@ use crate::hello::Hello;
 use crate::listen::answer::{Refusal, shown};
 use crate::listen::connect::Exchange;
 use crate::listen::intake::{self, Arrived, NoHead, NoHello};
-use crate::listen::lobby::Lobby;
+use crate::listen::lobby::{Lobby, Place};
 use crate::policy::{
     Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, OwnAddresses, Permit, PolicySet,
     Reason, Side, Stop, Target,
@@ -68,6 +68,8 @@ struct Session {
     door: Arc<Door>,
     client: ClientAddress,
     account: Open,
+    /// Its place in the lobby, until it has one among the open sessions.
+    place: Option<Place>,
     /// Subscribed before the snapshot was taken, so that no reload falls between.
     policy: watch::Receiver<Arc<PolicySet>>,
     set: Arc<PolicySet>,
@@ -101,7 +103,8 @@ pub async fn serve(gate: Arc<Gate>, door: Arc<Door>, socket: TcpStream, peer: So
     });
     account.generation = set.generation();
     let client = ClientAddress(peer.ip().to_canonical());
-    let mut session = Session { gate, door, client, account, policy, set };
+    let place = Some(gate.lobby.enter());
+    let mut session = Session { gate, door, client, account, place, policy, set };
     // What only the set-up needs is freed with it: an idle tunnel keeps little.
     let Some(tunnel) = Box::pin(session.set_up(socket)).await else { return };
     session.relay(tunnel).await;
@@ -112,13 +115,11 @@ impl Session {
     /// recorded.
     async fn set_up(&mut self, mut socket: TcpStream) -> Option<Tunnel> {
         let by = Instant::now() + self.set.limits().head_timeout;
-        let mut place = self.gate.lobby.enter();
         let arrived = tokio::select! {
             biased;
             arrived = intake::head(&mut socket, by) => arrived,
-            () = place.asked_out() => Err(NoHead::AskedOut),
+            () = asked_out(&mut self.place) => Err(NoHead::AskedOut),
         };
-        drop(place);
         let Arrived { head, bytes } = match arrived {
             Ok(arrived) => arrived,
             Err(none) => return self.turn_away(socket, none).await,
@@ -147,6 +148,7 @@ impl Session {
         let mut limits = *self.set.limits();
         limits.open_sessions = limits.open_sessions.min(self.gate.most_sessions);
         self.account.admit(&limits)?;
+        self.place = None;
         if early.first().is_some_and(|first| *first != TLS_HANDSHAKE) {
             return Err(Denial::with_remedy(Reason::NotTls, "only TLS passes").into());
         }
@@ -198,7 +200,7 @@ impl Session {
         let traffic = Arc::new(Traffic::default());
         let seen = traffic.clone();
         self.account.follow(Box::new(move || volume(&seen)));
-        let Self { gate, door, client, mut account, mut policy, set } = self;
+        let Self { gate, door, client, mut account, mut policy, set, place: _ } = self;
         let Tunnel { client: socket, upstream, address, cleared, hello } = tunnel;
         let idle = set.limits().idle_timeout;
         drop(set);
@@ -257,7 +259,11 @@ impl Session {
         let id = id.map(|id| id.to_string()).unwrap_or_default();
         let response = Refusal { stop: &stop, host: Some(host), id: &id }.response();
         if let Ok(socket) = to.answer(response).await {
-            Closing::in_order(socket).finish().await;
+            // A refused client that does not go holds its place, and leaves when that is needed.
+            tokio::select! {
+                () = Closing::in_order(socket).finish() => {}
+                () = asked_out(&mut self.place) => {}
+            }
         }
         None
     }
@@ -273,6 +279,14 @@ impl Session {
     fn lose<T>(&mut self, failure: Failure) -> Option<T> {
         self.account.close(&Err(failure.into()));
         None
+    }
+}
+
+/// Resolves when the place is needed for another; never for one who has none.
+async fn asked_out(place: &mut Option<Place>) {
+    match place {
+        Some(place) => place.asked_out().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Place {
     lobby: Arc<Lobby>,
     number: u64,
     asked_out: oneshot::Receiver<()>,
+    /// A receiver may not be asked again once it has answered.
+    is_asked_out: bool,
 }
 
 impl Lobby {
@@ -52,7 +54,7 @@ impl Lobby {
         waiting.next += 1;
         waiting.guests.insert(number, ask_out);
         drop(waiting);
-        Place { lobby: self.clone(), number, asked_out }
+        Place { lobby: self.clone(), number, asked_out, is_asked_out: false }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -63,8 +65,12 @@ impl Lobby {
 impl Place {
     /// Resolves when the place is needed for another.
     pub async fn asked_out(&mut self) {
+        if self.is_asked_out {
+            return;
+        }
         // The sender is dropped without a word only together with the place.
         let _ = (&mut self.asked_out).await;
+        self.is_asked_out = true;
     }
 }
 
