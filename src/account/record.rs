@@ -155,6 +155,12 @@ pub(super) struct Verdict {
 }
 
 impl Record {
+    /// What was asked for, fit to be shown to anybody: nothing in it is secret.
+    #[must_use]
+    pub fn target(&self) -> Option<&Text> {
+        self.target.as_ref()
+    }
+
     pub(super) fn allow(&mut self, allowed: &Allowed) {
         self.target.get_or_insert_with(|| Text::of_target(allowed.target()));
         self.granted = allowed.grant().map(Granted::from);
