@@ -1,8 +1,10 @@
 //! Which addresses may be dialled: public unicast, what an exception opens, and nothing else.
 //!
-//! Pure: it sees addresses, never a socket. IPv4 addresses inside IPv6 ones are judged as what they
-//! reach. Three classes: [`Class::Public`]; [`Class::Openable`], dialled only where a policy's range
-//! covers it; [`Class::Never`], which nothing opens.
+//! Pure: it sees addresses, never a socket. An IPv6 address that carries an IPv4 one is judged as
+//! both, so that no carrier is more open than what it carries. Four classes: [`Class::Public`];
+//! [`Class::Private`] and [`Class::Openable`], dialled only where a policy's range covers them; and
+//! [`Class::Never`], which nothing opens. A network's own NAT64 prefix (RFC 6052 §2.2) and 6rd's
+//! (RFC 5969) look like any global address: only the operator knows them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -40,7 +42,7 @@ pub enum AddressFault {
     Own,
 }
 
-/// A row of the table: range, class and the document that sets it apart.
+/// A row of a table: range and class, with the document that sets it apart beside it.
 struct Range<Net> {
     net: Net,
     class: Class,
@@ -58,7 +60,7 @@ const fn v6(segments: [u16; 8], prefix: u8, class: Class) -> Range<Ipv6Net> {
 /// IPv4, the more specific first. Source: IANA's IPv4 Special-Purpose Address Registry.
 const V4: &[Range<Ipv4Net>] = &[
     v4(168, 63, 129, 16, 32, Class::Never("Azure's platform address")), // Azure, virtual public IP
-    v4(0, 0, 0, 0, 8, Class::Never("this network")),                    // RFC 791 §3.2
+    v4(0, 0, 0, 0, 8, Class::Never("this network")),                    // RFC 1122 §3.2.1.3
     v4(169, 254, 0, 0, 16, Class::Never("link-local")),                 // RFC 3927; metadata
     v4(224, 0, 0, 0, 4, Class::Never("multicast")),                     // RFC 5771
     v4(255, 255, 255, 255, 32, Class::Never("broadcast")),              // RFC 919
@@ -73,7 +75,7 @@ const V4: &[Range<Ipv4Net>] = &[
     v4(192, 0, 2, 0, 24, Class::Openable("for documentation")),         // RFC 5737
     v4(192, 31, 196, 0, 24, Class::Openable("AS112")),                  // RFC 7535
     v4(192, 52, 193, 0, 24, Class::Openable("AMT")),                    // RFC 7450
-    v4(192, 88, 99, 0, 24, Class::Openable("a 6to4 relay")),            // RFC 7526
+    v4(192, 88, 99, 0, 24, Class::Openable("a 6to4 relay")),            // RFC 7526, RFC 6751
     v4(192, 175, 48, 0, 24, Class::Openable("AS112")),                  // RFC 7534
     v4(198, 18, 0, 0, 15, Class::Openable("for benchmarks")),           // RFC 2544
     v4(198, 51, 100, 0, 24, Class::Openable("for documentation")),      // RFC 5737
@@ -89,8 +91,13 @@ const V6: &[Range<Ipv6Net>] = &[
     v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10, Class::Never("link-local")), // RFC 4291 §2.5.6
     v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10, Class::Openable("site-local")), // RFC 3879
     v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8, Class::Never("multicast")), // RFC 4291 §2.7
-    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128, Class::Never("a metadata service")), // AWS IMDS
+    // Amazon's services in a VPC: metadata ::254, credentials of EKS ::23, DNS ::253, time ::123.
+    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32, Class::Never("a metadata service")),
     v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128, Class::Never("a metadata service")), // Google
+    v6([0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe], 128, Class::Never("a metadata service")), // Oracle
+    v6([0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42], 128, Class::Never("a metadata service")), // Scaleway
+    v6([0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1], 128, Class::Never("a metadata service")), // Akamai
+    v6([0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200], 128, Class::Never("a metadata service")), // Alibaba
     v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7, Class::Private("unique-local")), // RFC 4193
     v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64, Class::Openable("for discarding")), // RFC 6666
     v6([0x100, 0, 0, 1, 0, 0, 0, 0], 64, Class::Openable("a dummy prefix")), // RFC 9780
@@ -116,20 +123,18 @@ fn class_of_v4(address: Ipv4Addr) -> Class {
 }
 
 fn class_of_v6(address: Ipv6Addr) -> Class {
-    match embedded_v4(address) {
-        // The NAT64 prefix is how an IPv6-only network reaches IPv4: as public as what is inside.
-        Some((Carrier::Mapped | Carrier::Nat64, inner)) => return class_of_v4(inner),
-        Some((carrier, inner)) => {
-            return match class_of_v4(inner) {
-                never @ Class::Never(_) => never,
-                _ => Class::Openable(carrier.title()),
-            };
-        }
-        None => {}
+    let row = V6.iter().find(|range| range.net.contains(&address));
+    let mut class = row.map_or(Class::Openable("not allocated"), |range| range.class);
+    for (carrier, inner) in carried(address) {
+        class = match (class, carrier, class_of_v4(inner)) {
+            (_, Carrier::Mapped, inner) => inner,
+            (never @ Class::Never(_), ..) | (.., never @ Class::Never(_)) => never,
+            // How an IPv6-only network reaches IPv4; global addresses only (RFC 6052 §3.1).
+            (_, Carrier::Nat64, Class::Public) => Class::Public,
+            (_, carrier, _) => Class::Openable(carrier.title()),
+        };
     }
-    V6.iter()
-        .find(|range| range.net.contains(&address))
-        .map_or(Class::Openable("not allocated"), |range| range.class)
+    class
 }
 
 /// How an IPv6 address carries an IPv4 one.
@@ -142,6 +147,7 @@ enum Carrier {
     LocalNat64,
     SixToFour,
     Teredo,
+    Isatap,
 }
 
 impl Carrier {
@@ -154,28 +160,59 @@ impl Carrier {
             Self::LocalNat64 => "local NAT64",
             Self::SixToFour => "6to4",
             Self::Teredo => "Teredo",
+            Self::Isatap => "ISATAP",
         }
     }
 }
 
-/// The IPv4 address that a datagram to this IPv6 address may end up at.
-fn embedded_v4(address: Ipv6Addr) -> Option<(Carrier, Ipv4Addr)> {
-    let from = |high: u16, low: u16| {
-        let [a, b] = high.to_be_bytes();
-        let [c, d] = low.to_be_bytes();
-        Ipv4Addr::new(a, b, c, d)
-    };
-    match address.segments() {
-        [0, 0, 0, 0, 0, 0xffff, high, low] => Some((Carrier::Mapped, from(high, low))), // RFC 4291
-        [0, 0, 0, 0, 0xffff, 0, high, low] => Some((Carrier::Translated, from(high, low))), // RFC 2765
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some((Carrier::Nat64, from(high, low))), // RFC 6052
-        [0x64, 0xff9b, 1, .., high, low] => Some((Carrier::LocalNat64, from(high, low))), // RFC 8215
-        [0x2002, high, low, ..] => Some((Carrier::SixToFour, from(high, low))), // RFC 3056
-        [0x2001, 0, .., high, low] => Some((Carrier::Teredo, from(!high, !low))), // RFC 4380
+/// Every IPv4 address that a datagram to this IPv6 address may end up at.
+fn carried(address: Ipv6Addr) -> impl Iterator<Item = (Carrier, Ipv4Addr)> {
+    let bits = address.to_bits();
+    let inner = |shift: u32| (bits >> shift) as u32;
+    let low = inner(0);
+    let one = |carrier, inner| [Some((carrier, inner)), None, None, None];
+    let by_prefix = match address.segments() {
+        [0, 0, 0, 0, 0, 0xffff, ..] => one(Carrier::Mapped, low), // RFC 4291 §2.5.5.2
+        [0, 0, 0, 0, 0xffff, 0, ..] => one(Carrier::Translated, low), // RFC 2765 §2.1
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => one(Carrier::Nat64, low), // RFC 6052 §2.1
+        [0x64, 0xff9b, 1, ..] => {
+            local_nat64(bits).map(|inner| inner.map(|inner| (Carrier::LocalNat64, inner)))
+        }
+        [0x2002, ..] => one(Carrier::SixToFour, inner(80)), // RFC 3056 §2
+        // RFC 4380 §4: the client, its bits inverted, and the server that it registered with.
+        [0x2001, 0, ..] => {
+            [Some((Carrier::Teredo, !low)), Some((Carrier::Teredo, inner(64))), None, None]
+        }
         // RFC 4291 §2.5.5.1, deprecated; `::` and `::1` are rows of the table.
-        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some((Carrier::Compatible, from(high, low))),
-        _ => None,
-    }
+        [0, 0, 0, 0, 0, 0, ..] if bits > 1 => one(Carrier::Compatible, low),
+        _ => [None; 4],
+    };
+    // RFC 5214 §6.1: an interface identifier of 0:5efe or 200:5efe, whatever the prefix.
+    let isatap = matches!(inner(32), 0x0000_5efe | 0x0200_5efe).then_some((Carrier::Isatap, low));
+    let found = by_prefix.into_iter().chain([isatap]).flatten();
+    found.map(|(carrier, inner)| (carrier, Ipv4Addr::from_bits(inner)))
+}
+
+/// What a translator may read whose prefix lies within 64:ff9b:1::/48 (RFC 8215). Its length is the
+/// network's affair, and with it where the IPv4 address stands (RFC 6052 §2.2).
+fn local_nat64(bits: u128) -> [Option<u32>; 4] {
+    // Bits 64 to 71 are skipped by the shorter lengths.
+    let skipped = (bits >> 64) << 56 | bits & ((1 << 56) - 1);
+    let whole = bits as u32;
+    let readings = [whole, (skipped >> 24) as u32, (skipped >> 32) as u32, (skipped >> 40) as u32];
+    // A reading at a length that is not the network's shows mostly zeros, and no host.
+    let hosts = readings.map(|reading| Some(reading).filter(|it| it >> 24 != 0 && it << 16 != 0));
+    if hosts == [None; 4] { [Some(whole), None, None, None] } else { hosts }
+}
+
+/// The address itself, and the IPv4 addresses that it carries.
+pub fn reached(address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let inside = match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(carried(address)),
+    };
+    let inside = inside.into_iter().flatten().map(|(_, inner)| IpAddr::V4(inner));
+    std::iter::once(address).chain(inside)
 }
 
 /// The address that is dialled and compared: a v4-mapped one is the IPv4 address it maps.
@@ -206,12 +243,15 @@ pub enum PrivateOnly {
     Yes,
 }
 
-/// Judges one address for one registry.
+/// Judges one address for one registry; what it carries has to be open in its own right.
 ///
 /// # Errors
 /// Why it is not dialled.
 pub fn judge(address: IpAddr, opened: &Opened<'_>) -> Result<(), AddressFault> {
-    let address = canonical(address);
+    reached(canonical(address)).try_for_each(|address| judge_alone(address, opened))
+}
+
+fn judge_alone(address: IpAddr, opened: &Opened<'_>) -> Result<(), AddressFault> {
     let covers = |ranges: &[IpNet]| ranges.iter().any(|range| range.contains(&address));
     match class_of(address) {
         Class::Never(what) => Err(AddressFault::Never(what)),
@@ -222,3 +262,6 @@ pub fn judge(address: IpAddr, opened: &Opened<'_>) -> Result<(), AddressFault> {
         Class::Private(what) | Class::Openable(what) => Err(AddressFault::Closed(what)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -373,7 +373,9 @@ impl PolicySet {
         address: SocketAddr,
         own: &OwnAddresses,
     ) -> Result<(), AddressFault> {
-        if own.listens_at(address) {
+        // A translator may lead back to the gate: what an address carries counts as well.
+        let reached = || addresses::reached(address.ip());
+        if reached().any(|ip| own.listens_at(SocketAddr::new(ip, address.port()))) {
             return Err(AddressFault::Own);
         }
         let everywhere = self.rules.allowed_addresses.as_slice();
@@ -383,7 +385,7 @@ impl PolicySet {
             private_only: grant.map_or(PrivateOnly::No, |grant| grant.private_only),
         };
         addresses::judge(address.ip(), &opened)?;
-        let is_own = own.interfaces.contains(&address.ip());
+        let is_own = reached().any(|ip| own.interfaces.contains(&ip));
         if is_own && !everywhere.iter().any(|range| range.contains(&address.ip())) {
             return Err(AddressFault::Own);
         }
@@ -517,7 +519,7 @@ mod tests {
             Rules { registries: vec![contoso()], allowed_addresses: allow, ..Rules::default() };
         let set = PolicySet::new(1, rules).unwrap();
         let own = OwnAddresses {
-            interfaces: vec!["10.1.0.9".parse().unwrap()],
+            interfaces: vec!["10.1.0.9".parse().unwrap(), "20.9.9.9".parse().unwrap()],
             listeners: vec!["0.0.0.0:3128".parse().unwrap(), "127.0.0.1:9128".parse().unwrap()],
         };
         let cases = [
@@ -528,6 +530,10 @@ mod tests {
             ("127.0.0.2:9128", true),
             ("10.1.0.9:443", true),
             ("127.0.0.1:443", true),
+            ("20.9.9.9:443", false),
+            ("[64:ff9b::20.9.9.9]:3128", false),
+            ("[64:ff9b::20.9.9.9]:443", false),
+            ("[64:ff9b::20.9.9.8]:443", true),
         ];
         for (address, dialled) in cases {
             let allowed = asked(&set, "contoso.azurecr.io:443").unwrap();
