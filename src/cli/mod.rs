@@ -5,6 +5,7 @@
 #![expect(clippy::print_stderr, reason = "a command's errors are for its user")]
 
 mod check;
+mod demo;
 mod explain;
 mod import;
 mod report;
@@ -35,6 +36,8 @@ enum Command {
     Check(check::Args),
     /// Say whether a host is allowed, by which file and line, and where it resolves to.
     Explain(explain::Args),
+    /// Show, on an embedded registry, that an image comes through and nothing else does.
+    Demo(demo::Args),
     /// Make a registry's TOML from what az acr show-endpoints printed.
     Import(import::Args),
     /// Say what audit files show would break, storage accounts first.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Report(args) => report::run(&args),
     };

@@ -40,7 +40,7 @@ impl Folder {
         let policies = folder.path.join("registries.d");
         fs::create_dir(&policies)
             .map_err(Fault::during(format!("cannot create {}", policies.display())))?;
-        folder.put("pullgate.toml", &settings(registry))?;
+        folder.put("pullgate.toml", &settings(registry, &folder.audit()))?;
         folder.add_registry("contoso", &endpoints(LOGIN, "eastus", DATA))?;
         Ok(folder)
     }
@@ -99,7 +99,8 @@ impl Drop for Folder {
 
 /// `pullgate.toml`: every name leads to loopback, the forbidden ones too, so that only the policy
 /// stands between a client and them.
-fn settings(registry: &Registry) -> String {
+fn settings(registry: &Registry, audit: &Path) -> String {
+    let audit = toml::Value::from(audit.display().to_string());
     let (login, data, outside) = (registry.login(), registry.data(), registry.outside());
     format!(
         r#"# Written by `pullgate demo`.
@@ -126,7 +127,7 @@ registries = "registries.d"
 allow = ["127.0.0.0/8"]
 
 [audit]
-path = "audit.jsonl"
+path = {audit}
 "#
     )
 }
@@ -170,6 +171,7 @@ mod tests {
             let settings: toml::Table =
                 fs::read_to_string(folder.settings()).unwrap().parse().unwrap();
             assert!(settings["dns"]["hosts"].get(STORAGE).is_some());
+            assert_eq!(settings["audit"]["path"].as_str().map(Path::new), Some(&*folder.audit()));
             assert_eq!(files(), ["contoso.json"]);
             folder.add_later_registry().unwrap();
             assert_eq!(files(), ["contoso.json", "fabrikam.json"]);

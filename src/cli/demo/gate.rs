@@ -1,0 +1,104 @@
+//! The gate of the demonstration: started in this process by the very function that `pullgate run`
+//! uses, and looked at from outside only, through its admin listener.
+
+use crate::demo::probe;
+use anyhow::{Context, bail};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long the gate may take over a reload, or over recording sessions that have ended.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often its metrics are read meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+pub(super) struct Gate {
+    proxy: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Gate {
+    pub(super) async fn start(settings: &Path) -> anyhow::Result<Self> {
+        bail!("no gate yet for {}", settings.display())
+    }
+
+    /// Where clients come in.
+    pub(super) fn proxy(&self) -> SocketAddr {
+        self.proxy
+    }
+
+    /// Ends it.
+    pub(super) async fn stop(self) {}
+
+    /// The generation of the policy in force.
+    pub(super) async fn generation(&self) -> anyhow::Result<u64> {
+        Ok(total(&self.metrics().await?, "pullgate_policy_generation", ""))
+    }
+
+    /// Waits until a later generation than `before` is in force.
+    pub(super) async fn generation_after(&self, before: u64) -> anyhow::Result<()> {
+        self.wait("a reload", |page| total(page, "pullgate_policy_generation", "") > before)
+            .await
+            .map(drop)
+    }
+
+    /// What was relayed by splice and by copying so far, in bytes, once no session is open.
+    pub(super) async fn relayed(&self) -> anyhow::Result<(u64, u64)> {
+        let idle = |page: &str| total(page, "pullgate_open_sessions", "") == 0;
+        let page = self.wait("the sessions' end", idle).await?;
+        let relayed = |path| total(&page, "pullgate_relayed_bytes_total", path);
+        Ok((relayed(r#"path="splice""#), relayed(r#"path="copy""#)))
+    }
+
+    async fn wait(&self, what: &str, done: impl Fn(&str) -> bool) -> anyhow::Result<String> {
+        let looking = async {
+            loop {
+                let page = self.metrics().await?;
+                if done(&page) {
+                    return Ok(page);
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, looking).await {
+            Ok(page) => page,
+            Err(_) => bail!("waited {} s for {what}", PATIENCE.as_secs()),
+        }
+    }
+
+    async fn metrics(&self) -> anyhow::Result<String> {
+        probe::page(self.admin, "/metrics").await.context("the gate's metrics cannot be read")
+    }
+}
+
+/// The sum of a metric's samples whose labels hold `label`, in Prometheus' text format.
+fn total(page: &str, metric: &str, label: &str) -> u64 {
+    page.lines()
+        .filter_map(|line| line.strip_prefix(metric)?.rsplit_once(' '))
+        .filter(|(labels, _)| labels.is_empty() || labels.starts_with('{'))
+        .filter(|(labels, _)| labels.contains(label))
+        .filter_map(|(_, value)| value.parse::<u64>().ok())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_added_up() {
+        let page = "# HELP pullgate_x_total A thing.\n# TYPE pullgate_x_total counter\n\
+                    pullgate_x_total{a=\"b c\",path=\"splice\"} 3\n\
+                    pullgate_x_total{a=\"d\",path=\"splice\"} 4\n\
+                    pullgate_x_total{a=\"d\",path=\"copy\"} 5\n\
+                    pullgate_x_total_more 6\npullgate_y 7\n";
+        for (metric, label, sum) in [
+            ("pullgate_x_total", "", 12),
+            ("pullgate_x_total", r#"path="splice""#, 7),
+            ("pullgate_y", "", 7),
+            ("pullgate_z", "", 0),
+        ] {
+            assert_eq!(total(page, metric, label), sum, "{metric} {label}");
+        }
+    }
+}
