@@ -41,6 +41,10 @@ pub(crate) struct Args {
 /// Runs the command; the exit code is 0 only if all went as it should.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let afterwards = if args.keep { Afterwards::Keep } else { Afterwards::Remove };
+    // The gate's own diagnostics would stand between the rows; whoever wants them asks.
+    if std::env::var_os("RUST_LOG").is_some() {
+        super::log_to_standard_error();
+    }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let outcome = runtime.block_on(async {
         tokio::select! {

@@ -3,10 +3,16 @@
 
 use std::io::{IsTerminal, stdout};
 
-/// The widths of the columns, in characters: what was asked, what happened, what is read.
-const WIDTHS: [usize; 3] = [40, 27, 42];
-/// What stands between two columns.
-const GAP: &str = "  ";
+/// The width of the verdict's column, in characters.
+const VERDICT: usize = 5;
+/// Of the column of what was asked.
+const ASKED: usize = 66;
+/// Of the column of what happened.
+const HAPPENED: usize = 43;
+/// Of the whole table, with two spaces between columns.
+const WIDTH: usize = VERDICT + 2 + ASKED + 2 + HAPPENED;
+/// What the user reads has lines of its own, being too long for a column. They begin with this.
+const READS: &str = "docker prints ";
 
 /// One thing that was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +35,7 @@ impl Row {
     }
 }
 
-/// Whether the table may use colours.
+/// Whether the output may use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paint {
     /// Text only.
@@ -53,6 +59,10 @@ impl Paint {
 
     fn verdict(self, row: &Row) -> String {
         if row.is_well() { self.sequence("32", "ok   ") } else { self.sequence("1;31", "WRONG") }
+    }
+
+    fn faint(self, text: &str) -> String {
+        self.sequence("2", text)
     }
 
     fn sequence(self, code: &str, text: &str) -> String {
@@ -93,8 +103,8 @@ impl Table {
     /// The table as text, a line break at its end.
     #[must_use]
     pub fn render(&self, paint: Paint) -> String {
-        let rule = "-".repeat(5 + WIDTHS.iter().map(|width| GAP.len() + width).sum::<usize>());
-        let head = line("     ", ["asked", "what happened", "what the user of docker reads"]);
+        let rule = "-".repeat(WIDTH);
+        let head = line("     ", "asked", "what happened");
         let mut text = format!("{}\n{rule}\n", paint.bold(&head));
         for (heading, rows) in &self.parts {
             if !heading.is_empty() {
@@ -116,23 +126,26 @@ fn render_row(row: &Row, paint: Paint, text: &mut String) {
     } else {
         format!("{} (expected: {})", row.found, row.expected)
     };
-    let [asked, middle, read] = WIDTHS;
-    let columns = [wrap(&row.asked, asked), wrap(&happened, middle), wrap(&row.read, read)];
-    for index in 0..columns.iter().map(Vec::len).max().unwrap_or_default() {
-        let verdict = if index == 0 { paint.verdict(row) } else { "     ".to_owned() };
-        let cells = columns.each_ref().map(|lines| lines.get(index).map_or("", String::as_str));
-        text.push_str(&line(&verdict, cells));
+    let margin = " ".repeat(VERDICT);
+    let (asked, happened) = (wrap(&row.asked, ASKED), wrap(&happened, HAPPENED));
+    for index in 0..asked.len().max(happened.len()) {
+        let cell = |lines: &[String]| lines.get(index).cloned().unwrap_or_default();
+        let verdict = if index == 0 { paint.verdict(row) } else { margin.clone() };
+        text.push_str(&line(&verdict, &cell(&asked), &cell(&happened)));
         text.push('\n');
+    }
+    if row.read.is_empty() {
+        return;
+    }
+    let mut label = READS.to_owned();
+    for part in wrap(&row.read, WIDTH - VERDICT - 2 - READS.len()) {
+        text.push_str(&format!("{margin}  {}\n", paint.faint(&format!("{label}{part}"))));
+        label = " ".repeat(READS.len());
     }
 }
 
-fn line(verdict: &str, cells: [&str; 3]) -> String {
-    let mut line = verdict.to_owned();
-    for (cell, width) in cells.into_iter().zip(WIDTHS) {
-        line.push_str(GAP);
-        line.push_str(&format!("{cell:<width$}"));
-    }
-    line.trim_end().to_owned()
+fn line(verdict: &str, asked: &str, happened: &str) -> String {
+    format!("{verdict}  {asked:<ASKED$}  {happened}").trim_end().to_owned()
 }
 
 /// Breaks `text` at spaces into lines of at most `width` characters; a longer word is cut.

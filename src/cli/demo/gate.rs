@@ -1,6 +1,7 @@
 //! The gate of the demonstration: started in this process by the very function that `pullgate run`
 //! uses, and looked at from outside only, through its admin listener.
 
+use crate::app;
 use crate::demo::probe;
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
@@ -12,14 +13,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often its metrics are read meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// How long open sessions may go on when it stops.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// A gate that runs.
 pub(super) struct Gate {
     proxy: SocketAddr,
     admin: SocketAddr,
+    running: app::Running,
 }
 
 impl Gate {
     pub(super) async fn start(settings: &Path) -> anyhow::Result<Self> {
-        bail!("no gate yet for {}", settings.display())
+        let running = app::start(settings).await?;
+        let proxy = running.listeners().first().context("the gate does not listen")?.address;
+        let admin = running.admin().context("the gate has no admin listener")?;
+        Ok(Self { proxy, admin, running })
     }
 
     /// Where clients come in.
@@ -27,8 +36,10 @@ impl Gate {
         self.proxy
     }
 
-    /// Ends it.
-    pub(super) async fn stop(self) {}
+    /// Ends it, its audit written.
+    pub(super) async fn stop(self) {
+        self.running.stop(DRAIN).await;
+    }
 
     /// The generation of the policy in force.
     pub(super) async fn generation(&self) -> anyhow::Result<u64> {
