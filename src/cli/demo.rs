@@ -7,17 +7,18 @@
 
 mod acts;
 mod gate;
+mod show;
 
 use crate::demo::authority::Authority;
 use crate::demo::folder::{Afterwards, Folder};
 use crate::demo::image::Image;
-use crate::demo::progress::tell;
 use crate::demo::registry::Registry;
 use crate::demo::table::{Paint, Table};
 use crate::demo::{DATA, LATER_DATA, LATER_LOGIN, LOGIN, STORAGE, mebibytes};
 use acts::Rates;
 use anyhow::{Context, bail};
 use gate::Gate;
+use show::tell;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;

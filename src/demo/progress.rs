@@ -1,14 +1,10 @@
-//! How far a pull has come: a bar on a terminal, plain lines elsewhere, on standard error.
+//! How far a pull has come. It counts and draws; the command shows it.
 
 use super::mebibytes;
-use std::future::Future;
-use std::io::{IsTerminal, Write, stderr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How often the bar is drawn.
-const REDRAW: Duration = Duration::from_millis(100);
 /// The bar's width, in columns.
 const BAR: u64 = 32;
 
@@ -37,46 +33,18 @@ impl Progress {
         self.done.load(Ordering::Relaxed)
     }
 
+    /// One line: a bar, MiB of MiB, and the rate after so long.
+    #[must_use]
+    pub fn draw(&self, elapsed: Duration) -> String {
+        let (done, total) = (mebibytes(self.done()), mebibytes(self.total));
+        let rate = done / elapsed.as_secs_f64().max(0.001);
+        format!("[{}] {done:4.0} of {total:.0} MiB  {rate:5.0} MiB/s", self.bar())
+    }
+
     fn bar(&self) -> String {
         let filled = (self.done() * BAR).checked_div(self.total).unwrap_or(BAR).min(BAR);
         (0..BAR).map(|column| if column < filled { '=' } else { ' ' }).collect()
     }
-}
-
-/// Says that something is being done.
-pub fn tell(what: &str) {
-    // Nobody to tell it to is no reason to stop.
-    let _ = writeln!(stderr(), "{what}");
-}
-
-/// Does `work` and shows how far it has come.
-pub async fn showing<T>(what: &str, progress: &Progress, work: impl Future<Output = T>) -> T {
-    if !stderr().is_terminal() {
-        tell(&format!("{what} ..."));
-        return work.await;
-    }
-    let begun = Instant::now();
-    let draw = || {
-        let seconds = begun.elapsed().as_secs_f64().max(0.001);
-        let done = mebibytes(progress.done());
-        let (total, rate) = (mebibytes(progress.total), done / seconds);
-        let _ = write!(
-            stderr(),
-            "\r{what:<36} [{}] {done:4.0} of {total:.0} MiB  {rate:5.0} MiB/s ",
-            progress.bar()
-        );
-    };
-    let mut redraw = tokio::time::interval(REDRAW);
-    let mut work = std::pin::pin!(work);
-    let result = loop {
-        tokio::select! {
-            result = &mut work => break result,
-            _ = redraw.tick() => draw(),
-        }
-    };
-    draw();
-    let _ = writeln!(stderr());
-    result
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 //! of it; an error is a fault of the demonstration's own parts, never a finding.
 
 use super::Stage;
+use super::show::{showing, tell};
 use crate::demo::folder::Folder;
 use crate::demo::image::Image;
 use crate::demo::probe::{self, Handshake};
-use crate::demo::progress::{Progress, showing, tell};
+use crate::demo::progress::Progress;
 use crate::demo::pull::{PullError, Puller, Way};
 use crate::demo::registry::DataEndpoints;
 use crate::demo::table::{Row, Table};
