@@ -39,3 +39,5 @@ pub use fault::{Cut, HelloFault, RecordFault, ReplyFault, UploadFault};
 pub use guard::{Guard, Onward, Output};
 pub use message::{LARGEST_MESSAGE, LARGEST_RAW};
 pub use record::{HEADER, RecordWatch};
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+//! Cases as tables, laws, and rustls' own client and server driven through the guard.
+
+mod drafts;
+mod hellos;
