@@ -1,4 +1,6 @@
 //! Cases as tables, laws, and rustls' own client and server driven through the guard.
 
 mod drafts;
+mod flows;
 mod hellos;
+mod peers;
