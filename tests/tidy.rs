@@ -66,7 +66,7 @@ const DIALLERS: &[&str] = &["dial", "demo"];
 
 /// What opens one, asks the system's resolver, or blocks a worker of the runtime.
 const DIALLING: &[&str] =
-    &["TcpStream::connect", "TcpSocket::new", "lookup_host", "to_socket_addrs", "thread::sleep"];
+    &["TcpStream::connect", ".connect(", "lookup_host", "to_socket_addrs", "thread::sleep"];
 
 /// Types that make a `static` a global state.
 const MUTABLE: &[&str] = &["Mutex", "RwLock", "OnceLock", "LazyLock", "DashMap", "OnceCell"];

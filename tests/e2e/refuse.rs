@@ -12,6 +12,12 @@ fn assert_says(ran: &Ran, host: &str, code: &str) {
     assert!(last.contains(host) && last.contains(code), "{}\n{}", ran.command, ran.text);
 }
 
+/// By itself curl prints the code of a refused CONNECT only; `-D -` shows the answer's head, and
+/// with its status line alone that is the last line, too.
+fn curl(url: &str) -> String {
+    format!("curl -sv -o /dev/null {url}")
+}
+
 #[test]
 fn blobs_redirected_to_a_storage_account_are_refused_with_the_cause() {
     let lab = Lab::new(Blobs::StorageAccount);
@@ -24,7 +30,7 @@ fn blobs_redirected_to_a_storage_account_are_refused_with_the_cause() {
         format!("skopeo copy docker://{REFERENCE} dir:{}", to.display()),
         format!("podman pull {REFERENCE}"),
         format!("{ctr} images pull --snapshotter native {REFERENCE}"),
-        format!("curl -sS -o /dev/null https://{STORAGE}/docker/registry"),
+        curl(&format!("https://{STORAGE}/docker/registry")),
     ] {
         assert_says(&lab.sh(way, &pull).failed(), STORAGE, "storage-account");
     }
@@ -104,7 +110,7 @@ fn the_last_line_of_every_client_names_the_host_and_the_reason() {
             format!("skopeo inspect docker://{host}/app:1"),
             format!("podman pull {host}/app:1"),
             format!("{ctr} images pull --snapshotter native {host}/app:1"),
-            format!("curl -sS https://{host}/v2/"),
+            curl(&format!("https://{host}/v2/")),
         ] {
             let ran = lab.sh(Way::Through(&gate), &client).failed();
             assert_says(&ran, host, code);
