@@ -62,7 +62,7 @@ const BROKEN: [(&str, usize, &str, &str); 12] = [
         "login-server = \"woodgrove.azurecr.io\"\nalso = [\"stranger.azurecr.io\"]\n",
         "stranger.azurecr.io",
     ),
-    ("h-half-json.json", 1, "{\n  \"loginServer\": \"margie.azurecr.io\",\n", ""),
+    ("h-half-json.json", 3, "{\n  \"loginServer\": \"margie.azurecr.io\",\n", ""),
     ("i-not-toml.toml", 1, "login-server = contoso\n", ""),
     (
         "j-range.toml",

@@ -20,7 +20,7 @@ fn only_allowed_names_are_asked_and_only_absolute() {
     fs::write(lab.dir().join("resolv.conf"), resolver).unwrap();
     let gate = lab.gate(&Policy::of(&["contoso", "litware", "tailspin", "wingtip"]).with_dns(""));
     let ask = |host: &str| {
-        let line = format!("curl -sS -o /dev/null https://{host}/v2/");
+        let line = format!("curl -sv -o /dev/null https://{host}/v2/");
         lab.sh(Way::Through(&gate), &line)
     };
     for (host, status, code) in [

@@ -25,7 +25,7 @@ fn report_mode_lets_the_reportable_pass_and_records_it() {
         ("https://127.0.1.3/v2/", "ip-literal"),
         ("https://contoso.azurecr.io:8443/v2/", "port-not-allowed"),
     ] {
-        let ran = lab.sh(way, &format!("curl -sS -k {url}")).failed();
+        let ran = lab.sh(way, &format!("curl -sv -k {url}")).failed();
         assert!(ran.text.contains(code), "{}", ran.text);
     }
 

@@ -40,7 +40,10 @@ fn what_is_not_a_hello_for_the_allowed_host_never_reaches_it() {
         ("sni-missing", format!("{s_client} -noservername")),
         ("sni-mismatch", format!("{s_client} -servername fabrikam.azurecr.io")),
         ("tls-too-old", format!("{s_client} -tls1_1 -cipher DEFAULT@SECLEVEL=0")),
-        ("not-tls", "curl -sS -p http://contoso.azurecr.io:443/v2/".to_owned()),
+        (
+            "not-tls",
+            "curl -sS --proxy 127.0.0.1:3128 -p http://contoso.azurecr.io:443/v2/".to_owned(),
+        ),
     ] {
         let ran = lab.sh(Way::Through(&gate), &client).failed();
         let line = gate.audited(&[("outcome", "denied"), ("reason", code)]);
