@@ -30,7 +30,7 @@ use crate::policy::{
     Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, OwnAddresses, Permit, PolicySet,
     Reason, Side, Stop, Target,
 };
-use crate::relay::{Closing, Count, Relay, Traffic};
+use crate::relay::{Closing, Count, Relay, Relayed, Start, Traffic};
 
 /// What every session shares.
 #[derive(Debug)]
@@ -222,9 +222,11 @@ impl Session {
                 }
             }
         };
-        let (end, closing) = gate.relay.run(socket, upstream, hello, idle, &traffic, revoked).await;
+        let start = Start { client: socket, upstream, hello, idle };
+        let Relayed { outcome, closing } =
+            gate.relay.carry(&cleared, start, &traffic, revoked).await;
         account.volume = volume(&traffic);
-        account.close(&end);
+        account.close(&outcome);
         // The place among the open sessions is held until the client is gone.
         closing.finish().await;
     }

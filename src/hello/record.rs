@@ -108,7 +108,7 @@ pub struct RecordWatch {
 }
 
 impl RecordWatch {
-    pub(super) fn at_boundary() -> Self {
+    pub(crate) fn at_boundary() -> Self {
         Self { left: 0 }
     }
 

@@ -21,9 +21,18 @@ mod tunnel;
 mod watch;
 mod way;
 
+use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
+
+use crate::hello::Hello;
+use crate::policy::{Cleared, Ending, Stop};
+use opening::{Opened, Opening};
+use tunnel::Life;
 
 pub use close::Closing;
 pub use pipes::{PIPE_SIZE, Pipes};
@@ -32,12 +41,63 @@ pub use traffic::{Count, Tally, Traffic};
 /// What the operator, or the machine, decides of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// How long neither side may send a byte.
-    pub idle: Duration,
     /// The longest that bytes of a bulk flow wait for more, a multiple of 1 ms; `None`: not at all.
     pub batch: Option<Duration>,
     /// How many pipes all tunnels share: as many as there are threads that run them.
     pub pipes: usize,
+}
+
+/// What a tunnel starts with.
+#[derive(Debug)]
+pub struct Start<C> {
+    /// The client's connection; it has been read as far as its hello.
+    pub client: C,
+    /// The upstream's; nothing has been sent on it.
+    pub upstream: TcpStream,
+    /// The judged hello.
+    pub hello: Hello,
+    /// How long neither side may send a byte.
+    pub idle: Duration,
+}
+
+/// How a tunnel ended.
+#[derive(Debug)]
+pub struct Relayed<C> {
+    /// Well, or why not.
+    pub outcome: Result<Ending, Stop>,
+    /// What is still owed to the client.
+    pub closing: Closing<C>,
+}
+
+impl<C> Relayed<C> {
+    /// Both ways were open. On a stop the client's side ends in order, since an alert of ours would
+    /// be garbage in its session, and the upstream's with a reset.
+    fn ended(outcome: Result<Ending, Stop>, client: C, upstream: TcpStream) -> Self {
+        let closing = match outcome {
+            Ok(Ending::Closed) => Closing::done(),
+            Err(_) => {
+                socket::reset(upstream);
+                Closing::in_order(client)
+            }
+        };
+        Self { outcome, closing }
+    }
+
+    /// It ended within the handshake.
+    fn early(opened: Opened, client: C, upstream: TcpStream) -> Self {
+        let (stop, closing) = match opened {
+            Opened::Through(_) | Opened::Over => {
+                return Self { outcome: Ok(Ending::Closed), closing: Closing::in_order(client) };
+            }
+            Opened::Unserved(stop) => {
+                let closing = Closing::with_alert(client, &stop);
+                (stop, closing)
+            }
+            Opened::Served(stop) => (stop, Closing::in_order(client)),
+        };
+        socket::reset(upstream);
+        Self { outcome: Err(stop), closing }
+    }
 }
 
 /// How long bytes of a bulk flow wait for more, unless told otherwise.
@@ -59,6 +119,72 @@ impl Relay {
         Self { settings, pipes: Pipes::new(settings.pipes), began: Instant::now() }
     }
 
+    /// Carries a tunnel between two bare sockets to its end: first the hello, as it was judged,
+    /// then all that may follow. `stop` ends it at once.
+    ///
+    /// `traffic` tells at any time what has been delivered. Once the session is accounted for, the
+    /// [`Closing`] that comes back must be finished.
+    pub async fn carry(
+        &self,
+        _: &Cleared,
+        start: Start<TcpStream>,
+        traffic: &Traffic,
+        stop: impl Future<Output = Stop>,
+    ) -> Relayed<TcpStream> {
+        self.carry_bare(start, traffic, stop).await
+    }
+
+    /// The same for a client behind another layer, such as TLS: every byte is copied.
+    pub async fn carry_wrapped<C: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        _: &Cleared,
+        start: Start<C>,
+        traffic: &Traffic,
+        stop: impl Future<Output = Stop>,
+    ) -> Relayed<C> {
+        self.carry_layered(start, traffic, stop).await
+    }
+
+    async fn carry_bare(
+        &self,
+        start: Start<TcpStream>,
+        traffic: &Traffic,
+        stop: impl Future<Output = Stop>,
+    ) -> Relayed<TcpStream> {
+        let Start { mut client, mut upstream, hello, idle } = start;
+        // What passes is complete as it comes; nothing is won by holding it back.
+        let _ = client.set_nodelay(true);
+        let mut stop = pin!(stop);
+        let opening = Opening::new(&mut client, &mut upstream, hello, traffic, idle);
+        match Box::pin(opening.carry(stop.as_mut())).await {
+            Opened::Through(open) => {
+                let life = Life { traffic, idle, stop };
+                let ended = self.splice_both(&client, &upstream, open, life).await;
+                Relayed::ended(ended, client, upstream)
+            }
+            early => Relayed::early(early, client, upstream),
+        }
+    }
+
+    async fn carry_layered<C: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        start: Start<C>,
+        traffic: &Traffic,
+        stop: impl Future<Output = Stop>,
+    ) -> Relayed<C> {
+        let Start { mut client, mut upstream, hello, idle } = start;
+        let mut stop = pin!(stop);
+        let opening = Opening::new(&mut client, &mut upstream, hello, traffic, idle);
+        match Box::pin(opening.carry(stop.as_mut())).await {
+            Opened::Through(open) => {
+                let life = Life { traffic, idle, stop };
+                let ended = tunnel::copy_both(&mut client, &mut upstream, open, life).await;
+                Relayed::ended(ended, client, upstream)
+            }
+            early => Relayed::early(early, client, upstream),
+        }
+    }
+
     fn now(&self) -> Duration {
         self.began.elapsed()
     }
@@ -72,3 +198,6 @@ impl Relay {
         self.began + Duration::from_micros(u64::try_from(tick).unwrap_or(u64::MAX))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,73 +1,145 @@
-//! temp
-use super::tunnel::{Open, aborted};
+//! The first phase of a tunnel: the hello goes out, and the guard reads along until nothing can
+//! name another server any more. All bytes are copied. What it needs is freed when it ends.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use super::Traffic;
+use super::tunnel::{Open, aborted, idle_for_too_long};
 use super::watch::Watch;
 use super::way::Flow;
-use super::{Closing, Relay, Traffic};
-use crate::hello::{Guard, Hello, Onward, Output};
-use crate::policy::{Ending, Side, Stop};
-use std::future::Future;
-use std::pin::pin;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use crate::hello::{Cut, Guard, Hello, Onward, Output};
+use crate::policy::{Side, Stop};
 
-impl Relay {
-    /// temp
-    pub async fn run(
-        &self,
-        mut client: TcpStream,
-        mut upstream: TcpStream,
+/// How much is read at once, in bytes; a server's first flight takes two or three.
+const READ: usize = 4 * 1024;
+
+/// A tunnel in its handshake.
+pub(super) struct Opening<'a, C> {
+    client: &'a mut C,
+    upstream: &'a mut TcpStream,
+    traffic: &'a Traffic,
+    idle: Duration,
+    guard: Guard,
+    output: Output,
+    upload: Flow,
+}
+
+/// How the handshake went.
+pub(super) enum Opened {
+    /// The tunnel goes on.
+    Through(Open),
+    /// The upstream has closed in order.
+    Over,
+    /// It ends, and the client may still be told by an alert.
+    Unserved(Stop),
+    /// It ends, and for the client it is too late to be told.
+    Served(Stop),
+}
+
+enum Input {
+    Client(io::Result<usize>),
+    Upstream(io::Result<usize>),
+}
+
+impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
+    /// A handshake whose judged `hello` has not gone out yet.
+    pub(super) fn new(
+        client: &'a mut C,
+        upstream: &'a mut TcpStream,
         hello: Hello,
-        _idle: std::time::Duration,
-        traffic: &Traffic,
-        stop: impl Future<Output = Stop>,
-    ) -> (Result<Ending, Stop>, Closing<TcpStream>) {
-        let mut stop = pin!(stop);
-        let mut guard = Guard::new(hello.facts);
-        let opened = async {
-            upstream.write_all(&hello.raw).await.map_err(|_| aborted(Side::Upstream))?;
-            traffic.up.copied(hello.raw.len());
-            let (mut a, mut b) = (vec![0; 16384], vec![0; 16384]);
-            let mut output = Output::default();
-            loop {
-                if let Some(onward) = guard.onward() { return Ok(onward); }
-                let verdict = tokio::select! {
-                    read = client.read(&mut a), if guard.wants_client() => match read { Ok(0) | Err(_) => return Err(aborted(Side::Client)), Ok(n) => guard.client(&a[..n], &mut output) },
-                    read = upstream.read(&mut b) => match read { Ok(0) | Err(_) => return Err(aborted(Side::Upstream)), Ok(n) => guard.server(&b[..n], &mut output) },
-                    stop = stop.as_mut() => return Err(stop),
+        traffic: &'a Traffic,
+        idle: Duration,
+    ) -> Self {
+        let output = Output { to_server: hello.raw, to_client: Vec::new() };
+        let guard = Guard::new(hello.facts);
+        Self { client, upstream, traffic, idle, guard, output, upload: Flow::Open }
+    }
+
+    /// Carries the handshake until the guard is done with it.
+    pub(super) async fn carry(mut self, stop: Pin<&mut impl Future<Output = Stop>>) -> Opened {
+        match self.through(stop).await {
+            Ok(Some(open)) => Opened::Through(open),
+            Ok(None) => Opened::Over,
+            Err(stop) if self.guard.served() => Opened::Served(stop),
+            Err(stop) => Opened::Unserved(stop),
+        }
+    }
+
+    async fn through(
+        &mut self,
+        mut stop: Pin<&mut impl Future<Output = Stop>>,
+    ) -> Result<Option<Open>, Stop> {
+        let (mut from_client, mut from_upstream) = ([0; READ], [0; READ]);
+        let mut cut: Result<(), Cut> = Ok(());
+        loop {
+            // What passed before a cut may go, and the client then knows how far it came.
+            let idle = self.idle;
+            tokio::select! {
+                biased;
+                stop = stop.as_mut() => return Err(stop),
+                delivered = self.deliver() => delivered?,
+                () = sleep(idle) => return Err(idle_for_too_long()),
+            }
+            cut.map_err(Cut::reason)?;
+            if let Some(onward) = self.guard.onward() {
+                let watch = match onward {
+                    Onward::Free => None,
+                    Onward::Records(records) => Some(Box::new(Watch::new(records))),
                 };
-                upstream.write_all(&output.to_server).await.map_err(|_| aborted(Side::Upstream))?;
-                traffic.up.copied(output.to_server.len());
-                client.write_all(&output.to_client).await.map_err(|_| aborted(Side::Client))?;
-                traffic.down.copied(output.to_client.len());
-                output.to_client.clear(); output.to_server.clear();
-                if let Err(cut) = verdict { return Err(cut.reason().into()); }
+                return Ok(Some(Open { upload: self.upload, watch }));
             }
-        }.await;
-        let onward = match opened {
-            Ok(onward) => onward,
-            Err(stop) => {
-                super::socket::reset(upstream);
-                let closing = if guard.served() {
-                    Closing::in_order(client)
-                } else {
-                    Closing::with_alert(client, &stop)
-                };
-                return (Err(stop), closing);
-            }
-        };
-        let watch = match onward {
-            Onward::Free => None,
-            Onward::Records(records) => Some(Box::new(Watch::new(records))),
-        };
-        let open = Open { upload: Flow::Open, watch };
-        let end = self.splice_both(&client, &upstream, open, traffic, stop).await;
-        let closing = match &end {
-            Ok(_) => Closing::done(),
-            Err(_) => {
-                super::socket::reset(upstream);
-                Closing::in_order(client)
-            }
-        };
-        (end, closing)
+            let wants_client = self.guard.wants_client() && self.upload == Flow::Open;
+            let input = tokio::select! {
+                biased;
+                stop = stop.as_mut() => return Err(stop),
+                read = self.upstream.read(&mut from_upstream) => Input::Upstream(read),
+                read = self.client.read(&mut from_client), if wants_client => Input::Client(read),
+                () = sleep(idle) => return Err(idle_for_too_long()),
+            };
+            cut = match input {
+                Input::Client(Err(_)) => return Err(aborted(Side::Client)),
+                Input::Upstream(Err(_)) => return Err(aborted(Side::Upstream)),
+                Input::Client(Ok(0)) => {
+                    self.upload = Flow::Passed;
+                    self.upstream.shutdown().await.map_err(|_| aborted(Side::Upstream))?;
+                    Ok(())
+                }
+                // A server that leaves without a word has not answered; later it may leave.
+                Input::Upstream(Ok(0)) if !self.guard.served() && self.upload == Flow::Open => {
+                    return Err(aborted(Side::Upstream));
+                }
+                Input::Upstream(Ok(0)) => return Ok(None),
+                Input::Client(Ok(read)) => {
+                    let bytes = from_client.get(..read).unwrap_or_default();
+                    self.guard.client(bytes, &mut self.output)
+                }
+                Input::Upstream(Ok(read)) => {
+                    let bytes = from_upstream.get(..read).unwrap_or_default();
+                    self.guard.server(bytes, &mut self.output)
+                }
+            };
+        }
+    }
+
+    /// Sends what may pass.
+    async fn deliver(&mut self) -> Result<(), Stop> {
+        let Output { to_server, to_client } = std::mem::take(&mut self.output);
+        if !to_server.is_empty() {
+            self.upstream.write_all(&to_server).await.map_err(|_| aborted(Side::Upstream))?;
+            self.traffic.up.copied(to_server.len());
+        }
+        if !to_client.is_empty() {
+            self.client.write_all(&to_client).await.map_err(|_| aborted(Side::Client))?;
+            self.client.flush().await.map_err(|_| aborted(Side::Client))?;
+            self.traffic.down.copied(to_client.len());
+        }
+        Ok(())
     }
 }

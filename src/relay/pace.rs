@@ -189,3 +189,112 @@ fn per_second(bytes: u64, elapsed: Duration) -> u64 {
     let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
     bytes.saturating_mul(1_000_000) / micros
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+    const TICK: Duration = Duration::from_millis(6);
+
+    /// Feeds `pace` with wake-ups of `moved` bytes, `apart` from each other: the time after them.
+    fn feed(
+        pace: &mut Pace,
+        from: Duration,
+        (count, moved, apart): (u32, u64, Duration),
+    ) -> Duration {
+        (0..count).fold(from, |now, _| {
+            let (woken, now) = match pace.waits_for() {
+                Wait::Byte => (Woken::Ready, now + apart),
+                Wait::Batch => (Woken::Tick, now + apart),
+            };
+            pace.dry(woken, moved, now);
+            now
+        })
+    }
+
+    #[test]
+    fn flows_and_their_pace() {
+        // Wake-ups, bytes each, time between them, and what the flow then waits for.
+        let cases = [
+            ("a request", (1, 500, MILLI), Wait::Byte),
+            ("ping-pong", (5_000, 64, MILLI), Wait::Byte),
+            ("a trickle", (5_000, 1_400, 4 * MILLI), Wait::Byte),
+            ("8 MiB/s in segments", (182, 1_448, 173 * MILLI / 1000), Wait::Batch),
+            ("8 MiB/s in records", (17, 16_384, 2 * MILLI), Wait::Batch),
+            ("as fast as it goes", (1_000, 100_000, 50 * MILLI / 1000), Wait::Byte),
+            ("fast, in small pieces", (2_000, 32_768, 50 * MILLI / 1000), Wait::Byte),
+        ];
+        for (name, flow, wait) in cases {
+            let mut pace = Pace::new(Duration::ZERO);
+            feed(&mut pace, Duration::ZERO, flow);
+            assert_eq!(pace.waits_for(), wait, "{name}");
+        }
+    }
+
+    fn bulk() -> (Pace, Duration) {
+        let mut pace = Pace::new(Duration::ZERO);
+        let now = feed(&mut pace, Duration::ZERO, (40, 8_192, MILLI));
+        assert_eq!(pace.waits_for(), Wait::Batch);
+        let now = feed(&mut pace, now, (50, 49_152, TICK));
+        assert_eq!(pace.waits_for(), Wait::Batch);
+        (pace, now)
+    }
+
+    #[test]
+    fn a_flow_that_thins_out_is_interactive_at_once() {
+        let (mut pace, now) = bulk();
+        assert_eq!(pace.dry(Woken::Tick, 500, now + TICK), Wait::Byte);
+    }
+
+    #[test]
+    fn a_flow_may_pause_for_two_ticks() {
+        let (mut pace, now) = bulk();
+        assert_eq!(pace.dry(Woken::Tick, 0, now + TICK), Wait::Batch);
+        assert_eq!(pace.dry(Woken::Tick, 0, now + TICK * 2), Wait::Batch);
+        let (mut again, now) = (pace, now + TICK * 3);
+        assert_eq!(again.dry(Woken::Tick, 98_304, now), Wait::Batch);
+        assert_eq!(again.dry(Woken::Tick, 0, now + TICK), Wait::Batch);
+        assert_eq!(again.dry(Woken::Tick, 0, now + TICK * 2), Wait::Batch);
+        assert_eq!(again.dry(Woken::Tick, 0, now + TICK * 3), Wait::Byte);
+    }
+
+    #[test]
+    fn what_batching_slows_is_left_alone_each_time_longer() {
+        // Request and response of 16 KiB: fast while nothing waits, one a tick in batches.
+        let mut pace = Pace::new(Duration::ZERO);
+        let (mut now, mut waited) = (Duration::ZERO, 0_u32);
+        while now < Duration::from_secs(60) {
+            let (woken, apart) = match pace.waits_for() {
+                Wait::Byte => (Woken::Ready, MILLI / 5),
+                Wait::Batch => (Woken::Tick, TICK),
+            };
+            waited += u32::from(woken == Woken::Tick);
+            now += apart;
+            pace.dry(woken, 16_384, now);
+        }
+        let share = f64::from(waited) * TICK.as_secs_f64() / now.as_secs_f64();
+        assert!(share < 0.05, "{share}");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_waits_for_a_batch_without_end(
+            wakes in prop::collection::vec((any::<bool>(), 0_u64..2_000_000, 0_u64..20_000), 0..400),
+        ) {
+            let mut pace = Pace::new(Duration::ZERO);
+            let mut now = Duration::ZERO;
+            for (tick, moved, micros) in wakes {
+                now += Duration::from_micros(micros);
+                pace.dry(if tick { Woken::Tick } else { Woken::Ready }, moved, now);
+            }
+            for _ in 0..PATIENCE {
+                now += TICK;
+                pace.dry(Woken::Tick, 0, now);
+            }
+            prop_assert_eq!(pace.waits_for(), Wait::Byte);
+        }
+    }
+}

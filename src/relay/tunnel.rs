@@ -1,8 +1,10 @@
 //! The long phase of a tunnel: what ends it, whichever way its bytes are moved.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -14,7 +16,7 @@ use super::way::{Broken, Flow, Way};
 use super::{Relay, Traffic};
 use crate::policy::{Cause, Ending, Failure, Side, Stop};
 
-/// The peer on `side` has reset its connection.
+/// The peer on `side` has reset its connection, or the gate has lost it.
 pub(super) fn aborted(side: Side) -> Stop {
     let cause = match side {
         Side::Client => Cause::ClientAborted,
@@ -22,6 +24,11 @@ pub(super) fn aborted(side: Side) -> Stop {
         Side::Gate => Cause::Internal,
     };
     Stop::Failed(Failure { side, cause })
+}
+
+/// Nothing has moved for too long. It counts as the client's doing, who keeps the tunnel open.
+pub(super) fn idle_for_too_long() -> Stop {
+    Stop::Failed(Failure { side: Side::Client, cause: Cause::IdleTimeout })
 }
 
 /// What the handshake left behind.
@@ -33,56 +40,64 @@ pub(super) struct Open {
     pub(super) watch: Option<Box<Watch>>,
 }
 
-impl Relay {
-    /// Polls `ways` until they or `stop` end the tunnel, or nothing has moved for too long.
-    pub(super) async fn until_over(
-        &self,
-        traffic: &Traffic,
-        mut stop: Pin<&mut impl Future<Output = Stop>>,
+/// What a tunnel's life depends on, but for its two sides.
+pub(super) struct Life<'a, S> {
+    /// Counts what is delivered.
+    pub(super) traffic: &'a Traffic,
+    /// How long nothing may be.
+    pub(super) idle: Duration,
+    /// Ends it at once.
+    pub(super) stop: Pin<&'a mut S>,
+}
+
+impl<S: Future<Output = Stop>> Life<'_, S> {
+    /// Polls `ways` until they or the stop end the tunnel, or nothing has moved for too long.
+    async fn until_over(
+        mut self,
         mut ways: impl FnMut(&mut Context<'_>) -> Poll<Result<Ending, Stop>>,
     ) -> Result<Ending, Stop> {
-        let mut moved = traffic.total();
+        let mut moved = self.traffic.total();
         let mut last = Instant::now();
         // Set when it fires, not with every byte.
-        let mut idle = pin!(sleep_until(last + self.settings.idle));
+        let mut timer = pin!(sleep_until(last + self.idle));
         poll_fn(|context| {
-            if let Poll::Ready(stop) = stop.as_mut().poll(context) {
+            if let Poll::Ready(stop) = self.stop.as_mut().poll(context) {
                 return Poll::Ready(Err(stop));
             }
             if let Poll::Ready(over) = ways(context) {
                 return Poll::Ready(over);
             }
-            let total = traffic.total();
+            let total = self.traffic.total();
             if total != moved {
                 moved = total;
                 last = Instant::now();
             }
-            while idle.as_mut().poll(context).is_ready() {
-                let limit = last + self.settings.idle;
+            while timer.as_mut().poll(context).is_ready() {
+                let limit = last + self.idle;
                 if limit <= Instant::now() {
-                    let failure = Failure { side: Side::Client, cause: Cause::IdleTimeout };
-                    return Poll::Ready(Err(failure.into()));
+                    return Poll::Ready(Err(idle_for_too_long()));
                 }
-                idle.as_mut().reset(limit);
+                timer.as_mut().reset(limit);
             }
             Poll::Pending
         })
         .await
     }
+}
 
+impl Relay {
     /// Both directions between two bare sockets.
     pub(super) async fn splice_both(
         &self,
         client: &TcpStream,
         upstream: &TcpStream,
         open: Open,
-        traffic: &Traffic,
-        stop: Pin<&mut impl Future<Output = Stop>>,
+        life: Life<'_, impl Future<Output = Stop>>,
     ) -> Result<Ending, Stop> {
-        let now = self.now();
+        let (now, traffic) = (self.now(), life.traffic);
         let mut up = Way::new(now, open.upload, open.watch);
         let mut down = Way::new(now, Flow::Open, None);
-        self.until_over(traffic, stop, |context| {
+        life.until_over(|context| {
             let ended = (up.has_ended(), down.has_ended());
             let sent = up.poll(context, self, &traffic.up, client, upstream);
             let received = down.poll(context, self, &traffic.down, upstream, client);
@@ -90,26 +105,25 @@ impl Relay {
         })
         .await
     }
+}
 
-    /// Both directions where the client is no bare socket.
-    pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        client: &mut C,
-        upstream: &mut TcpStream,
-        open: Open,
-        traffic: &Traffic,
-        stop: Pin<&mut impl Future<Output = Stop>>,
-    ) -> Result<Ending, Stop> {
-        let mut up = Pump::new(open.upload, open.watch);
-        let mut down = Pump::new(Flow::Open, None);
-        self.until_over(traffic, stop, |context| {
-            let ended = (up.has_ended(), down.has_ended());
-            let sent = up.poll(context, &traffic.up, client, upstream);
-            let received = down.poll(context, &traffic.down, upstream, client);
-            judge(sent, received, ended)
-        })
-        .await
-    }
+/// Both directions where the client is no bare socket.
+pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin>(
+    client: &mut C,
+    upstream: &mut TcpStream,
+    open: Open,
+    life: Life<'_, impl Future<Output = Stop>>,
+) -> Result<Ending, Stop> {
+    let traffic = life.traffic;
+    let mut up = Pump::new(open.upload, open.watch);
+    let mut down = Pump::new(Flow::Open, None);
+    life.until_over(|context| {
+        let ended = (up.has_ended(), down.has_ended());
+        let sent = up.poll(context, &traffic.up, client, upstream);
+        let received = down.poll(context, &traffic.down, upstream, client);
+        judge(sent, received, ended)
+    })
+    .await
 }
 
 /// What the two directions come to; `ended`: whether client and upstream had said before that they
@@ -120,18 +134,26 @@ fn judge(
     received: Poll<Result<(), Broken>>,
     ended: (bool, bool),
 ) -> Poll<Result<Ending, Stop>> {
-    let side = match (sent, received) {
-        (Poll::Ready(Err(Broken::Cut(reason))), _) => return Poll::Ready(Err(reason.into())),
-        (_, Poll::Ready(Err(Broken::Cut(reason)))) => return Poll::Ready(Err(reason.into())),
-        (Poll::Ready(Err(Broken::Source(_))), _) => Side::Client,
-        (Poll::Ready(Err(Broken::Destination(_))), _) => Side::Upstream,
-        (_, Poll::Ready(Err(Broken::Source(_)))) => Side::Upstream,
-        (_, Poll::Ready(Err(Broken::Destination(_)))) => Side::Client,
+    let (side, error) = match (sent, received) {
+        (Poll::Ready(Err(Broken::Cut(reason))), _) | (_, Poll::Ready(Err(Broken::Cut(reason)))) => {
+            return Poll::Ready(Err(reason.into()));
+        }
+        (Poll::Ready(Err(Broken::Source(error))), _)
+        | (_, Poll::Ready(Err(Broken::Destination(error)))) => (Side::Client, error),
+        (Poll::Ready(Err(Broken::Destination(error))), _)
+        | (_, Poll::Ready(Err(Broken::Source(error)))) => (Side::Upstream, error),
         (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(Ending::Closed)),
         _ => return Poll::Pending,
     };
     Poll::Ready(match (side, ended) {
+        _ if is_ours(&error) => Err(aborted(Side::Gate)),
         (Side::Client, (true, _)) | (Side::Upstream, (_, true)) => Ok(Ending::Closed),
         _ => Err(aborted(side)),
     })
+}
+
+/// Whether no peer can have caused `error`.
+fn is_ours(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, OutOfMemory, Unsupported};
+    matches!(error.kind(), InvalidInput | OutOfMemory | Unsupported)
 }

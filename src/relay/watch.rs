@@ -1,7 +1,7 @@
 //! The watch over a TLS 1.2 upload, fed from a stream: the header that is not whole yet, and how
 //! much may pass until the next one. The judgement is `hello`'s.
 
-use crate::hello::{HEADER, RecordWatch};
+use crate::hello::{HEADER, RecordWatch, UploadFault};
 use crate::policy::Reason;
 
 /// A [`RecordWatch`] and the bytes of the header that it waits for.
@@ -50,7 +50,7 @@ impl Watch {
         if self.have < HEADER {
             return Ok(None);
         }
-        self.records.header(self.header).map_err(|fault| fault.reason())?;
+        self.records.header(self.header).map_err(UploadFault::reason)?;
         self.have = 0;
         self.fresh = true;
         Ok(Some(self.header))
