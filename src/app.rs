@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::account::{Account, Phase, Sink, Status};
 use crate::admin::{Admin, ListenerInfo};
-use crate::config::{self, AdminAddress, AuditTarget, Listener, Loaded, Settings};
+use crate::config::{self, AuditTarget, Listener, Loaded, Settings};
 use crate::dial::{self, Resolver};
 use crate::listen::lobby::Lobby;
 use crate::policy::{Enforcement, Fault, OwnAddresses, PolicySet};
@@ -110,7 +110,8 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
     let listeners: Vec<ListenerInfo> = bound.iter().map(|(_, info)| info.clone()).collect();
     let (policy, policy_seen) = watch::channel(Arc::new(policy));
     let serving = CancellationToken::new();
-    let own = own_addresses(&listeners, &settings, &serving);
+    let mut listening: Vec<SocketAddr> = listeners.iter().map(|info| info.address).collect();
+    let (own, own_seen) = watch::channel(Arc::new(own_addresses(&listening)));
     let sink = match &settings.audit {
         AuditTarget::StandardOutput => Sink::StandardOutput,
         AuditTarget::File(path) => Sink::File(path.clone()),
@@ -125,7 +126,7 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
         resolver: Resolver::new(&policy_seen.borrow().rules().dns_servers),
         relay: Relay::new(relay::Settings { batch: Some(relay::BATCH), pipes: threads }),
         policy: policy_seen.clone(),
-        own,
+        own: own_seen,
         account: account.clone(),
         lobby: Lobby::new(room.lobby),
         most_sessions: room.sessions,
@@ -147,6 +148,9 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
         }
         None => None,
     };
+    listening.extend(admin.flatten());
+    own.send_replace(Arc::new(own_addresses(&listening)));
+    spawn_until(&serving, follow_own_addresses(own, listening));
     let (reload, asked) = mpsc::channel(1);
     spawn_until(&serving, reloader.run(asked));
     let accepting = CancellationToken::new();
@@ -285,32 +289,24 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
 }
 
-/// Keeps the machine's own addresses, and where the gate listens.
-fn own_addresses(
-    listeners: &[ListenerInfo],
-    settings: &Settings,
-    serving: &CancellationToken,
-) -> watch::Receiver<Arc<OwnAddresses>> {
-    let mut at: Vec<SocketAddr> = listeners.iter().map(|info| info.address).collect();
-    if let Some(AdminAddress::Tcp(address)) = &settings.admin {
-        at.push(*address);
+/// The machine's own addresses as they are now, and where the gate listens.
+fn own_addresses(listening: &[SocketAddr]) -> OwnAddresses {
+    OwnAddresses { interfaces: dial::interfaces(), listeners: listening.to_vec() }
+}
+
+/// Reads the machine's own addresses anew from time to time.
+async fn follow_own_addresses(own: watch::Sender<Arc<OwnAddresses>>, listening: Vec<SocketAddr>) {
+    loop {
+        tokio::time::sleep(OWN_ADDRESSES).await;
+        let fresh = own_addresses(&listening);
+        own.send_if_modified(|known| {
+            let changed = **known != fresh;
+            if changed {
+                *known = Arc::new(fresh);
+            }
+            changed
+        });
     }
-    let now = move || OwnAddresses { interfaces: dial::interfaces(), listeners: at.clone() };
-    let (sender, receiver) = watch::channel(Arc::new(now()));
-    spawn_until(serving, async move {
-        loop {
-            tokio::time::sleep(OWN_ADDRESSES).await;
-            let fresh = now();
-            sender.send_if_modified(|known| {
-                let changed = **known != fresh;
-                if changed {
-                    *known = Arc::new(fresh);
-                }
-                changed
-            });
-        }
-    });
-    receiver
 }
 
 /// Puts together how the gate stands, whenever a part of it changes.

@@ -242,7 +242,10 @@ impl Session {
                 let stop = refused.fault.denial().into();
                 if let Some(target) = refused.target {
                     self.account.ask(&target);
-                    return self.refuse(Exchange::refused(socket), &target, stop).await;
+                    // As the account shows it: user info and a query may be secrets.
+                    let shown = self.account.target().map(|text| text.as_str().to_owned());
+                    let shown = shown.unwrap_or_default();
+                    return self.refuse(Exchange::refused(socket), &shown, stop).await;
                 }
                 stop
             }

@@ -10,9 +10,9 @@ use pullgate::listen::head::{HeadReader, Progress};
 
 /// Cuts that come from the input itself, so that a finding can be replayed.
 fn cuts(bytes: &[u8]) -> Vec<&[u8]> {
-    let mut seed = bytes.iter().fold(0x9E37_79B9_u32, |seed, byte| {
-        (seed ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
+    let mut seed = bytes
+        .iter()
+        .fold(0x9E37_79B9_u32, |seed, byte| (seed ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     let mut rest = bytes;
     let mut pieces = Vec::new();
     while !rest.is_empty() {
