@@ -156,7 +156,11 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
     let accepting = CancellationToken::new();
     let sessions = TaskTracker::new();
     for (listener, info) in bound {
-        let door = Door { name: info.address.to_string().into(), enforcement: info.enforcement };
+        let door = Door {
+            name: info.address.to_string().into(),
+            mode: info.mode,
+            enforcement: info.enforcement,
+        };
         info!("listening on {} ({})", info.address, info.mode.code());
         let accept = accept(listener, gate.clone(), Arc::new(door), sessions.clone());
         spawn_until(&accepting, accept);

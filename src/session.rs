@@ -7,7 +7,8 @@
 //!
 //! The rights grow with it: `Allowed` to look up, `Permit` to dial, `Cleared` to relay. Whatever
 //! ends it early is a [`Stop`], recorded once and then told to the client: as an HTTP answer before
-//! `200`, as a TLS alert after it.
+//! `200`, as a TLS alert after it. On a transparent listener the hello comes first, its name is the
+//! target, and every refusal is an alert.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,12 +21,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::{Account, Arrival, Moved, Open, Stage, Text, Volume};
+use crate::config::Mode;
 use crate::dial::{self, Resolver};
 use crate::hello::Hello;
 use crate::listen::answer::{Refusal, shown};
 use crate::listen::connect::Exchange;
 use crate::listen::intake::{self, Arrived, NoHead, NoHello};
 use crate::listen::lobby::{Lobby, Place};
+use crate::listen::transparent::original_destination;
 use crate::policy::{
     Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, OwnAddresses, Permit, PolicySet,
     Reason, Side, Stop, Target,
@@ -58,6 +61,8 @@ pub struct Gate {
 pub struct Door {
     /// Its address, for accounts.
     pub name: Arc<str>,
+    /// How clients come to it.
+    pub mode: Mode,
     /// Its own enforcement, where it has one.
     pub enforcement: Option<Enforcement>,
 }
@@ -91,7 +96,7 @@ struct Tunnel {
     hello: Hello,
 }
 
-/// Serves one connection of an explicit listener, to its end.
+/// Serves one connection, to its end.
 pub async fn serve(gate: Arc<Gate>, door: Arc<Door>, socket: TcpStream, peer: SocketAddr) {
     let mut policy = gate.policy.clone();
     let set = policy.borrow_and_update().clone();
@@ -99,20 +104,30 @@ pub async fn serve(gate: Arc<Gate>, door: Arc<Door>, socket: TcpStream, peer: So
         client: peer.ip(),
         listener: door.name.clone(),
         accepted: std::time::Instant::now(),
-        first: Stage::Head,
+        first: match door.mode {
+            Mode::Connect => Stage::Head,
+            Mode::Transparent => Stage::Hello,
+        },
     });
     account.generation = set.generation();
     let client = ClientAddress(peer.ip().to_canonical());
     let place = Some(gate.lobby.enter());
     let mut session = Session { gate, door, client, account, place, policy, set };
     // What only the set-up needs is freed with it: an idle tunnel keeps little.
-    let Some(tunnel) = Box::pin(session.set_up(socket)).await else { return };
+    let ready = Box::pin(async {
+        match session.door.mode {
+            Mode::Connect => session.set_up(socket).await,
+            Mode::Transparent => session.set_up_transparent(socket).await,
+        }
+    })
+    .await;
+    let Some(tunnel) = ready else { return };
     session.relay(tunnel).await;
 }
 
 impl Session {
-    /// From the first byte to a tunnel that may be relayed. Whoever is refused was told, and
-    /// recorded.
+    /// From the first byte to a tunnel that may be relayed, of a client that asks with CONNECT.
+    /// Whoever is refused was told, and recorded.
     async fn set_up(&mut self, mut socket: TcpStream) -> Option<Tunnel> {
         let by = Instant::now() + self.set.limits().head_timeout;
         let arrived = tokio::select! {
@@ -139,6 +154,35 @@ impl Session {
                 Some(Tunnel { client, upstream, address, cleared, hello })
             }
             Err(stop) => self.cut(client, stop).await,
+        }
+    }
+
+    /// The same, of a client that knows of no gate: its hello names the target.
+    async fn set_up_transparent(&mut self, mut socket: TcpStream) -> Option<Tunnel> {
+        if let Some(original) = original_destination(&socket) {
+            let fact = ("original-destination", Text::new(&original.to_string()));
+            self.account.facts.push(fact);
+        }
+        let by = Instant::now() + self.set.limits().hello_timeout;
+        let read = tokio::select! {
+            biased;
+            read = intake::hello(&mut socket, &[], by) => read.map_err(no_hello),
+            () = asked_out(&mut self.place) => Err(Reason::SessionLimit.into()),
+        };
+        let hello = match read {
+            Ok(hello) => hello,
+            Err(stop) => return self.cut(socket, stop).await,
+        };
+        let name = hello.facts.server_name().clone();
+        self.account.sni = Some(Text::new(name.as_str()));
+        let Reached { permit, upstream, address } =
+            match self.reach(&Target::https(name), &[]).await {
+                Ok(reached) => reached,
+                Err(stop) => return self.cut(socket, stop).await,
+            };
+        match self.set.judge_hello(permit, hello.facts.server_name()) {
+            Ok(cleared) => Some(Tunnel { client: socket, upstream, address, cleared, hello }),
+            Err(denial) => self.cut(socket, denial.into()).await,
         }
     }
 
@@ -184,11 +228,7 @@ impl Session {
     ) -> Result<(Cleared, Hello), Stop> {
         self.account.stages.enter(Stage::Hello);
         let by = Instant::now() + self.set.limits().hello_timeout;
-        let hello = intake::hello(client, early, by).await.map_err(|none| match none {
-            NoHello::Refused(fault) => Stop::from(fault.reason()),
-            NoHello::Late => Reason::HelloTimeout.into(),
-            NoHello::Gone | NoHello::Broken(_) => CLIENT_ABORTED.into(),
-        })?;
+        let hello = intake::hello(client, early, by).await.map_err(no_hello)?;
         self.account.sni = Some(Text::new(hello.facts.server_name().as_str()));
         let cleared = self.set.judge_hello(permit, hello.facts.server_name())?;
         Ok((cleared, hello))
@@ -264,19 +304,23 @@ impl Session {
         let id = id.map(|id| id.to_string()).unwrap_or_default();
         let response = Refusal { stop: &stop, host: Some(host), id: &id }.response();
         if let Ok(socket) = to.answer(response).await {
-            // A refused client that does not go holds its place, and leaves when that is needed.
-            tokio::select! {
-                () = Closing::in_order(socket).finish() => {}
-                () = asked_out(&mut self.place) => {}
-            }
+            self.finish(Closing::in_order(socket)).await;
         }
         None
     }
 
-    /// Ends a session after `200` and before the relay, with an alert that tells that it was us.
+    /// Closes. A refused client that does not go holds its place, and leaves it when it is needed.
+    async fn finish(&mut self, closing: Closing<TcpStream>) {
+        tokio::select! {
+            () = closing.finish() => {}
+            () = asked_out(&mut self.place) => {}
+        }
+    }
+
+    /// Ends a session that speaks TLS by now, before the relay, with an alert that it was us.
     async fn cut<T>(&mut self, client: TcpStream, stop: Stop) -> Option<T> {
         self.account.close(&Err(stop.clone()));
-        Closing::with_alert(client, &stop).finish().await;
+        self.finish(Closing::with_alert(client, &stop)).await;
         None
     }
 
@@ -284,6 +328,15 @@ impl Session {
     fn lose<T>(&mut self, failure: Failure) -> Option<T> {
         self.account.close(&Err(failure.into()));
         None
+    }
+}
+
+/// Why there is no hello, as the session's end.
+fn no_hello(none: NoHello) -> Stop {
+    match none {
+        NoHello::Refused(fault) => fault.reason().into(),
+        NoHello::Late => Reason::HelloTimeout.into(),
+        NoHello::Gone | NoHello::Broken(_) => CLIENT_ABORTED.into(),
     }
 }
 

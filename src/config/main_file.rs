@@ -106,21 +106,34 @@ fn listeners(source: &Source<'_>, file: &mut Table<'_>) -> Vec<Listener> {
     for Located { value: mut table, place } in written {
         let mode = table.string("mode");
         let address = table.string("address");
+        let capture = table.string("capture");
         let enforcement = enforcement(source, &mut table);
         table.finish();
-        match mode.as_ref().map(|mode| mode.value.as_str()) {
-            Some("connect") => {}
-            Some("transparent") => source.fault(
-                mode.map_or(place.clone(), |mode| mode.place),
-                "this release has no transparent listeners",
-                "write mode = \"connect\"",
-            ),
-            Some(other) => {
-                let what = format!("mode {other:?} is unknown");
-                source.fault(place.clone(), what, "write mode = \"connect\"");
-            }
-            None => {
-                source.fault(place.clone(), "a [[listen]] has no mode", "write mode = \"connect\"")
+        let known = mode.as_ref().and_then(|mode| match mode.value.as_str() {
+            "connect" => Some(Mode::Connect),
+            "transparent" => Some(Mode::Transparent),
+            _ => None,
+        });
+        let Some(known) = known else {
+            let (what, place) = match mode {
+                Some(mode) => (format!("mode {:?} is unknown", mode.value), mode.place),
+                None => ("a [[listen]] has no mode".to_owned(), place),
+            };
+            let remedy = "write mode = \"connect\" or mode = \"transparent\"";
+            source.fault(place, what, remedy);
+            continue;
+        };
+        if let Some(capture) = &capture {
+            let what = match (known, capture.value.as_str()) {
+                (Mode::Transparent, "redirect") => None,
+                (Mode::Transparent, "tproxy") => Some("this release cannot capture by TPROXY"),
+                (Mode::Transparent, _) => Some("capture is unknown"),
+                (Mode::Connect, _) => Some("capture is for transparent listeners"),
+            };
+            if let Some(what) = what {
+                let remedy =
+                    "write capture = \"redirect\" on a transparent listener, or take it out";
+                source.fault(capture.place.clone(), what, remedy);
             }
         }
         let Some(address) = address else {
@@ -133,7 +146,7 @@ fn listeners(source: &Source<'_>, file: &mut Table<'_>) -> Vec<Listener> {
             source.fault(address.place, format!("{parsed} is listened on twice"), "keep one");
             continue;
         }
-        listeners.push(Listener { mode: Mode::Connect, address: parsed, enforcement });
+        listeners.push(Listener { mode: known, address: parsed, enforcement });
     }
     listeners
 }

@@ -41,6 +41,8 @@ pub struct Files {
 pub enum Mode {
     /// As to a forward proxy, with CONNECT.
     Connect,
+    /// Without knowing: their traffic is redirected here, and the hello names the target.
+    Transparent,
 }
 
 impl Mode {
@@ -49,6 +51,7 @@ impl Mode {
     pub fn code(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::Transparent => "transparent",
         }
     }
 }

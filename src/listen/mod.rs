@@ -5,3 +5,4 @@ pub mod connect;
 pub mod head;
 pub mod intake;
 pub mod lobby;
+pub mod transparent;
