@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::config::{self, File, Files, Settings};
-use crate::policy::{Fault, Place, PolicySet};
+use crate::policy::{Fault, PolicySet};
 
 /// The largest configuration file that is read, in bytes.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
@@ -40,13 +40,8 @@ const POLL: Duration = Duration::from_secs(5);
 pub fn read_files(main: &Path) -> Result<Files, Vec<Fault>> {
     let main = read_file(main);
     let folder = config::registries_folder(&main)?;
-    let registries = registry_files(&folder).map_err(|error| {
-        vec![Fault {
-            place: Place { file: folder.display().to_string().into(), line: 0 },
-            what: format!("the folder of registries cannot be read: {error}"),
-            remedy: "create it, or name another in [policy] registries".into(),
-        }]
-    })?;
+    let registries = registry_files(&folder)
+        .map_err(|error| config::faults_without_folder(&main, &error.to_string()))?;
     Ok(Files { main, registries: registries.iter().map(|path| read_file(path)).collect() })
 }
 

@@ -1,9 +1,12 @@
 //! `pullgate check`: every fault of the configuration, or what it amounts to.
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use super::ConfigArgument;
-use crate::config::{self, Loaded};
+use crate::config::{self, AdminAddress, Listener, Loaded};
+use crate::policy::Enforcement;
 use crate::reload;
 
 /// Check the configuration: every fault of every file, by file and line.
@@ -13,39 +16,59 @@ pub(crate) struct Args {
     config: ConfigArgument,
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "all commands have one shape")]
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let path = args.config.path();
     let loaded = reload::read_files(&path).and_then(|files| config::compile(&files, 1));
-    Ok(match loaded {
+    match loaded {
         Ok(loaded) => {
-            tell(&loaded);
-            ExitCode::SUCCESS
+            std::io::stdout().write_all(summary(&loaded)?.as_bytes())?;
+            Ok(ExitCode::SUCCESS)
         }
         Err(faults) => {
             super::print_faults(&faults);
-            ExitCode::FAILURE
+            Ok(ExitCode::FAILURE)
         }
-    })
+    }
 }
 
-fn tell(loaded: &Loaded) {
+/// What a configuration without fault amounts to.
+fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
     for warning in &loaded.warnings {
-        println!("warning: {warning}");
+        writeln!(out, "warning: {warning}")?;
     }
-    for listener in &loaded.settings.listeners {
-        println!("listens on {} ({})", listener.address, listener.mode.code());
+    let rules = loaded.policy.rules();
+    for Listener { mode, address, enforcement } in &loaded.settings.listeners {
+        let reports = match enforcement.unwrap_or(rules.enforcement) {
+            Enforcement::Enforce => "",
+            Enforcement::Report => ", only reporting what the policy denies",
+        };
+        writeln!(out, "listens on {address} ({}{reports})", mode.code())?;
     }
-    let registries = &loaded.policy.rules().registries;
+    match &loaded.settings.admin {
+        Some(AdminAddress::Tcp(address)) => writeln!(out, "admin on {address}")?,
+        Some(AdminAddress::Unix(path)) => writeln!(out, "admin on {}", path.display())?,
+        None => {}
+    }
+    let registries = &rules.registries;
     for registry in registries.iter().take(MOST_TOLD) {
-        println!("{}: {} hosts, {}", registry.name(), registry.endpoints().len(), registry.file());
+        let hosts = counted(registry.endpoints().len(), "host", "hosts");
+        writeln!(out, "{}: {hosts}, {}", registry.name(), registry.file())?;
     }
-    if registries.len() > MOST_TOLD {
-        println!("and {} more", registries.len() - MOST_TOLD);
+    if let Some(more) = registries.len().checked_sub(MOST_TOLD).filter(|more| *more > 0) {
+        writeln!(out, "and {more} more")?;
     }
-    let hosts: usize = registries.iter().map(|registry| registry.endpoints().len()).sum();
-    println!("ok: {} registries, {hosts} hosts, no fault", registries.len());
+    let hosts = registries.iter().map(|registry| registry.endpoints().len()).sum();
+    let hosts = counted(hosts, "host", "hosts");
+    let number = counted(registries.len(), "registry", "registries");
+    writeln!(out, "ok: {number}, {hosts}, no fault")?;
+    Ok(out)
 }
 
 /// Of very many registries so many are told one by one.
 const MOST_TOLD: usize = 100;
+
+fn counted(number: usize, one: &str, many: &str) -> String {
+    let noun = if number == 1 { one } else { many };
+    format!("{number} {noun}")
+}

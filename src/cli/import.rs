@@ -1,7 +1,7 @@
 //! `pullgate import`: a registry's TOML from what `az` printed.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -36,8 +36,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    print!("{}", import.toml);
-    eprintln!("next: save this as registries.d/{}.toml, and pullgate check", import.name);
+    std::io::stdout().write_all(import.toml.as_bytes())?;
+    // A registry has one file: what az printed would be refused beside it.
+    let instead = match args.file.as_str() {
+        "-" => String::new(),
+        file => format!(" in place of {file}"),
+    };
+    eprintln!("next: save this as registries.d/{}.toml{instead}, and pullgate check", import.name);
     if import.endpoints == ImportedEndpoints::Future {
         eprintln!(
             "dedicated data endpoints are off, so these are the ones to come: roll the policy out \

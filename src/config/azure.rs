@@ -6,13 +6,15 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use jsonc_parser::ast::{Array, Object, Value};
+use jsonc_parser::ast::{Object, Value};
 use jsonc_parser::common::Ranged as _;
 use jsonc_parser::errors::ParseErrorKind;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
 use super::source::Source;
-use crate::policy::{DataSpec, Fault, HostKind, Located, Name, Place, RegistrySpec, parse_host};
+use crate::policy::{
+    DataSpec, Fault, HostKind, Located, Name, Origin, Place, Registry, RegistrySpec, parse_host,
+};
 
 const OPTIONS: ParseOptions = ParseOptions {
     allow_comments: false,
@@ -26,6 +28,9 @@ const OPTIONS: ParseOptions = ParseOptions {
     allow_non_finite_numbers: false,
     allow_extended_string_escapes: false,
 };
+
+/// The remedy for what `az` does not print.
+const AS_IT_STANDS: &str = "save what az printed as it stands";
 
 /// What `az` prints is flat: deeper text is none of its making.
 const DEEPEST: usize = 64;
@@ -43,24 +48,28 @@ struct Told {
     login: Located<String>,
     data: Vec<Regional>,
     regional: Vec<Regional>,
-    /// Where `dataEndpointEnabled: false` stands.
-    disabled: Option<Place>,
+    /// Where the file speaks of data endpoints, if only to say that there are none.
+    data_place: Place,
 }
 
 /// Reads a registry's file; nothing where it is not what `az` prints.
 pub(super) fn read(source: &Source<'_>, name: Arc<str>) -> Option<RegistrySpec> {
     let told = told(source)?;
+    let mut spec = RegistrySpec::new(name, told.login);
     if told.data.is_empty() {
-        let place = told.disabled.clone().unwrap_or_else(|| source.whole());
-        let label = told.login.value.split(['.', '-']).next().unwrap_or("REGISTRY");
+        let label = spec.login.iter().flat_map(|login| login.value.split(['.', '-'])).next();
+        let label = label.unwrap_or("NAME");
         source.fault(
-            place,
+            told.data_place,
             "the registry has no data endpoint: dedicated data endpoints are off",
-            format!("az acr update --name {label} --data-endpoint-enabled, then print it again"),
+            format!(
+                "az acr show-endpoints --name {label} | pullgate import makes the file of those to \
+                 come: roll it out, then az acr update --name {label} --data-endpoint-enabled"
+            ),
         );
     }
     let hosts = |list: Vec<Regional>| list.into_iter().map(|one| one.host).collect();
-    let mut spec = RegistrySpec::new(name, told.login);
+    spec.origin = Origin::Az;
     spec.data = DataSpec::Listed(hosts(told.data));
     spec.regional = hosts(told.regional);
     Some(spec)
@@ -69,11 +78,7 @@ pub(super) fn read(source: &Source<'_>, name: Arc<str>) -> Option<RegistrySpec> 
 fn told(source: &Source<'_>) -> Option<Told> {
     let text = source.text();
     if depth(text) > DEEPEST {
-        source.fault(
-            source.whole(),
-            "it is nested too deeply",
-            "save what az printed as it stands",
-        );
+        source.fault(source.whole(), "it is nested too deeply", AS_IT_STANDS);
         return None;
     }
     let parsed = match parse_to_ast(text, &CollectOptions::default(), &OPTIONS) {
@@ -87,37 +92,46 @@ fn told(source: &Source<'_>) -> Option<Told> {
                 _ => error.range().start,
             };
             let what = format!("column {}: {}", source.column(at), error.kind());
-            source.fault(source.place(at), what, "save what az printed as it stands");
+            source.fault(source.place(at), what, AS_IT_STANDS);
             return None;
         }
     };
-    let Some(Value::Object(object)) = parsed.value else {
-        source.fault(
-            source.whole(),
-            "it is not one JSON object",
-            "save what az acr show-endpoints --name NAME printed, a file a registry",
-        );
+    let object = match parsed.value {
+        Some(Value::Object(object)) => object,
+        Some(Value::Array(list)) => {
+            let place = source.place(list.range.start);
+            let remedy = "save what az acr show-endpoints --name NAME prints, a file a registry";
+            source.fault(place, "it is a list, and a registry has a file of its own", remedy);
+            return None;
+        }
+        _ => {
+            let remedy = "save what az acr show-endpoints --name NAME prints";
+            source.fault(source.whole(), "it is not a JSON object", remedy);
+            return None;
+        }
+    };
+    let place = source.place(object.range.start);
+    let Some(login) = property(source, &object, "loginServer") else {
+        let remedy = "save what az acr show-endpoints or az acr show printed";
+        source.fault(place, "there is no loginServer", remedy);
         return None;
     };
-    let login = match text_of(source, &object, "loginServer") {
-        Some(login) => login,
-        None => {
-            source.fault(
-                source.whole(),
-                "there is no loginServer",
-                "save what az acr show-endpoints or az acr show printed",
-            );
-            return None;
+    let login = string(source, "loginServer", login)?;
+    let mut data_place = None;
+    let mut data = Vec::new();
+    for key in ["dataEndpointEnabled", "dataEndpoints", "dataEndpointHostNames"] {
+        if let Some(value) = property(source, &object, key) {
+            data_place.get_or_insert_with(|| source.place(value.range().start));
+            if key != "dataEndpointEnabled" {
+                data.extend(endpoints(source, key, value)?);
+            }
         }
+    }
+    let regional = match property(source, &object, "regionalEndpoints") {
+        Some(value) => endpoints(source, "regionalEndpoints", value)?,
+        None => Vec::new(),
     };
-    let mut data = endpoints(source, &object, "dataEndpoints");
-    data.extend(endpoints(source, &object, "dataEndpointHostNames"));
-    let regional = endpoints(source, &object, "regionalEndpoints");
-    let disabled = object.get("dataEndpointEnabled").and_then(|enabled| match &enabled.value {
-        Value::BooleanLit(enabled) if !enabled.value => Some(source.place(enabled.range.start)),
-        _ => None,
-    });
-    Some(Told { login, data, regional, disabled })
+    Some(Told { login, data, regional, data_place: data_place.unwrap_or(place) })
 }
 
 /// How deep brackets stand in each other at the most, strings not looked at: an upper bound, so
@@ -136,37 +150,40 @@ fn depth(text: &str) -> usize {
     deepest
 }
 
-fn text_of(source: &Source<'_>, object: &Object<'_>, key: &str) -> Option<Located<String>> {
-    let value = &object.get(key)?.value;
+/// A property that is there and not null. One that stands twice is a fault: parsers differ in
+/// which of them they take.
+fn property<'a, 'b>(
+    source: &Source<'_>,
+    object: &'b Object<'a>,
+    key: &str,
+) -> Option<&'b Value<'a>> {
+    let mut found = object.properties.iter().filter(|property| property.name.as_str() == key);
+    let first = found.next()?;
+    if let Some(second) = found.next() {
+        let place = source.place(second.range.start);
+        source.fault(place, format!("{key} stands twice"), AS_IT_STANDS);
+    }
+    Some(&first.value).filter(|value| !matches!(value, Value::NullKeyword(_)))
+}
+
+fn string(source: &Source<'_>, key: &str, value: &Value<'_>) -> Option<Located<String>> {
     let place = source.place(value.range().start);
     match value {
         Value::StringLit(text) => Some(Located { value: text.value.to_string(), place }),
         _ => {
-            source.fault(
-                place,
-                format!("{key} is not a string"),
-                "save what az printed as it stands",
-            );
+            source.fault(place, format!("{key} is not a string"), AS_IT_STANDS);
             None
         }
     }
 }
 
-/// A list of endpoints: objects with `endpoint` and `region`, or the hosts alone.
-fn endpoints(source: &Source<'_>, object: &Object<'_>, key: &str) -> Vec<Regional> {
-    let Some(property) = object.get(key) else { return Vec::new() };
-    let list: &Array<'_> = match &property.value {
-        Value::Array(list) => list,
-        Value::NullKeyword(_) => return Vec::new(),
-        other => {
-            let place = source.place(other.range().start);
-            source.fault(
-                place,
-                format!("{key} is not a list"),
-                "save what az printed as it stands",
-            );
-            return Vec::new();
-        }
+/// A list of endpoints: objects with `endpoint` and `region`, or the hosts alone. Nothing where it
+/// is no list.
+fn endpoints(source: &Source<'_>, key: &str, value: &Value<'_>) -> Option<Vec<Regional>> {
+    let Value::Array(list) = value else {
+        let place = source.place(value.range().start);
+        source.fault(place, format!("{key} is not a list"), AS_IT_STANDS);
+        return None;
     };
     let mut found = Vec::with_capacity(list.elements.len());
     for element in &list.elements {
@@ -177,22 +194,21 @@ fn endpoints(source: &Source<'_>, object: &Object<'_>, key: &str) -> Vec<Regiona
                 region: None,
             }),
             Value::Object(one) => {
-                let region = text_of(source, one, "region").map(|region| region.value);
-                match text_of(source, one, "endpoint") {
-                    Some(host) => found.push(Regional { host, region }),
-                    None => {
-                        let what = format!("an item of {key} has no endpoint");
-                        source.fault(place, what, "save what az printed as it stands");
-                    }
+                let text = |key| string(source, key, property(source, one, key)?);
+                let region = text("region").map(|region| region.value);
+                if property(source, one, "endpoint").is_none() {
+                    let what = format!("an item of {key} has no endpoint");
+                    source.fault(place, what, AS_IT_STANDS);
                 }
+                found.extend(text("endpoint").map(|host| Regional { host, region }));
             }
             _ => {
                 let what = format!("an item of {key} is neither a host nor an object");
-                source.fault(place, what, "save what az printed as it stands");
+                source.fault(place, what, AS_IT_STANDS);
             }
         }
     }
-    found
+    Some(found)
 }
 
 /// A registry's TOML, made from what `az` printed.
@@ -220,68 +236,67 @@ pub enum ImportedEndpoints {
 /// Makes a registry's TOML from what `az acr show-endpoints` or `az acr show` printed.
 ///
 /// While dedicated data endpoints are off, `az` prints `*.blob.core.windows.net` for each region;
-/// those become `<label>.<region>.data.<suffix>`, which must be allowed before the switch.
+/// those become `<label>.<region>.data.<suffix>`, which must be allowed before the switch. What
+/// comes out stands up to every rule for loading.
 ///
 /// # Errors
 /// Every fault of the text.
 pub fn import(file: &Arc<str>, text: &str) -> Result<Import, Vec<Fault>> {
     let source = Source::new(file, text);
-    let made = told(&source).and_then(|told| imported(&source, &told));
-    let faults = source.take_faults();
+    let made = told(&source).and_then(|told| imported(&source, told));
     match made {
-        Some(made) if faults.is_empty() => Ok(made),
-        _ => Err(faults),
+        Some(made) if source.is_faultless() => Ok(made),
+        _ => Err(source.take_faults()),
     }
 }
 
-fn imported(source: &Source<'_>, told: &Told) -> Option<Import> {
+fn imported(source: &Source<'_>, told: Told) -> Option<Import> {
     let login = parse_host(&told.login.value).ok();
-    let (label, suffix) = match login.as_ref().map(|login| HostKind::of(&login.name)) {
-        Some(HostKind::Login { cloud, label }) => (label.to_owned(), cloud.registry_suffix),
-        _ => {
-            source.fault(
-                told.login.place.clone(),
-                format!("{:?} is not a login server of Azure", told.login.value),
-                "print it with az acr show-endpoints --name NAME",
-            );
-            return None;
-        }
+    let kind = login.as_ref().map(|login| HostKind::of(&login.name));
+    let Some(HostKind::Login { cloud, label }) = kind else {
+        let what = format!("{:?} is not a login server of Azure", told.login.value);
+        source.fault(told.login.place, what, "print it with az acr show-endpoints --name NAME");
+        return None;
     };
     let mut endpoints = ImportedEndpoints::Present;
-    let mut data = Vec::new();
-    for Regional { host, region } in &told.data {
-        if !is_storage(&host.value) {
-            data.push(host.value.clone());
-            continue;
+    let mut data: Vec<Located<String>> = Vec::new();
+    for Regional { mut host, region } in told.data {
+        if is_storage(&host.value) {
+            endpoints = ImportedEndpoints::Future;
+            let Some(region) = region.as_deref().and_then(region_in_names) else {
+                let what = format!("{} has no region to derive its data endpoint from", host.value);
+                source.fault(host.place, what, "print it with az acr show-endpoints --name NAME");
+                continue;
+            };
+            host.value = format!("{label}.{region}.data.{}", cloud.registry_suffix);
         }
-        endpoints = ImportedEndpoints::Future;
-        let region = region.as_deref().map(|region| region.replace(' ', "").to_lowercase());
-        match region.filter(|region| {
-            !region.is_empty() && region.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        }) {
-            Some(region) => data.push(format!("{label}.{region}.data.{suffix}")),
-            None => source.fault(
-                host.place.clone(),
-                format!("{} has no region to derive its data endpoint from", host.value),
-                "print it with az acr show-endpoints --name NAME",
-            ),
+        if !data.iter().any(|known| known.value == host.value) {
+            data.push(host);
         }
     }
-    if data.is_empty() {
+    if data.is_empty() && source.is_faultless() {
         source.fault(
-            source.whole(),
+            told.data_place,
             "there is no data endpoint, nor a region to derive one from",
-            "print it with az acr show-endpoints --name NAME",
+            "print it with az acr show-endpoints --name NAME, which tells the regions",
         );
     }
     let mut toml = format!("login-server = {:?}\n", told.login.value);
     list(&mut toml, "data-endpoints", &data);
-    let regional: Vec<String> = told.regional.iter().map(|one| one.host.value.clone()).collect();
+    let regional: Vec<Located<String>> = told.regional.into_iter().map(|one| one.host).collect();
     if !regional.is_empty() {
         list(&mut toml, "regional-endpoints", &regional);
     }
     let resource = label.split('-').next().unwrap_or_default().to_owned();
-    Some(Import { toml, name: label, resource, endpoints })
+    let name: Arc<str> = label.into();
+    let mut spec = RegistrySpec::new(name.clone(), told.login);
+    spec.origin = Origin::Az;
+    spec.data = DataSpec::Listed(data);
+    spec.regional = regional;
+    for Fault { place, what, remedy } in Registry::new(&spec).err().unwrap_or_default() {
+        source.fault(place, what, remedy);
+    }
+    Some(Import { toml, name: name.to_string(), resource, endpoints })
 }
 
 /// Whether `az` printed storage in place of a data endpoint.
@@ -291,11 +306,18 @@ fn is_storage(host: &str) -> bool {
     name.is_ok_and(|name| matches!(HostKind::of(&name), HostKind::Storage { .. }))
 }
 
-fn list(toml: &mut String, key: &str, hosts: &[String]) {
+/// A region as it stands in host names: `az` tells it as `eastus`, the portal as `East US`.
+fn region_in_names(told: &str) -> Option<String> {
+    let region = told.replace(' ', "").to_ascii_lowercase();
+    let plain = !region.is_empty() && region.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    plain.then_some(region)
+}
+
+fn list(toml: &mut String, key: &str, hosts: &[Located<String>]) {
     // Writing to a string cannot fail.
     let _ = writeln!(toml, "{key} = [");
     for host in hosts {
-        let _ = writeln!(toml, "    {host:?},");
+        let _ = writeln!(toml, "    {:?},", host.value);
     }
     toml.push_str("]\n");
 }

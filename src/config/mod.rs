@@ -7,6 +7,7 @@ mod azure;
 mod main_file;
 mod registry_file;
 mod source;
+mod table;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,7 +16,11 @@ use std::sync::Arc;
 
 pub use azure::{Import, ImportedEndpoints, import};
 
-use crate::policy::{Enforcement, Fault, HostKind, Place, PolicySet, Registry};
+use crate::policy::{
+    Endpoint, EndpointKind, Enforcement, Fault, HostKind, Located, NO_LABEL, OTHER_LABEL, Place,
+    PolicySet, Registry, Rules,
+};
+use main_file::Main;
 use source::Source;
 
 /// A file that was read, or could not be.
@@ -72,7 +77,7 @@ pub struct Listener {
 pub enum AdminAddress {
     /// TCP.
     Tcp(SocketAddr),
-    /// A Unix socket.
+    /// A Unix socket, relative to the main file's folder where it is not absolute.
     Unix(PathBuf),
 }
 
@@ -81,7 +86,7 @@ pub enum AdminAddress {
 pub enum AuditTarget {
     /// Standard output.
     StandardOutput,
-    /// A file.
+    /// A file, relative to the main file's folder where it is not absolute.
     File(PathBuf),
 }
 
@@ -107,16 +112,32 @@ pub struct Loaded {
     pub warnings: Vec<Fault>,
 }
 
+/// What to do about a main file that cannot be read.
+const NAME_ANOTHER: &str = "create it, or name another with --config";
+
 /// The folder that the main file names, relative to that file.
 ///
 /// # Errors
 /// When the file could not be read. Its other faults are [`compile`]'s.
 pub fn registries_folder(main: &File) -> Result<PathBuf, Vec<Fault>> {
-    let text =
-        text_of(main, "create it, or name another with --config").map_err(|fault| vec![fault])?;
+    let text = text_of(main, NAME_ANOTHER).map_err(|fault| vec![fault])?;
     let source = Source::new(&main.path, text);
-    let folder = main_file::read(&source).registries;
-    Ok(Path::new(&*main.path).parent().unwrap_or(Path::new("")).join(folder))
+    let folder = main_file::read(&source).registries.value;
+    Ok(main_file::beside(&source, &folder))
+}
+
+/// Every fault of the main file where the folder that it names cannot be read, that one included.
+#[must_use]
+pub fn faults_without_folder(main: &File, error: &str) -> Vec<Fault> {
+    let source = match text_of(main, NAME_ANOTHER) {
+        Ok(text) => Source::new(&main.path, text),
+        Err(fault) => return vec![fault],
+    };
+    let Located { value: folder, place } = main_file::read(&source).registries;
+    let folder = main_file::beside(&source, &folder);
+    let what = format!("the folder {} cannot be read: {error}", folder.display());
+    source.missing(&place, what, "create it, or name another in [policy] registries");
+    sorted(source.take_faults())
 }
 
 /// Compiles the files into what is used.
@@ -124,34 +145,40 @@ pub fn registries_folder(main: &File) -> Result<PathBuf, Vec<Fault>> {
 /// # Errors
 /// Every fault of every file, by file and line.
 pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
-    let mut faults = Vec::new();
-    let main = text_of(&files.main, "create it, or name another with --config")
-        .map_err(|fault| vec![fault])
-        .map(|text| Source::new(&files.main.path, text));
-    let main = main.map(|source| {
-        let main = main_file::read(&source);
-        faults.extend(source.take_faults());
-        main
-    });
-    let registries = registries(&files.registries, &mut faults);
-    let mut main = main.inspect_err(|main| faults.extend(main.clone()))?;
-    if files.registries.is_empty() && !main.deny_all {
-        faults.push(Fault {
-            place: Place { file: files.main.path.clone(), line: 0 },
-            what: format!("the folder {} holds no registry", main.registries),
-            remedy: "put az acr show-endpoints' output into it, or write [policy] deny-all = true"
-                .to_owned(),
-        });
-    }
-    main.rules.registries = registries;
-    let warnings = warnings(&files.main.path, &main);
-    match PolicySet::new(generation, main.rules) {
-        Ok(policy) if faults.is_empty() => Ok(Loaded { settings: main.settings, policy, warnings }),
-        Ok(_) => Err(sorted(faults)),
-        Err(more) => {
-            faults.extend(more);
-            Err(sorted(faults))
+    let mut found = Found::default();
+    let registries = registries(&files.registries, &mut found);
+    let main = match text_of(&files.main, NAME_ANOTHER) {
+        Ok(text) => main(&Source::new(&files.main.path, text), &files.registries, &mut found),
+        Err(fault) => {
+            found.faults.push(fault);
+            return Err(sorted(found.faults));
         }
+    };
+    let rules = Rules { registries, ..main.rules };
+    match PolicySet::new(generation, rules) {
+        Ok(policy) if found.faults.is_empty() => {
+            let warnings = sorted(found.warnings);
+            Ok(Loaded { settings: main.settings, policy, warnings })
+        }
+        Ok(_) => Err(sorted(found.faults)),
+        Err(among_registries) => {
+            found.faults.extend(among_registries);
+            Err(sorted(found.faults))
+        }
+    }
+}
+
+/// What was found on the way, file by file.
+#[derive(Debug, Default)]
+struct Found {
+    faults: Vec<Fault>,
+    warnings: Vec<Fault>,
+}
+
+impl Found {
+    fn take(&mut self, source: &Source<'_>) {
+        self.faults.extend(source.take_faults());
+        self.warnings.extend(source.take_warnings());
     }
 }
 
@@ -169,14 +196,34 @@ fn text_of<'a>(file: &'a File, remedy: &str) -> Result<&'a str, Fault> {
     })
 }
 
-fn registries(files: &[File], faults: &mut Vec<Fault>) -> Vec<Registry> {
+fn main(source: &Source<'_>, registries: &[File], found: &mut Found) -> Main {
+    let main = main_file::read(source);
+    match &main.deny_all {
+        None if registries.is_empty() => source.missing(
+            &main.registries.place,
+            format!("the folder {} holds no registry", main.registries.value),
+            "put az acr show-endpoints' output into it, or write [policy] deny-all = true",
+        ),
+        Some(place) if !registries.is_empty() => source.warn(
+            place.clone(),
+            "deny-all only says that an empty folder is meant, and the folder has registries",
+            "they are allowed; take their files away, or deny-all",
+        ),
+        None | Some(_) => {}
+    }
+    found.take(source);
+    main
+}
+
+fn registries(files: &[File], found: &mut Found) -> Vec<Registry> {
     let mut registries = Vec::with_capacity(files.len());
     let mut stems: HashMap<Arc<str>, &Arc<str>> = HashMap::with_capacity(files.len());
     for file in files {
-        let text = match text_of(file, "make it readable for the gate's user, or take it away") {
+        let remedy = "make it UTF-8 text that the gate's user may read, or take it away";
+        let text = match text_of(file, remedy) {
             Ok(text) => text,
             Err(fault) => {
-                faults.push(fault);
+                found.faults.push(fault);
                 continue;
             }
         };
@@ -184,58 +231,53 @@ fn registries(files: &[File], faults: &mut Vec<Fault>) -> Vec<Registry> {
         let path = Path::new(&*file.path);
         let stem: Arc<str> =
             path.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default().into();
-        if !is_plain(&stem) {
-            source.fault(
-                source.whole(),
-                format!("the file's name {stem:?} cannot be a registry's name"),
-                "use up to 64 letters, digits, dots, dashes and underscores",
-            );
+        if let Some((what, remedy)) = objection_to_name(&stem) {
+            source.fault(source.whole(), what, remedy);
         }
         if let Some(other) = stems.insert(stem.clone(), &file.path) {
-            source.fault(
-                source.whole(),
-                format!("{other} has the same name, and a registry has one file"),
-                "rename or remove one of the two",
-            );
+            let what = format!("{other} has the same name, and a registry has one file");
+            source.fault(source.whole(), what, "rename or remove one of the two");
         }
         let json = path.extension().is_some_and(|kind| kind == "json");
         let spec =
             if json { azure::read(&source, stem) } else { registry_file::read(&source, stem) };
         match spec.as_ref().map(Registry::new) {
-            Some(Ok(registry)) => registries.push(registry),
-            Some(Err(more)) => faults.extend(more),
+            Some(Ok(registry)) => {
+                warn_of_absent_data(&source, &registry);
+                registries.push(registry);
+            }
+            // By way of the source, which keeps silent about lines that are broken already.
+            Some(Err(faults)) => faults
+                .into_iter()
+                .for_each(|Fault { place, what, remedy }| source.fault(place, what, remedy)),
             None => {}
         }
-        faults.extend(source.take_faults());
+        found.take(&source);
     }
     registries
 }
 
-/// Whether a file's stem can be a metric label and a word in a log.
-fn is_plain(stem: &str) -> bool {
+/// Why a file's stem cannot be a metric label and a word in a log.
+fn objection_to_name(stem: &str) -> Option<(String, &'static str)> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-    (1..=64).contains(&stem.len()) && stem.bytes().all(plain)
+    if !((1..=64).contains(&stem.len()) && stem.bytes().all(plain)) {
+        let what = format!("the file's name {stem:?} cannot be a registry's name");
+        return Some((what, "use up to 64 letters, digits, dots, dashes and underscores"));
+    }
+    let taken = [OTHER_LABEL, NO_LABEL].contains(&stem);
+    taken.then(|| (format!("{stem:?} is a metric label with another meaning"), "rename the file"))
 }
 
-fn warnings(file: &Arc<str>, main: &main_file::Main) -> Vec<Fault> {
-    let mut warnings = Vec::new();
-    let mut warn = |what: String, remedy: &str| {
-        let place = Place { file: file.clone(), line: 0 };
-        warnings.push(Fault { place, what, remedy: remedy.to_owned() });
+/// An Azure registry without data endpoints serves its layers from storage accounts.
+fn warn_of_absent_data(source: &Source<'_>, registry: &Registry) {
+    let endpoints = registry.endpoints();
+    let azure = |endpoint: &&Endpoint| {
+        endpoint.kind == EndpointKind::Login
+            && matches!(HostKind::of(&endpoint.target.name), HostKind::Login { .. })
     };
-    let mut storage: Vec<&str> = (main.rules.pins.keys())
-        .filter(|name| matches!(HostKind::of(name), HostKind::Storage { .. }))
-        .map(|name| name.as_str())
-        .collect();
-    storage.sort_unstable();
-    for name in storage {
-        warn(format!("[dns.hosts] answers for the storage account {name}"), "no policy allows it");
+    let Some(login) = endpoints.iter().find(azure) else { return };
+    if !endpoints.iter().any(|endpoint| endpoint.kind == EndpointKind::Data) {
+        let what = "without data endpoints its layers come from storage accounts, which are denied";
+        source.warn(login.place.clone(), what, "list data-endpoints, or write \"every-region\"");
     }
-    for Listener { address, .. } in &main.settings.listeners {
-        if address.ip().is_unspecified() {
-            let remedy = "name the address of the network that the clients are in";
-            warn(format!("{address} is open to every network of this machine"), remedy);
-        }
-    }
-    warnings
 }

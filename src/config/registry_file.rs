@@ -2,63 +2,64 @@
 
 use std::sync::Arc;
 
-use super::source::{OneOrMany, Source, Table};
-use crate::policy::{DataSpec, PrivateOnly, RegistrySpec};
+use super::source::Source;
+use super::table::{OneOrMany, Table};
+use crate::policy::{DataSpec, Located, Origin, PrivateOnly, RegistrySpec};
 
 /// What stands for a data endpoint in each of the cloud's regions.
 const EVERY_REGION: &str = "every-region";
 
-/// Reads a registry's file; nothing where its login server is missing.
+/// Reads a registry's file; nothing where its form is so broken that it cannot be judged.
 pub(super) fn read(source: &Source<'_>, name: Arc<str>) -> Option<RegistrySpec> {
-    let table = source.toml();
-    let mut file = Table::new(source, table.get_ref(), "");
+    let toml = source.toml();
+    let mut file = Table::of_file(source, &toml);
     let login = file.string("login-server");
-    let data = match file.string_or_strings("data-endpoints") {
-        Some(OneOrMany::One(word)) if word.value == EVERY_REGION => {
-            DataSpec::EveryRegion(word.place)
-        }
-        Some(OneOrMany::One(word)) => {
-            source.fault(
-                word.place,
-                format!("data-endpoints is {:?}", word.value),
-                "write a list of hosts, or \"every-region\"",
-            );
-            DataSpec::Listed(Vec::new())
-        }
-        Some(OneOrMany::Many(hosts)) => DataSpec::Listed(hosts),
-        None => DataSpec::Listed(Vec::new()),
-    };
+    let login_is_absent = !file.has("login-server");
+    let data = file.string_or_strings("data-endpoints");
+    let data = data.map_or(DataSpec::Listed(Vec::new()), |data| data_endpoints(source, data));
     let regional = file.strings("regional-endpoints");
     let private_addresses = file.strings("private-addresses");
-    let private_only = match file.boolean("private-only") {
-        Some(found) if found.value => PrivateOnly::Yes,
-        _ => PrivateOnly::No,
-    };
+    let private_only = file.boolean("private-only").filter(|found| found.value);
     let also = file.strings("also");
     let accept_shared_storage = file.strings("accept-shared-storage");
-    if private_only == PrivateOnly::Yes && private_addresses.is_empty() {
-        source.fault(
-            file.place_of("private-only").unwrap_or_else(|| source.whole()),
-            "private-only without private-addresses leaves no address to dial",
-            "list the ranges of the private endpoints in private-addresses",
-        );
+    if let Some(Located { place, .. }) = &private_only
+        && private_addresses.is_empty()
+        && !file.has("private-addresses")
+    {
+        let what = "private-only without private-addresses leaves no address to dial";
+        let remedy = "list the ranges of the private endpoints in private-addresses";
+        source.missing(place, what, remedy);
     }
     file.finish();
-    if login.is_none() {
-        source.fault(
-            source.whole(),
-            "there is no login-server",
-            "write login-server = \"contoso.azurecr.io\"",
-        );
-    }
-    Some(RegistrySpec {
+    // What a broken line may have taken along is not missing, and a value of the wrong type has
+    // been told already.
+    let judged = login.is_some() || (login_is_absent && source.is_well_formed());
+    judged.then(|| RegistrySpec {
         name,
-        login: login?,
+        file: source.file().clone(),
+        origin: Origin::Operator,
+        login,
         data,
         regional,
         also,
         private_addresses,
-        private_only,
+        private_only: private_only.map_or(PrivateOnly::No, |_| PrivateOnly::Yes),
         accept_shared_storage,
     })
+}
+
+fn data_endpoints(source: &Source<'_>, written: OneOrMany) -> DataSpec {
+    let mut hosts = match written {
+        OneOrMany::Many(hosts) => hosts,
+        OneOrMany::One(word) if word.value == EVERY_REGION => vec![word],
+        OneOrMany::One(other) => {
+            let what = format!("data-endpoints is {:?}", other.value);
+            source.fault(other.place, what, "write a list of hosts, or \"every-region\"");
+            Vec::new()
+        }
+    };
+    match hosts.iter().position(|host| host.value == EVERY_REGION) {
+        Some(at) => DataSpec::EveryRegion { place: hosts.remove(at).place, further: hosts },
+        None => DataSpec::Listed(hosts),
+    }
 }

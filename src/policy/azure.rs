@@ -102,7 +102,10 @@ pub enum HostKind<'a> {
     /// Storage outside Azure that all tenants share behind one name or suffix.
     SharedStorage,
     /// A registry outside Azure that is known by name.
-    KnownRegistry,
+    KnownRegistry {
+        /// What its hosts have in common: a suffix, a name, or an account.
+        family: &'a str,
+    },
     /// Nothing known.
     Elsewhere,
 }
@@ -123,8 +126,8 @@ impl<'a> HostKind<'a> {
         if is_shared_storage(text) {
             return Self::SharedStorage;
         }
-        if is_known_registry(text) {
-            return Self::KnownRegistry;
+        if let Some(family) = family_of_known_registry(text) {
+            return Self::KnownRegistry { family };
         }
         Self::Elsewhere
     }
@@ -169,18 +172,21 @@ fn is_shared_storage(text: &str) -> bool {
     front.split('.').any(|label| label == "s3" || label.starts_with("s3-"))
 }
 
-/// Registries that many tenants share, by the names that `acr-facts` and their makers document.
-fn is_known_registry(text: &str) -> bool {
-    const HOSTS: &[&str] =
-        &["docker.io", "ghcr.io", "quay.io", "gcr.io", "mcr.microsoft.com", "public.ecr.aws"];
+/// The family of a registry's host, for registries whose makers document it.
+fn family_of_known_registry(text: &str) -> Option<&str> {
+    const HOSTS: &[&str] = &["ghcr.io", "mcr.microsoft.com", "public.ecr.aws"];
     const SUFFIXES: &[&str] = &["docker.io", "gcr.io", "pkg.dev", "quay.io"];
-    if HOSTS.contains(&text) || SUFFIXES.iter().any(|one| before_suffix(text, one).is_some()) {
-        return true;
+    if HOSTS.contains(&text) {
+        return Some(text);
     }
-    ["amazonaws.com", "amazonaws.com.cn"]
-        .iter()
-        .find_map(|suffix| before_suffix(text, suffix))
-        .is_some_and(|front| front.contains(".dkr.ecr"))
+    if let Some(suffix) = SUFFIXES.iter().find(|one| before_suffix(text, one).is_some()) {
+        return Some(suffix);
+    }
+    // `<account>.dkr.ecr.<region>.amazonaws.com`: each account is a tenant of its own.
+    let amazon = ["amazonaws.com", "amazonaws.com.cn"];
+    let front = amazon.iter().find_map(|suffix| before_suffix(text, suffix))?;
+    let (account, _) = front.split_once(".dkr.ecr")?;
+    Some(account)
 }
 
 #[cfg(test)]
@@ -195,7 +201,7 @@ mod tests {
             HostKind::UnderRegistrySuffix { .. } => "under".into(),
             HostKind::Storage { .. } => "storage".into(),
             HostKind::SharedStorage => "shared".into(),
-            HostKind::KnownRegistry => "registry".into(),
+            HostKind::KnownRegistry { family } => format!("registry {family}"),
             HostKind::Elsewhere => "elsewhere".into(),
         }
     }
@@ -229,10 +235,10 @@ mod tests {
             ("a.r2.cloudflarestorage.com", "shared"),
             ("prod-eu-west-1-starport-layer-bucket.s3.eu-west-1.amazonaws.com", "shared"),
             ("s3-us-west-2.amazonaws.com", "shared"),
-            ("1.dkr.ecr.eu-west-1.amazonaws.com", "registry"),
-            ("registry-1.docker.io", "registry"),
-            ("europe-docker.pkg.dev", "registry"),
-            ("cdn01.quay.io", "registry"),
+            ("1.dkr.ecr.eu-west-1.amazonaws.com", "registry 1"),
+            ("registry-1.docker.io", "registry docker.io"),
+            ("europe-docker.pkg.dev", "registry pkg.dev"),
+            ("cdn01.quay.io", "registry quay.io"),
             ("login.microsoftonline.com", "elsewhere"),
         ];
         for (host, expected) in cases {

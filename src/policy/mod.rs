@@ -13,6 +13,7 @@ mod regions;
 mod registry;
 mod set;
 mod target;
+mod written;
 
 pub use addresses::{AddressFault, Class, PrivateOnly, canonical, class_of};
 pub use azure::{CLOUDS, Cloud, HostKind};
@@ -20,11 +21,10 @@ pub use fault::{Fault, Located, Place};
 pub use limits::Limits;
 pub use name::{LONGEST_NAME, Name, NameError};
 pub use reason::{Cause, Denial, Ending, Failure, Reason, Side, Stop};
-pub use registry::{
-    DataSpec, Endpoint, EndpointKind, HostFault, Registry, RegistrySpec, parse_host, parse_range,
-};
+pub use registry::{DataSpec, Endpoint, EndpointKind, Origin, Registry, RegistrySpec};
 pub use set::{
     Allowed, Cleared, ClientAddress, Enforcement, Grant, LABELLED_REGISTRIES, NO_LABEL, NoneVetted,
     OTHER_LABEL, OwnAddresses, Permit, Pin, PolicySet, Rules, Vetted,
 };
 pub use target::{HTTPS, Target, TargetError, parse_port};
+pub use written::{HostFault, never_dialled, parse_host, parse_range};

@@ -332,7 +332,7 @@ impl PolicySet {
             | HostKind::Data { .. }
             | HostKind::Regional { .. }
             | HostKind::UnderRegistrySuffix { .. }
-            | HostKind::KnownRegistry => Reason::OtherRegistry.into(),
+            | HostKind::KnownRegistry { .. } => Reason::OtherRegistry.into(),
             HostKind::SharedStorage | HostKind::Elsewhere => Reason::HostNotAllowed.into(),
         }
     }

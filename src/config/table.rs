@@ -1,0 +1,233 @@
+//! A reader of TOML's tables that finds every fault at once.
+//!
+//! serde stops at the first unknown key or wrong type, and an operator wants all of them, each with
+//! its line: so the tables are walked with their spans by a small reader of our own, on toml's own
+//! parser.
+
+use std::ops::{Range, RangeInclusive};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::source::Source;
+use crate::policy::{Located, Place};
+
+/// A table that is read key by key. What nobody asked for until [`Table::finish`] is unknown.
+pub(super) struct Table<'a> {
+    source: &'a Source<'a>,
+    table: &'a DeTable<'a>,
+    /// How faults call it: empty for the file, else `[policy]`.
+    title: &'static str,
+    place: Place,
+    read: Vec<&'static str>,
+}
+
+impl<'a> Table<'a> {
+    /// The file's own table.
+    pub(super) fn of_file(source: &'a Source<'a>, table: &'a Spanned<DeTable<'a>>) -> Self {
+        Self { source, table: table.get_ref(), title: "", place: source.whole(), read: Vec::new() }
+    }
+
+    fn within(&self, table: &'a DeTable<'a>, title: &'static str, span: Range<usize>) -> Table<'a> {
+        let place = self.source.place(span.start);
+        Table { source: self.source, table, title, place, read: Vec::new() }
+    }
+
+    /// Where it begins.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.read.push(key);
+        self.table.get(key)
+    }
+
+    /// Whether a key stands there, with whatever value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    fn wrong(&self, key: &str, span: Range<usize>, wanted: &str) {
+        let place = self.source.place(span.start);
+        self.source.fault(place, format!("{key} is not {wanted}"), format!("write {wanted}"));
+    }
+
+    fn located<T>(&self, value: T, span: Range<usize>) -> Located<T> {
+        Located { value, place: self.source.place(span.start) }
+    }
+
+    pub(super) fn string(&mut self, key: &'static str) -> Option<Located<String>> {
+        let value = self.take(key)?;
+        match value.get_ref().as_str() {
+            Some(text) => Some(self.located(text.to_owned(), value.span())),
+            None => {
+                self.wrong(key, value.span(), "a string in quotes");
+                None
+            }
+        }
+    }
+
+    /// A list of strings; absent is empty.
+    pub(super) fn strings(&mut self, key: &'static str) -> Vec<Located<String>> {
+        self.take(key).map(|value| self.strings_of(key, value)).unwrap_or_default()
+    }
+
+    fn strings_of(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Vec<Located<String>> {
+        let Some(list) = value.get_ref().as_array() else {
+            self.wrong(key, value.span(), "a list of strings");
+            return Vec::new();
+        };
+        let mut strings = Vec::with_capacity(list.len());
+        for item in list.iter() {
+            match item.get_ref().as_str() {
+                Some(text) => strings.push(self.located(text.to_owned(), item.span())),
+                None => self.wrong(&format!("an item of {key}"), item.span(), "a string in quotes"),
+            }
+        }
+        strings
+    }
+
+    /// Either one string or a list of them.
+    pub(super) fn string_or_strings(&mut self, key: &'static str) -> Option<OneOrMany> {
+        let value = self.take(key)?;
+        Some(match value.get_ref().as_str() {
+            Some(text) => OneOrMany::One(self.located(text.to_owned(), value.span())),
+            None => OneOrMany::Many(self.strings_of(key, value)),
+        })
+    }
+
+    pub(super) fn boolean(&mut self, key: &'static str) -> Option<Located<bool>> {
+        let value = self.take(key)?;
+        match value.get_ref().as_bool() {
+            Some(boolean) => Some(self.located(boolean, value.span())),
+            None => {
+                self.wrong(key, value.span(), "true or false");
+                None
+            }
+        }
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn number(&mut self, key: &'static str, bounds: RangeInclusive<u64>) -> Option<u64> {
+        let value = self.take(key)?;
+        let number = value.get_ref().as_integer().and_then(|integer| {
+            u64::from_str_radix(&integer.as_str().replace('_', ""), integer.radix()).ok()
+        });
+        let number = number.filter(|number| bounds.contains(number));
+        if number.is_none() {
+            let wanted = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+            self.wrong(key, value.span(), &wanted);
+        }
+        number
+    }
+
+    /// A table within; nothing where it is absent.
+    pub(super) fn table(&mut self, key: &'static str, title: &'static str) -> Option<Table<'a>> {
+        let value = self.take(key)?;
+        match value.get_ref().as_table() {
+            Some(table) => Some(self.within(table, title, value.span())),
+            None => {
+                self.wrong(key, value.span(), "a table");
+                None
+            }
+        }
+    }
+
+    /// The tables of `[[key]]`.
+    pub(super) fn tables(&mut self, key: &'static str, title: &'static str) -> Vec<Table<'a>> {
+        let Some(value) = self.take(key) else { return Vec::new() };
+        let wanted = format!("a list of tables, {title}");
+        let Some(list) = value.get_ref().as_array() else {
+            self.wrong(key, value.span(), &wanted);
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for item in list.iter() {
+            match item.get_ref().as_table() {
+                Some(table) => tables.push(self.within(table, title, item.span())),
+                None => self.wrong(key, item.span(), &wanted),
+            }
+        }
+        tables
+    }
+
+    /// Every key with its strings, one or a list, for tables whose keys are the operator's. Nothing
+    /// where the value is neither, which is noted.
+    pub(super) fn entries(self) -> Vec<(Located<String>, Option<Vec<Located<String>>>)> {
+        let mut entries = Vec::with_capacity(self.table.len());
+        for (key, value) in self.table.iter() {
+            let name = self.located(key.get_ref().to_string(), key.span());
+            let listed = match value.get_ref() {
+                DeValue::String(text) => Some(vec![self.located(text.to_string(), value.span())]),
+                DeValue::Array(list) if !list.is_empty() => {
+                    Some(self.strings_of(&name.value, value))
+                }
+                _ => {
+                    self.wrong(&name.value, value.span(), "a string or a list of some");
+                    None
+                }
+            };
+            entries.push((name, listed));
+        }
+        entries
+    }
+
+    /// Says which keys nobody knows.
+    pub(super) fn finish(self) {
+        for key in self.table.keys() {
+            let name = key.get_ref().as_ref();
+            if self.read.contains(&name) {
+                continue;
+            }
+            let place = self.source.place(key.span().start);
+            let within = if self.title.is_empty() { "the file" } else { self.title };
+            let nearest = self.read.iter().min_by_key(|known| distance(known, name));
+            let remedy = match nearest.filter(|known| distance(known, name) <= 3) {
+                Some(known) => format!("did you mean {known}?"),
+                None => format!("take it out; known are {}", self.read.join(", ")),
+            };
+            self.source.fault(place, format!("{within} knows no key {name:?}"), remedy);
+        }
+    }
+}
+
+/// A value that may be written as one or as a list.
+#[derive(Debug)]
+pub(super) enum OneOrMany {
+    One(Located<String>),
+    Many(Vec<Located<String>>),
+}
+
+/// How many letters have to be put in, taken out or changed (Levenshtein).
+fn distance(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
+    for (line, from) in left.chars().enumerate() {
+        let mut diagonal = line;
+        let mut before = line + 1;
+        if let Some(first) = row.first_mut() {
+            *first = before;
+        }
+        for (cell, to) in row.iter_mut().skip(1).zip(right.chars()) {
+            let changed = diagonal + usize::from(from != to);
+            diagonal = *cell;
+            before = changed.min(before + 1).min(diagonal + 1);
+            *cell = before;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::distance;
+
+    #[test]
+    fn distances() {
+        let cases = [("", "", 0), ("a", "", 1), ("login", "logn", 1), ("kitten", "sitting", 3)];
+        for (left, right, expected) in cases {
+            assert_eq!(distance(left, right), expected, "{left} {right}");
+            assert_eq!(distance(right, left), expected, "{right} {left}");
+        }
+    }
+}

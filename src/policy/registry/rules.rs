@@ -1,0 +1,378 @@
+//! The rules for loading that concern one registry: which of the hosts that its file names are its
+//! own, and what is refused wherever it stands.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::{DataSpec, Endpoint, EndpointKind, Origin, RegistrySpec};
+use crate::policy::azure::{Cloud, HostKind};
+use crate::policy::fault::{Fault, Located, Place};
+use crate::policy::name::{Name, NameError};
+use crate::policy::target::Target;
+use crate::policy::written::{HostFault, never_dialled, parse_host, parse_range};
+
+/// What the rules leave of a file without fault.
+pub(super) struct Sound {
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) private_addresses: Arc<[IpNet]>,
+}
+
+/// Judges what a file says, and finds every fault of it.
+pub(super) fn judge(spec: &RegistrySpec) -> Result<Sound, Vec<Fault>> {
+    let mut judge = Judge::new(spec);
+    judge.login();
+    judge.data();
+    for host in &spec.regional {
+        judge.host(host, EndpointKind::Regional);
+    }
+    for host in &spec.also {
+        judge.host(host, EndpointKind::Also);
+    }
+    judge.accepted();
+    let private_addresses = judge.private_addresses();
+    if !judge.faults.is_empty() {
+        return Err(judge.faults);
+    }
+    Ok(Sound { endpoints: judge.endpoints, private_addresses })
+}
+
+/// Whose registry it is, as its login server tells.
+enum Owner {
+    /// Azure's: the label that its hosts have in common, and its cloud.
+    Azure { label: String, cloud: &'static Cloud },
+    /// Another's; where it is known by name, what its hosts have in common.
+    Outside { family: Option<String> },
+    /// The login server is itself at fault, so that nothing can be said against others by it.
+    Unknown,
+}
+
+impl Owner {
+    fn of(login: Option<&Located<String>>) -> Self {
+        let Some(Ok(target)) = login.map(|login| parse_host(&login.value)) else {
+            return Self::Unknown;
+        };
+        match HostKind::of(&target.name) {
+            HostKind::Login { cloud, label }
+            | HostKind::Data { cloud, label, .. }
+            | HostKind::Regional { cloud, label, .. } => {
+                Self::Azure { label: label.to_owned(), cloud }
+            }
+            HostKind::KnownRegistry { family } => Self::Outside { family: Some(family.to_owned()) },
+            HostKind::Elsewhere | HostKind::SharedStorage => Self::Outside { family: None },
+            HostKind::UnderRegistrySuffix { .. } | HostKind::Storage { .. } => Self::Unknown,
+        }
+    }
+
+    fn kin(&self, label: &str, cloud: &Cloud) -> Kin {
+        match self {
+            Self::Unknown => Kin::Unknown,
+            Self::Azure { label: own, cloud: in_cloud }
+                if own == label && in_cloud.registry_suffix == cloud.registry_suffix =>
+            {
+                Kin::Own
+            }
+            Self::Azure { .. } | Self::Outside { .. } => Kin::Foreign,
+        }
+    }
+
+    /// What `az acr update --name` takes. A resource's name has no dash; a label of the Domain Name
+    /// Label scope has a hash behind one.
+    fn resource(&self) -> &str {
+        match self {
+            Self::Azure { label, .. } => label.split('-').next().unwrap_or(label),
+            Self::Outside { .. } | Self::Unknown => "NAME",
+        }
+    }
+}
+
+/// What a host under an Azure registry's suffix is to the registry at hand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kin {
+    Own,
+    Foreign,
+    Unknown,
+}
+
+/// What is wrong, and the remedy.
+type Objection = (String, String);
+
+struct Judge<'a> {
+    spec: &'a RegistrySpec,
+    owner: Owner,
+    accepted: HashSet<Name>,
+    endpoints: Vec<Endpoint>,
+    /// Every host that is written, and where it stands first.
+    seen: HashMap<Target, &'a Place>,
+    faults: Vec<Fault>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(spec: &'a RegistrySpec) -> Self {
+        let accepted = spec.accept_shared_storage.iter();
+        Self {
+            spec,
+            owner: Owner::of(spec.login.as_ref()),
+            accepted: accepted
+                .filter_map(|host| Some(parse_host(&host.value).ok()?.name))
+                .collect(),
+            endpoints: Vec::new(),
+            seen: HashMap::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    fn fault(&mut self, place: &Place, what: impl Into<String>, remedy: impl Into<String>) {
+        self.faults.push(Fault { place: place.clone(), what: what.into(), remedy: remedy.into() });
+    }
+
+    fn login(&mut self) {
+        match &self.spec.login {
+            Some(login) => self.host(login, EndpointKind::Login),
+            None => self.fault(
+                &Place { file: self.spec.file.clone(), line: 1 },
+                "there is no login-server",
+                "write login-server = \"contoso.azurecr.io\"",
+            ),
+        }
+    }
+
+    fn data(&mut self) {
+        let (place, listed) = match &self.spec.data {
+            DataSpec::Listed(hosts) => (None, hosts),
+            DataSpec::EveryRegion { place, further } => (Some(place), further),
+        };
+        for host in listed {
+            self.host(host, EndpointKind::Data);
+        }
+        let Some(place) = place else { return };
+        let (label, cloud) = match &self.owner {
+            Owner::Azure { label, cloud } => (label.clone(), *cloud),
+            Owner::Unknown => return,
+            Owner::Outside { .. } => {
+                let remedy = "list the data endpoints one by one";
+                return self.fault(place, "every-region is for Azure's registries", remedy);
+            }
+        };
+        for region in cloud.regions {
+            // One that was listed beside it stays as it is: a later release may know the region.
+            let value = format!("{label}.{region}.data.{}", cloud.registry_suffix);
+            if parse_host(&value).is_ok_and(|target| !self.seen.contains_key(&target)) {
+                self.take(&value, place, EndpointKind::Data);
+            }
+        }
+    }
+
+    fn host(&mut self, host: &'a Located<String>, kind: EndpointKind) {
+        self.take(&host.value, &host.place, kind);
+    }
+
+    /// Takes a host in, or finds what is wrong with it.
+    fn take(&mut self, written: &str, place: &'a Place, kind: EndpointKind) {
+        let target = match parse_host(written) {
+            Ok(target) => target,
+            Err(HostFault::Name(NameError::Wildcard)) => return self.wildcard(written, place),
+            Err(fault) => {
+                let remedy = "write host or host:port, as az acr show-endpoints prints it";
+                return self.fault(place, format!("{written:?}: {fault}"), remedy);
+            }
+        };
+        if let Some(first) = self.seen.insert(target.clone(), place) {
+            let what = format!("{target} stands twice, in line {} already", first.line);
+            return self.fault(place, what, "keep it once");
+        }
+        if let Some((what, remedy)) = self.objection(&target.name, kind) {
+            return self.fault(place, what, remedy);
+        }
+        self.endpoints.push(Endpoint { target, kind, place: place.clone() });
+    }
+
+    /// What speaks against a host where it stands.
+    fn objection(&self, name: &Name, kind: EndpointKind) -> Option<Objection> {
+        use EndpointKind::{Also, Data, Login, Regional};
+        match (HostKind::of(name), kind) {
+            (HostKind::Storage { .. }, _) => Some((
+                format!("{name} is a storage account, which no policy opens"),
+                self.instead_of_storage(),
+            )),
+            (HostKind::UnderRegistrySuffix { cloud }, _) => Some((
+                format!("{name} is no form of host that a registry of {} has", cloud.title),
+                "take it from what az acr show-endpoints prints".to_owned(),
+            )),
+            (HostKind::Login { .. }, Login) => None,
+            (HostKind::Login { cloud, label }, _) => {
+                Some(self.stray(name, self.owner.kin(label, cloud), "login-server"))
+            }
+            (
+                HostKind::Data { cloud, label, .. } | HostKind::Regional { cloud, label, .. },
+                Login,
+            ) => Some((
+                format!("{name} is not a login server"),
+                format!("write login-server = \"{label}.{}\"", cloud.registry_suffix),
+            )),
+            (HostKind::Data { cloud, label, .. }, Data)
+            | (HostKind::Regional { cloud, label, .. }, Regional) => {
+                (self.owner.kin(label, cloud) == Kin::Foreign).then(|| self.other_label(name))
+            }
+            (HostKind::Data { cloud, label, .. }, Regional | Also) => {
+                Some(self.stray(name, self.owner.kin(label, cloud), "data-endpoints"))
+            }
+            (HostKind::Regional { cloud, label, .. }, Data | Also) => {
+                Some(self.stray(name, self.owner.kin(label, cloud), "regional-endpoints"))
+            }
+            (_, Regional) => Some((
+                format!("{name} is no regional endpoint"),
+                "write it as contoso.eastus.geo.azurecr.io, or list it in also".to_owned(),
+            )),
+            (_, Data) if matches!(self.owner, Owner::Azure { .. }) => Some((
+                format!("{name} is no data endpoint of an Azure registry"),
+                "list it in also, where it is needed at all".to_owned(),
+            )),
+            (HostKind::KnownRegistry { family }, Also) => {
+                let own = match &self.owner {
+                    // Docker Hub's auth.docker.io is no other registry's.
+                    Owner::Outside { family: own } => own.as_deref() == Some(family),
+                    Owner::Azure { .. } => false,
+                    Owner::Unknown => true,
+                };
+                (!own).then(|| Self::another_registry(name))
+            }
+            (HostKind::SharedStorage, _) if !self.accepted.contains(name) => Some((
+                format!("{name} is storage that all its tenants share"),
+                "whoever may reach it may write to an account of his own there; where that is \
+                 meant, list it in accept-shared-storage too"
+                    .to_owned(),
+            )),
+            (
+                HostKind::SharedStorage | HostKind::KnownRegistry { .. } | HostKind::Elsewhere,
+                Login | Data | Also,
+            ) => None,
+        }
+    }
+
+    /// A host of Azure's that stands under the wrong key, or in the wrong file.
+    fn stray(&self, name: &Name, kin: Kin, key: &str) -> Objection {
+        match kin {
+            Kin::Foreign => Self::another_registry(name),
+            Kin::Own | Kin::Unknown => {
+                (format!("{name} stands under the wrong key"), format!("move it to {key}"))
+            }
+        }
+    }
+
+    fn another_registry(name: &Name) -> Objection {
+        let what = format!("{name} belongs to another registry");
+        (what, "give that registry a file of its own".to_owned())
+    }
+
+    fn other_label(&self, name: &Name) -> Objection {
+        let login = match &self.owner {
+            Owner::Azure { label, cloud } => format!("{label}.{}", cloud.registry_suffix),
+            Owner::Outside { .. } | Owner::Unknown => "outside Azure".to_owned(),
+        };
+        let what = format!("{name} has another label or cloud than the login server ({login})");
+        (what, "correct it, or give that registry a file of its own".to_owned())
+    }
+
+    fn wildcard(&mut self, written: &str, place: &Place) {
+        let (what, remedy) = if is_storage_wildcard(written) {
+            let what = format!(
+                "{written} is the storage of every tenant: dedicated data endpoints are off"
+            );
+            (what, self.instead_of_storage())
+        } else {
+            (format!("{written} is a wildcard"), "name each host".to_owned())
+        };
+        self.fault(place, what, remedy);
+    }
+
+    /// What to do instead of opening storage, in the order that Microsoft asks for: the new
+    /// endpoints are allowed everywhere before the registry is switched to them.
+    fn instead_of_storage(&self) -> String {
+        let first = match (&self.owner, self.spec.origin) {
+            (Owner::Outside { .. }, _) => {
+                return "take it out; nothing makes up for it".to_owned();
+            }
+            (_, Origin::Az) => {
+                format!("import this file (pullgate import {})", self.spec.file)
+            }
+            (_, Origin::Operator) => {
+                "list the dedicated data endpoints (pullgate import makes them from what \
+                 az acr show-endpoints prints)"
+                    .to_owned()
+            }
+        };
+        format!(
+            "{first}, roll the policy out, then az acr update --name {} --data-endpoint-enabled",
+            self.owner.resource()
+        )
+    }
+
+    /// `accept-shared-storage` repeats hosts of the registry, so that the hole is known.
+    fn accepted(&mut self) {
+        let spec = self.spec;
+        let written: HashSet<&Name> = self.seen.keys().map(|target| &target.name).collect();
+        let mut faults = Vec::new();
+        for accepted in &spec.accept_shared_storage {
+            let (what, remedy) = match parse_host(&accepted.value) {
+                Err(fault) => (format!("{:?}: {fault}", accepted.value), "name a host"),
+                Ok(target) if matches!(HostKind::of(&target.name), HostKind::Storage { .. }) => (
+                    format!("{} is a storage account, which no policy opens", target.name),
+                    "take it out",
+                ),
+                Ok(target) if !written.contains(&target.name) => (
+                    format!("{} is accepted, but is no host of this registry", target.name),
+                    "list it in data-endpoints or also, or take it out",
+                ),
+                Ok(_) => continue,
+            };
+            let place = accepted.place.clone();
+            faults.push(Fault { place, what, remedy: remedy.to_owned() });
+        }
+        drop(written);
+        self.faults.extend(faults);
+    }
+
+    fn private_addresses(&mut self) -> Arc<[IpNet]> {
+        let spec = self.spec;
+        let mut ranges = Vec::new();
+        for written in &spec.private_addresses {
+            let (what, remedy) = match parse_range(&written.value) {
+                None => (
+                    format!("{:?} is no range of addresses", written.value),
+                    "write it as 10.1.0.0/24, fd00:1::/64 or a single address",
+                ),
+                Some(range) if !is_private(&range) => (
+                    format!("{range} is not private"),
+                    "private-addresses takes ranges of RFC 1918, fc00::/7 and 100.64.0.0/10; \
+                     others stand in [addresses] allow",
+                ),
+                Some(range) => match never_dialled(&range) {
+                    Some(why) => (format!("{range} is {why}, which nothing opens"), "take it out"),
+                    None => {
+                        ranges.push(range);
+                        continue;
+                    }
+                },
+            };
+            self.fault(&written.place, what, remedy);
+        }
+        ranges.into()
+    }
+}
+
+/// Whether a wildcard is what `az` prints in place of data endpoints while they are off.
+fn is_storage_wildcard(written: &str) -> bool {
+    let behind = written.trim_start_matches(['*', '.']);
+    let host = parse_host(&format!("any.{behind}"));
+    host.is_ok_and(|target| matches!(HostKind::of(&target.name), HostKind::Storage { .. }))
+}
+
+/// Whether a range lies within what `private-addresses` may open: RFC 1918, ULA (RFC 4193) and the
+/// shared space of RFC 6598.
+fn is_private(range: &IpNet) -> bool {
+    const PRIVATE: &[&str] =
+        &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
+    PRIVATE.iter().any(|outer| outer.parse::<IpNet>().is_ok_and(|outer| outer.contains(range)))
+}

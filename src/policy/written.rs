@@ -1,0 +1,125 @@
+//! Hosts and ranges of addresses, as the operator writes them in the configuration.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::addresses::{Class, class_of};
+use super::name::{Name, NameError};
+use super::target::{Target, parse_port};
+
+/// Why some text is no host of a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HostFault {
+    /// Its name.
+    #[error("the host {0}")]
+    Name(#[from] NameError),
+    /// Its port.
+    #[error("the port is not a number from 1 to 65535")]
+    Port,
+}
+
+/// Reads a host as policies write it: a name, and a port where it is not 443.
+///
+/// # Errors
+/// What is wrong with either.
+pub fn parse_host(text: &str) -> Result<Target, HostFault> {
+    match text.split_once(':') {
+        None => Ok(Target::https(Name::parse(text)?)),
+        Some((_, rest)) if rest.contains(':') => Err(NameError::IpLiteral.into()),
+        Some((host, port)) => {
+            let name = Name::parse(host)?;
+            Ok(Target { name, port: parse_port(port).ok_or(HostFault::Port)? })
+        }
+    }
+}
+
+/// Reads a range, or a single address as a range of one; a v4-mapped one as the IPv4 range that it
+/// maps, since that is what addresses are compared as.
+#[must_use]
+pub fn parse_range(text: &str) -> Option<IpNet> {
+    let alone = || text.parse::<IpAddr>().map(IpNet::from);
+    let range = text.parse::<IpNet>().ok().or_else(|| alone().ok())?.trunc();
+    let IpNet::V6(six) = range else { return Some(range) };
+    let inner = six.network().to_ipv4_mapped().zip(six.prefix_len().checked_sub(MAPPED));
+    match inner {
+        Some((network, prefix)) => Ipv4Net::new(network, prefix).ok().map(IpNet::V4),
+        None => Some(range),
+    }
+}
+
+/// The length of `::ffff:0:0/96` (RFC 4291 §2.5.5.2).
+const MAPPED: u8 = Ipv6Addr::BITS as u8 - std::net::Ipv4Addr::BITS as u8;
+
+/// Why nothing in a range is ever dialled, whatever the configuration says.
+///
+/// A wide range may hold addresses that nothing opens, which stay closed within it. A range whose
+/// ends are both in the same such block lies in it whole: opening it is a mistake.
+#[must_use]
+pub fn never_dialled(range: &IpNet) -> Option<&'static str> {
+    match (class_of(range.network()), class_of(range.broadcast())) {
+        (Class::Never(first), Class::Never(last)) if first == last => Some(first),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        let cases = [
+            ("contoso.azurecr.io", Some("contoso.azurecr.io:443")),
+            ("Contoso.AzureCR.io:8443", Some("contoso.azurecr.io:8443")),
+            ("contoso.azurecr.io:", None),
+            ("contoso.azurecr.io:0", None),
+            ("contoso.azurecr.io:65536", None),
+            ("https://contoso.azurecr.io", None),
+            ("contoso.azurecr.io/", None),
+            (" contoso.azurecr.io", None),
+            ("10.0.0.1", None),
+            ("10.0.0.1:443", None),
+            ("[::1]:443", None),
+            ("::1", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            let found = parse_host(text).map(|target| target.to_string()).ok();
+            assert_eq!(found.as_deref(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_and_whether_anything_in_them_is_ever_dialled() {
+        let cases = [
+            ("10.1.0.0/24", Some("10.1.0.0/24"), false),
+            ("10.1.0.7/24", Some("10.1.0.0/24"), false),
+            ("10.1.0.7", Some("10.1.0.7/32"), false),
+            ("fd00:1::/64", Some("fd00:1::/64"), false),
+            ("::ffff:10.1.0.0/120", Some("10.1.0.0/24"), false),
+            ("::ffff:169.254.169.254", Some("169.254.169.254/32"), true),
+            ("10.1.0.0/33", None, false),
+            ("10.1.0", None, false),
+            ("", None, false),
+            ("169.254.169.254/32", Some("169.254.169.254/32"), true),
+            ("169.254.0.0/16", Some("169.254.0.0/16"), true),
+            ("168.63.129.16", Some("168.63.129.16/32"), true),
+            ("168.63.128.0/20", Some("168.63.128.0/20"), false),
+            ("100.100.100.200", Some("100.100.100.200/32"), true),
+            ("100.64.0.0/10", Some("100.64.0.0/10"), false),
+            ("224.0.0.0/4", Some("224.0.0.0/4"), true),
+            ("fe80::/10", Some("fe80::/10"), true),
+            ("ff00::/8", Some("ff00::/8"), true),
+            ("fd00:ec2::254", Some("fd00:ec2::254/128"), true),
+            ("fc00::/7", Some("fc00::/7"), false),
+            ("0.0.0.0/0", Some("0.0.0.0/0"), false),
+            ("::/0", Some("::/0"), false),
+        ];
+        for (text, expected, never) in cases {
+            let range = parse_range(text);
+            assert_eq!(range.map(|range| range.to_string()).as_deref(), expected, "{text:?}");
+            assert_eq!(range.is_some_and(|range| never_dialled(&range).is_some()), never, "{text}");
+        }
+    }
+}
