@@ -12,6 +12,9 @@ use toml::de::{DeTable, DeValue};
 use super::source::Source;
 use crate::policy::{Located, Place};
 
+/// A list of strings, each with its place.
+pub(super) type Strings = Vec<Located<String>>;
+
 /// A table that is read key by key. What nobody asked for until [`Table::finish`] is unknown.
 pub(super) struct Table<'a> {
     source: &'a Source<'a>,
@@ -154,7 +157,7 @@ impl<'a> Table<'a> {
 
     /// Every key with its strings, one or a list, for tables whose keys are the operator's. Nothing
     /// where the value is neither, which is noted.
-    pub(super) fn entries(self) -> Vec<(Located<String>, Option<Vec<Located<String>>>)> {
+    pub(super) fn entries(self) -> Vec<(Located<String>, Option<Strings>)> {
         let mut entries = Vec::with_capacity(self.table.len());
         for (key, value) in self.table.iter() {
             let name = self.located(key.get_ref().to_string(), key.span());
