@@ -94,6 +94,11 @@ pub(super) enum Then {
     Nothing,
 }
 
+/// Whether nothing waits to be read from `stream`.
+pub(super) fn is_dry(stream: &TcpStream) -> bool {
+    rustix::io::ioctl_fionread(stream).is_ok_and(|waiting| waiting == 0)
+}
+
 /// Writes what fits of `bytes`.
 pub(super) fn write(stream: &TcpStream, bytes: &[u8], then: Then) -> io::Result<usize> {
     let flags = match then {

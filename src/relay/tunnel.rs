@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use super::pump::Pump;
+use super::socket;
 use super::watch::Watch;
 use super::way::{Broken, Flow, Way};
 use super::{Relay, Traffic};
@@ -98,10 +99,11 @@ impl Relay {
         let mut up = Way::new(now, open.upload, open.watch);
         let mut down = Way::new(now, Flow::Open, None);
         life.until_over(|context| {
-            let ended = (up.has_ended(), down.has_ended());
+            let upstream_done = down.has_ended();
             let sent = up.poll(context, self, &traffic.up, client, upstream);
+            let ended = (up.has_ended(), upstream_done);
             let received = down.poll(context, self, &traffic.down, upstream, client);
-            judge(sent, received, ended)
+            judge(sent, received, ended, || down.has_delivered() && socket::is_dry(upstream))
         })
         .await
     }
@@ -118,25 +120,35 @@ pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin>(
     let mut up = Pump::new(open.upload, open.watch);
     let mut down = Pump::new(Flow::Open, None);
     life.until_over(|context| {
-        let ended = (up.has_ended(), down.has_ended());
+        let upstream_done = down.has_ended();
         let sent = up.poll(context, &traffic.up, client, upstream);
+        let ended = (up.has_ended(), upstream_done);
         let received = down.poll(context, &traffic.down, upstream, client);
-        judge(sent, received, ended)
+        judge(sent, received, ended, || down.has_delivered() && socket::is_dry(upstream))
     })
     .await
 }
 
-/// What the two directions come to; `ended`: whether client and upstream had said before that they
-/// are done (once one direction has met an error, the other may read it as an end). A peer that is done and then refuses what is still sent has closed, it has not aborted:
-/// many TLS clients do not wait for the server's close_notify.
+/// What the two directions come to.
+///
+/// `ended`: whether the client, and before this turn the upstream, had said that they are done
+/// (once one direction has met an error, the other may read it as an end). A peer that is done and then refuses what is
+/// still sent has closed, it has not aborted: many TLS clients do not wait for the server's
+/// close_notify. `given`: whether the client had been given all that the upstream has sent. One
+/// that resets then has closed too: it did not read that close_notify, or a session ticket, and
+/// the kernel resets a connection that is closed with bytes unread.
 fn judge(
     sent: Poll<Result<(), Broken>>,
     received: Poll<Result<(), Broken>>,
     ended: (bool, bool),
+    given: impl FnOnce() -> bool,
 ) -> Poll<Result<Ending, Stop>> {
     let (side, error) = match (sent, received) {
         (Poll::Ready(Err(Broken::Cut(reason))), _) | (_, Poll::Ready(Err(Broken::Cut(reason)))) => {
             return Poll::Ready(Err(reason.into()));
+        }
+        (Poll::Ready(Err(Broken::Source(error))), _) if !is_ours(&error) && given() => {
+            return Poll::Ready(Ok(Ending::Closed));
         }
         (Poll::Ready(Err(Broken::Source(error))), _)
         | (_, Poll::Ready(Err(Broken::Destination(error)))) => (Side::Client, error),
@@ -147,7 +159,9 @@ fn judge(
     };
     Poll::Ready(match (side, ended) {
         _ if is_ours(&error) => Err(aborted(Side::Gate)),
-        (Side::Client, (true, _)) | (Side::Upstream, (_, true)) => Ok(Ending::Closed),
+        // A client that is done waits for no more, so that a server which then resets (nginx does,
+        // on bytes behind a close_notify) takes nothing away.
+        (_, (true, _)) | (Side::Upstream, (_, true)) => Ok(Ending::Closed),
         _ => Err(aborted(side)),
     })
 }

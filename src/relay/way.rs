@@ -122,6 +122,11 @@ impl Way {
         self.flow != Flow::Open
     }
 
+    /// Whether all that was taken from the source has been delivered.
+    pub(super) fn has_delivered(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// Moves what can be moved now; ready once the end has been passed on.
     pub(super) fn poll(
         &mut self,
