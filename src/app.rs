@@ -103,8 +103,14 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
     for warning in warnings {
         warn!("{warning}");
     }
-    if policy.rules().enforcement == Enforcement::Report {
-        warn!("report mode: what the policy would deny passes, and is recorded as would-deny");
+    let everywhere = policy.rules().enforcement;
+    for Listener { address, enforcement, .. } in &settings.listeners {
+        if enforcement.unwrap_or(everywhere) == Enforcement::Report {
+            warn!(
+                "{address} only reports: what the policy would deny passes, and is recorded as \
+                 would-deny"
+            );
+        }
     }
     let bound = bind(&settings)?;
     let listeners: Vec<ListenerInfo> = bound.iter().map(|(_, info)| info.clone()).collect();
@@ -144,7 +150,11 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
                 listeners: listeners.clone(),
                 address: address.clone(),
             };
-            Some(admin.start(serving.clone()).await.context("the admin listener")?)
+            let bound = admin.start(serving.clone()).await.context("the admin listener")?;
+            if let Some(address) = bound {
+                info!("admin on {address}");
+            }
+            Some(bound)
         }
         None => None,
     };

@@ -141,7 +141,7 @@ fn says_of_reason(reason: Reason) -> &'static str {
         Reason::HeadTimeout => "came too slowly",
         Reason::ProxyHeaderInvalid => "lacks a valid PROXY header",
         Reason::CertificateRejected => "needs a valid client certificate",
-        Reason::BadTarget => "is no target of the form host:port",
+        Reason::BadTarget => "is no target",
         Reason::MethodNotAllowed => "is no CONNECT",
         Reason::IpLiteral => "is an IP address; only names are allowed",
         Reason::PortNotAllowed => "is allowed, but not on this port",

@@ -325,7 +325,7 @@ impl PolicySet {
             {
                 Denial::with_remedy(
                     Reason::HostNotAllowed,
-                    "a replica unknown to the policy; run az acr show-endpoints again",
+                    "a new replica? see az acr show-endpoints",
                 )
             }
             HostKind::Login { .. }
@@ -358,10 +358,7 @@ impl PolicySet {
             }
         }
         if addresses.is_empty() {
-            let denial = Denial::with_remedy(
-                Reason::AddressNotAllowed,
-                "see addresses and private-addresses in the manual",
-            );
+            let denial = Denial::with_remedy(Reason::AddressNotAllowed, "see private-addresses");
             return Err(NoneVetted { denial, dropped });
         }
         Ok(Vetted { permit: Permit { allowed, addresses }, dropped })
