@@ -12,8 +12,8 @@ use super::source::Source;
 use super::table::Table;
 use super::{AdminAddress, AuditTarget, Listener, Mode, Settings};
 use crate::policy::{
-    Enforcement, HostKind, Limits, Located, Name, Pin, Place, Rules, never_dialled, parse_port,
-    parse_range,
+    Enforcement, HostKind, Limits, Located, Name, Pin, Place, Rules, never_dialled, parse_host,
+    parse_port, parse_range,
 };
 
 /// What the main file says.
@@ -244,8 +244,11 @@ fn pins(source: &Source<'_>, hosts: Table<'_>) -> HashMap<Name, Vec<Pin>> {
         let name = match Name::parse(&host.value) {
             Ok(name) => name,
             Err(fault) => {
-                let what = format!("{:?}: the host {fault}", host.value);
-                source.fault(host.place, what, "write the host name alone, without a port");
+                let what = match parse_host(&host.value) {
+                    Ok(_) => format!("{:?} has a port", host.value),
+                    Err(_) => format!("{:?}: the host {fault}", host.value),
+                };
+                source.fault(host.place, what, "write one host name, which holds for each port");
                 continue;
             }
         };

@@ -1,6 +1,8 @@
 //! A file's text and its lines, and what is found wrong in it.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -18,8 +20,16 @@ pub(super) struct Source<'a> {
     /// Collected on the way; the readers of one file share it.
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<Fault>>,
-    /// The lines whose form is at fault, in order.
-    broken: RefCell<Vec<u32>>,
+    broken: RefCell<Broken>,
+}
+
+/// What is broken in a file's form.
+#[derive(Debug, Default)]
+struct Broken {
+    /// The lines.
+    lines: HashSet<u32>,
+    /// The first of them that begins a `[header]`.
+    header: Option<u32>,
 }
 
 impl<'a> Source<'a> {
@@ -57,6 +67,17 @@ impl<'a> Source<'a> {
         before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1
     }
 
+    /// What stands at a span, for a fault that quotes it.
+    pub(super) fn shortened(&self, span: Range<usize>) -> String {
+        const LONGEST: usize = 40;
+        let line = self.text.get(span).and_then(|text| text.lines().next()).unwrap_or("nothing");
+        let mut shortened: String = line.chars().take(LONGEST).collect();
+        if shortened.len() < line.len() {
+            shortened.push_str("...");
+        }
+        shortened
+    }
+
     /// The file as a whole: what is missing is added at its top.
     pub(super) fn whole(&self) -> Place {
         Place { file: self.file.clone(), line: 1 }
@@ -65,7 +86,7 @@ impl<'a> Source<'a> {
     /// Notes what is wrong. Of a line whose form is broken nothing more is said: what the parser
     /// made of it is not what was written.
     pub(super) fn fault(&self, place: Place, what: impl Into<String>, remedy: impl Into<String>) {
-        if !self.broken.borrow().contains(&place.line) {
+        if !self.broken.borrow().lines.contains(&place.line) {
             let fault = Fault { place, what: what.into(), remedy: remedy.into() };
             self.faults.borrow_mut().push(fault);
         }
@@ -80,13 +101,18 @@ impl<'a> Source<'a> {
 
     /// Whether no fault of its form was found.
     pub(super) fn is_well_formed(&self) -> bool {
-        self.broken.borrow().is_empty()
+        self.broken.borrow().lines.is_empty()
     }
 
     /// Notes what is allowed and probably not meant.
     pub(super) fn warn(&self, place: Place, what: impl Into<String>, remedy: impl Into<String>) {
         let warning = Fault { place, what: what.into(), remedy: remedy.into() };
         self.warnings.borrow_mut().push(warning);
+    }
+
+    /// Whether a broken `[header]` stands before a key, so that the key may be of its table.
+    pub(super) fn follows_broken_header(&self, key: &Place) -> bool {
+        self.broken.borrow().header.is_some_and(|header| header < key.line)
     }
 
     /// Whether nothing wrong was noted so far.
@@ -105,15 +131,18 @@ impl<'a> Source<'a> {
     /// Parses TOML, noting every fault of its form.
     pub(super) fn toml(&self) -> Spanned<DeTable<'a>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
-        let mut broken = Vec::new();
+        let mut broken = Broken::default();
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
             let place = self.place(at);
             // A second fault of a line is most often the parser's way of finding back.
-            if broken.contains(&place.line) {
+            if !broken.lines.insert(place.line) {
                 continue;
             }
-            broken.push(place.line);
+            let before = self.text.get(..at).and_then(|before| before.rsplit('\n').next());
+            if before.is_some_and(|line| line.trim_start().starts_with('[')) {
+                broken.header = Some(broken.header.map_or(place.line, |at| at.min(place.line)));
+            }
             let message = error.message().lines().collect::<Vec<_>>().join(", ");
             self.fault(place, format!("column {}: {message}", self.column(at)), "mend the TOML");
         }

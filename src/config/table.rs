@@ -53,7 +53,8 @@ impl<'a> Table<'a> {
 
     fn wrong(&self, key: &str, span: Range<usize>, wanted: &str) {
         let place = self.source.place(span.start);
-        self.source.fault(place, format!("{key} is not {wanted}"), format!("write {wanted}"));
+        let found = self.source.shortened(span);
+        self.source.fault(place, format!("{key} is {found}"), format!("write {wanted}"));
     }
 
     fn located<T>(&self, value: T, span: Range<usize>) -> Located<T> {
@@ -140,16 +141,15 @@ impl<'a> Table<'a> {
     /// The tables of `[[key]]`.
     pub(super) fn tables(&mut self, key: &'static str, title: &'static str) -> Vec<Table<'a>> {
         let Some(value) = self.take(key) else { return Vec::new() };
-        let wanted = format!("a list of tables, {title}");
         let Some(list) = value.get_ref().as_array() else {
-            self.wrong(key, value.span(), &wanted);
+            self.wrong(key, value.span(), title);
             return Vec::new();
         };
         let mut tables = Vec::new();
         for item in list.iter() {
             match item.get_ref().as_table() {
                 Some(table) => tables.push(self.within(table, title, item.span())),
-                None => self.wrong(key, item.span(), &wanted),
+                None => self.wrong(key, item.span(), title),
             }
         }
         tables
@@ -166,8 +166,13 @@ impl<'a> Table<'a> {
                 DeValue::Array(list) if !list.is_empty() => {
                     Some(self.strings_of(&name.value, value))
                 }
+                DeValue::Table(_) => {
+                    let what = format!("{:?} is a table", name.value);
+                    self.source.fault(name.place.clone(), what, "put the whole name in quotes");
+                    None
+                }
                 _ => {
-                    self.wrong(&name.value, value.span(), "a string or a list of some");
+                    self.wrong(&name.value, value.span(), "a string in quotes, or a list of them");
                     None
                 }
             };
@@ -184,6 +189,9 @@ impl<'a> Table<'a> {
                 continue;
             }
             let place = self.source.place(key.span().start);
+            if self.title.is_empty() && self.source.follows_broken_header(&place) {
+                continue;
+            }
             let within = if self.title.is_empty() { "the file" } else { self.title };
             let nearest = self.read.iter().min_by_key(|known| distance(known, name));
             let remedy = match nearest.filter(|known| distance(known, name) <= 3) {

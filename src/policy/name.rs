@@ -28,7 +28,7 @@ pub enum NameError {
     #[error("is an IP address, not a host name")]
     IpLiteral,
     /// It ends in a dot. DNS takes it for the same name; TLS does not.
-    #[error("ends in a dot; write it without")]
+    #[error("ends in a dot")]
     TrailingDot,
     /// A label with no character, or one of more than 63.
     #[error("has an empty label or one of more than 63 characters")]
@@ -37,13 +37,13 @@ pub enum NameError {
     #[error("has a label that begins or ends with a dash")]
     LabelDash,
     /// A star, which no policy takes.
-    #[error("is a wildcard; name each host")]
+    #[error("is a wildcard")]
     Wildcard,
     /// Anything but ASCII letters, digits, dashes and dots.
     #[error("has a character other than letters, digits, dashes and dots")]
     Character,
     /// One label only, which a search list would complete.
-    #[error("has one label only; write the name in full")]
+    #[error("has one label only")]
     SingleLabel,
 }
 

@@ -17,6 +17,24 @@ pub enum HostFault {
     /// Its port.
     #[error("the port is not a number from 1 to 65535")]
     Port,
+    /// A scheme, a path or a user beside it.
+    #[error("it is a URL or a path, not a host")]
+    Form,
+}
+
+impl HostFault {
+    /// What the operator does about it.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Name(NameError::Wildcard) => "name each host",
+            Self::Name(NameError::TrailingDot) => "write it without the dot",
+            Self::Name(NameError::SingleLabel) => "write the name in full",
+            Self::Name(_) | Self::Port | Self::Form => {
+                "write host or host:port, as az acr show-endpoints prints it"
+            }
+        }
+    }
 }
 
 /// Reads a host as policies write it: a name, and a port where it is not 443.
@@ -24,6 +42,9 @@ pub enum HostFault {
 /// # Errors
 /// What is wrong with either.
 pub fn parse_host(text: &str) -> Result<Target, HostFault> {
+    if text.contains(['/', '@']) {
+        return Err(HostFault::Form);
+    }
     match text.split_once(':') {
         None => Ok(Target::https(Name::parse(text)?)),
         Some((_, rest)) if rest.contains(':') => Err(NameError::IpLiteral.into()),

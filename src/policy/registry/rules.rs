@@ -174,8 +174,7 @@ impl<'a> Judge<'a> {
             Ok(target) => target,
             Err(HostFault::Name(NameError::Wildcard)) => return self.wildcard(written, place),
             Err(fault) => {
-                let remedy = "write host or host:port, as az acr show-endpoints prints it";
-                return self.fault(place, format!("{written:?}: {fault}"), remedy);
+                return self.fault(place, format!("{written:?}: {fault}"), fault.remedy());
             }
         };
         if let Some(first) = self.seen.insert(target.clone(), place) {
@@ -192,10 +191,13 @@ impl<'a> Judge<'a> {
     fn objection(&self, name: &Name, kind: EndpointKind) -> Option<Objection> {
         use EndpointKind::{Also, Data, Login, Regional};
         match (HostKind::of(name), kind) {
-            (HostKind::Storage { .. }, _) => Some((
-                format!("{name} is a storage account, which no policy opens"),
-                self.instead_of_storage(),
-            )),
+            (HostKind::Storage { .. }, _) => {
+                let remedy = match kind {
+                    Also => "take it out".to_owned(),
+                    Login | Data | Regional => self.instead_of_storage(),
+                };
+                Some((format!("{name} is a storage account, which no policy opens"), remedy))
+            }
             (HostKind::UnderRegistrySuffix { cloud }, _) => Some((
                 format!("{name} is no form of host that a registry of {} has", cloud.title),
                 "take it from what az acr show-endpoints prints".to_owned(),
@@ -267,11 +269,15 @@ impl<'a> Judge<'a> {
     }
 
     fn other_label(&self, name: &Name) -> Objection {
-        let login = match &self.owner {
-            Owner::Azure { label, cloud } => format!("{label}.{}", cloud.registry_suffix),
-            Owner::Outside { .. } | Owner::Unknown => "outside Azure".to_owned(),
+        let what = match &self.owner {
+            Owner::Azure { label, cloud } => format!(
+                "{name} has another label or cloud than the login server ({label}.{})",
+                cloud.registry_suffix
+            ),
+            Owner::Outside { .. } | Owner::Unknown => {
+                format!("{name} belongs to an Azure registry, and the login server does not")
+            }
         };
-        let what = format!("{name} has another label or cloud than the login server ({login})");
         (what, "correct it, or give that registry a file of its own".to_owned())
     }
 
@@ -282,7 +288,13 @@ impl<'a> Judge<'a> {
             );
             (what, self.instead_of_storage())
         } else {
-            (format!("{written} is a wildcard"), "name each host".to_owned())
+            let regions = written.contains(".data.") && matches!(self.owner, Owner::Azure { .. });
+            let remedy = if regions {
+                "name each host, or write data-endpoints = \"every-region\""
+            } else {
+                "name each host"
+            };
+            (format!("{written} is a wildcard"), remedy.to_owned())
         };
         self.fault(place, what, remedy);
     }
@@ -292,7 +304,7 @@ impl<'a> Judge<'a> {
     fn instead_of_storage(&self) -> String {
         let first = match (&self.owner, self.spec.origin) {
             (Owner::Outside { .. }, _) => {
-                return "take it out; nothing makes up for it".to_owned();
+                return "take it out".to_owned();
             }
             (_, Origin::Az) => {
                 format!("import this file (pullgate import {})", self.spec.file)
@@ -316,7 +328,7 @@ impl<'a> Judge<'a> {
         let mut faults = Vec::new();
         for accepted in &spec.accept_shared_storage {
             let (what, remedy) = match parse_host(&accepted.value) {
-                Err(fault) => (format!("{:?}: {fault}", accepted.value), "name a host"),
+                Err(fault) => (format!("{:?}: {fault}", accepted.value), fault.remedy()),
                 Ok(target) if matches!(HostKind::of(&target.name), HostKind::Storage { .. }) => (
                     format!("{} is a storage account, which no policy opens", target.name),
                     "take it out",
