@@ -33,6 +33,10 @@ const OUTER_EXTENSIONS: u16 = 0xfd00;
 /// `encrypted_server_name` (draft-ietf-tls-esni-01 to 06).
 const ENCRYPTED_SERVER_NAME: u16 = 0xffce;
 
+/// The most extensions that a hello may have. Clients send some twenty; 16,000 of them would fit
+/// into 64 KiB, and cost rustls milliseconds.
+pub const MOST_EXTENSIONS: usize = 256;
+
 /// `host_name` (RFC 6066 §3), the only type of server name that there is.
 const HOST_NAME: u8 = 0;
 
@@ -140,8 +144,13 @@ impl Extensions {
         // Without supported_versions, the hello's own version is all that is offered.
         let mut found = Self { server_name: None, offers_tls12: true, offers_tls13: false };
         let mut seen = Seen::none();
+        let mut count = 0;
         let mut walk = Walk::over(bytes);
         while !walk.is_at_end() {
+            count += 1;
+            if count > MOST_EXTENSIONS {
+                return Err(HelloFault::TooManyExtensions);
+            }
             let kind = walk.short().ok_or(HelloFault::ExtensionLength)?;
             let content = walk.vector16().ok_or(HelloFault::ExtensionLength)?;
             if !seen.is_new(kind) {
@@ -161,10 +170,26 @@ impl Extensions {
                 }
                 PRE_SHARED_KEY if !walk.is_at_end() => return Err(HelloFault::KeyNotLast),
                 RENEGOTIATION_INFO if content != [0] => return Err(HelloFault::Renegotiates),
+                _ if fixed_length(kind).is_some_and(|length| length != content.len()) => {
+                    return Err(HelloFault::ExtensionSize(kind));
+                }
                 _ => {}
             }
         }
         Ok(found)
+    }
+}
+
+/// How many bytes an extension has in every hello, where rustls does not know it.
+fn fixed_length(kind: u16) -> Option<usize> {
+    match kind {
+        1 => Some(1),  // max_fragment_length (RFC 6066 §4)
+        15 => Some(1), // heartbeat (RFC 6520 §2)
+        18 => Some(0), // signed_certificate_timestamp (RFC 6962 §3.3.1)
+        22 => Some(0), // encrypt_then_mac (RFC 7366 §2)
+        28 => Some(2), // record_size_limit (RFC 8449 §4)
+        49 => Some(0), // post_handshake_auth (RFC 8446 §4.2.6)
+        _ => None,
     }
 }
 

@@ -101,6 +101,12 @@ pub enum HelloFault {
     /// An extension runs past the end.
     #[error("an extension runs past the end")]
     ExtensionLength,
+    /// An extension of a fixed size has another.
+    #[error("extension {0} is of a wrong size")]
+    ExtensionSize(u16),
+    /// More extensions than [`MOST_EXTENSIONS`](super::MOST_EXTENSIONS).
+    #[error("too many extensions")]
+    TooManyExtensions,
     /// An extension stands twice.
     #[error("extension {0} twice")]
     Duplicate(u16),
@@ -155,7 +161,9 @@ impl HelloFault {
         match self {
             Self::NotTls => Reason::NotTls,
             Self::Record(RecordFault::Ssl3) | Self::TooOld => Reason::TlsTooOld,
-            Self::TooLarge(_) | Self::TooManyRecords => Reason::HelloTooLarge,
+            Self::TooLarge(_) | Self::TooManyRecords | Self::TooManyExtensions => {
+                Reason::HelloTooLarge
+            }
             Self::NoName | Self::EmptyName => Reason::SniMissing,
             Self::Name(NameError::IpLiteral) => Reason::IpLiteral,
             Self::Encrypted(_) => Reason::EncryptedClientHello,
@@ -173,6 +181,7 @@ impl HelloFault {
             | Self::Compresses
             | Self::ExtensionsLength
             | Self::ExtensionLength
+            | Self::ExtensionSize(_)
             | Self::Duplicate(_)
             | Self::NameLength
             | Self::SecondName

@@ -34,7 +34,7 @@ mod upload;
 mod walk;
 
 pub use alert::{ACCESS_DENIED, INTERNAL_ERROR};
-pub use client::{ClientHello, Hello, HelloReader, Step};
+pub use client::{ClientHello, Hello, HelloReader, MOST_EXTENSIONS, Step};
 pub use fault::{Cut, HelloFault, RecordFault, ReplyFault, UploadFault};
 pub use guard::{Guard, Onward, Output};
 pub use message::{LARGEST_MESSAGE, LARGEST_RAW};

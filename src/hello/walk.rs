@@ -52,8 +52,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The 65,536 extension types, to tell which have been seen: 8 KiB of stack, so that a hello of
-/// 16,000 extensions costs no more than 16,000 steps.
+/// The 65,536 extension types, to tell which have been seen: 8 KiB of stack, so that each
+/// costs one step however many there are.
 pub(super) struct Seen([u64; 1024]);
 
 impl Seen {

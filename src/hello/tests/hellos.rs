@@ -5,7 +5,7 @@ use rustls::server::Acceptor;
 
 use super::drafts::{Draft, NAME, message, names, record, records, vector8, vector16};
 use crate::hello::message::LARGEST_MESSAGE;
-use crate::hello::{Hello, HelloFault, HelloReader, RecordFault, Step};
+use crate::hello::{Hello, HelloFault, HelloReader, MOST_EXTENSIONS, RecordFault, Step};
 use crate::policy::{NameError, Reason};
 
 macro_rules! sample {
@@ -93,6 +93,7 @@ fn legal() -> Vec<(&'static str, Vec<u8>)> {
         ("15 KiB", modern.clone().with(21, &[0; 15 * 1024]).records()),
         ("40 KiB", modern.clone().with(21, &[0; 40 * 1024]).records()),
         ("15 KiB of tickets", modern.clone().with(35, &[1; 15 * 1024]).records()),
+        ("256 extensions", extended(MOST_EXTENSIONS)),
         ("an unknown extension", modern.clone().with(0x7777, &[1, 2, 3]).records()),
         ("resumption", modern.clone().resuming().records()),
         ("no session id", Draft { session_id: vec![], ..modern.clone() }.records()),
@@ -125,6 +126,18 @@ fn largest() -> Draft {
     let draft = Draft::modern();
     let rest = LARGEST_MESSAGE - draft.message().len() - 4;
     draft.with(21, &vec![0; rest])
+}
+
+/// With so many extensions.
+fn extended(count: usize) -> Vec<u8> {
+    let mut draft = Draft::modern();
+    for kind in 0x7000.. {
+        if draft.extensions.len() == count {
+            break;
+        }
+        draft = draft.with(kind, b"");
+    }
+    draft.records()
 }
 
 fn hostile() -> Vec<(&'static str, Vec<u8>, HelloFault)> {
@@ -262,6 +275,10 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, HelloFault)> {
             { with_block(&vector16(&[modern().block(), vec![0, 21, 0, 9, 0]].concat())) },
             ExtensionLength,
         ),
+        ("no max_fragment_length", modern().with(1, b"").records(), ExtensionSize(1)),
+        ("a long encrypt_then_mac", modern().with(22, b"x").records(), ExtensionSize(22)),
+        ("half a record_size_limit", modern().with(28, b"x").records(), ExtensionSize(28)),
+        ("257 extensions", extended(MOST_EXTENSIONS + 1), TooManyExtensions),
         ("padding twice", modern().with(21, b"").twice(21, b"").records(), Duplicate(21)),
         (
             "GREASE twice",
