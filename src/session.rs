@@ -11,6 +11,7 @@
 //! target, and every refusal is an alert.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -244,7 +245,7 @@ impl Session {
         let Tunnel { client: socket, upstream, address, cleared, hello } = tunnel;
         let idle = set.limits().idle_timeout;
         drop(set);
-        let revoked = async {
+        let revoked = pin!(async {
             loop {
                 let set = policy.borrow_and_update().clone();
                 let enforcement = door.enforcement.unwrap_or(set.rules().enforcement);
@@ -261,7 +262,7 @@ impl Session {
                     () = gate.halt.cancelled() => return Reason::Draining.into(),
                 }
             }
-        };
+        });
         let start = Start { client: socket, upstream, hello, idle };
         let Relayed { outcome, closing } =
             gate.relay.carry(&cleared, start, &traffic, revoked).await;

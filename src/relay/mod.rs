@@ -22,7 +22,7 @@ mod watch;
 mod way;
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -72,7 +72,8 @@ pub struct Relayed<C> {
 impl<C> Relayed<C> {
     /// Both ways were open. On a stop the client's side ends in order, since an alert of ours would
     /// be garbage in its session, and the upstream's with a reset.
-    fn ended(outcome: Result<Ending, Stop>, client: C, upstream: TcpStream) -> Self {
+    fn ended(outcome: Result<Ending, Stop>, start: Start<C>) -> Self {
+        let Start { client, upstream, .. } = start;
         let closing = match outcome {
             Ok(Ending::Closed) => Closing::done(),
             Err(_) => {
@@ -84,7 +85,8 @@ impl<C> Relayed<C> {
     }
 
     /// It ended within the handshake.
-    fn early(opened: Opened, client: C, upstream: TcpStream) -> Self {
+    fn early(opened: Opened, start: Start<C>) -> Self {
+        let Start { client, upstream, .. } = start;
         let (stop, closing) = match opened {
             Opened::Through(_) | Opened::Over => {
                 return Self { outcome: Ok(Ending::Closed), closing: Closing::in_order(client) };
@@ -100,8 +102,12 @@ impl<C> Relayed<C> {
     }
 }
 
-/// How long bytes of a bulk flow wait for more, unless told otherwise.
-pub const BATCH: Duration = Duration::from_millis(6);
+/// How long bytes of a bulk flow wait for more, unless told otherwise. With [`ALMOST`] and the
+/// runtime's millisecond it stays below 10 ms, the most that a transfer's last byte may be late.
+pub const BATCH: Duration = Duration::from_millis(8);
+
+/// A tick as near as this would find next to nothing, and is left out.
+const ALMOST: Duration = Duration::from_micros(500);
 
 /// What all tunnels share.
 #[derive(Debug)]
@@ -124,64 +130,62 @@ impl Relay {
     ///
     /// `traffic` tells at any time what has been delivered. Once the session is accounted for, the
     /// [`Closing`] that comes back must be finished.
-    pub async fn carry(
+    pub fn carry(
         &self,
         _: &Cleared,
         start: Start<TcpStream>,
         traffic: &Traffic,
-        stop: impl Future<Output = Stop>,
-    ) -> Relayed<TcpStream> {
-        self.carry_bare(start, traffic, stop).await
+        stop: Pin<&mut impl Future<Output = Stop>>,
+    ) -> impl Future<Output = Relayed<TcpStream>> {
+        self.carry_bare(start, traffic, stop)
     }
 
     /// The same for a client behind another layer, such as TLS: every byte is copied.
-    pub async fn carry_wrapped<C: AsyncRead + AsyncWrite + Unpin>(
+    pub fn carry_wrapped<C: AsyncRead + AsyncWrite + Unpin>(
         &self,
         _: &Cleared,
         start: Start<C>,
         traffic: &Traffic,
-        stop: impl Future<Output = Stop>,
-    ) -> Relayed<C> {
-        self.carry_layered(start, traffic, stop).await
+        stop: Pin<&mut impl Future<Output = Stop>>,
+    ) -> impl Future<Output = Relayed<C>> {
+        self.carry_layered(start, traffic, stop)
     }
 
-    async fn carry_bare(
+    // Not `async fn`, and nothing taken apart: a future keeps an argument and what it is moved to
+    // side by side, for as long as the tunnel lives.
+    fn carry_bare(
         &self,
-        start: Start<TcpStream>,
+        mut start: Start<TcpStream>,
         traffic: &Traffic,
-        stop: impl Future<Output = Stop>,
-    ) -> Relayed<TcpStream> {
-        let Start { mut client, mut upstream, hello, idle } = start;
+        mut stop: Pin<&mut impl Future<Output = Stop>>,
+    ) -> impl Future<Output = Relayed<TcpStream>> {
         // What passes is complete as it comes; nothing is won by holding it back.
-        let _ = client.set_nodelay(true);
-        let mut stop = pin!(stop);
-        let opening = Opening::new(&mut client, &mut upstream, hello, traffic, idle);
-        match Box::pin(opening.carry(stop.as_mut())).await {
-            Opened::Through(open) => {
-                let life = Life { traffic, idle, stop };
-                let ended = self.splice_both(&client, &upstream, open, life).await;
-                Relayed::ended(ended, client, upstream)
+        let _ = start.client.set_nodelay(true);
+        async move {
+            match open(&mut start, traffic, stop.as_mut()).await {
+                Opened::Through(open) => {
+                    let life = Life { traffic, idle: start.idle, stop };
+                    let both = self.splice_both(&start.client, &start.upstream, open, life);
+                    Relayed::ended(both.await, start)
+                }
+                early => Relayed::early(early, start),
             }
-            early => Relayed::early(early, client, upstream),
         }
     }
 
     async fn carry_layered<C: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        start: Start<C>,
+        mut start: Start<C>,
         traffic: &Traffic,
-        stop: impl Future<Output = Stop>,
+        mut stop: Pin<&mut impl Future<Output = Stop>>,
     ) -> Relayed<C> {
-        let Start { mut client, mut upstream, hello, idle } = start;
-        let mut stop = pin!(stop);
-        let opening = Opening::new(&mut client, &mut upstream, hello, traffic, idle);
-        match Box::pin(opening.carry(stop.as_mut())).await {
+        match open(&mut start, traffic, stop.as_mut()).await {
             Opened::Through(open) => {
-                let life = Life { traffic, idle, stop };
-                let ended = tunnel::copy_both(&mut client, &mut upstream, open, life).await;
-                Relayed::ended(ended, client, upstream)
+                let life = Life { traffic, idle: start.idle, stop };
+                let both = tunnel::copy_both(&mut start.client, &mut start.upstream, open, life);
+                Relayed::ended(both.await, start)
             }
-            early => Relayed::early(early, client, upstream),
+            early => Relayed::early(early, start),
         }
     }
 
@@ -193,10 +197,18 @@ impl Relay {
     /// that one wake-up of the runtime serves them all.
     fn next_tick(&self, now: Duration) -> Instant {
         let period = self.settings.batch.unwrap_or(BATCH).as_micros().max(1000);
-        // One that is almost here would find next to nothing.
-        let tick = ((now.as_micros() + period / 4) / period + 1) * period;
+        let tick = ((now + ALMOST).as_micros() / period + 1) * period;
         self.began + Duration::from_micros(u64::try_from(tick).unwrap_or(u64::MAX))
     }
+}
+
+/// The handshake, in a box that is freed behind it.
+fn open<'a, C: AsyncRead + AsyncWrite + Unpin>(
+    start: &'a mut Start<C>,
+    traffic: &'a Traffic,
+    stop: Pin<&'a mut impl Future<Output = Stop>>,
+) -> Pin<Box<impl Future<Output = Opened>>> {
+    Box::pin(Opening::new(start, traffic).carry(stop))
 }
 
 #[cfg(test)]

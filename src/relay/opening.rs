@@ -10,11 +10,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use super::Traffic;
 use super::tunnel::{Open, aborted, idle_for_too_long};
 use super::watch::Watch;
 use super::way::Flow;
-use crate::hello::{Cut, Guard, Hello, Onward, Output};
+use super::{Start, Traffic};
+use crate::hello::{Cut, Guard, Onward, Output};
 use crate::policy::{Side, Stop};
 
 /// How much is read at once, in bytes; a server's first flight takes two or three.
@@ -49,17 +49,12 @@ enum Input {
 }
 
 impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
-    /// A handshake whose judged `hello` has not gone out yet.
-    pub(super) fn new(
-        client: &'a mut C,
-        upstream: &'a mut TcpStream,
-        hello: Hello,
-        traffic: &'a Traffic,
-        idle: Duration,
-    ) -> Self {
-        let output = Output { to_server: hello.raw, to_client: Vec::new() };
-        let guard = Guard::new(hello.facts);
-        Self { client, upstream, traffic, idle, guard, output, upload: Flow::Open }
+    /// A handshake whose judged hello has not gone out yet.
+    pub(super) fn new(start: &'a mut Start<C>, traffic: &'a Traffic) -> Self {
+        let Start { client, upstream, hello, idle } = start;
+        let output = Output { to_server: std::mem::take(&mut hello.raw), ..Output::default() };
+        let guard = Guard::new(hello.facts.clone());
+        Self { client, upstream, traffic, idle: *idle, guard, output, upload: Flow::Open }
     }
 
     /// Carries the handshake until the guard is done with it.

@@ -82,8 +82,10 @@ pub(super) enum Flow {
 
 /// What one step came to.
 enum Step {
-    /// It took so many bytes from the source.
+    /// It took so many bytes from the source, as many as it would take at once.
     Took(usize),
+    /// It took so many bytes, and there were no more.
+    TookAll(usize),
     /// The source has nothing now.
     Dry,
     /// The destination takes nothing now.
@@ -170,6 +172,15 @@ impl Way {
                 Step::Took(count) => {
                     self.moved += count as u64;
                     budget = budget.saturating_sub(count);
+                }
+                Step::TookAll(count) => {
+                    self.moved += count as u64;
+                    budget = budget.saturating_sub(count);
+                    // Should more be there after all, the next tick finds it. Without a tick to
+                    // come, only an answer of "nothing" from the source arms its next event.
+                    if self.woken == Woken::Tick {
+                        self.wait(relay, from);
+                    }
                 }
                 Step::Dry => self.wait(relay, from),
                 Step::Full => self.due = self.pace.waits_for() == Wait::Batch,
@@ -260,7 +271,10 @@ impl Way {
             Some(mut pipe) => {
                 let length = length.min(self.fill).min(pipe.size());
                 let step = self.splice(&mut pipe, tally, from, to, length);
-                if pipe.size() > self.fill && matches!(step, Ok(Step::Took(n)) if n == self.fill) {
+                if self.fill < pipe.size()
+                    && length == self.fill
+                    && matches!(step, Ok(Step::Took(_)))
+                {
                     self.fill = (self.fill * 4).min(pipe.size());
                 }
                 relay.pipes.give_back(pipe);
@@ -268,7 +282,7 @@ impl Way {
             }
             None => self.copy(tally, from, to, length)?,
         };
-        if let (Some(watch), Step::Took(count)) = (&mut self.watch, &step) {
+        if let (Some(watch), Step::Took(count) | Step::TookAll(count)) = (&mut self.watch, &step) {
             watch.passed(*count);
         }
         Ok(step)
@@ -294,7 +308,7 @@ impl Way {
             self.pressed = true;
             self.rest.push_all(rest);
         }
-        Ok(Step::Took(filled))
+        Ok(if filled < length { Step::TookAll(filled) } else { Step::Took(filled) })
     }
 
     fn copy(
