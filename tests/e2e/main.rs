@@ -20,4 +20,5 @@ mod reload;
 mod report;
 mod revoke;
 mod second_hello;
+mod silent;
 mod tls;

@@ -182,6 +182,11 @@ impl Gate {
         })
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
     /// What the gate wrote to standard error.
     pub fn log(&self) -> String {
         self.daemon.log()

@@ -18,6 +18,7 @@ mod token;
 mod wait;
 
 pub use containerd::containerd;
+pub use daemon::bound_to_this_thread;
 pub use dnsmasq::dnsmasq;
 pub use gate::{Gate, Policy, az_json, write_config};
 pub use image::{Image, sha256};
