@@ -167,7 +167,7 @@ impl Session {
         let by = Instant::now() + self.set.limits().hello_timeout;
         let read = tokio::select! {
             biased;
-            read = intake::hello(&mut socket, &[], by) => read.map_err(no_hello),
+            read = intake::hello(&mut socket, &[], by) => read.map_err(|none| no_hello(&none)),
             () = asked_out(&mut self.place) => Err(Reason::SessionLimit.into()),
         };
         let hello = match read {
@@ -229,7 +229,7 @@ impl Session {
     ) -> Result<(Cleared, Hello), Stop> {
         self.account.stages.enter(Stage::Hello);
         let by = Instant::now() + self.set.limits().hello_timeout;
-        let hello = intake::hello(client, early, by).await.map_err(no_hello)?;
+        let hello = intake::hello(client, early, by).await.map_err(|none| no_hello(&none))?;
         self.account.sni = Some(Text::new(hello.facts.server_name().as_str()));
         let cleared = self.set.judge_hello(permit, hello.facts.server_name())?;
         Ok((cleared, hello))
@@ -333,7 +333,7 @@ impl Session {
 }
 
 /// Why there is no hello, as the session's end.
-fn no_hello(none: NoHello) -> Stop {
+fn no_hello(none: &NoHello) -> Stop {
     match none {
         NoHello::Refused(fault) => fault.reason().into(),
         NoHello::Late => Reason::HelloTimeout.into(),

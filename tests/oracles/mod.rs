@@ -1,6 +1,14 @@
 //! What must hold of every input: used by the fuzz targets, and by `tests/corpus.rs`, which replays
 //! the committed corpora on stable.
 #![allow(dead_code, reason = "each target uses one of them")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test fails by panicking; clippy's exception for tests covers #[test] functions only"
+)]
 
 use std::sync::Arc;
 
