@@ -1,32 +1,58 @@
 //! Connects to one of a permit's addresses: Happy Eyeballs (RFC 8305) over what was vetted.
+//!
+//! It looks nothing up, and knows no address but the permit's. An address that accepts at once costs
+//! one connection and one timer, and no task.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::{is_shortage, upstream};
 use crate::policy::{Cause, Failure, Permit, Side};
 
 /// How long an attempt is alone before the next begins (RFC 8305 §5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Connects, IPv6 first and the families in turn; the first that accepts wins.
+/// So many attempts are under way at once; then the oldest, which has had two seconds, gives way.
+/// It bounds the descriptors that one session takes, however many addresses its name has.
+const MOST_AT_ONCE: usize = 8;
+
+/// Silence before the first probe, and between probes: shorter than the four minutes after which
+/// Azure's load balancers and NAT gateways forget a connection.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(4);
+
+/// Connects, IPv6 first and the families in turn; the first that accepts wins, and the sockets of
+/// the others are closed.
 ///
 /// # Errors
-/// `connect-timeout` when the deadline comes first; else what most attempts' ends say:
-/// `connect-refused` where any was refused, `connect-unreachable` otherwise; `internal` where the
-/// gate has no descriptor left.
+/// `connect-timeout` when the deadline comes first. When all attempts have failed before it, what
+/// weighs most: `internal` where the gate lacked descriptors or memory, since the outcome might have
+/// been another; `connect-refused` where any was refused, since somebody was there;
+/// `connect-timeout` where any was given up; `connect-unreachable`.
 pub async fn connect(permit: &Permit, by: Instant) -> Result<(TcpStream, SocketAddr), Failure> {
-    let addresses = interleaved(permit.addresses());
-    let connected = timeout_at(by, race(addresses, TcpStream::connect)).await;
-    let (stream, address) = connected.map_err(|_| upstream(Cause::ConnectTimeout))??;
-    // A socket that refuses the option is served without it.
+    let (stream, address) = match permit.addresses() {
+        // The common case needs no queue.
+        [address] => {
+            let ended = timeout_at(by, TcpStream::connect(*address)).await;
+            let ended = ended.map_err(|_| upstream(Cause::ConnectTimeout))?;
+            (ended.map_err(|error| failure(&[error]))?, *address)
+        }
+        addresses => race(interleaved(addresses), by, TcpStream::connect).await?,
+    };
+    // A socket that refuses these options is served without them.
     let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
     Ok((stream, address))
 }
 
@@ -44,88 +70,99 @@ fn interleaved(addresses: &[SocketAddr]) -> VecDeque<SocketAddr> {
     }
 }
 
-type Attempt<S> = Pin<Box<dyn Future<Output = io::Result<S>> + Send>>;
+struct Attempt<F> {
+    address: SocketAddr,
+    ending: Pin<Box<F>>,
+}
 
-/// Runs attempts, each a delay after the one before or as soon as that one has failed.
+/// Runs attempts, each a delay after the one before or as soon as one has failed.
 async fn race<S, F>(
     mut waiting: VecDeque<SocketAddr>,
+    by: Instant,
     attempt: impl Fn(SocketAddr) -> F,
 ) -> Result<(S, SocketAddr), Failure>
 where
-    F: Future<Output = io::Result<S>> + Send + 'static,
+    F: Future<Output = io::Result<S>>,
 {
     let mut errors = Vec::new();
-    // One address is the common case: no box, no timer.
-    if waiting.len() == 1
-        && let Some(address) = waiting.pop_front()
-    {
-        return match attempt(address).await {
-            Ok(stream) => Ok((stream, address)),
-            Err(error) => Err(failure(&[error])),
-        };
-    }
-    let mut running: Vec<(SocketAddr, Attempt<S>)> = Vec::new();
+    let mut running: Vec<Attempt<F>> = Vec::new();
+    let mut timer = pin!(sleep_until(by));
     loop {
         if let Some(address) = waiting.pop_front() {
-            running.push((address, Box::pin(attempt(address))));
+            if running.len() == MOST_AT_ONCE {
+                running.remove(0);
+                errors.push(io::ErrorKind::TimedOut.into());
+            }
+            running.push(Attempt { address, ending: Box::pin(attempt(address)) });
         }
         if running.is_empty() {
             return Err(failure(&errors));
         }
-        let next = Instant::now() + ATTEMPT_DELAY;
+        let next = if waiting.is_empty() { by } else { by.min(Instant::now() + ATTEMPT_DELAY) };
+        timer.as_mut().reset(next);
         tokio::select! {
             biased;
-            (index, ended) = first_of(&mut running) => {
-                let (address, _) = running.swap_remove(index);
-                match ended {
-                    Ok(stream) => return Ok((stream, address)),
-                    Err(error) => errors.push(error),
+            (address, ended) = first_of(&mut running) => match ended {
+                Ok(stream) => return Ok((stream, address)),
+                Err(error) => errors.push(error),
+            },
+            () = &mut timer => {
+                if next == by {
+                    return Err(upstream(Cause::ConnectTimeout));
                 }
             }
-            () = sleep_until(next), if !waiting.is_empty() => {}
         }
     }
 }
 
-/// The first attempt that ends, by its index.
-async fn first_of<S>(running: &mut [(SocketAddr, Attempt<S>)]) -> (usize, io::Result<S>) {
-    std::future::poll_fn(|context| {
-        for (index, (_, attempt)) in running.iter_mut().enumerate() {
-            if let std::task::Poll::Ready(ended) = attempt.as_mut().poll(context) {
-                return std::task::Poll::Ready((index, ended));
+/// The first attempt that ends, taken from those that run.
+async fn first_of<S, F>(running: &mut Vec<Attempt<F>>) -> (SocketAddr, io::Result<S>)
+where
+    F: Future<Output = io::Result<S>>,
+{
+    poll_fn(|context| {
+        let ended = running.iter_mut().enumerate().find_map(|(index, attempt)| {
+            match attempt.ending.as_mut().poll(context) {
+                Poll::Ready(ended) => Some((index, ended)),
+                Poll::Pending => None,
             }
-        }
-        std::task::Poll::Pending
+        });
+        let Some((index, ended)) = ended else { return Poll::Pending };
+        Poll::Ready((running.remove(index).address, ended))
     })
     .await
 }
 
-/// What all attempts together say: refused before unreachable, since somebody was there.
+/// What all attempts together say.
 fn failure(errors: &[io::Error]) -> Failure {
-    use rustix::io::Errno;
-    let any = |kind: &dyn Fn(&io::Error) -> bool| errors.iter().any(kind);
-    let is = |error: &io::Error, errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
-    if any(&|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-        upstream(Cause::ConnectRefused)
-    } else if any(&|error| error.kind() == io::ErrorKind::TimedOut) {
-        upstream(Cause::ConnectTimeout)
-    } else if any(&|error| is(error, Errno::MFILE) || is(error, Errno::NFILE)) {
+    let any = |kind| errors.iter().any(|error| error.kind() == kind);
+    if errors.iter().any(is_shortage) {
         Failure { side: Side::Gate, cause: Cause::Internal }
+    } else if any(io::ErrorKind::ConnectionRefused) {
+        upstream(Cause::ConnectRefused)
+    } else if any(io::ErrorKind::TimedOut) {
+        upstream(Cause::ConnectTimeout)
     } else {
         upstream(Cause::ConnectUnreachable)
     }
 }
 
-fn upstream(cause: Cause) -> Failure {
-    Failure { side: Side::Upstream, cause }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::io::Errno;
+    use std::cell::{Cell, RefCell};
 
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()
+    }
+
+    fn addresses(ports: &[u16]) -> VecDeque<SocketAddr> {
+        ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port))).collect()
+    }
+
+    fn in_ten_seconds() -> Instant {
+        Instant::now() + Duration::from_secs(10)
     }
 
     #[test]
@@ -135,13 +172,19 @@ mod tests {
         assert_eq!(interleaved(&found), expected);
     }
 
-    /// Attempts that end as the port says: 1 accepts, 2 refuses, 3 never ends, 4 is unreachable.
+    /// Attempts that end as the port says: 1 accepts, 2 refuses, 3 never ends, 4 is unreachable,
+    /// 5 finds no descriptor, 6 accepts after two seconds.
     async fn attempt(address: SocketAddr) -> io::Result<SocketAddr> {
         match address.port() {
             1 => Ok(address),
             2 => Err(io::ErrorKind::ConnectionRefused.into()),
             3 => std::future::pending().await,
-            _ => Err(io::ErrorKind::NetworkUnreachable.into()),
+            4 => Err(io::ErrorKind::NetworkUnreachable.into()),
+            5 => Err(Errno::MFILE.into()),
+            _ => {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                Ok(address)
+            }
         }
     }
 
@@ -152,16 +195,70 @@ mod tests {
             (&[2], Err(Cause::ConnectRefused)),
             (&[2, 1], Ok(1)),
             (&[3, 1], Ok(1)),
+            (&[6, 1], Ok(1)),
+            (&[6, 3, 3], Ok(6)),
             (&[3, 2, 1], Ok(1)),
             (&[3, 3, 3, 4, 1], Ok(1)),
             (&[4, 4], Err(Cause::ConnectUnreachable)),
             (&[4, 2], Err(Cause::ConnectRefused)),
+            (&[3], Err(Cause::ConnectTimeout)),
+            (&[2, 3], Err(Cause::ConnectTimeout)),
+            (&[2, 5, 4], Err(Cause::Internal)),
+            (&[5, 1], Ok(1)),
+            (&[], Err(Cause::ConnectUnreachable)),
         ];
         for (ports, expected) in cases {
-            let waiting = ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port)));
-            let ended = race(waiting.collect(), attempt).await;
+            let ended = race(addresses(ports), in_ten_seconds(), attempt).await;
             let ended = ended.map(|(_, address)| address.port()).map_err(|failure| failure.cause);
             assert_eq!(ended, *expected, "{ports:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_begin_when_rfc_8305_says() {
+        let cases: &[(&[u16], &[u64])] = &[
+            (&[3, 3, 3, 1], &[0, 250, 500, 750]),
+            (&[2, 4, 1], &[0, 0, 0]),
+            (&[3, 2, 3, 1], &[0, 250, 250, 500]),
+            (&[1, 1, 1], &[0]),
+        ];
+        for (ports, expected) in cases {
+            let start = Instant::now();
+            let begun = RefCell::new(Vec::new());
+            let told = |address| {
+                begun.borrow_mut().push(start.elapsed().as_millis() as u64);
+                attempt(address)
+            };
+            race(addresses(ports), in_ten_seconds(), told).await.unwrap();
+            assert_eq!(begun.into_inner(), *expected, "{ports:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_run_at_once_and_no_loser_outlives_the_race() {
+        struct Socket<'a>(&'a Cell<usize>);
+        impl Drop for Socket<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() - 1);
+            }
+        }
+        let (open, most) = (Cell::new(0), Cell::new(0));
+        let attempt = |address: SocketAddr| {
+            open.set(open.get() + 1);
+            most.set(most.get().max(open.get()));
+            let socket = Socket(&open);
+            async move {
+                attempt(address).await?;
+                Ok(socket)
+            }
+        };
+        let dead = [3; 30];
+        let (winner, _) =
+            race(addresses(&[&dead[..], &[1]].concat()), in_ten_seconds(), attempt).await.unwrap();
+        assert_eq!((open.get(), most.get()), (1, MOST_AT_ONCE));
+        drop(winner);
+        let ended = race(addresses(&[3; 64]), in_ten_seconds(), attempt).await;
+        assert_eq!(ended.err().map(|failure| failure.cause), Some(Cause::ConnectTimeout));
+        assert_eq!(open.get(), 0);
     }
 }

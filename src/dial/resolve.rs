@@ -1,46 +1,27 @@
-//! Looks allowed names up: fixed answers first, then a cache, then the DNS servers.
+//! Looks allowed names up: fixed answers first, then what is known, then the DNS servers.
 //!
-//! hickory asks and parses; this module decides what is asked. A name is asked as an absolute one,
-//! so that no search list is followed; the hosts file is not consulted, since it would be a second,
-//! silent `[dns.hosts]`. Answers live no longer than their TTL, since ACR moves names on fail-over.
-//! Sessions that want the same name at the same time wait for one look-up.
+//! It keeps answers no longer than their TTL, and lets sessions that want the same name at the same
+//! time share one look-up. It does not judge addresses: one look-up a session, whose answer is
+//! judged and then dialled, so that an answer that changes afterwards changes nothing.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use dashmap::DashMap;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{
-    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
-};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::rr;
+use dashmap::{DashMap, Entry};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
-use tracing::warn;
 
-use crate::policy::{Allowed, Cause, Failure, Name, PolicySet, Side};
-
-/// Of an answer, so many addresses are looked at. ACR answers with a handful.
-pub const MOST_ADDRESSES: usize = 64;
-
-/// A name that has no address is not asked for again for so long at least, and at most.
-const NEGATIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-
-/// After a server's failure so long a pause, so that a storm of sessions asks once.
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// No answer is kept longer, whatever its TTL says.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+use super::servers::{Fresh, Servers};
+use super::upstream;
+use crate::policy::{Allowed, Cause, Failure, Name, PolicySet};
 
 /// So many names are kept. Allowed names are few; report mode lets any through.
 const MOST_NAMES: usize = 10_000;
 
-/// How long one attempt at one server takes, and how many there are.
-const ATTEMPT: Duration = Duration::from_secs(2);
-const ATTEMPTS: usize = 2;
+/// So many names are looked up at once: each takes two sockets, and up to six while no server
+/// answers.
+const MOST_LOOK_UPS: usize = 64;
 
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,38 +46,57 @@ pub struct Answer {
 /// Looks names up.
 #[derive(Debug)]
 pub struct Resolver {
-    servers: Mutex<Servers>,
-    names: DashMap<Name, Arc<Slot>>,
+    resolv_conf: PathBuf,
+    /// Locked only where a name is not known.
+    servers: Mutex<Arc<Servers>>,
+    names: DashMap<Name, Line>,
+    room: Semaphore,
+}
+
+type Found = Result<Arc<[IpAddr]>, Failure>;
+
+/// What there is about a name, from the servers that were in force.
+#[derive(Debug)]
+struct Line {
+    servers: Arc<Servers>,
+    state: State,
 }
 
 #[derive(Debug)]
-struct Servers {
-    configured: Vec<SocketAddr>,
-    /// None while the system names no server, as before its network is up.
-    client: Option<Arc<TokioResolver>>,
+enum State {
+    /// A session is looking it up, and will tell.
+    Asked(watch::Receiver<Option<Found>>),
+    Known(Instant, Found),
 }
 
-/// What is known of a name. Who looks it up holds the lock; the others wait.
-type Slot = tokio::sync::Mutex<Option<Known>>;
-
-#[derive(Debug, Clone)]
-struct Known {
-    until: Instant,
-    found: Result<Arc<[IpAddr]>, Cause>,
+/// What a session does that wants a name.
+enum Turn {
+    Take(Found),
+    Wait(watch::Receiver<Option<Found>>),
+    Ask(watch::Sender<Option<Found>>),
 }
 
 impl Resolver {
     /// A resolver that asks these servers, or the system's where there are none.
     #[must_use]
     pub fn new(servers: &[SocketAddr]) -> Self {
-        let servers = Servers { configured: servers.to_vec(), client: client(servers) };
-        Self { servers: Mutex::new(servers), names: DashMap::new() }
+        Self::with_system(servers, Path::new("/etc/resolv.conf"))
+    }
+
+    fn with_system(servers: &[SocketAddr], resolv_conf: &Path) -> Self {
+        Self {
+            resolv_conf: resolv_conf.to_owned(),
+            servers: Mutex::new(Arc::new(Servers::new(servers, resolv_conf))),
+            names: DashMap::new(),
+            room: Semaphore::new(MOST_LOOK_UPS),
+        }
     }
 
     /// Looks an allowed name up, by the servers of the policy that allowed it.
     ///
     /// # Errors
-    /// `name-not-found`, `lookup-failed`, and `lookup-timeout` when the deadline comes first.
+    /// `name-not-found`; `lookup-failed`; `lookup-timeout`, also when the deadline comes first;
+    /// `internal` where the gate has no descriptor left.
     pub async fn resolve(
         &self,
         set: &PolicySet,
@@ -109,128 +109,166 @@ impl Resolver {
             let addresses = pinned.map(SocketAddr::from).collect();
             return Ok(Answer { addresses, origin: Origin::Pinned });
         }
-        let client = self.client(&set.rules().dns_servers).ok_or(failure(Cause::LookupFailed))?;
-        let slot = self.slot(&target.name);
-        let looked_up = timeout_at(by, look_up(&slot, &client, &target.name)).await;
-        let (found, origin) = looked_up.map_err(|_| failure(Cause::LookupTimeout))?;
-        let found = found.map_err(failure)?;
-        let addresses = found.iter().map(|ip| SocketAddr::new(*ip, target.port)).collect();
+        let configured = set.rules().dns_servers.as_slice();
+        let (found, origin) = match self.known(&target.name, configured) {
+            Some(found) => (found, Origin::Cache),
+            None => {
+                let looked_up = timeout_at(by, self.look_up(&target.name, configured)).await;
+                let found = looked_up.unwrap_or(Err(upstream(Cause::LookupTimeout)));
+                (found, Origin::Server)
+            }
+        };
+        let addresses = found?.iter().map(|ip| SocketAddr::new(*ip, target.port)).collect();
         Ok(Answer { addresses, origin })
     }
 
-    /// The client of these servers, made anew when a reload has changed them.
-    fn client(&self, servers: &[SocketAddr]) -> Option<Arc<TokioResolver>> {
-        let mut known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = known.configured != servers;
-        if changed {
-            known.configured = servers.to_vec();
-            self.names.clear();
-        }
-        if changed || known.client.is_none() {
-            known.client = client(servers);
-        }
-        known.client.clone()
+    fn known(&self, name: &Name, configured: &[SocketAddr]) -> Option<Found> {
+        let line = self.names.get(name)?;
+        let State::Known(until, found) = &line.state else { return None };
+        (line.servers.are(configured) && *until > Instant::now()).then(|| found.clone())
     }
 
-    fn slot(&self, name: &Name) -> Arc<Slot> {
-        if let Some(slot) = self.names.get(name) {
-            return slot.clone();
+    /// Asks the servers, or waits for a session that does. A session that is cut off while it asks
+    /// leaves its turn to one that waits.
+    async fn look_up(&self, name: &Name, configured: &[SocketAddr]) -> Found {
+        let servers = self.servers_of(configured);
+        loop {
+            match self.turn(name, &servers) {
+                Turn::Take(found) => return found,
+                Turn::Wait(mut told) => {
+                    if let Ok(found) = told.wait_for(Option::is_some).await
+                        && let Some(found) = found.clone()
+                    {
+                        return found;
+                    }
+                }
+                Turn::Ask(tell) => {
+                    // It is never closed, so there is always a permit to wait for.
+                    let room = self.room.acquire().await;
+                    let fresh = servers.ask(name).await;
+                    drop(room);
+                    self.keep(name, servers, &fresh);
+                    tell.send_replace(Some(fresh.found.clone()));
+                    return fresh.found;
+                }
+            }
         }
+    }
+
+    /// The servers in force, made anew where a reload, or the system, has changed them.
+    fn servers_of(&self, configured: &[SocketAddr]) -> Arc<Servers> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !servers.are_current(configured, &self.resolv_conf) {
+            *servers = Arc::new(Servers::new(configured, &self.resolv_conf));
+        }
+        servers.clone()
+    }
+
+    fn turn(&self, name: &Name, servers: &Arc<Servers>) -> Turn {
+        if self.names.len() >= MOST_NAMES {
+            self.make_room();
+        }
+        let asked = || {
+            let (tell, told) = watch::channel(None);
+            (tell, Line { servers: servers.clone(), state: State::Asked(told) })
+        };
+        match self.names.entry(name.clone()) {
+            Entry::Vacant(vacant) => {
+                let (tell, line) = asked();
+                vacant.insert(line);
+                Turn::Ask(tell)
+            }
+            Entry::Occupied(mut line) => {
+                let now = Instant::now();
+                match &line.get().state {
+                    _ if !Arc::ptr_eq(&line.get().servers, servers) => {}
+                    State::Known(until, found) if *until > now => return Turn::Take(found.clone()),
+                    State::Asked(told) if told.has_changed().is_ok() => {
+                        return Turn::Wait(told.clone());
+                    }
+                    _ => {}
+                }
+                let (tell, asked) = asked();
+                line.insert(asked);
+                Turn::Ask(tell)
+            }
+        }
+    }
+
+    fn keep(&self, name: &Name, servers: Arc<Servers>, fresh: &Fresh) {
+        if fresh.lives.is_zero() {
+            self.names.remove(name);
+            return;
+        }
+        let state = State::Known(Instant::now() + fresh.lives, fresh.found.clone());
+        self.names.insert(name.clone(), Line { servers, state });
+    }
+
+    fn make_room(&self) {
+        let now = Instant::now();
+        self.names.retain(|_, line| match &line.state {
+            State::Known(until, _) => *until > now,
+            State::Asked(told) => told.has_changed().is_ok(),
+        });
         if self.names.len() >= MOST_NAMES {
             self.names.clear();
         }
-        self.names.entry(name.clone()).or_default().clone()
     }
 }
 
-async fn look_up(
-    slot: &Slot,
-    client: &TokioResolver,
-    name: &Name,
-) -> (Result<Arc<[IpAddr]>, Cause>, Origin) {
-    let mut known = slot.lock().await;
-    if let Some(known) = known.as_ref().filter(|known| known.until > Instant::now()) {
-        return (known.found.clone(), Origin::Cache);
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn name(number: usize) -> Name {
+        Name::parse(&format!("n{number}.example.com")).unwrap()
     }
-    let fresh = ask(client, name).await;
-    let found = fresh.found.clone();
-    *known = Some(fresh);
-    (found, Origin::Server)
-}
 
-async fn ask(client: &TokioResolver, name: &Name) -> Known {
-    let absolute = rr::Name::from_ascii(name.as_str()).map(|mut name| {
-        name.set_fqdn(true);
-        name
-    });
-    let now = Instant::now();
-    let Ok(absolute) = absolute else {
-        return Known { until: now, found: Err(Cause::NameNotFound) };
-    };
-    match client.lookup_ip(absolute).await {
-        Ok(answer) => {
-            let ttl = answer.valid_until().saturating_duration_since(now.into_std()).min(LONGEST);
-            let found: Arc<[IpAddr]> = answer.iter().take(MOST_ADDRESSES).collect();
-            let found = if found.is_empty() { Err(Cause::NameNotFound) } else { Ok(found) };
-            Known { until: now + ttl, found }
-        }
-        Err(error) => refused(&error, Instant::now()),
+    fn fresh(seconds: u64) -> Fresh {
+        let lives = Duration::from_secs(seconds);
+        Fresh { found: Err(upstream(Cause::NameNotFound)), lives }
     }
-}
 
-fn refused(error: &NetError, now: Instant) -> Known {
-    use hickory_resolver::proto::op::ResponseCode;
-    match error {
-        NetError::Dns(DnsError::NoRecordsFound(none))
-            if matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError) =>
-        {
-            let ttl = none.negative_ttl.map_or(NEGATIVE.0, |ttl| Duration::from_secs(ttl.into()));
-            let until = now + ttl.clamp(NEGATIVE.0, NEGATIVE.1);
-            Known { until, found: Err(Cause::NameNotFound) }
+    #[tokio::test]
+    async fn names_are_kept_up_to_a_bound_and_the_dead_go_first() {
+        let resolver = Resolver::new(&["127.0.0.1:9".parse().unwrap()]);
+        let servers = resolver.servers.lock().unwrap().clone();
+        let configured = servers.clone();
+        let take = |number| resolver.turn(&name(number), &servers);
+        for number in 0..MOST_NAMES {
+            let seconds = if number < 10 { 600 } else { 1 };
+            resolver.keep(&name(number), servers.clone(), &fresh(seconds));
         }
-        NetError::Timeout => Known { until: now + PAUSE, found: Err(Cause::LookupTimeout) },
-        _ => Known { until: now + PAUSE, found: Err(Cause::LookupFailed) },
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(matches!(take(MOST_NAMES), Turn::Ask(_)));
+        assert_eq!(resolver.names.len(), 11);
+        for number in 0..MOST_NAMES {
+            resolver.keep(&name(number), configured.clone(), &fresh(600));
+        }
+        assert!(matches!(take(MOST_NAMES), Turn::Ask(_)));
+        assert_eq!(resolver.names.len(), 1, "all lived: a new start");
     }
-}
 
-fn failure(cause: Cause) -> Failure {
-    Failure { side: Side::Upstream, cause }
-}
-
-fn client(servers: &[SocketAddr]) -> Option<Arc<TokioResolver>> {
-    let provider = TokioRuntimeProvider::default();
-    let mut builder = if servers.is_empty() {
-        match TokioResolver::builder(provider) {
-            Ok(builder) => builder,
-            Err(error) => {
-                warn!(%error, "no DNS server: name some in [dns] servers");
-                return None;
-            }
-        }
-    } else {
-        // By address, since each of an address's ports is one connection of one server.
-        let mut by_address: HashMap<IpAddr, Vec<ConnectionConfig>> = HashMap::new();
-        for server in servers {
-            let connections = by_address.entry(server.ip()).or_default();
-            for mut connection in [ConnectionConfig::udp(), ConnectionConfig::tcp()] {
-                connection.port = server.port();
-                connections.push(connection);
-            }
-        }
-        let servers = by_address
-            .into_iter()
-            .map(|(address, connections)| NameServerConfig::new(address, true, connections));
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
-        TokioResolver::builder_with_config(config, provider)
-    };
-    let options = builder.options_mut();
-    options.ndots = 0;
-    options.timeout = ATTEMPT;
-    options.attempts = ATTEMPTS;
-    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    options.use_hosts_file = ResolveHosts::Never;
-    // What is kept is kept here, under one rule.
-    options.cache_size = 0;
-    options.case_randomization = false;
-    builder.build().inspect_err(|error| warn!(%error, "DNS cannot be set up")).ok().map(Arc::new)
+    #[tokio::test]
+    async fn the_systems_servers_are_read_anew_when_they_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("resolv.conf");
+        let resolver = Resolver::with_system(&[], &path);
+        let absent = resolver.servers_of(&[]);
+        let ended = resolver.look_up(&name(1), &[]).await;
+        assert_eq!(ended.unwrap_err(), upstream(Cause::LookupFailed), "at once");
+        fs::write(&path, "nameserver 10.0.0.53\n").unwrap();
+        let first = resolver.servers_of(&[]);
+        assert!(!Arc::ptr_eq(&absent, &first));
+        assert!(Arc::ptr_eq(&first, &resolver.servers_of(&[])));
+        // As editors and network managers do it: another file in its place.
+        let next = folder.path().join("next");
+        fs::write(&next, "nameserver 10.0.0.54\n").unwrap();
+        fs::rename(&next, &path).unwrap();
+        assert!(!Arc::ptr_eq(&first, &resolver.servers_of(&[])));
+    }
 }
