@@ -1,0 +1,77 @@
+//! `[dns]`: the servers, and the fixed answers ahead of them.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::config::source::Source;
+use crate::config::table::Table;
+use crate::policy::{HostKind, Located, Name, Pin, never_dialled, parse_host, parse_port};
+
+/// A DNS server: an address, and a port where it is not 53.
+pub(super) fn server(source: &Source<'_>, written: &Located<String>) -> Option<SocketAddr> {
+    const DNS: u16 = 53;
+    let text = &written.value;
+    let alone = || text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, DNS));
+    let parsed = text.parse().ok().or_else(alone);
+    if parsed.is_none() {
+        let what = format!("{text:?} is no address of a DNS server");
+        source.fault(written.place.clone(), what, "write it as \"10.0.0.2\" or \"127.0.0.1:5353\"");
+    }
+    parsed
+}
+
+pub(super) fn pins(source: &Source<'_>, hosts: Table<'_>) -> HashMap<Name, Vec<Pin>> {
+    let mut pins: HashMap<Name, Vec<Pin>> = HashMap::new();
+    for (host, answers) in hosts.entries() {
+        let Some(answers) = answers else { continue };
+        let found: Vec<Pin> = answers.iter().filter_map(|one| pin(source, one)).collect();
+        let name = match Name::parse(&host.value) {
+            Ok(name) => name,
+            Err(fault) => {
+                let what = match parse_host(&host.value) {
+                    Ok(_) => format!("{:?} has a port", host.value),
+                    Err(_) => format!("{:?}: the host {fault}", host.value),
+                };
+                source.fault(host.place, what, "write one host name, which holds for each port");
+                continue;
+            }
+        };
+        if matches!(HostKind::of(&name), HostKind::Storage { .. }) {
+            let what = format!("{name} is a storage account");
+            source.warn(host.place.clone(), what, "take it out: no policy allows it");
+        }
+        // TOML's keys differ by case, host names do not.
+        if pins.insert(name, found).is_some() {
+            source.fault(host.place, format!("{:?} stands here twice", host.value), "keep it once");
+        }
+    }
+    pins
+}
+
+/// A fixed answer, with a port where it replaces the target's.
+fn pin(source: &Source<'_>, written: &Located<String>) -> Option<Pin> {
+    let text = &written.value;
+    let with_port = || {
+        // SocketAddr's own parser takes "+443" and leading zeros.
+        let (_, port) = text.rsplit_once(':')?;
+        let port = parse_port(port)?;
+        let address = text.parse::<SocketAddr>().ok()?.ip();
+        Some(Pin { address, port: Some(port) })
+    };
+    let alone = text.parse().ok().map(|address| Pin { address, port: None });
+    let Some(pin) = alone.or_else(with_port) else {
+        source.fault(
+            written.place.clone(),
+            format!("{text:?} is no address"),
+            "write it as \"10.1.0.4\", \"10.1.0.4:8443\" or \"[fd00::4]:8443\"",
+        );
+        return None;
+    };
+    if let Some(why) = never_dialled(&IpNet::from(pin.address)) {
+        let what = format!("{} is {why}, which is never dialled", pin.address);
+        source.warn(written.place.clone(), what, "take it out");
+    }
+    Some(pin)
+}
