@@ -10,6 +10,8 @@
 //! `200`, as a TLS alert after it. On a transparent listener the hello comes first, its name is the
 //! target, and every refusal is an alert.
 
+mod early;
+
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,16 +27,17 @@ use crate::account::{Account, Arrival, Moved, Open, Stage, Text, Volume};
 use crate::config::Mode;
 use crate::dial::{self, Resolver};
 use crate::hello::Hello;
-use crate::listen::answer::{Refusal, shown};
+use crate::listen::answer::shown;
 use crate::listen::connect::Exchange;
-use crate::listen::intake::{self, Arrived, NoHead, NoHello};
+use crate::listen::intake::{self, Arrived, NoHead};
 use crate::listen::lobby::{Lobby, Place};
 use crate::listen::transparent::original_destination;
 use crate::policy::{
     Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, OwnAddresses, Permit, PolicySet,
     Reason, Side, Stop, Target,
 };
-use crate::relay::{Closing, Count, Relay, Relayed, Start, Traffic};
+use crate::relay::{Count, Relay, Relayed, Start, Traffic};
+use early::{asked_out, no_hello};
 
 /// What every session shares.
 #[derive(Debug)]
@@ -274,78 +277,6 @@ impl Session {
 
     fn enforcement(&self, set: &PolicySet) -> Enforcement {
         self.door.enforcement.unwrap_or(set.rules().enforcement)
-    }
-
-    /// Ends a connection that sent no head we take.
-    async fn turn_away<T>(&mut self, socket: TcpStream, none: NoHead) -> Option<T> {
-        let stop = match none {
-            NoHead::Refused(refused) => {
-                let stop = refused.fault.denial().into();
-                if let Some(target) = refused.target {
-                    self.account.ask(&target);
-                    // As the account shows it: user info and a query may be secrets.
-                    let shown = self.account.target().map(|text| text.as_str().to_owned());
-                    let shown = shown.unwrap_or_default();
-                    return self.refuse(Exchange::refused(socket), &shown, stop).await;
-                }
-                stop
-            }
-            NoHead::Late => Reason::HeadTimeout.into(),
-            NoHead::AskedOut => {
-                Denial::with_remedy(Reason::SessionLimit, "its place was needed for another").into()
-            }
-            NoHead::Gone | NoHead::Broken(_) => return self.lose(CLIENT_ABORTED),
-        };
-        self.refuse(Exchange::refused(socket), "the request", stop).await
-    }
-
-    /// Ends a session before `200`, with an answer that tells why.
-    async fn refuse<T>(&mut self, to: Exchange<TcpStream>, host: &str, stop: Stop) -> Option<T> {
-        let id = self.account.close(&Err(stop.clone()));
-        let id = id.map(|id| id.to_string()).unwrap_or_default();
-        let response = Refusal { stop: &stop, host: Some(host), id: &id }.response();
-        if let Ok(socket) = to.answer(response).await {
-            self.finish(Closing::in_order(socket)).await;
-        }
-        None
-    }
-
-    /// Closes. A refused client that does not go holds its place, and leaves it when it is needed.
-    async fn finish(&mut self, closing: Closing<TcpStream>) {
-        tokio::select! {
-            () = closing.finish() => {}
-            () = asked_out(&mut self.place) => {}
-        }
-    }
-
-    /// Ends a session that speaks TLS by now, before the relay, with an alert that it was us.
-    async fn cut<T>(&mut self, client: TcpStream, stop: Stop) -> Option<T> {
-        self.account.close(&Err(stop.clone()));
-        self.finish(Closing::with_alert(client, &stop)).await;
-        None
-    }
-
-    /// Ends a session whose client is gone.
-    fn lose<T>(&mut self, failure: Failure) -> Option<T> {
-        self.account.close(&Err(failure.into()));
-        None
-    }
-}
-
-/// Why there is no hello, as the session's end.
-fn no_hello(none: &NoHello) -> Stop {
-    match none {
-        NoHello::Refused(fault) => fault.reason().into(),
-        NoHello::Late => Reason::HelloTimeout.into(),
-        NoHello::Gone | NoHello::Broken(_) => CLIENT_ABORTED.into(),
-    }
-}
-
-/// Resolves when the place is needed for another; never for one who has none.
-async fn asked_out(place: &mut Option<Place>) {
-    match place {
-        Some(place) => place.asked_out().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -11,6 +11,7 @@ mod name;
 mod reason;
 mod regions;
 mod registry;
+mod rights;
 mod set;
 mod target;
 mod written;
@@ -22,9 +23,10 @@ pub use limits::Limits;
 pub use name::{LONGEST_NAME, Name, NameError};
 pub use reason::{Cause, Denial, Ending, Failure, Reason, Side, Stop};
 pub use registry::{DataSpec, Endpoint, EndpointKind, Origin, Registry, RegistrySpec};
+pub use rights::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 pub use set::{
-    Allowed, Cleared, ClientAddress, Enforcement, Grant, LABELLED_REGISTRIES, NO_LABEL, NoneVetted,
-    OTHER_LABEL, OwnAddresses, Permit, Pin, PolicySet, Rules, Vetted,
+    ClientAddress, Enforcement, LABELLED_REGISTRIES, NO_LABEL, OTHER_LABEL, OwnAddresses, Pin,
+    PolicySet, Rules,
 };
 pub use target::{HTTPS, Target, TargetError, parse_port};
 pub use written::{HostFault, never_dialled, parse_host, parse_range};

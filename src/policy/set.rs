@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -17,6 +16,7 @@ use super::limits::Limits;
 use super::name::Name;
 use super::reason::{Denial, Reason};
 use super::registry::{EndpointKind, Registry};
+use super::rights::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 use super::target::Target;
 
 /// Beyond so many registries the metric label is [`OTHER_LABEL`].
@@ -102,102 +102,6 @@ pub struct PolicySet {
 struct Entry {
     registry: u32,
     endpoint: u32,
-}
-
-/// A registry and endpoint by which a target is allowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
-    /// The registry's name.
-    pub registry: Arc<str>,
-    /// Its metric label.
-    pub label: Arc<str>,
-    /// What the host is to it.
-    pub endpoint: EndpointKind,
-    /// Where the operator named it.
-    pub place: Place,
-    private_addresses: Arc<[IpNet]>,
-    private_only: PrivateOnly,
-}
-
-/// An allowed name: the right to look it up. Only a judgement makes it.
-#[derive(Debug, Clone)]
-pub struct Allowed {
-    target: Target,
-    grant: Option<Grant>,
-    would_deny: Option<Denial>,
-}
-
-impl Allowed {
-    /// What was asked for.
-    #[must_use]
-    pub fn target(&self) -> &Target {
-        &self.target
-    }
-
-    /// By what it is allowed; nothing in report mode, where [`Self::would_deny`] tells why.
-    #[must_use]
-    pub fn grant(&self) -> Option<&Grant> {
-        self.grant.as_ref()
-    }
-
-    /// What would have denied it, were the policy enforced.
-    #[must_use]
-    pub fn would_deny(&self) -> Option<&Denial> {
-        self.would_deny.as_ref()
-    }
-}
-
-/// The right to dial: an allowed name and its vetted addresses. Only a judgement makes it.
-#[derive(Debug, Clone)]
-pub struct Permit {
-    allowed: Allowed,
-    addresses: Vec<SocketAddr>,
-}
-
-impl Permit {
-    /// The name that is permitted.
-    #[must_use]
-    pub fn allowed(&self) -> &Allowed {
-        &self.allowed
-    }
-
-    /// The addresses that were vetted, in the resolver's order; never empty.
-    #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
-    }
-}
-
-/// The right to relay: a permit whose hello named the permitted host. Only a judgement makes it.
-#[derive(Debug)]
-pub struct Cleared {
-    permit: Permit,
-}
-
-impl Cleared {
-    /// What it grew from.
-    #[must_use]
-    pub fn permit(&self) -> &Permit {
-        &self.permit
-    }
-}
-
-/// What a judgement of addresses found: the permit, and what it left out.
-#[derive(Debug)]
-pub struct Vetted {
-    /// The right to dial.
-    pub permit: Permit,
-    /// The addresses that may not be dialled, and why.
-    pub dropped: Vec<(SocketAddr, AddressFault)>,
-}
-
-/// A denial of all the addresses that a name resolved to.
-#[derive(Debug)]
-pub struct NoneVetted {
-    /// What the client is told.
-    pub denial: Denial,
-    /// The addresses, and why each may not be dialled.
-    pub dropped: Vec<(SocketAddr, AddressFault)>,
 }
 
 impl PolicySet {
@@ -425,6 +329,8 @@ impl PolicySet {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::policy::fault::Located;
     use crate::policy::registry::{DataSpec, RegistrySpec};

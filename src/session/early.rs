@@ -1,0 +1,93 @@
+//! The ways in which a session ends before its bytes are relayed: whoever is refused is recorded
+//! first, then told.
+
+use std::future::pending;
+
+use tokio::net::TcpStream;
+
+use super::{CLIENT_ABORTED, Session};
+use crate::listen::answer::Refusal;
+use crate::listen::connect::Exchange;
+use crate::listen::intake::{NoHead, NoHello};
+use crate::listen::lobby::Place;
+use crate::policy::{Denial, Failure, Reason, Stop};
+use crate::relay::Closing;
+
+impl Session {
+    /// Ends a connection that sent no head we take.
+    pub(super) async fn turn_away<T>(&mut self, socket: TcpStream, none: NoHead) -> Option<T> {
+        let stop = match none {
+            NoHead::Refused(refused) => {
+                let stop = refused.fault.denial().into();
+                if let Some(target) = refused.target {
+                    self.account.ask(&target);
+                    // As the account shows it: user info and a query may be secrets.
+                    let shown = self.account.target().map(|text| text.as_str().to_owned());
+                    let shown = shown.unwrap_or_default();
+                    return self.refuse(Exchange::refused(socket), &shown, stop).await;
+                }
+                stop
+            }
+            NoHead::Late => Reason::HeadTimeout.into(),
+            NoHead::AskedOut => {
+                Denial::with_remedy(Reason::SessionLimit, "its place was needed for another").into()
+            }
+            NoHead::Gone | NoHead::Broken(_) => return self.lose(CLIENT_ABORTED),
+        };
+        self.refuse(Exchange::refused(socket), "the request", stop).await
+    }
+
+    /// Ends a session before `200`, with an answer that tells why.
+    pub(super) async fn refuse<T>(
+        &mut self,
+        to: Exchange<TcpStream>,
+        host: &str,
+        stop: Stop,
+    ) -> Option<T> {
+        let id = self.account.close(&Err(stop.clone()));
+        let id = id.map(|id| id.to_string()).unwrap_or_default();
+        let response = Refusal { stop: &stop, host: Some(host), id: &id }.response();
+        if let Ok(socket) = to.answer(response).await {
+            self.finish(Closing::in_order(socket)).await;
+        }
+        None
+    }
+
+    /// Closes. A refused client that does not go holds its place, and leaves it when it is needed.
+    pub(super) async fn finish(&mut self, closing: Closing<TcpStream>) {
+        tokio::select! {
+            () = closing.finish() => {}
+            () = asked_out(&mut self.place) => {}
+        }
+    }
+
+    /// Ends a session that speaks TLS by now, before the relay, with an alert that it was us.
+    pub(super) async fn cut<T>(&mut self, client: TcpStream, stop: Stop) -> Option<T> {
+        self.account.close(&Err(stop.clone()));
+        self.finish(Closing::with_alert(client, &stop)).await;
+        None
+    }
+
+    /// Ends a session whose client is gone.
+    pub(super) fn lose<T>(&mut self, failure: Failure) -> Option<T> {
+        self.account.close(&Err(failure.into()));
+        None
+    }
+}
+
+/// Why there is no hello, as the session's end.
+pub(super) fn no_hello(none: &NoHello) -> Stop {
+    match none {
+        NoHello::Refused(fault) => fault.reason().into(),
+        NoHello::Late => Reason::HelloTimeout.into(),
+        NoHello::Gone | NoHello::Broken(_) => CLIENT_ABORTED.into(),
+    }
+}
+
+/// Resolves when the place is needed for another; never for one who has none.
+pub(super) async fn asked_out(place: &mut Option<Place>) {
+    match place {
+        Some(place) => place.asked_out().await,
+        None => pending().await,
+    }
+}
