@@ -130,7 +130,7 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let gate = Arc::new(Gate {
         resolver: Resolver::new(&policy_seen.borrow().rules().dns_servers),
-        relay: Relay::new(relay::Settings { batch: Some(relay::BATCH), pipes: threads }),
+        relay: Relay::new(relay::Settings { batch: settings.batch, pipes: threads }),
         policy: policy_seen.clone(),
         own: own_seen,
         account: account.clone(),

@@ -162,7 +162,9 @@ impl Reloader {
                     warn!("{warning}");
                 }
                 if loaded.settings != self.settings {
-                    warn!("[[listen]], [admin] and [audit] take effect at the next start only");
+                    warn!(
+                        "[[listen]], [admin], [relay] and [audit] take effect at the next start only"
+                    );
                 }
                 self.digest = digest;
                 info!(

@@ -139,6 +139,7 @@ fn the_settings_are_as_written() {
                 [dns.hosts]\n\"Contoso.azurecr.io\" = [\"10.1.0.4\", \"10.1.0.5:8443\"]\n\
                 \"sound.azurecr.io\" = \"[fd00::4]:8443\"\n\
                 [limits]\nhead-timeout-ms = 2_500\nopen-sessions = 0x10\n\
+                [relay]\nbatch-ms = 0\n\
                 [audit]\npath = \"audit.jsonl\"\n";
     let mut written = files(main, &[("etc/registries.d/sound.toml", SOUND)]);
     written.main.path = "etc/pullgate.toml".into();
@@ -150,6 +151,7 @@ fn the_settings_are_as_written() {
     assert!(settings.listeners[0].enforcement.is_some());
     assert_eq!(settings.admin, Some(AdminAddress::Unix("/run/pullgate/admin.sock".into())));
     assert_eq!(settings.audit, AuditTarget::File("etc/audit.jsonl".into()));
+    assert_eq!(settings.batch, None);
     let rules = policy.rules();
     assert_eq!(rules.dns_servers[0].to_string(), "10.0.0.2:53");
     assert_eq!(rules.dns_servers[1].to_string(), "[::1]:5353");
@@ -158,6 +160,8 @@ fn the_settings_are_as_written() {
     assert_eq!(rules.limits.head_timeout.as_millis(), 2_500);
     assert_eq!(rules.limits.open_sessions, 16);
     assert_eq!(rules.limits.open_sessions_per_client, 1_000);
+    let silent = config::compile(&files(MAIN, &[("registries.d/sound.toml", SOUND)]), 1).unwrap();
+    assert_eq!(silent.settings.batch, Some(config::BATCH));
     assert_eq!(config::registries_folder(&written.main).unwrap(), Path::new("etc/registries.d"));
 }
 

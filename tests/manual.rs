@@ -91,7 +91,7 @@ fn keys(faults: &[Fault]) -> Vec<String> {
 fn every_key_is_explained() {
     let unknown = "a-key-that-nobody-knows = 1\n";
     let mut main = format!("{unknown}{LISTEN}{unknown}");
-    for table in ["[admin]", "[policy]", "[dns]", "[addresses]", "[limits]", "[audit]"] {
+    for table in ["[admin]", "[policy]", "[dns]", "[addresses]", "[limits]", "[relay]", "[audit]"] {
         main.push_str(&format!("{table}\n{unknown}"));
     }
     let mut known = keys(&faults(&main, "example.toml", REGISTRY));
@@ -125,6 +125,7 @@ fn the_limits_have_the_defaults_of_the_table() {
         ("hello-timeout-ms", hello_timeout.as_millis()),
         ("dial-timeout-ms", dial_timeout.as_millis()),
         ("idle-timeout-ms", idle_timeout.as_millis()),
+        ("batch-ms", config::BATCH.as_millis()),
         ("open-sessions", open_sessions as u128),
         ("open-sessions-per-client", open_sessions_per_client as u128),
     ] {

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::source::Source;
 use super::table::Table;
-use super::{AuditTarget, Settings};
+use super::{AuditTarget, BATCH, Settings};
 use crate::policy::{Enforcement, Limits, Located, Place, Rules, never_dialled, parse_range};
 
 /// What the main file says.
@@ -33,6 +33,8 @@ const REGISTRIES: &str = "registries.d";
 /// No wait of the gate is longer than a day.
 const MILLISECONDS: RangeInclusive<u64> = 1..=24 * 60 * 60 * 1000;
 const SESSIONS: RangeInclusive<u64> = 1..=1_000_000;
+/// 0 is not at all; more than this would be felt.
+const BATCH_MILLISECONDS: RangeInclusive<u64> = 0..=100;
 
 pub(super) fn read(source: &Source<'_>) -> Main {
     let toml = source.toml();
@@ -78,10 +80,12 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     if let Some(table) = file.table("limits", "[limits]") {
         rules.limits = limits(table);
     }
+    let batch = file.table("relay", "[relay]").and_then(batch).unwrap_or(BATCH);
+    let batch = Some(batch).filter(|batch| !batch.is_zero());
     let audit = file.table("audit", "[audit]").and_then(|table| audit(source, table));
     file.finish();
     let audit = audit.unwrap_or(AuditTarget::StandardOutput);
-    Main { settings: Settings { listeners, admin, audit }, rules, registries, deny_all }
+    Main { settings: Settings { listeners, admin, audit, batch }, rules, registries, deny_all }
 }
 
 /// A path as the file means it: relative to the folder that the file is in.
@@ -100,6 +104,12 @@ fn enforcement(source: &Source<'_>, table: &mut Table<'_>) -> Option<Enforcement
             None
         }
     }
+}
+
+fn batch(mut table: Table<'_>) -> Option<Duration> {
+    let milliseconds = table.number("batch-ms", BATCH_MILLISECONDS);
+    table.finish();
+    milliseconds.map(Duration::from_millis)
 }
 
 fn audit(source: &Source<'_>, mut table: Table<'_>) -> Option<AuditTarget> {

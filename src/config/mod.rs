@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use azure::{Import, ImportedEndpoints, import};
 
@@ -99,7 +100,13 @@ pub struct Settings {
     pub admin: Option<AdminAddress>,
     /// Where audit lines go.
     pub audit: AuditTarget,
+    /// The longest that bytes of a bulk flow wait for more; `None`: not at all.
+    pub batch: Option<Duration>,
 }
+
+/// How long bytes of a bulk flow wait for more where `[relay] batch-ms` is silent. With what the
+/// runtime's clock adds it stays below 10 ms, the most that a transfer's last byte may be late.
+pub const BATCH: Duration = Duration::from_millis(8);
 
 /// A configuration without fault.
 #[derive(Debug)]

@@ -102,10 +102,6 @@ impl<C> Relayed<C> {
     }
 }
 
-/// How long bytes of a bulk flow wait for more, unless told otherwise. With [`ALMOST`] and the
-/// runtime's millisecond it stays below 10 ms, the most that a transfer's last byte may be late.
-pub const BATCH: Duration = Duration::from_millis(8);
-
 /// A tick as near as this would find next to nothing, and is left out.
 const ALMOST: Duration = Duration::from_micros(500);
 
@@ -196,7 +192,7 @@ impl Relay {
     /// The next tick for a direction that is dry `now`. The ticks of all tunnels fall together, so
     /// that one wake-up of the runtime serves them all.
     fn next_tick(&self, now: Duration) -> Instant {
-        let period = self.settings.batch.unwrap_or(BATCH).as_micros().max(1000);
+        let period = self.settings.batch.unwrap_or_default().as_micros().max(1000);
         let tick = ((now + ALMOST).as_micros() / period + 1) * period;
         self.began + Duration::from_micros(u64::try_from(tick).unwrap_or(u64::MAX))
     }

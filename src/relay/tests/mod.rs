@@ -18,6 +18,7 @@ use super::tunnel::{Life, Open};
 use super::watch::Watch;
 use super::way::{Flow, Way};
 use super::*;
+use crate::config::BATCH;
 use crate::hello::RecordWatch;
 use crate::policy::{Cause, Ending, Failure, Reason, Side, Stop};
 
