@@ -1,8 +1,9 @@
-//! How clients come in: reading a head or a hello within bounds, and answering.
+//! How clients come in: reading a PROXY header, a head or a hello within bounds, and answering.
 
 pub mod answer;
 pub mod connect;
 pub mod head;
 pub mod intake;
 pub mod lobby;
+pub mod proxy_protocol;
 pub mod transparent;
