@@ -25,6 +25,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -74,6 +75,9 @@ pub struct ListenerInfo {
     /// Its own enforcement, where it has one.
     #[serde(skip)]
     pub enforcement: Option<Enforcement>,
+    /// The networks that must send a PROXY header, where one is required.
+    #[serde(rename = "proxy-protocol-from", skip_serializing_if = "Option::is_none")]
+    pub balancers: Option<Vec<IpNet>>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -337,6 +341,7 @@ mod tests {
             mode: Mode::Connect,
             address: "127.0.0.1:3128".parse().unwrap(),
             enforcement: None,
+            balancers: Some(vec!["10.0.0.0/24".parse().unwrap()]),
         }];
         (Admin { account, policy, status, listeners, address }, sender, folder)
     }
@@ -379,6 +384,7 @@ mod tests {
             ("/metrics", "200 OK", "content-type: text/plain; version=0.0.4"),
             ("/metrics", "200 OK", "pullgate_policy_generation 4"),
             ("/listeners", "200 OK", "\"address\": \"127.0.0.1:3128\""),
+            ("/listeners", "200 OK", "\"proxy-protocol-from\": ["),
             ("/policy", "200 OK", "\"generation\": 4"),
             ("/sessions", "200 OK", "\"client\": \"10.0.0.7\""),
             ("/sessions?x=y", "200 OK", "\"bytes-up\": 0"),

@@ -170,6 +170,7 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
             name: info.address.to_string().into(),
             mode: info.mode,
             enforcement: info.enforcement,
+            balancers: info.balancers,
         };
         info!("listening on {} ({})", info.address, info.mode.code());
         let accept = accept(listener, gate.clone(), Arc::new(door), sessions.clone());
@@ -226,10 +227,11 @@ impl Running {
 /// Binds every listener before any is served: all or none.
 fn bind(settings: &Settings) -> anyhow::Result<Vec<(TcpListener, ListenerInfo)>> {
     let mut bound = Vec::with_capacity(settings.listeners.len());
-    for Listener { mode, address, enforcement, .. } in &settings.listeners {
+    for Listener { mode, address, enforcement, balancers } in &settings.listeners {
         let listener = listen(*address).with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr()?;
-        let info = ListenerInfo { mode: *mode, address, enforcement: *enforcement };
+        let (enforcement, balancers) = (*enforcement, balancers.clone());
+        let info = ListenerInfo { mode: *mode, address, enforcement, balancers };
         bound.push((listener, info));
     }
     if bound.is_empty() {

@@ -5,6 +5,7 @@
 //!        -> ClientHello -> judge the hello -> relay -> record
 //! ```
 //!
+//! Where a balancer stands before the gate, its PROXY header comes first and says who arrived.
 //! The rights grow with it: `Allowed` to look up, `Permit` to dial, `Cleared` to relay. Whatever
 //! ends it early is a [`Stop`], recorded once and then told to the client: as an HTTP answer before
 //! `200`, as a TLS alert after it. On a transparent listener the hello comes first, its name is the
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::Response;
+use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -31,13 +33,14 @@ use crate::listen::answer::shown;
 use crate::listen::connect::Exchange;
 use crate::listen::intake::{self, Arrived, NoHead};
 use crate::listen::lobby::{Lobby, Place};
+use crate::listen::proxy_protocol::{self, HeaderFault};
 use crate::listen::transparent::original_destination;
 use crate::policy::{
     Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, OwnAddresses, Permit, PolicySet,
     Reason, Side, Stop, Target,
 };
 use crate::relay::{Count, Relay, Relayed, Start, Traffic};
-use early::{asked_out, no_hello};
+use early::{asked_out, asked_to_leave, no_hello, no_proxy_header, proxy_header_invalid};
 
 /// What every session shares.
 #[derive(Debug)]
@@ -69,6 +72,8 @@ pub struct Door {
     pub mode: Mode,
     /// Its own enforcement, where it has one.
     pub enforcement: Option<Enforcement>,
+    /// The networks that must send a PROXY header, where one is required.
+    pub balancers: Option<Vec<IpNet>>,
 }
 
 /// One connection that came in.
@@ -101,7 +106,7 @@ struct Tunnel {
 }
 
 /// Serves one connection, to its end.
-pub async fn serve(gate: Arc<Gate>, door: Arc<Door>, socket: TcpStream, peer: SocketAddr) {
+pub async fn serve(gate: Arc<Gate>, door: Arc<Door>, mut socket: TcpStream, peer: SocketAddr) {
     let mut policy = gate.policy.clone();
     let set = policy.borrow_and_update().clone();
     let mut account = gate.account.open(Arrival {
@@ -119,9 +124,18 @@ pub async fn serve(gate: Arc<Gate>, door: Arc<Door>, socket: TcpStream, peer: So
     let mut session = Session { gate, door, client, account, place, policy, set };
     // What only the set-up needs is freed with it: an idle tunnel keeps little.
     let ready = Box::pin(async {
+        let limits = session.set.limits();
+        let by = Instant::now()
+            + match session.door.mode {
+                Mode::Connect => limits.head_timeout,
+                Mode::Transparent => limits.hello_timeout,
+            };
+        if let Err(stop) = session.look_behind_balancer(&mut socket, by).await {
+            return session.spurn(socket, stop).await;
+        }
         match session.door.mode {
-            Mode::Connect => session.set_up(socket).await,
-            Mode::Transparent => session.set_up_transparent(socket).await,
+            Mode::Connect => session.set_up(socket, by).await,
+            Mode::Transparent => session.set_up_transparent(socket, by).await,
         }
     })
     .await;
@@ -130,10 +144,34 @@ pub async fn serve(gate: Arc<Gate>, door: Arc<Door>, socket: TcpStream, peer: So
 }
 
 impl Session {
+    /// Takes the client from the PROXY header, where the listener requires one.
+    async fn look_behind_balancer(
+        &mut self,
+        socket: &mut TcpStream,
+        by: Instant,
+    ) -> Result<(), Stop> {
+        let Some(balancers) = &self.door.balancers else { return Ok(()) };
+        let balancer = self.client;
+        if !balancers.iter().any(|network| network.contains(&balancer.0)) {
+            return Err(proxy_header_invalid(HeaderFault::Stranger));
+        }
+        let read = tokio::select! {
+            biased;
+            read = proxy_protocol::header(socket, by) => read,
+            () = asked_out(&mut self.place) => return Err(asked_to_leave()),
+        };
+        let client = read.map_err(|none| no_proxy_header(&none, self.door.mode))?;
+        if let Some(client) = client {
+            self.client = ClientAddress(client);
+            self.account.client = client;
+            self.account.facts.push(("balancer", Text::new(&balancer.0.to_string())));
+        }
+        Ok(())
+    }
+
     /// From the first byte to a tunnel that may be relayed, of a client that asks with CONNECT.
     /// Whoever is refused was told, and recorded.
-    async fn set_up(&mut self, mut socket: TcpStream) -> Option<Tunnel> {
-        let by = Instant::now() + self.set.limits().head_timeout;
+    async fn set_up(&mut self, mut socket: TcpStream, by: Instant) -> Option<Tunnel> {
         let arrived = tokio::select! {
             biased;
             arrived = intake::head(&mut socket, by) => arrived,
@@ -162,16 +200,15 @@ impl Session {
     }
 
     /// The same, of a client that knows of no gate: its hello names the target.
-    async fn set_up_transparent(&mut self, mut socket: TcpStream) -> Option<Tunnel> {
+    async fn set_up_transparent(&mut self, mut socket: TcpStream, by: Instant) -> Option<Tunnel> {
         if let Some(original) = original_destination(&socket) {
             let fact = ("original-destination", Text::new(&original.to_string()));
             self.account.facts.push(fact);
         }
-        let by = Instant::now() + self.set.limits().hello_timeout;
         let read = tokio::select! {
             biased;
             read = intake::hello(&mut socket, &[], by) => read.map_err(|none| no_hello(&none)),
-            () = asked_out(&mut self.place) => Err(Reason::SessionLimit.into()),
+            () = asked_out(&mut self.place) => Err(asked_to_leave()),
         };
         let hello = match read {
             Ok(hello) => hello,

@@ -120,7 +120,8 @@ impl From<&Grant> for Granted {
 pub struct Record {
     pub(super) id: SessionId,
     pub(super) started: SystemTime,
-    pub(super) client: IpAddr,
+    /// Who connected; where a balancer did, whom it speaks for.
+    pub client: IpAddr,
     pub(super) listener: Arc<str>,
     pub(super) target: Option<Text>,
     pub(super) granted: Option<Granted>,

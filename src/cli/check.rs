@@ -38,12 +38,13 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
         writeln!(out, "warning: {warning}")?;
     }
     let rules = loaded.policy.rules();
-    for Listener { mode, address, enforcement } in &loaded.settings.listeners {
+    for Listener { mode, address, enforcement, balancers } in &loaded.settings.listeners {
         let reports = match enforcement.unwrap_or(rules.enforcement) {
             Enforcement::Enforce => "",
             Enforcement::Report => ", only reporting what the policy denies",
         };
-        writeln!(out, "listens on {address} ({}{reports})", mode.code())?;
+        let proxied = if balancers.is_some() { ", behind a PROXY header" } else { "" };
+        writeln!(out, "listens on {address} ({}{proxied}{reports})", mode.code())?;
     }
     match &loaded.settings.admin {
         Some(AdminAddress::Tcp(address)) => writeln!(out, "admin on {address}")?,

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 pub use azure::{Import, ImportedEndpoints, import};
 
 use crate::policy::{
@@ -71,6 +73,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Its own enforcement, ahead of the policy's.
     pub enforcement: Option<Enforcement>,
+    /// The networks of the balancers that must send a PROXY header; nothing where none is read.
+    pub balancers: Option<Vec<IpNet>>,
 }
 
 /// Where the operator looks in.

@@ -6,10 +6,12 @@ use std::future::pending;
 use tokio::net::TcpStream;
 
 use super::{CLIENT_ABORTED, Session};
+use crate::config::Mode;
 use crate::listen::answer::Refusal;
 use crate::listen::connect::Exchange;
 use crate::listen::intake::{NoHead, NoHello};
 use crate::listen::lobby::Place;
+use crate::listen::proxy_protocol::{HeaderFault, NoHeader};
 use crate::policy::{Denial, Failure, Reason, Stop};
 use crate::relay::Closing;
 
@@ -29,12 +31,21 @@ impl Session {
                 stop
             }
             NoHead::Late => Reason::HeadTimeout.into(),
-            NoHead::AskedOut => {
-                Denial::with_remedy(Reason::SessionLimit, "its place was needed for another").into()
-            }
+            NoHead::AskedOut => asked_to_leave(),
             NoHead::Gone | NoHead::Broken(_) => return self.lose(CLIENT_ABORTED),
         };
         self.refuse(Exchange::refused(socket), "the request", stop).await
+    }
+
+    /// Ends a connection of which nothing but its listener is known.
+    pub(super) async fn spurn<T>(&mut self, socket: TcpStream, stop: Stop) -> Option<T> {
+        match (stop, self.door.mode) {
+            (Stop::Failed(failure), _) => self.lose(failure),
+            (stop, Mode::Connect) => {
+                self.refuse(Exchange::refused(socket), "the request", stop).await
+            }
+            (stop, Mode::Transparent) => self.cut(socket, stop).await,
+        }
     }
 
     /// Ends a session before `200`, with an answer that tells why.
@@ -73,6 +84,26 @@ impl Session {
         self.account.close(&Err(failure.into()));
         None
     }
+}
+
+/// The end of a connection whose place was needed for another.
+pub(super) fn asked_to_leave() -> Stop {
+    Denial::with_remedy(Reason::SessionLimit, "its place was needed for another").into()
+}
+
+/// Why there is no PROXY header, as the session's end.
+pub(super) fn no_proxy_header(none: &NoHeader, mode: Mode) -> Stop {
+    match (none, mode) {
+        (NoHeader::Refused(fault), _) => proxy_header_invalid(*fault),
+        (NoHeader::Late, Mode::Connect) => Reason::HeadTimeout.into(),
+        (NoHeader::Late, Mode::Transparent) => Reason::HelloTimeout.into(),
+        (NoHeader::Gone | NoHeader::Broken(_), _) => CLIENT_ABORTED.into(),
+    }
+}
+
+/// A denial that says what is wrong with the PROXY header.
+pub(super) fn proxy_header_invalid(fault: HeaderFault) -> Stop {
+    Denial::with_remedy(Reason::ProxyHeaderInvalid, fault.to_string()).into()
 }
 
 /// Why there is no hello, as the session's end.

@@ -12,6 +12,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod balancer;
 mod check;
 mod dns;
 mod pull;

@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
+
 use super::{beside, enforcement};
 use crate::config::source::Source;
 use crate::config::table::Table;
 use crate::config::{AdminAddress, Listener, Mode};
-use crate::policy::Located;
+use crate::policy::{Located, parse_range};
 
 const WRITE_MODE: &str = "write mode = \"connect\" or mode = \"transparent\"";
 const WRITE_ADDRESS: &str = "write it as \"127.0.0.1:3128\" or \"[::1]:3128\"";
@@ -31,12 +33,13 @@ pub(super) fn listeners(
         }
         let capture = table.string("capture");
         let enforcement = enforcement(source, &mut table);
+        let balancers = balancers(source, &mut table);
         table.finish();
         if let (Some(mode), Some(capture)) = (mode, capture) {
             judge_capture(source, mode, &capture);
         }
         let address = socket_address(source, &address?, taken)?;
-        Some(Listener { mode: mode?, address, enforcement })
+        Some(Listener { mode: mode?, address, enforcement, balancers })
     };
     tables.into_iter().filter_map(listener).collect()
 }
@@ -67,6 +70,48 @@ fn judge_capture(source: &Source<'_>, mode: Mode, written: &Located<String>) {
     };
     let remedy = "write capture = \"redirect\" on a transparent listener, or take it out";
     source.fault(written.place.clone(), what, remedy);
+}
+
+/// The networks that a PROXY header is required from, where one is.
+fn balancers(source: &Source<'_>, table: &mut Table<'_>) -> Option<Vec<IpNet>> {
+    const WRITE_NETWORKS: &str = "write proxy-protocol-from = [\"10.0.0.0/24\"]";
+    let required = table.string("proxy-protocol");
+    let are_named = table.has("proxy-protocol-from");
+    let written = table.strings("proxy-protocol-from");
+    let Some(required) = required else {
+        if let Some(first) = written.first().filter(|_| !table.has("proxy-protocol")) {
+            let what = "proxy-protocol-from without proxy-protocol has no meaning";
+            source.fault(first.place.clone(), what, "write proxy-protocol = \"required\"");
+        }
+        return None;
+    };
+    if required.value != "required" {
+        let what = format!("proxy-protocol {:?} is unknown", required.value);
+        source.fault(required.place, what, "write \"required\", or take it out");
+        return None;
+    }
+    if written.is_empty() {
+        let what = match are_named {
+            true => "proxy-protocol-from names no network",
+            false => "proxy-protocol without networks would believe nobody",
+        };
+        source.missing(&required.place, what, WRITE_NETWORKS);
+        return None;
+    }
+    let network = |written: &Located<String>| {
+        let place = written.place.clone();
+        let Some(network) = parse_range(&written.value) else {
+            let what = format!("{:?} is no range of addresses", written.value);
+            source.fault(place, what, WRITE_NETWORKS);
+            return None;
+        };
+        if network.prefix_len() == 0 {
+            let what = format!("{network}: everybody may say which client it is");
+            source.warn(place, what, "name the network that the balancers are in");
+        }
+        Some(network)
+    };
+    Some(written.iter().filter_map(network).collect())
 }
 
 /// An address to listen on, that no other listener has `taken`.
