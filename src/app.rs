@@ -17,9 +17,10 @@ use tracing::{info, warn};
 
 use crate::account::{Account, Phase, Sink, Status};
 use crate::admin::{Admin, ListenerInfo};
-use crate::config::{self, AuditTarget, Listener, Loaded, Settings};
+use crate::config::{self, AuditTarget, Capture, Listener, Loaded, Mode, Settings};
 use crate::dial::{self, Resolver};
 use crate::listen::lobby::Lobby;
+use crate::listen::transparent::accept_foreign;
 use crate::policy::{Enforcement, Fault, OwnAddresses, PolicySet};
 use crate::relay::{self, Relay};
 use crate::reload::{self, Reloader, Staleness};
@@ -167,6 +168,7 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
     let sessions = TaskTracker::new();
     for (listener, info) in bound {
         let door = Door {
+            address: info.address,
             name: info.address.to_string().into(),
             mode: info.mode,
             enforcement: info.enforcement,
@@ -228,7 +230,8 @@ impl Running {
 fn bind(settings: &Settings) -> anyhow::Result<Vec<(TcpListener, ListenerInfo)>> {
     let mut bound = Vec::with_capacity(settings.listeners.len());
     for Listener { mode, address, enforcement, balancers } in &settings.listeners {
-        let listener = listen(*address).with_context(|| format!("cannot listen on {address}"))?;
+        let listener =
+            listen(*address, *mode).with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr()?;
         let (enforcement, balancers) = (*enforcement, balancers.clone());
         let info = ListenerInfo { mode: *mode, address, enforcement, balancers };
@@ -240,9 +243,12 @@ fn bind(settings: &Settings) -> anyhow::Result<Vec<(TcpListener, ListenerInfo)>>
     Ok(bound)
 }
 
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+fn listen(address: SocketAddr, mode: Mode) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
     socket.set_reuse_address(true)?;
+    if mode == Mode::Transparent(Capture::Tproxy) {
+        accept_foreign(&socket, address)?;
+    }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())

@@ -25,8 +25,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::account::{Account, Arrival, Moved, Open, Stage, Text, Volume};
-use crate::config::Mode;
+use crate::account::{Account, Arrival, Headed, Moved, Open, Stage, Text, Volume};
+use crate::config::{Capture, Mode};
 use crate::dial::{self, Resolver};
 use crate::hello::Hello;
 use crate::listen::answer::shown;
@@ -36,8 +36,8 @@ use crate::listen::lobby::{Lobby, Place};
 use crate::listen::proxy_protocol::{self, HeaderFault};
 use crate::listen::transparent::original_destination;
 use crate::policy::{
-    Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, OwnAddresses, Permit, PolicySet,
-    Reason, Side, Stop, Target,
+    Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, HTTPS, OwnAddresses, Permit,
+    PolicySet, Reason, Side, Stop, Target,
 };
 use crate::relay::{Count, Relay, Relayed, Start, Traffic};
 use early::{asked_out, asked_to_leave, no_hello, no_proxy_header, proxy_header_invalid};
@@ -66,7 +66,9 @@ pub struct Gate {
 /// A listener, as its sessions know it.
 #[derive(Debug)]
 pub struct Door {
-    /// Its address, for accounts.
+    /// Where it is bound.
+    pub address: SocketAddr,
+    /// The same, for accounts.
     pub name: Arc<str>,
     /// How clients come to it.
     pub mode: Mode,
@@ -115,7 +117,7 @@ pub async fn serve(gate: Arc<Gate>, door: Arc<Door>, mut socket: TcpStream, peer
         accepted: std::time::Instant::now(),
         first: match door.mode {
             Mode::Connect => Stage::Head,
-            Mode::Transparent => Stage::Hello,
+            Mode::Transparent(_) => Stage::Hello,
         },
     });
     account.generation = set.generation();
@@ -128,14 +130,14 @@ pub async fn serve(gate: Arc<Gate>, door: Arc<Door>, mut socket: TcpStream, peer
         let by = Instant::now()
             + match session.door.mode {
                 Mode::Connect => limits.head_timeout,
-                Mode::Transparent => limits.hello_timeout,
+                Mode::Transparent(_) => limits.hello_timeout,
             };
         if let Err(stop) = session.look_behind_balancer(&mut socket, by).await {
             return session.spurn(socket, stop).await;
         }
         match session.door.mode {
             Mode::Connect => session.set_up(socket, by).await,
-            Mode::Transparent => session.set_up_transparent(socket, by).await,
+            Mode::Transparent(capture) => session.set_up_transparent(socket, capture, by).await,
         }
     })
     .await;
@@ -200,11 +202,14 @@ impl Session {
     }
 
     /// The same, of a client that knows of no gate: its hello names the target.
-    async fn set_up_transparent(&mut self, mut socket: TcpStream, by: Instant) -> Option<Tunnel> {
-        if let Some(original) = original_destination(&socket) {
-            let fact = ("original-destination", Text::new(&original.to_string()));
-            self.account.facts.push(fact);
-        }
+    async fn set_up_transparent(
+        &mut self,
+        mut socket: TcpStream,
+        capture: Capture,
+        by: Instant,
+    ) -> Option<Tunnel> {
+        let headed = original_destination(&socket, capture, self.door.address);
+        self.account.headed = headed.map(Headed::to);
         let read = tokio::select! {
             biased;
             read = intake::hello(&mut socket, &[], by) => read.map_err(|none| no_hello(&none)),
@@ -216,11 +221,12 @@ impl Session {
         };
         let name = hello.facts.server_name().clone();
         self.account.sni = Some(Text::new(name.as_str()));
-        let Reached { permit, upstream, address } =
-            match self.reach(&Target::https(name), &[]).await {
-                Ok(reached) => reached,
-                Err(stop) => return self.cut(socket, stop).await,
-            };
+        // The port is judged like any other; of who came by itself HTTPS is meant.
+        let target = Target { name, port: headed.map_or(HTTPS, |headed| headed.port()) };
+        let Reached { permit, upstream, address } = match self.reach(&target, &[]).await {
+            Ok(reached) => reached,
+            Err(stop) => return self.cut(socket, stop).await,
+        };
         match self.set.judge_hello(permit, hello.facts.server_name()) {
             Ok(cleared) => Some(Tunnel { client: socket, upstream, address, cleared, hello }),
             Err(denial) => self.cut(socket, denial.into()).await,
@@ -245,6 +251,9 @@ impl Session {
         let by = Instant::now() + self.set.limits().dial_timeout;
         let answer = self.gate.resolver.resolve(&self.set, &allowed, by).await?;
         let own = self.gate.own.borrow().clone();
+        if let Some(headed) = &mut self.account.headed {
+            headed.compare(&answer.addresses, &own);
+        }
         let vetted = match self.set.judge_addresses(allowed, &answer.addresses, &own) {
             Ok(vetted) => vetted,
             Err(none) => {

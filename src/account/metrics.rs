@@ -33,6 +33,7 @@ pub struct Metrics {
     generation: IntGauge,
     stale: IntGauge,
     enforcing: IntGauge,
+    spoofed: IntCounter,
     panics: IntCounter,
     audit_dropped: IntCounter,
 }
@@ -82,6 +83,10 @@ impl Metrics {
                 "pullgate_enforcing",
                 "0 while some listener only reports what it would deny.",
             )?,
+            spoofed: IntCounter::new(
+                "pullgate_spoofed_destinations_total",
+                "Sessions headed for an address that the name in their hello has not.",
+            )?,
             panics: IntCounter::new(
                 "pullgate_session_panics_total",
                 "Sessions ended by a fault of the gate's own code.",
@@ -92,7 +97,7 @@ impl Metrics {
             )?,
             registry,
         };
-        let all: [Box<dyn Collector>; 10] = [
+        let all: [Box<dyn Collector>; 11] = [
             Box::new(metrics.sessions.clone()),
             Box::new(metrics.open_sessions.clone()),
             Box::new(metrics.bytes.clone()),
@@ -100,6 +105,7 @@ impl Metrics {
             Box::new(metrics.generation.clone()),
             Box::new(metrics.stale.clone()),
             Box::new(metrics.enforcing.clone()),
+            Box::new(metrics.spoofed.clone()),
             Box::new(metrics.panics.clone()),
             Box::new(metrics.audit_dropped.clone()),
             Box::new(build),
@@ -131,6 +137,9 @@ impl Metrics {
         self.sessions
             .with_label_values(&[registry, endpoint, verdict.outcome.code(), reason])
             .inc();
+        if record.headed.is_some_and(|headed| headed.is_spoofed()) {
+            self.spoofed.inc();
+        }
         for (stage, spent) in record.stages.spent() {
             if let Some((_, histogram)) = self.stages.get(stage as usize) {
                 histogram.observe(spent.as_secs_f64());

@@ -29,7 +29,7 @@ use prometheus::Registry;
 pub use id::SessionId;
 pub use live::{Live, Progress, Row};
 pub use metrics::Metrics;
-pub use record::{Granted, Moved, Outcome, Record, Volume};
+pub use record::{Granted, Headed, Moved, Outcome, Record, Volume};
 pub use sink::Sink;
 pub use stage::{Stage, Stages};
 pub use status::{Phase, Status};
@@ -115,6 +115,7 @@ impl Account {
             sni: None,
             would_deny: None,
             upstream: None,
+            headed: None,
             volume: Volume::default(),
             generation: 0,
             stages: Stages::start(arrival.first, arrival.accepted),

@@ -7,13 +7,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
 use super::clock::Timestamp;
 use super::id::SessionId;
 use super::stage::Stages;
 use super::text::Text;
-use crate::policy::{AddressFault, Allowed, Ending, EndpointKind, Grant, Reason, Stop};
+use crate::policy::{
+    AddressFault, Allowed, Ending, EndpointKind, Grant, OwnAddresses, Reason, Stop, canonical,
+};
 
 /// Of the addresses that were dropped, so many are written out.
 const DROPPED_SHOWN: usize = 8;
@@ -133,6 +136,8 @@ pub struct Record {
     pub would_deny: Option<Reason>,
     /// Where it was dialled.
     pub upstream: Option<SocketAddr>,
+    /// Where a connection was headed that was brought here without its client's knowing.
+    pub headed: Option<Headed>,
     /// What was relayed.
     pub volume: Volume,
     /// The policy's generation that judged it.
@@ -143,6 +148,33 @@ pub struct Record {
     pub dropped: Vec<(SocketAddr, AddressFault)>,
     /// Further facts that bear on no decision; the names are ours, the values may be the client's.
     pub facts: Vec<(&'static str, Text)>,
+}
+
+/// Where a client was headed: its own word, compared with DNS and never dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headed {
+    to: SocketAddr,
+    is_spoofed: bool,
+}
+
+impl Headed {
+    /// To an address that is not compared yet.
+    #[must_use]
+    pub fn to(to: SocketAddr) -> Self {
+        Self { to, is_spoofed: false }
+    }
+
+    /// Compares it with what the name in the hello resolved to. The gate's own addresses are
+    /// nobody's lie: where DNS sends clients to the gate, they are headed there.
+    pub fn compare(&mut self, found: &[SocketAddr], own: &OwnAddresses) {
+        let to = canonical(self.to.ip());
+        let is_found = found.iter().any(|address| canonical(address.ip()) == to);
+        self.is_spoofed = !is_found && !own.interfaces.contains(&to);
+    }
+
+    pub(super) fn is_spoofed(&self) -> bool {
+        self.is_spoofed
+    }
 }
 
 /// An end as accounts see it.
@@ -216,7 +248,7 @@ impl Record {
             generation: self.generation,
             ms: &self.stages,
             addresses_dropped: Dropped(&self.dropped),
-            facts: Facts(&self.facts),
+            facts: Facts { headed: self.headed, more: &self.facts },
         }
     }
 }
@@ -286,17 +318,30 @@ impl Serialize for Dropped<'_> {
 }
 
 #[derive(Debug)]
-struct Facts<'a>(&'a [(&'static str, Text)]);
+struct Facts<'a> {
+    headed: Option<Headed>,
+    more: &'a [(&'static str, Text)],
+}
 
 impl Facts<'_> {
     fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.headed.is_none() && self.more.is_empty()
     }
 }
 
 impl Serialize for Facts<'_> {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        out.collect_map(self.0.iter().map(|(name, text)| (name, text.as_str())))
+        let mut map = out.serialize_map(None)?;
+        if let Some(Headed { to, is_spoofed }) = self.headed {
+            map.serialize_entry("original-destination", &to)?;
+            if is_spoofed {
+                map.serialize_entry("spoofed-destination", &to)?;
+            }
+        }
+        for (name, text) in self.more {
+            map.serialize_entry(name, text.as_str())?;
+        }
+        map.end()
     }
 }
 
@@ -319,6 +364,7 @@ mod tests {
             sni: None,
             would_deny: None,
             upstream: None,
+            headed: None,
             volume: Volume::default(),
             generation: 3,
             stages: Stages::fixed(&[(Stage::Head, Duration::from_micros(213))]),
@@ -414,6 +460,33 @@ mod tests {
             let line = record.line(record.verdict(&end));
             let found = (line.outcome, line.reason, line.would_deny, line.ended);
             assert_eq!(found, (outcome, reason, passed, ended), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_destination_is_spoofed_that_the_name_has_not_and_the_gate_is_not_at() {
+        let own = OwnAddresses {
+            interfaces: vec!["10.7.0.1".parse().unwrap()],
+            listeners: vec!["10.7.0.1:3129".parse().unwrap()],
+        };
+        let found = ["20.1.2.3:443", "[::ffff:20.1.2.4]:8443", "[2001:db8::1]:443"];
+        let found = found.map(|text| text.parse().unwrap());
+        for (to, spoofed) in [
+            ("20.1.2.3:443", false),
+            ("20.1.2.4:443", false),
+            ("[::ffff:20.1.2.3]:443", false),
+            ("[2001:db8::1]:443", false),
+            ("10.7.0.1:443", false),
+            ("20.9.9.9:443", true),
+            ("[2001:db8::2]:443", true),
+        ] {
+            let mut headed = Headed::to(to.parse().unwrap());
+            headed.compare(&found, &own);
+            assert_eq!(headed.is_spoofed(), spoofed, "{to}");
+            let record = Record { headed: Some(headed), ..record() };
+            let line = line(&record, &Ok(Ending::Closed));
+            assert!(line.contains(&format!("\"original-destination\":\"{to}\"")), "{line}");
+            assert_eq!(line.contains("spoofed-destination"), spoofed, "{line}");
         }
     }
 

@@ -49,8 +49,17 @@ pub struct Files {
 pub enum Mode {
     /// As to a forward proxy, with CONNECT.
     Connect,
-    /// Without knowing: their traffic is redirected here, and the hello names the target.
-    Transparent,
+    /// Without knowing: their traffic is brought here, and the hello names the target.
+    Transparent(Capture),
+}
+
+/// How traffic is brought to a transparent listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capture {
+    /// nftables' `redirect` or `dnat`; the kernel keeps the destination that it replaced.
+    Redirect,
+    /// nftables' `tproxy`; the connection keeps its destination. Listening takes CAP_NET_ADMIN.
+    Tproxy,
 }
 
 impl Mode {
@@ -59,7 +68,7 @@ impl Mode {
     pub fn code(self) -> &'static str {
         match self {
             Self::Connect => "connect",
-            Self::Transparent => "transparent",
+            Self::Transparent(_) => "transparent",
         }
     }
 }

@@ -1,40 +1,112 @@
-//! What a redirected connection still knows of where it was headed. A fact for the record: the
-//! address is the client's word, and never dialled.
+//! Traffic that is brought here without its client's knowing, and what the kernel tells of where it
+//! was headed. A fact for the record: the address is the client's word, and never dialled.
 
+use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use nix::sys::socket::{getsockopt, sockopt};
+use socket2::Socket;
 use tokio::net::TcpStream;
 
-/// Where nftables' REDIRECT took the connection from (`SO_ORIGINAL_DST`); nothing for one that
-/// came here by itself.
-#[must_use]
-pub fn original_destination(socket: &TcpStream) -> Option<SocketAddr> {
-    let local = socket.local_addr().ok()?;
-    let original = if local.is_ipv4() {
-        let found = getsockopt(socket, sockopt::OriginalDst).ok()?;
-        let ip = u32::from_be(found.sin_addr.s_addr).into();
-        SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(found.sin_port)))
-    } else {
-        let found = getsockopt(socket, sockopt::Ip6tOriginalDst).ok()?;
-        let ip = found.sin6_addr.s6_addr.into();
-        SocketAddr::V6(SocketAddrV6::new(ip, u16::from_be(found.sin6_port), 0, 0))
+use crate::config::Capture;
+use crate::policy::canonical;
+
+/// Lets a socket that will listen take connections to addresses that are not this machine's.
+///
+/// # Errors
+/// Where the process lacks the capability, with the ways to have it or to do without.
+pub fn accept_foreign(socket: &Socket, at: SocketAddr) -> io::Result<()> {
+    let set = match at {
+        SocketAddr::V4(_) => socket.set_ip_transparent_v4(true),
+        SocketAddr::V6(_) => socket.set_ip_transparent_v6(true),
     };
-    (original != local).then_some(original)
+    set.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => io::Error::new(error.kind(), LACKS_CAPABILITY),
+        _ => error,
+    })
+}
+
+const LACKS_CAPABILITY: &str = "capture = \"tproxy\" takes the capability CAP_NET_ADMIN: give it \
+    to the process (AmbientCapabilities=CAP_NET_ADMIN in its unit), or write \
+    capture = \"redirect\", which takes none";
+
+/// Where a connection was headed before it was brought here; nothing for one that came by itself.
+/// A v4-mapped address is told as the IPv4 address that it maps.
+#[must_use]
+pub fn original_destination(
+    socket: &TcpStream,
+    capture: Capture,
+    listener: SocketAddr,
+) -> Option<SocketAddr> {
+    let local = plain(socket.local_addr().ok()?);
+    let original = match capture {
+        Capture::Redirect => replaced(socket, local)?,
+        Capture::Tproxy => local,
+    };
+    let own = match capture {
+        Capture::Redirect => local,
+        // The kernel leaves the destination as it was; a listener on every address has none.
+        Capture::Tproxy if listener.ip().is_unspecified() => {
+            SocketAddr::new(original.ip(), listener.port())
+        }
+        Capture::Tproxy => plain(listener),
+    };
+    (original != own).then_some(original)
+}
+
+/// The destination that connection tracking keeps of a redirected connection (`SO_ORIGINAL_DST`);
+/// nothing where it tracks none.
+fn replaced(socket: &TcpStream, local: SocketAddr) -> Option<SocketAddr> {
+    Some(match local {
+        SocketAddr::V4(_) => {
+            let found = getsockopt(socket, sockopt::OriginalDst).ok()?;
+            let ip = u32::from_be(found.sin_addr.s_addr).into();
+            SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(found.sin_port)))
+        }
+        SocketAddr::V6(_) => {
+            let found = getsockopt(socket, sockopt::Ip6tOriginalDst).ok()?;
+            let ip = found.sin6_addr.s6_addr.into();
+            SocketAddr::V6(SocketAddrV6::new(ip, u16::from_be(found.sin6_port), 0, 0))
+        }
+    })
+}
+
+/// Without what an IPv6 address has beside itself: a zone, a flow, the IPv4 address that it maps.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(canonical(address.ip()), address.port())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::original_destination;
-    use tokio::net::{TcpListener, TcpStream};
+    use super::*;
+    use tokio::net::TcpListener;
 
     #[tokio::test]
     async fn who_comes_by_itself_was_headed_nowhere_else() {
-        for address in ["127.0.0.1:0", "[::1]:0"] {
+        for address in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"] {
             let listener = TcpListener::bind(address).await.unwrap();
             let at = listener.local_addr().unwrap();
             let (client, accepted) = tokio::join!(TcpStream::connect(at), listener.accept());
-            assert_eq!(original_destination(&accepted.unwrap().0), None);
+            let accepted = accepted.unwrap().0;
+            for capture in [Capture::Redirect, Capture::Tproxy] {
+                let headed = original_destination(&accepted, capture, at);
+                assert_eq!(headed, None, "{address} {capture:?}");
+            }
+            drop(client);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_destination_that_the_kernel_kept_is_told() {
+        // To a listener that is elsewhere, as TPROXY would have it.
+        let listener = TcpListener::bind("[::]:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for (to, elsewhere) in [("127.0.0.2", "[::]:3129"), ("127.0.0.2", "127.0.0.1:3129")] {
+            let to = SocketAddr::new(to.parse().unwrap(), port);
+            let (client, accepted) = tokio::join!(TcpStream::connect(to), listener.accept());
+            let elsewhere = elsewhere.parse().unwrap();
+            let headed = original_destination(&accepted.unwrap().0, Capture::Tproxy, elsewhere);
+            assert_eq!(headed, Some(to), "told as IPv4");
             drop(client);
         }
     }

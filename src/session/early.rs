@@ -44,7 +44,7 @@ impl Session {
             (stop, Mode::Connect) => {
                 self.refuse(Exchange::refused(socket), "the request", stop).await
             }
-            (stop, Mode::Transparent) => self.cut(socket, stop).await,
+            (stop, Mode::Transparent(_)) => self.cut(socket, stop).await,
         }
     }
 
@@ -96,7 +96,7 @@ pub(super) fn no_proxy_header(none: &NoHeader, mode: Mode) -> Stop {
     match (none, mode) {
         (NoHeader::Refused(fault), _) => proxy_header_invalid(*fault),
         (NoHeader::Late, Mode::Connect) => Reason::HeadTimeout.into(),
-        (NoHeader::Late, Mode::Transparent) => Reason::HelloTimeout.into(),
+        (NoHeader::Late, Mode::Transparent(_)) => Reason::HelloTimeout.into(),
         (NoHeader::Gone | NoHeader::Broken(_), _) => CLIENT_ABORTED.into(),
     }
 }

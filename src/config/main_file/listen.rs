@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::{beside, enforcement};
 use crate::config::source::Source;
 use crate::config::table::Table;
-use crate::config::{AdminAddress, Listener, Mode};
+use crate::config::{AdminAddress, Capture, Listener, Mode};
 use crate::policy::{Located, parse_range};
 
 const WRITE_MODE: &str = "write mode = \"connect\" or mode = \"transparent\"";
@@ -25,26 +25,34 @@ pub(super) fn listeners(
         source.missing(&source.whole(), "there is no [[listen]]", remedy);
     }
     let listener = |mut table: Table<'_>| {
-        let mode = mode(source, &mut table);
+        let word = mode(source, &mut table);
         let address = table.string("address");
         if address.is_none() && !table.has("address") {
             let remedy = "write address = \"127.0.0.1:3128\"";
             source.missing(table.place(), "a [[listen]] has no address", remedy);
         }
-        let capture = table.string("capture");
+        let capture = capture(source, &mut table, word);
         let enforcement = enforcement(source, &mut table);
         let balancers = balancers(source, &mut table);
         table.finish();
-        if let (Some(mode), Some(capture)) = (mode, capture) {
-            judge_capture(source, mode, &capture);
-        }
         let address = socket_address(source, &address?, taken)?;
-        Some(Listener { mode: mode?, address, enforcement, balancers })
+        let mode = match word? {
+            Word::Connect => Mode::Connect,
+            Word::Transparent => Mode::Transparent(capture?),
+        };
+        Some(Listener { mode, address, enforcement, balancers })
     };
     tables.into_iter().filter_map(listener).collect()
 }
 
-fn mode(source: &Source<'_>, table: &mut Table<'_>) -> Option<Mode> {
+/// The word that `mode` is.
+#[derive(Debug, Clone, Copy)]
+enum Word {
+    Connect,
+    Transparent,
+}
+
+fn mode(source: &Source<'_>, table: &mut Table<'_>) -> Option<Word> {
     let Some(written) = table.string("mode") else {
         if !table.has("mode") {
             source.missing(table.place(), "a [[listen]] has no mode", WRITE_MODE);
@@ -52,24 +60,31 @@ fn mode(source: &Source<'_>, table: &mut Table<'_>) -> Option<Mode> {
         return None;
     };
     let what = match written.value.as_str() {
-        "connect" => return Some(Mode::Connect),
-        "transparent" => return Some(Mode::Transparent),
+        "connect" => return Some(Word::Connect),
+        "transparent" => return Some(Word::Transparent),
         other => format!("mode {other:?} is unknown"),
     };
     source.fault(written.place, what, WRITE_MODE);
     None
 }
 
-/// How traffic comes to a transparent listener; there is one way yet.
-fn judge_capture(source: &Source<'_>, mode: Mode, written: &Located<String>) {
-    let what = match (mode, written.value.as_str()) {
-        (Mode::Transparent, "redirect") => return,
-        (Mode::Transparent, "tproxy") => "this release cannot capture by TPROXY",
-        (Mode::Transparent, _) => "capture is unknown",
-        (Mode::Connect, _) => "capture is for transparent listeners",
+/// How traffic comes to a transparent listener; redirected, where nothing is said.
+fn capture(source: &Source<'_>, table: &mut Table<'_>, word: Option<Word>) -> Option<Capture> {
+    let Some(written) = table.string("capture") else {
+        return (!table.has("capture")).then_some(Capture::Redirect);
     };
-    let remedy = "write capture = \"redirect\" on a transparent listener, or take it out";
-    source.fault(written.place.clone(), what, remedy);
+    let (what, remedy) = match (word?, written.value.as_str()) {
+        (Word::Transparent, "redirect") => return Some(Capture::Redirect),
+        (Word::Transparent, "tproxy") => return Some(Capture::Tproxy),
+        (Word::Transparent, other) => {
+            (format!("capture {other:?} is unknown"), "write \"redirect\" or \"tproxy\"")
+        }
+        (Word::Connect, _) => {
+            ("capture is for transparent listeners".to_owned(), "take it out, or change the mode")
+        }
+    };
+    source.fault(written.place, what, remedy);
+    None
 }
 
 /// The networks that a PROXY header is required from, where one is.
