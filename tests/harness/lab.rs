@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! contoso.azurecr.io               127.0.1.1:443   nginx -> docker-registry, tokens
-//! contoso.eastus.data.azurecr.io   127.0.1.2:443   nginx, the registry's own directory
+//! contoso.eastus.data.azurecr.io   127.0.1.2:443   nginx, the registry's own directory; PUT to /sync/
 //! fabrikam.azurecr.io              127.0.1.3:443   the same again
 //! fabrikam.eastus.data.azurecr.io  127.0.1.4:443
 //! eusmanaged123.blob.core.windows.net 127.0.1.5:443   a tap -> nginx, contoso's directory, PUT
@@ -309,8 +309,9 @@ fn nginx(dir: &Path, pki: &Pki) -> Daemon {
                 location / {{ proxy_pass http://{behind}; }}
             }}
             server {{
-                listen {data} ssl; server_name {label}.eastus.data.azurecr.io; root {at}/{label};
-                access_log {at}/{label}.eastus.data.azurecr.io.access;
+                listen {data} ssl http2; server_name {label}.eastus.data.azurecr.io;
+                root {at}/{label}; access_log {at}/{label}.eastus.data.azurecr.io.access;
+                location /sync/ {{ dav_methods PUT; create_full_put_path on; }}
             }}\n"
         )
         .unwrap();

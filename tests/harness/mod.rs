@@ -25,6 +25,7 @@ pub use gate::{Gate, Policy, az_json, write_config};
 pub use haproxy::haproxy;
 pub use image::{Image, sha256};
 pub use lab::{Blobs, Lab, Ran, Way};
+pub use tap::Tap;
 pub use wait::wait_until;
 
 /// How long anything may take that ought to happen at once. Generous, since the machine is shared;
