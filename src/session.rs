@@ -36,8 +36,8 @@ use crate::listen::lobby::{Lobby, Place};
 use crate::listen::proxy_protocol::{self, HeaderFault};
 use crate::listen::transparent::original_destination;
 use crate::policy::{
-    Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, HTTPS, OwnAddresses, Permit,
-    PolicySet, Reason, Side, Stop, Target,
+    Allowed, Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, HTTPS, OwnAddresses,
+    Permit, PolicySet, Reason, Side, Stop, Target,
 };
 use crate::relay::{Count, Relay, Relayed, Start, Traffic};
 use early::{asked_out, asked_to_leave, no_hello, no_proxy_header, proxy_header_invalid};
@@ -288,6 +288,7 @@ impl Session {
     async fn relay(mut self, tunnel: Tunnel) {
         self.account.stages.enter(Stage::Relay);
         let traffic = Arc::new(Traffic::default());
+        bound(&traffic, tunnel.cleared.permit().allowed(), self.enforcement(&self.set));
         let seen = traffic.clone();
         self.account.follow(Box::new(move || volume(&seen)));
         let Self { gate, door, client, mut account, mut policy, set, place: _ } = self;
@@ -300,8 +301,9 @@ impl Session {
                 let enforcement = door.enforcement.unwrap_or(set.rules().enforcement);
                 let own = gate.own.borrow().clone();
                 let permit = cleared.permit();
-                if let Err(denial) = set.still_stands(permit, address, client, enforcement, &own) {
-                    return Stop::from(denial);
+                match set.still_stands(permit, address, client, enforcement, &own) {
+                    Ok(allowed) => bound(&traffic, &allowed, enforcement),
+                    Err(denial) => return Stop::from(denial),
                 }
                 drop((set, own));
                 tokio::select! {
@@ -316,6 +318,9 @@ impl Session {
         let Relayed { outcome, closing } =
             gate.relay.carry(&cleared, start, &traffic, revoked).await;
         account.volume = volume(&traffic);
+        if traffic.bounds.were_exceeded() {
+            account.would_deny.get_or_insert(Reason::UploadBudget);
+        }
         account.close(&outcome);
         // The place among the open sessions is held until the client is gone.
         closing.finish().await;
@@ -330,6 +335,11 @@ impl Session {
 const TLS_HANDSHAKE: u8 = 22;
 
 const CLIENT_ABORTED: Failure = Failure { side: Side::Client, cause: Cause::ClientAborted };
+
+/// Sets what the policy allows to go up.
+fn bound(traffic: &Traffic, allowed: &Allowed, enforcement: Enforcement) {
+    traffic.bounds.set(allowed.grant().and_then(|grant| grant.upload), enforcement);
+}
 
 fn volume(traffic: &Traffic) -> Volume {
     let moved = |count: Count| Moved { spliced: count.splice, copied: count.copy };

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::account::Status;
-use crate::policy::{Enforcement, Limits, Pin, PolicySet, PrivateOnly, Registry};
+use crate::policy::{Budget, Enforcement, Limits, Pin, PolicySet, PrivateOnly, Registry};
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -38,6 +38,16 @@ struct OfEndpoint {
     host: String,
     endpoint: &'static str,
     place: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upload: Option<OfBudget>,
+}
+
+/// As `upload` names it.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct OfBudget {
+    base_bytes: u64,
+    ratio_percent: u64,
 }
 
 /// As `[limits]` names them.
@@ -77,6 +87,7 @@ fn of_registry(registry: &Registry) -> OfRegistry<'_> {
         host: endpoint.target.to_string(),
         endpoint: endpoint.kind.code(),
         place: endpoint.place.to_string(),
+        upload: registry.budgets().of(endpoint.kind).map(of_budget),
     });
     OfRegistry {
         name: registry.name(),
@@ -85,6 +96,10 @@ fn of_registry(registry: &Registry) -> OfRegistry<'_> {
         private_addresses: registry.private_addresses(),
         private_only: registry.private_only() == PrivateOnly::Yes,
     }
+}
+
+fn of_budget(Budget { base_bytes, ratio_percent }: Budget) -> OfBudget {
+    OfBudget { base_bytes, ratio_percent }
 }
 
 fn of_pin(pin: &Pin) -> String {

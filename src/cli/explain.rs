@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use super::ConfigArgument;
 use crate::dial::Resolver;
 use crate::listen::answer::{Refusal, shown};
-use crate::policy::{AddressFault, Allowed, ClientAddress, OwnAddresses, PolicySet, Stop, Target};
+use crate::policy::{
+    AddressFault, Allowed, Budget, ClientAddress, OwnAddresses, PolicySet, Stop, Target,
+};
 use crate::{config, dial, reload};
 
 /// How long looking a name up may take.
@@ -53,11 +55,22 @@ struct Explanation {
     endpoint: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<String>,
+    /// How much a tunnel may send up, where that is bounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upload: Option<ToldBudget>,
     addresses: Vec<String>,
     refused_addresses: Vec<String>,
     /// The very line that a Go client such as docker would print after the URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     docker_prints: Option<String>,
+}
+
+/// As `upload` names it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct ToldBudget {
+    base_bytes: u64,
+    ratio_percent: u64,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -92,6 +105,7 @@ async fn explain(set: &PolicySet, args: &Args) -> Explanation {
         registry: None,
         endpoint: None,
         place: None,
+        upload: None,
         addresses: Vec::new(),
         refused_addresses: Vec::new(),
         docker_prints: None,
@@ -137,6 +151,10 @@ impl Explanation {
             self.registry = Some(grant.registry.to_string());
             self.endpoint = Some(grant.endpoint.code());
             self.place = Some(grant.place.to_string());
+            self.upload = grant.upload.map(|Budget { base_bytes, ratio_percent }| ToldBudget {
+                base_bytes,
+                ratio_percent,
+            });
         }
         if let Some(denial) = allowed.would_deny() {
             self.verdict = "would-deny";
@@ -172,6 +190,9 @@ fn print(told: &Explanation) {
     {
         println!("  registry:  {registry} ({endpoint} endpoint)");
         println!("  by:        {place}");
+    }
+    if let Some(ToldBudget { base_bytes, ratio_percent }) = &told.upload {
+        println!("  upload:    {base_bytes} bytes, and {ratio_percent} % of what comes down");
     }
     for address in &told.addresses {
         println!("  dials:     {address}");

@@ -11,7 +11,9 @@ use jsonc_parser::common::Ranged as _;
 use jsonc_parser::errors::ParseErrorKind;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
+use super::Inherited;
 use super::source::Source;
+use super::uploads::Uploads;
 use crate::policy::{
     DataSpec, Fault, HostKind, Located, Name, Origin, Place, Registry, RegistrySpec, parse_host,
 };
@@ -53,7 +55,13 @@ struct Told {
 }
 
 /// Reads a registry's file; nothing where it is not what `az` prints.
-pub(super) fn read(source: &Source<'_>, name: Arc<str>) -> Option<RegistrySpec> {
+///
+/// `inherited`: what the main file says of those that are silent.
+pub(super) fn read(
+    source: &Source<'_>,
+    name: Arc<str>,
+    inherited: &Inherited,
+) -> Option<RegistrySpec> {
     let told = told(source)?;
     let mut spec = RegistrySpec::new(name, told.login);
     if told.data.is_empty() {
@@ -70,6 +78,7 @@ pub(super) fn read(source: &Source<'_>, name: Arc<str>) -> Option<RegistrySpec> 
     }
     let hosts = |list: Vec<Regional>| list.into_iter().map(|one| one.host).collect();
     spec.origin = Origin::Az;
+    spec.budgets = Uploads::default().budgets(&inherited.uploads, false);
     spec.data = DataSpec::Listed(hosts(told.data));
     spec.regional = hosts(told.regional);
     Some(spec)

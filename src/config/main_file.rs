@@ -12,7 +12,8 @@ use ipnet::IpNet;
 
 use super::source::Source;
 use super::table::Table;
-use super::{AuditTarget, BATCH, Settings};
+use super::uploads::Uploads;
+use super::{AuditTarget, BATCH, Inherited, Settings};
 use crate::policy::{Enforcement, Limits, Located, Place, Rules, never_dialled, parse_range};
 
 /// What the main file says.
@@ -25,6 +26,8 @@ pub(super) struct Main {
     pub(super) registries: Located<String>,
     /// Where `deny-all = true` stands.
     pub(super) deny_all: Option<Place>,
+    /// What holds for the registries whose files are silent.
+    pub(super) inherited: Inherited,
 }
 
 /// The folder of registries where `[policy] registries` is silent.
@@ -47,6 +50,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     let mut rules = Rules::default();
     let mut registries = Located { value: REGISTRIES.to_owned(), place: source.whole() };
     let mut deny_all = None;
+    let mut inherited = Inherited::default();
     if let Some(mut table) = file.table("policy", "[policy]") {
         registries.place = table.place().clone();
         registries = match table.string("registries") {
@@ -59,6 +63,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
             None => registries,
         };
         rules.enforcement = enforcement(source, &mut table).unwrap_or_default();
+        inherited.uploads = Uploads::read(&mut table);
         deny_all = table.boolean("deny-all").filter(|found| found.value).map(|found| found.place);
         table.finish();
     }
@@ -85,7 +90,13 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     let audit = file.table("audit", "[audit]").and_then(|table| audit(source, table));
     file.finish();
     let audit = audit.unwrap_or(AuditTarget::StandardOutput);
-    Main { settings: Settings { listeners, admin, audit, batch }, rules, registries, deny_all }
+    Main {
+        settings: Settings { listeners, admin, audit, batch },
+        rules,
+        registries,
+        deny_all,
+        inherited,
+    }
 }
 
 /// A path as the file means it: relative to the folder that the file is in.

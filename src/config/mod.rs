@@ -8,6 +8,7 @@ mod main_file;
 mod registry_file;
 mod source;
 mod table;
+mod uploads;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use crate::policy::{
 };
 use main_file::Main;
 use source::Source;
+use uploads::Uploads;
 
 /// A file that was read, or could not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +134,12 @@ pub struct Loaded {
     pub warnings: Vec<Fault>,
 }
 
+/// What `[policy]` says of the registries whose own files are silent.
+#[derive(Debug, Default)]
+struct Inherited {
+    uploads: Uploads,
+}
+
 /// What to do about a main file that cannot be read.
 const NAME_ANOTHER: &str = "create it, or name another with --config";
 
@@ -166,14 +174,15 @@ pub fn faults_without_folder(main: &File, error: &str) -> Vec<Fault> {
 /// Every fault of every file, by file and line.
 pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
     let mut found = Found::default();
-    let registries = registries(&files.registries, &mut found);
     let main = match text_of(&files.main, NAME_ANOTHER) {
         Ok(text) => main(&Source::new(&files.main.path, text), &files.registries, &mut found),
         Err(fault) => {
             found.faults.push(fault);
+            registries(&files.registries, &Inherited::default(), &mut found);
             return Err(sorted(found.faults));
         }
     };
+    let registries = registries(&files.registries, &main.inherited, &mut found);
     let rules = Rules { registries, ..main.rules };
     match PolicySet::new(generation, rules) {
         Ok(policy) if found.faults.is_empty() => {
@@ -235,7 +244,7 @@ fn main(source: &Source<'_>, registries: &[File], found: &mut Found) -> Main {
     main
 }
 
-fn registries(files: &[File], found: &mut Found) -> Vec<Registry> {
+fn registries(files: &[File], inherited: &Inherited, found: &mut Found) -> Vec<Registry> {
     let mut registries = Vec::with_capacity(files.len());
     let mut stems: HashMap<Arc<str>, &Arc<str>> = HashMap::with_capacity(files.len());
     for file in files {
@@ -259,8 +268,10 @@ fn registries(files: &[File], found: &mut Found) -> Vec<Registry> {
             source.fault(source.whole(), what, "rename or remove one of the two");
         }
         let json = path.extension().is_some_and(|kind| kind == "json");
-        let spec =
-            if json { azure::read(&source, stem) } else { registry_file::read(&source, stem) };
+        let spec = match json {
+            true => azure::read(&source, stem, inherited),
+            false => registry_file::read(&source, stem, inherited),
+        };
         match spec.as_ref().map(Registry::new) {
             Some(Ok(registry)) => {
                 warn_of_absent_data(&source, &registry);

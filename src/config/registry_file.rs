@@ -2,15 +2,23 @@
 
 use std::sync::Arc;
 
+use super::Inherited;
 use super::source::Source;
 use super::table::{OneOrMany, Table};
+use super::uploads::Uploads;
 use crate::policy::{DataSpec, Located, Origin, PrivateOnly, RegistrySpec};
 
 /// What stands for a data endpoint in each of the cloud's regions.
 const EVERY_REGION: &str = "every-region";
 
 /// Reads a registry's file; nothing where its form is so broken that it cannot be judged.
-pub(super) fn read(source: &Source<'_>, name: Arc<str>) -> Option<RegistrySpec> {
+///
+/// `inherited`: what the main file says of those that are silent.
+pub(super) fn read(
+    source: &Source<'_>,
+    name: Arc<str>,
+    inherited: &Inherited,
+) -> Option<RegistrySpec> {
     let toml = source.toml();
     let mut file = Table::of_file(source, &toml);
     let login = file.string("login-server");
@@ -22,6 +30,8 @@ pub(super) fn read(source: &Source<'_>, name: Arc<str>) -> Option<RegistrySpec> 
     let private_only = file.boolean("private-only").filter(|found| found.value);
     let also = file.strings("also");
     let accept_shared_storage = file.strings("accept-shared-storage");
+    let connected = file.boolean("connected-registry").is_some_and(|found| found.value);
+    let budgets = Uploads::read(&mut file).budgets(&inherited.uploads, connected);
     if let Some(Located { place, .. }) = &private_only
         && private_addresses.is_empty()
         && !file.has("private-addresses")
@@ -45,6 +55,7 @@ pub(super) fn read(source: &Source<'_>, name: Arc<str>) -> Option<RegistrySpec> 
         private_addresses,
         private_only: private_only.map_or(PrivateOnly::No, |_| PrivateOnly::Yes),
         accept_shared_storage,
+        budgets,
     })
 }
 

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod azure;
+mod budget;
 mod fault;
 mod limits;
 mod name;
@@ -18,6 +19,7 @@ mod written;
 
 pub use addresses::{AddressFault, Class, PrivateOnly, canonical, class_of};
 pub use azure::{CLOUDS, Cloud, HostKind};
+pub use budget::{Budget, Budgets, HourOfUploads};
 pub use fault::{Fault, Located, Place};
 pub use limits::Limits;
 pub use name::{LONGEST_NAME, Name, NameError};

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::addresses::PrivateOnly;
+use super::budget::Budgets;
 use super::fault::{Fault, Located, Place};
 use super::target::Target;
 
@@ -77,6 +78,8 @@ pub struct RegistrySpec {
     pub private_only: PrivateOnly,
     /// Hosts that all tenants of a storage share, accepted all the same.
     pub accept_shared_storage: Vec<Located<String>>,
+    /// How much may be sent to its hosts.
+    pub budgets: Budgets,
 }
 
 impl RegistrySpec {
@@ -94,6 +97,7 @@ impl RegistrySpec {
             private_addresses: Vec::new(),
             private_only: PrivateOnly::No,
             accept_shared_storage: Vec::new(),
+            budgets: Budgets::default(),
         }
     }
 }
@@ -130,6 +134,7 @@ pub struct Registry {
     endpoints: Vec<Endpoint>,
     private_addresses: Arc<[IpNet]>,
     private_only: PrivateOnly,
+    budgets: Budgets,
 }
 
 impl Registry {
@@ -145,6 +150,7 @@ impl Registry {
             endpoints,
             private_addresses,
             private_only: spec.private_only,
+            budgets: spec.budgets,
         })
     }
 
@@ -176,5 +182,11 @@ impl Registry {
     #[must_use]
     pub fn private_only(&self) -> PrivateOnly {
         self.private_only
+    }
+
+    /// How much may be sent to its hosts.
+    #[must_use]
+    pub fn budgets(&self) -> Budgets {
+        self.budgets
     }
 }

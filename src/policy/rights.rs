@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::addresses::{AddressFault, PrivateOnly};
+use super::budget::Budget;
 use super::fault::Place;
 use super::reason::Denial;
 use super::registry::EndpointKind;
@@ -24,6 +25,8 @@ pub struct Grant {
     pub endpoint: EndpointKind,
     /// Where the operator named it.
     pub place: Place,
+    /// How much may be sent to it; nothing where that is unbounded.
+    pub upload: Option<Budget>,
     pub(super) private_addresses: Arc<[IpNet]>,
     pub(super) private_only: PrivateOnly,
 }

@@ -213,6 +213,7 @@ impl PolicySet {
             label,
             endpoint: endpoint.kind,
             place: endpoint.place.clone(),
+            upload: registry.budgets().of(endpoint.kind),
             private_addresses: registry.private_addresses().clone(),
             private_only: registry.private_only(),
         })
@@ -304,7 +305,8 @@ impl PolicySet {
         Ok(Cleared { permit })
     }
 
-    /// Asks again, after a reload, for what an older set permitted and where it was dialled.
+    /// Asks again, after a reload, for what an older set permitted and where it was dialled: what
+    /// this set makes of it.
     ///
     /// # Errors
     /// `policy-revoked`.
@@ -315,7 +317,7 @@ impl PolicySet {
         client: ClientAddress,
         enforcement: Enforcement,
         own: &OwnAddresses,
-    ) -> Result<(), Denial> {
+    ) -> Result<Allowed, Denial> {
         let revoked = || Denial::new(Reason::PolicyRevoked);
         let target = &permit.allowed.target;
         let allowed = self.judge_name(target, client, enforcement).map_err(|_| revoked())?;
@@ -323,7 +325,8 @@ impl PolicySet {
         if registry_of(&permit.allowed).is_some_and(|name| registry_of(&allowed) != Some(name)) {
             return Err(revoked());
         }
-        self.judge_address(allowed.grant.as_ref(), upstream, own).map_err(|_| revoked())
+        self.judge_address(allowed.grant.as_ref(), upstream, own).map_err(|_| revoked())?;
+        Ok(allowed)
     }
 }
 

@@ -9,6 +9,7 @@
 //! One task serves both directions, and what it keeps while a tunnel is idle is small: no pipe, no
 //! buffer, no timer but the idle limit's.
 
+mod bounds;
 mod close;
 mod opening;
 mod pace;
@@ -34,6 +35,7 @@ use crate::policy::{Cleared, Ending, Stop};
 use opening::{Opened, Opening};
 use tunnel::Life;
 
+pub use bounds::{Bounds, Hour};
 pub use close::Closing;
 pub use pipes::{PIPE_SIZE, Pipes};
 pub use traffic::{Count, Tally, Traffic};

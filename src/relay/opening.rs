@@ -15,7 +15,7 @@ use super::watch::Watch;
 use super::way::Flow;
 use super::{Start, Traffic};
 use crate::hello::{Cut, Guard, Onward, Output};
-use crate::policy::{Side, Stop};
+use crate::policy::{Reason, Side, Stop};
 
 /// How much is read at once, in bytes; a server's first flight takes two or three.
 const READ: usize = 4 * 1024;
@@ -123,10 +123,21 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
         }
     }
 
+    /// Counts what is about to go up, unless it is too much: then nothing of it goes.
+    fn spend(&self, bytes: usize) -> Result<(), Stop> {
+        let Traffic { up, down, bounds } = self.traffic;
+        let (up, down) = (up.count().total(), down.count().total());
+        let reserved = bounds.reserve(up, down, bytes);
+        let enough = reserved.bytes == bytes;
+        bounds.settle(reserved, if enough { bytes } else { 0 }, up, down);
+        if enough { Ok(()) } else { Err(Reason::UploadBudget.into()) }
+    }
+
     /// Sends what may pass.
     async fn deliver(&mut self) -> Result<(), Stop> {
         let Output { to_server, to_client } = std::mem::take(&mut self.output);
         if !to_server.is_empty() {
+            self.spend(to_server.len())?;
             self.upstream.write_all(&to_server).await.map_err(|_| aborted(Side::Upstream))?;
             self.traffic.up.copied(to_server.len());
         }

@@ -85,6 +85,15 @@ pub(super) fn read<'a>(
     })
 }
 
+/// How many bytes wait at least, of one that is asked for; none is the end.
+pub(super) fn peek(stream: &TcpStream) -> io::Result<usize> {
+    at_once(stream, Interest::READABLE, || {
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        let (waiting, _) = rustix::net::recv(stream, &mut [0_u8], flags)?;
+        Ok(waiting)
+    })
+}
+
 /// Whether more follows at once, so that the kernel may wait for it before it fills a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {

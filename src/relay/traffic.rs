@@ -1,6 +1,8 @@
-//! The byte counters of one tunnel, alive while it runs.
+//! The byte counters of one tunnel, alive while it runs, and what bounds them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::bounds::Bounds;
 
 /// What one tunnel has delivered so far, each way. Shared with whoever watches it.
 #[derive(Debug, Default)]
@@ -9,6 +11,17 @@ pub struct Traffic {
     pub up: Tally,
     /// From the upstream to the client.
     pub down: Tally,
+    /// How much may go up.
+    pub bounds: Bounds,
+}
+
+/// A direction of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// From the client to the upstream.
+    Up,
+    /// From the upstream to the client.
+    Down,
 }
 
 /// What one direction has delivered so far.
@@ -36,6 +49,19 @@ impl Count {
 }
 
 impl Traffic {
+    /// Counters at zero, within these bounds.
+    #[must_use]
+    pub fn within(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
+    pub(super) fn tally(&self, direction: Direction) -> &Tally {
+        match direction {
+            Direction::Up => &self.up,
+            Direction::Down => &self.down,
+        }
+    }
+
     /// By either path, both ways.
     #[must_use]
     pub fn total(&self) -> u64 {

@@ -96,13 +96,13 @@ impl Relay {
         life: Life<'_, impl Future<Output = Stop>>,
     ) -> Result<Ending, Stop> {
         let (now, traffic) = (self.now(), life.traffic);
-        let mut up = Way::new(now, open.upload, open.watch);
-        let mut down = Way::new(now, Flow::Open, None);
+        let mut up = Way::up(now, open.upload, open.watch);
+        let mut down = Way::down(now);
         life.until_over(|context| {
             let upstream_done = down.has_ended();
-            let sent = up.poll(context, self, &traffic.up, client, upstream);
+            let sent = up.poll(context, self, traffic, client, upstream);
             let ended = (up.has_ended(), upstream_done);
-            let received = down.poll(context, self, &traffic.down, upstream, client);
+            let received = down.poll(context, self, traffic, upstream, client);
             judge(sent, received, ended, || down.has_delivered() && socket::is_dry(upstream))
         })
         .await
@@ -117,13 +117,13 @@ pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin>(
     life: Life<'_, impl Future<Output = Stop>>,
 ) -> Result<Ending, Stop> {
     let traffic = life.traffic;
-    let mut up = Pump::new(open.upload, open.watch);
-    let mut down = Pump::new(Flow::Open, None);
+    let mut up = Pump::up(open.upload, open.watch);
+    let mut down = Pump::down();
     life.until_over(|context| {
         let upstream_done = down.has_ended();
-        let sent = up.poll(context, &traffic.up, client, upstream);
+        let sent = up.poll(context, traffic, client, upstream);
         let ended = (up.has_ended(), upstream_done);
-        let received = down.poll(context, &traffic.down, upstream, client);
+        let received = down.poll(context, traffic, upstream, client);
         judge(sent, received, ended, || down.has_delivered() && socket::is_dry(upstream))
     })
     .await

@@ -35,6 +35,11 @@ impl Watch {
         self.fresh = false;
     }
 
+    /// How many bytes of a header it holds that is not whole.
+    pub(super) fn held(&self) -> usize {
+        self.have
+    }
+
     /// How many bytes the header still lacks.
     pub(super) fn missing(&self) -> usize {
         HEADER - self.have

@@ -21,7 +21,7 @@ use super::pace::{LOW_WATER, Pace, Wait, Woken};
 use super::pipes::Pipe;
 use super::rest::Rest;
 use super::socket::{self, Then};
-use super::traffic::Tally;
+use super::traffic::{Direction, Tally, Traffic};
 use super::watch::Watch;
 use crate::hello::HEADER;
 use crate::policy::Reason;
@@ -52,6 +52,7 @@ pub(super) enum Broken {
 /// One direction.
 #[derive(Debug)]
 pub(super) struct Way {
+    direction: Direction,
     flow: Flow,
     rest: Rest,
     watch: Option<Box<Watch>>,
@@ -95,12 +96,22 @@ enum Step {
 }
 
 impl Way {
-    /// A direction that has come as far as `flow`. `watch`: judges the headers of what passes.
-    pub(super) fn new(now: Duration, flow: Flow, watch: Option<Box<Watch>>) -> Self {
+    /// The upload, which has come as far as `flow`. `watch`: judges the headers of what passes.
+    pub(super) fn up(now: Duration, flow: Flow, watch: Option<Box<Watch>>) -> Self {
+        Self { flow, watch, ..Self::new(now, Direction::Up) }
+    }
+
+    /// The download.
+    pub(super) fn down(now: Duration) -> Self {
+        Self::new(now, Direction::Down)
+    }
+
+    fn new(now: Duration, direction: Direction) -> Self {
         Self {
-            flow,
+            direction,
+            flow: Flow::Open,
             rest: Rest::default(),
-            watch,
+            watch: None,
             pace: Pace::new(now),
             tick: None,
             due: false,
@@ -134,10 +145,11 @@ impl Way {
         &mut self,
         context: &mut Context<'_>,
         relay: &Relay,
-        tally: &Tally,
+        traffic: &Traffic,
         from: &TcpStream,
         to: &TcpStream,
     ) -> Poll<Result<(), Broken>> {
+        let tally = traffic.tally(self.direction);
         let mut budget = TURN;
         loop {
             while !self.rest.is_empty() {
@@ -168,7 +180,7 @@ impl Way {
             };
             writable.map_err(Broken::Destination)?;
             ready!(self.poll_source(context, from)).map_err(Broken::Source)?;
-            match self.step(relay, tally, from, to)? {
+            match self.bounded(relay, traffic, from, to)? {
                 Step::Took(count) => {
                     self.moved += count as u64;
                     budget = budget.saturating_sub(count);
@@ -245,19 +257,59 @@ impl Way {
         }
     }
 
-    /// Takes once from the source and delivers as much as goes.
+    /// The next step, which in an upload takes no byte more than it may.
+    fn bounded(
+        &mut self,
+        relay: &Relay,
+        traffic: &Traffic,
+        from: &TcpStream,
+        to: &TcpStream,
+    ) -> Result<Step, Broken> {
+        if self.direction == Direction::Down {
+            return self.step(relay, &traffic.down, from, to, usize::MAX);
+        }
+        // What was taken has been delivered by now, but for a part of a header.
+        let held = self.watch.as_ref().map_or(0, |watch| watch.held());
+        let up = traffic.up.count().total() + held as u64;
+        let down = traffic.down.count().total();
+        let reserved = traffic.bounds.reserve(up, down, self.fill);
+        if reserved.bytes == 0 {
+            traffic.bounds.settle(reserved, 0, up, down);
+            return Self::beyond(from);
+        }
+        let step = self.step(relay, &traffic.up, from, to, reserved.bytes);
+        let took = match step {
+            Ok(Step::Took(count) | Step::TookAll(count)) => count,
+            _ => 0,
+        };
+        traffic.bounds.settle(reserved, took, up, down);
+        step
+    }
+
+    /// No more may be taken: whether there is more.
+    fn beyond(from: &TcpStream) -> Result<Step, Broken> {
+        match socket::peek(from) {
+            Ok(0) => Ok(Step::Ended),
+            Ok(_) => Err(Broken::Cut(Reason::UploadBudget)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Dry),
+            Err(error) => Err(Broken::Source(error)),
+        }
+    }
+
+    /// Takes once from the source, at most `most` bytes, and delivers as much as goes.
     fn step(
         &mut self,
         relay: &Relay,
         tally: &Tally,
         from: &TcpStream,
         to: &TcpStream,
+        most: usize,
     ) -> Result<Step, Broken> {
-        let mut length = usize::MAX;
+        let mut length = most;
         if let Some(watch) = &mut self.watch {
             match watch.passing() {
-                0 => return self.header(from),
-                left => length = left,
+                0 => return self.header(from, most),
+                left => length = length.min(left),
             }
         }
         if self.pressed || self.fill > FIRST_FILL {
@@ -336,10 +388,10 @@ impl Way {
     }
 
     /// Reads on in a record's header, which passes only once it is whole and judged.
-    fn header(&mut self, from: &TcpStream) -> Result<Step, Broken> {
+    fn header(&mut self, from: &TcpStream, most: usize) -> Result<Step, Broken> {
         let Some(watch) = &mut self.watch else { return Ok(Step::Dry) };
         let mut buffer = [MaybeUninit::uninit(); HEADER];
-        let buffer = buffer.get_mut(..watch.missing()).unwrap_or_default();
+        let buffer = buffer.get_mut(..watch.missing().min(most)).unwrap_or_default();
         let bytes = match socket::read(from, buffer) {
             Ok([]) => return Ok(Step::Ended),
             Ok(bytes) => bytes,

@@ -13,6 +13,7 @@
 mod harness;
 
 mod balancer;
+mod budget;
 mod check;
 mod dns;
 mod pull;

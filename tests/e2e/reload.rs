@@ -17,7 +17,7 @@ fn generation(gate: &Gate) -> f64 {
 
 /// Does `change` and waits until a new policy is in force.
 #[track_caller]
-fn reloaded(gate: &Gate, change: impl FnOnce()) {
+pub fn reloaded(gate: &Gate, change: impl FnOnce()) {
     let before = generation(gate);
     change();
     wait_until("the new policy is in force", || (generation(gate) > before).then_some(()));

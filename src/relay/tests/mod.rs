@@ -1,5 +1,6 @@
 //! The long phase over real loopback sockets; `whole` has the tunnel with its handshake.
 
+mod budget;
 mod whole;
 
 use std::future::{pending, poll_fn};
@@ -60,10 +61,18 @@ async fn tunnel(relay: &Arc<Relay>, open: Open) -> Tunnel {
 }
 
 async fn tunnel_with(relay: &Arc<Relay>, open: Open, idle: Duration) -> Tunnel {
+    tunnel_within(relay, open, idle, Arc::default()).await
+}
+
+async fn tunnel_within(
+    relay: &Arc<Relay>,
+    open: Open,
+    idle: Duration,
+    traffic: Arc<Traffic>,
+) -> Tunnel {
     let (client, gate_client) = pair().await;
     let (gate_upstream, server) = pair().await;
     let (stop, stopped) = oneshot::channel();
-    let traffic = Arc::new(Traffic::default());
     let polls = Arc::new(AtomicUsize::new(0));
     let over = tokio::spawn({
         let (relay, traffic, polls) = (relay.clone(), traffic.clone(), polls.clone());
@@ -365,14 +374,14 @@ async fn bulk_bytes_below_the_low_water_mark_arrive() {
         let (mut server, from) = pair().await;
         let (to, mut client) = pair().await;
         let traffic = Traffic::default();
-        let mut way = Way::new(relay.now(), Flow::Open, None);
+        let mut way = Way::down(relay.now());
         way.make_bulk(Pace::bulk(relay.now()), &relay, &from);
         assert_eq!(socket::low_water(&from), 256 * 1024);
         server.write_all(b"a few bytes").await.unwrap();
         if ends {
             server.shutdown().await.unwrap();
         }
-        let carried = poll_fn(|context| way.poll(context, &relay, &traffic.down, &from, &to));
+        let carried = poll_fn(|context| way.poll(context, &relay, &traffic, &from, &to));
         let read = async {
             let mut few = [0; 11];
             client.read_exact(&mut few).await.unwrap();

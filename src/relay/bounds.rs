@@ -1,0 +1,229 @@
+//! What bounds a tunnel's upload: its budget, and the hour of its client. It is asked before bytes
+//! are taken from the client, so that not one more than allowed is ever taken; in report mode it
+//! only notes that more has passed.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use crate::policy::{Budget, Enforcement, HourOfUploads};
+
+/// Stands for an upload without a budget.
+const UNBOUNDED: u64 = u64::MAX;
+
+/// What one tunnel may send up. Shared with its session, which may change it after a reload.
+#[derive(Debug)]
+pub struct Bounds {
+    base: AtomicU64,
+    ratio: AtomicU64,
+    only_reports: AtomicBool,
+    exceeded: AtomicBool,
+    hour: Option<Arc<Hour>>,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            base: AtomicU64::new(UNBOUNDED),
+            ratio: AtomicU64::new(0),
+            only_reports: AtomicBool::new(false),
+            exceeded: AtomicBool::new(false),
+            hour: None,
+        }
+    }
+}
+
+/// Bytes that may be taken now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reserved {
+    pub(super) bytes: usize,
+    /// How many of them the client's hour has counted already.
+    counted: usize,
+}
+
+impl Bounds {
+    /// Bounds whose uploads count in a client's hour, too.
+    #[must_use]
+    pub fn within(hour: Option<Arc<Hour>>) -> Self {
+        Self { hour, ..Self::default() }
+    }
+
+    /// Sets the budget, and whether it bites or is only reported on.
+    pub fn set(&self, budget: Option<Budget>, enforcement: Enforcement) {
+        let base = budget.map_or(UNBOUNDED, |budget| budget.base_bytes);
+        self.base.store(base, Ordering::Relaxed);
+        self.ratio.store(budget.map_or(0, |budget| budget.ratio_percent), Ordering::Relaxed);
+        self.only_reports.store(enforcement == Enforcement::Report, Ordering::Relaxed);
+    }
+
+    /// Whether more went up than allowed, since only a report was asked for.
+    #[must_use]
+    pub fn were_exceeded(&self) -> bool {
+        self.exceeded.load(Ordering::Relaxed)
+    }
+
+    fn allowed(&self, down: u64) -> u64 {
+        match self.base.load(Ordering::Relaxed) {
+            UNBOUNDED => UNBOUNDED,
+            base_bytes => {
+                let ratio_percent = self.ratio.load(Ordering::Relaxed);
+                Budget { base_bytes, ratio_percent }.allows(down)
+            }
+        }
+    }
+
+    /// How many of `want` bytes may be taken, when so many were before and so many came down.
+    /// Every answer must be [settled](Self::settle).
+    pub(super) fn reserve(&self, up: u64, down: u64, want: usize) -> Reserved {
+        if self.only_reports.load(Ordering::Relaxed) {
+            return Reserved { bytes: want, counted: 0 };
+        }
+        let left = self.allowed(down).saturating_sub(up);
+        let bytes = want.min(usize::try_from(left).unwrap_or(usize::MAX));
+        match &self.hour {
+            None => Reserved { bytes, counted: 0 },
+            Some(hour) => {
+                let bytes = hour.reserve(bytes);
+                Reserved { bytes, counted: bytes }
+            }
+        }
+    }
+
+    /// So many bytes were taken of those reserved, after `up` before them.
+    pub(super) fn settle(&self, reserved: Reserved, took: usize, up: u64, down: u64) {
+        let after = up.saturating_add(took as u64);
+        let mut exceeded = after > self.allowed(down);
+        if let Some(hour) = &self.hour {
+            exceeded |= hour.settle(reserved.counted, took);
+        }
+        // A reload may have taken away what had gone before it.
+        if exceeded && self.only_reports.load(Ordering::Relaxed) {
+            self.exceeded.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What all tunnels of one client may send up within an hour. It outlives reloads.
+#[derive(Debug)]
+pub struct Hour {
+    limit: AtomicU64,
+    began: Instant,
+    uploads: Mutex<HourOfUploads>,
+}
+
+impl Hour {
+    /// An hour in which so many bytes may go up, and none have.
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
+        Self { limit: AtomicU64::new(limit), began: Instant::now(), uploads: Mutex::default() }
+    }
+
+    /// Sets the limit; what has gone up before still counts.
+    pub fn limit_to(&self, bytes: u64) {
+        self.limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How many bytes may still go up now.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.with(|uploads, now| {
+            self.limit.load(Ordering::Relaxed).saturating_sub(uploads.sum(now))
+        })
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut HourOfUploads, std::time::Duration) -> R) -> R {
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut uploads, self.began.elapsed())
+    }
+
+    fn reserve(&self, want: usize) -> usize {
+        self.with(|uploads, now| {
+            let left = self.limit.load(Ordering::Relaxed).saturating_sub(uploads.sum(now));
+            let bytes = want.min(usize::try_from(left).unwrap_or(usize::MAX));
+            uploads.add(bytes as u64, now);
+            bytes
+        })
+    }
+
+    /// Counts what was taken in place of what had been counted: whether it was too much.
+    fn settle(&self, counted: usize, took: usize) -> bool {
+        if counted == took {
+            return false;
+        }
+        self.with(|uploads, now| {
+            uploads.take_back(counted.saturating_sub(took) as u64, now);
+            uploads.add(took.saturating_sub(counted) as u64, now);
+            uploads.sum(now) > self.limit.load(Ordering::Relaxed)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bounds(base_bytes: u64, ratio_percent: u64, enforcement: Enforcement) -> Bounds {
+        let bounds = Bounds::default();
+        bounds.set(Some(Budget { base_bytes, ratio_percent }), enforcement);
+        bounds
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_is_taken_than_allowed_and_never_less_than_could_be(
+            base in 0u64..5_000, ratio in 0u64..5, hour in 0u64..20_000,
+            steps in proptest::collection::vec((1usize..3_000, 0u64..50_000, 0.0f64..=1.0), 0..40),
+        ) {
+            let shared = Arc::new(Hour::new(hour));
+            let bounds = Bounds::within(Some(shared.clone()));
+            let budget = Budget { base_bytes: base, ratio_percent: ratio };
+            bounds.set(Some(budget), Enforcement::Enforce);
+            let (mut up, mut down) = (0, 0);
+            for (want, came, part) in steps {
+                down += came;
+                let reserved = bounds.reserve(up, down, want);
+                let left = budget.allows(down).saturating_sub(up).min(hour - up);
+                prop_assert_eq!(reserved.bytes as u64, left.min(want as u64));
+                let took = (reserved.bytes as f64 * part) as usize;
+                bounds.settle(reserved, took, up, down);
+                up += took as u64;
+                prop_assert!(up <= budget.allows(down) && up <= hour);
+                prop_assert_eq!(shared.left(), hour - up);
+            }
+            prop_assert!(!bounds.were_exceeded());
+        }
+    }
+
+    #[test]
+    fn a_report_notes_the_first_byte_too_much() {
+        for (took, exceeded) in [(10, false), (11, true)] {
+            let bounds = bounds(10, 0, Enforcement::Report);
+            let reserved = bounds.reserve(0, 0, 100);
+            assert_eq!(reserved.bytes, 100);
+            bounds.settle(reserved, took, 0, 0);
+            assert_eq!(bounds.were_exceeded(), exceeded, "{took}");
+        }
+        let hour = Arc::new(Hour::new(10));
+        let bounds = Bounds::within(Some(hour.clone()));
+        bounds.set(None, Enforcement::Report);
+        bounds.settle(bounds.reserve(0, 0, 100), 11, 0, 0);
+        assert!(bounds.were_exceeded());
+        assert_eq!(hour.left(), 0);
+    }
+
+    #[test]
+    fn tunnels_of_one_client_share_its_hour() {
+        let hour = Arc::new(Hour::new(100));
+        let (one, other) = (Bounds::within(Some(hour.clone())), Bounds::within(Some(hour.clone())));
+        let first = one.reserve(0, 0, 80);
+        let second = other.reserve(0, 0, 80);
+        assert_eq!((first.bytes, second.bytes), (80, 20));
+        one.settle(first, 30, 0, 0);
+        other.settle(second, 20, 0, 0);
+        assert_eq!(other.reserve(20, 0, 80).bytes, 50);
+        hour.limit_to(10);
+        assert_eq!(hour.left(), 0);
+    }
+}
