@@ -16,6 +16,7 @@ mod balancer;
 mod budget;
 mod check;
 mod dns;
+mod gateway;
 mod pull;
 mod refuse;
 mod reload;

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use super::site::Place;
 use super::wait_until;
 
 pub struct Daemon {
@@ -30,6 +31,16 @@ impl Daemon {
         wait_until(&format!("{} accepts on {address}", self.name), || {
             self.assert_alive();
             TcpStream::connect(address).ok()
+        });
+        self
+    }
+
+    /// The same, in another network namespace.
+    #[track_caller]
+    pub fn accepts_in(mut self, place: Place, address: SocketAddr) -> Self {
+        wait_until(&format!("{} accepts on {address}", self.name), || {
+            self.assert_alive();
+            place.inside(|| TcpStream::connect(address).ok())
         });
         self
     }

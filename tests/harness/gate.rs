@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::daemon::{Daemon, bound_to_this_thread};
 use super::lab::{HOSTS, address};
+use super::site::{GATE_USER, Place};
 use super::{PATIENCE, wait_until};
 
 const PROXY: &str = "127.0.0.1:3128";
@@ -92,6 +93,7 @@ pub fn az_json(label: &str) -> String {
 pub struct Gate {
     daemon: Daemon,
     dir: PathBuf,
+    place: Option<Place>,
 }
 
 impl Gate {
@@ -102,7 +104,19 @@ impl Gate {
         let mut command = bound_to_this_thread(env!("CARGO_BIN_EXE_pullgate"));
         command.arg("run").arg("--config").arg(config).env_clear();
         let daemon = Daemon::start("pullgate", &dir, &mut command, None);
-        let mut gate = Self { daemon: daemon.accepts(address(ADMIN)), dir };
+        Self { daemon: daemon.accepts(address(ADMIN)), dir, place: None }.ready()
+    }
+
+    /// The same, in another network namespace, as an ordinary user who has these capabilities:
+    /// `+net_admin`.
+    pub fn start_in(place: Place, capabilities: &str, dir: &Path, policy: &Policy) -> Self {
+        let (daemon, dir) = spawn_in(place, capabilities, dir, policy);
+        let daemon = daemon.accepts_in(place, address(ADMIN));
+        Self { daemon, dir, place: Some(place) }.ready()
+    }
+
+    fn ready(self) -> Self {
+        let mut gate = self;
         wait_until("the gate is ready", || {
             gate.daemon.assert_alive();
             (gate.admin("/readyz").0 == 200).then_some(())
@@ -122,7 +136,8 @@ impl Gate {
 
     /// Status and body of an admin endpoint.
     pub fn admin(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(ADMIN).unwrap();
+        let connect = || TcpStream::connect(ADMIN).unwrap();
+        let mut stream = self.place.map_or_else(connect, |place| place.inside(connect));
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {ADMIN}\r\nConnection: close\r\n\r\n")
             .unwrap();
@@ -182,6 +197,13 @@ impl Gate {
         })
     }
 
+    /// The first audit line with a fact, waited for.
+    pub fn audited_fact(&self, name: &str, value: &str) -> Value {
+        wait_until(&format!("the audit has a line with {name} {value}"), || {
+            self.audit().into_iter().find(|line| line["facts"][name] == value)
+        })
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.daemon.pid()
@@ -205,6 +227,25 @@ impl Gate {
     }
 }
 
+/// Starts a gate elsewhere.
+pub fn spawn_in(
+    place: Place,
+    capabilities: &str,
+    dir: &Path,
+    policy: &Policy,
+) -> (Daemon, PathBuf) {
+    let dir = dir.join("gate");
+    let config = write_config(&dir, policy);
+    let user = GATE_USER.parse().ok();
+    std::os::unix::fs::chown(&dir, user, user).unwrap();
+    // A gate before this one may have left its audit.
+    let _ = fs::remove_file(dir.join("audit.jsonl"));
+    let program = Path::new(env!("CARGO_BIN_EXE_pullgate"));
+    let mut command = place.command(GATE_USER, capabilities, program);
+    command.arg("run").arg("--config").arg(config).env_clear();
+    (Daemon::start("pullgate", &dir, &mut command, None), dir)
+}
+
 /// Writes `pullgate.toml` and the folder below `dir`, and says where the former is.
 pub fn write_config(dir: &Path, policy: &Policy) -> PathBuf {
     let folder = dir.join("registries.d");
@@ -226,7 +267,7 @@ registries = "{folder}"
 {policy}
 {dns}
 [addresses]
-allow = ["127.0.0.0/8"]
+allow = ["127.0.0.0/8", "198.51.100.0/24", "2001:db8::/32"]
 
 [audit]
 path = "{audit}"

@@ -20,11 +20,13 @@ use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
 use super::daemon::{Daemon, bound_to_this_thread, find};
-use super::gate::{Gate, Policy};
+use super::gate::{Gate, Policy, spawn_in};
 use super::image::Image;
 use super::pki::Pki;
+use super::site::{self, NO_CAPABILITIES, Place, ROOT};
 use super::tap::Tap;
 use super::token::{ISSUER, TokenService};
+use super::wait_until;
 
 /// User and password of whoever may push.
 pub const PUSHER: &str = "pusher:secret";
@@ -37,6 +39,12 @@ pub const HOSTS: [(&str, &str); 5] = [
     ("fabrikam.eastus.data.azurecr.io", "127.0.1.4"),
     ("eusmanaged123.blob.core.windows.net", "127.0.1.5"),
 ];
+
+/// Where a registry is for who comes from a gateway.
+pub fn outside(number: usize) -> [String; 2] {
+    let last = 11 + number;
+    [format!("198.51.100.{last}"), format!("2001:db8::{last}")]
+}
 
 const TOKENS: &str = "127.0.2.9:80";
 const BEHIND_TAP: &str = "127.0.2.5:443";
@@ -58,6 +66,15 @@ pub enum Blobs {
 pub enum Way<'a> {
     Direct,
     Through(&'a Gate),
+    /// From another namespace, with no setting for any proxy.
+    In(Place),
+}
+
+/// Who can reach the servers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Loopback,
+    Gateway,
 }
 
 /// What a client did.
@@ -83,6 +100,22 @@ impl Lab {
     pub fn new(blobs: Blobs) -> Self {
         let dir = tempfile::Builder::new().prefix("pullgate-").tempdir().unwrap();
         enter_namespaces(dir.path());
+        Self::with_servers(dir, blobs, Reach::Loopback)
+    }
+
+    /// The same, with a gateway between these servers and a client.
+    pub fn with_gateway(blobs: Blobs) -> Self {
+        let dir = tempfile::Builder::new().prefix("pullgate-").tempdir().unwrap();
+        enter_namespaces(dir.path());
+        let registries = (0..HOSTS.len()).flat_map(outside).map(|address| {
+            let length = if address.contains(':') { 64 } else { 24 };
+            format!("{address}/{length}")
+        });
+        site::build(dir.path(), &registries.collect::<Vec<_>>());
+        Self::with_servers(dir, blobs, Reach::Gateway)
+    }
+
+    fn with_servers(dir: TempDir, blobs: Blobs, reach: Reach) -> Self {
         let pki = Pki::new(dir.path(), &HOSTS.map(|(host, _)| host));
         let tokens = TokenService::start(address(TOKENS), &pki);
         let blobs = match blobs {
@@ -98,7 +131,7 @@ impl Lab {
                 "127.0.2.3:5000",
                 "fabrikam.eastus.data.azurecr.io",
             ),
-            nginx(dir.path(), &pki),
+            nginx(dir.path(), &pki, reach),
         ];
         let storage = Tap::start(address("127.0.1.5:443"), address(BEHIND_TAP));
         Self { _daemons: daemons, _tokens: tokens, storage, pki, dir }
@@ -117,6 +150,34 @@ impl Lab {
     /// A running, ready gate.
     pub fn gate(&self, policy: &Policy) -> Gate {
         Gate::start(self.dir(), policy)
+    }
+
+    /// A running, ready gate on the gateway, as an ordinary user who has these capabilities.
+    pub fn gate_on_gateway(&self, capabilities: &str, policy: &Policy) -> Gate {
+        Gate::start_in(Place::Gateway, capabilities, self.dir(), policy)
+    }
+
+    /// What the same says when it cannot start.
+    pub fn gate_does_not_start(&self, capabilities: &str, policy: &Policy) -> String {
+        let (mut daemon, _) = spawn_in(Place::Gateway, capabilities, self.dir(), policy);
+        let status = wait_until("the gate gives up", || daemon.ended());
+        assert!(!status.success());
+        daemon.log()
+    }
+
+    /// Loads rules on the gateway, in place of those before.
+    #[track_caller]
+    pub fn load(&self, rules: &str) {
+        let file = self.dir().join("rules.nft");
+        fs::write(&file, format!("flush ruleset\n{rules}")).unwrap();
+        Place::Gateway.run(&format!("nft -f {}", file.display()));
+    }
+
+    /// Whom a namespace's programs ask for names.
+    pub fn resolve_by(&self, place: Place, servers: &[&str]) {
+        let lines = servers.iter().map(|server| format!("nameserver {server}\n"));
+        let file = Path::new("/etc/netns").join(place.name()).join("resolv.conf");
+        fs::write(file, lines.collect::<String>()).unwrap();
     }
 
     /// Connections that reached the storage account, and bytes that they brought.
@@ -160,7 +221,10 @@ impl Lab {
 
     /// A client with the laboratory's surroundings and nothing of the machine's.
     pub fn command(&self, way: Way, line: &[impl AsRef<str>]) -> Command {
-        let mut command = bound_to_this_thread("timeout");
+        let mut command = match way {
+            Way::In(place) => place.command(ROOT, NO_CAPABILITIES, &find("timeout")),
+            Way::Direct | Way::Through(_) => bound_to_this_thread("timeout"),
+        };
         let client = bound_to_this_thread(line[0].as_ref());
         command.args(["--signal=KILL", LONGEST_RUN]).arg(client.get_program());
         command.args(client.get_args());
@@ -172,9 +236,17 @@ impl Lab {
 
     /// A server of the client's side (containerd), started with the same surroundings.
     pub fn daemon(&self, name: &str, line: &[&str]) -> Daemon {
-        let mut command = bound_to_this_thread(line[0]);
+        self.daemon_on(Way::Direct, name, line)
+    }
+
+    /// The same, elsewhere.
+    pub fn daemon_on(&self, way: Way, name: &str, line: &[&str]) -> Daemon {
+        let mut command = match way {
+            Way::In(place) => place.command(ROOT, NO_CAPABILITIES, &find(line[0])),
+            Way::Direct | Way::Through(_) => bound_to_this_thread(line[0]),
+        };
         command.args(&line[1..]);
-        self.surround(&mut command, Way::Direct);
+        self.surround(&mut command, way);
         Daemon::start(name, self.dir(), &mut command, None)
     }
 
@@ -236,7 +308,7 @@ fn enter_namespaces(dir: &Path) {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
     // podman keeps its locks in /dev/shm and its state in /run, whatever its root is; and the
     // machine's own mirrors and policies are none of the tests' business.
-    for fresh in ["/run", "/dev/shm", "/var/lib/containers", "/etc/containers"] {
+    for fresh in ["/run", "/dev/shm", "/var/lib/containers", "/etc/containers", "/etc/netns"] {
         fs::create_dir_all(fresh).unwrap();
         mount(Some("tmpfs"), fresh, Some("tmpfs"), MsFlags::empty(), none).unwrap();
     }
@@ -291,17 +363,29 @@ http:
 }
 
 /// One nginx for every name: TLS before the registries, and the data endpoints themselves.
-fn nginx(dir: &Path, pki: &Pki) -> Daemon {
+fn nginx(dir: &Path, pki: &Pki, reach: Reach) -> Daemon {
     let at = dir.display();
+    let too = |number: usize, options: &str| match reach {
+        Reach::Loopback => String::new(),
+        Reach::Gateway => {
+            let [v4, v6] = outside(number);
+            format!("listen {v4}:443 {options}; listen [{v6}]:443 {options};")
+        }
+    };
     let mut servers = String::new();
-    for (label, front, data, behind) in [
+    for (number, (label, front, data, behind)) in [
         ("contoso", "127.0.1.1:443", "127.0.1.2:443", "127.0.2.1:5000"),
         ("fabrikam", "127.0.1.3:443", "127.0.1.4:443", "127.0.2.3:5000"),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let front_too = too(2 * number, "ssl http2");
+        let data_too = too(2 * number + 1, "ssl http2");
         write!(
             servers,
             "server {{
-                listen {front} ssl http2; server_name {label}.azurecr.io;
+                listen {front} ssl http2; {front_too} server_name {label}.azurecr.io;
                 access_log {at}/{label}.azurecr.io.access;
                 proxy_set_header Host $host; proxy_set_header X-Forwarded-Proto https;
                 proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off;
@@ -309,7 +393,7 @@ fn nginx(dir: &Path, pki: &Pki) -> Daemon {
                 location / {{ proxy_pass http://{behind}; }}
             }}
             server {{
-                listen {data} ssl http2; server_name {label}.eastus.data.azurecr.io;
+                listen {data} ssl http2; {data_too} server_name {label}.eastus.data.azurecr.io;
                 root {at}/{label}; access_log {at}/{label}.eastus.data.azurecr.io.access;
                 location /sync/ {{ dav_methods PUT; create_full_put_path on; }}
             }}\n"
@@ -327,11 +411,12 @@ fn nginx(dir: &Path, pki: &Pki) -> Daemon {
             ssl_protocols TLSv1.2 TLSv1.3; ssl_ecdh_curve X25519:prime256v1; client_max_body_size 0; default_type application/octet-stream; sendfile on;
             {servers}
             server {{
-                listen {BEHIND_TAP} ssl; server_name eusmanaged123.blob.core.windows.net;
+                listen {BEHIND_TAP} ssl; {storage_too} server_name eusmanaged123.blob.core.windows.net;
                 access_log {at}/eusmanaged123.blob.core.windows.net.access;
                 root {at}/contoso; dav_methods PUT; create_full_put_path on;
             }}
         }}",
+        storage_too = too(4, "ssl"),
         certificate = pki.certificate.display(),
         key = pki.key.display(),
     );

@@ -5,7 +5,9 @@
 //! that it starts) into fresh namespaces. Names, ports and addresses are the same in every test and
 //! meet nobody else's; when the thread ends, the kernel takes the namespaces away. It is not a mock:
 //! what answers is docker-registry behind nginx, and what asks is skopeo, podman, ctr and curl.
+//! [`Lab::with_gateway`] puts a gateway between a client and all that.
 
+mod attacker;
 mod containerd;
 mod daemon;
 mod dnsmasq;
@@ -14,17 +16,20 @@ mod haproxy;
 mod image;
 mod lab;
 mod pki;
+mod site;
 mod tap;
 mod token;
 mod wait;
 
+pub use attacker::{ATTACKER, Attacker};
 pub use containerd::containerd;
 pub use daemon::bound_to_this_thread;
-pub use dnsmasq::dnsmasq;
+pub use dnsmasq::{Family, dnsmasq, resolver};
 pub use gate::{Gate, Policy, az_json, write_config};
 pub use haproxy::haproxy;
 pub use image::{Image, sha256};
 pub use lab::{Blobs, Lab, Ran, Way};
+pub use site::{INSIDE, Place, RESOLVER};
 pub use tap::Tap;
 pub use wait::wait_until;
 

@@ -1,0 +1,186 @@
+//! A gateway: a client with no setting at all, whose traffic is brought to the gate by nftables.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::harness::{
+    ATTACKER, Attacker, Blobs, Family, Gate, INSIDE, Image, Lab, Place, Policy, RESOLVER, Way,
+    resolver, sha256,
+};
+
+const CLIENT: Way = Way::In(Place::Client);
+const REFERENCE: &str = "contoso.azurecr.io/app:1";
+
+/// How traffic comes to the gate, the capability that this takes, and the rules that bring it.
+const CAPTURES: [(&str, &str, &str); 2] = [
+    (
+        "redirect",
+        "-all",
+        "table inet test {
+            chain capture {
+                type nat hook prerouting priority dstnat
+                iifname \"inside\" tcp dport 443 dnat ip to 10.7.0.1:3129
+                iifname \"inside\" tcp dport 443 dnat ip6 to [fd07::1]:3129
+            }
+        }",
+    ),
+    (
+        "tproxy",
+        "+net_admin",
+        "table inet test {
+            chain capture {
+                type filter hook prerouting priority mangle
+                iifname \"inside\" tcp dport 443 tproxy ip to 10.7.0.1:3129 meta mark set 1 accept
+                iifname \"inside\" tcp dport 443 tproxy ip6 to [fd07::1]:3129 meta mark set 1 accept
+            }
+        }",
+    ),
+];
+
+fn policy(capture: &str) -> Policy {
+    let listening = |ip: &str| {
+        let ip = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+        format!(
+            "[[listen]]\nmode = \"transparent\"\naddress = \"{ip}:3129\"\ncapture = \"{capture}\"\n"
+        )
+    };
+    let dns = format!("[dns]\nservers = [\"{}\"]\n", RESOLVER[0]);
+    Policy::of(&["contoso"]).with_dns(&dns).with_more(&INSIDE.map(listening).concat())
+}
+
+fn route_marked() {
+    for family in ["-4", "-6"] {
+        Place::Gateway.run(&format!("ip {family} rule add fwmark 1 lookup 100"));
+        Place::Gateway.run(&format!("ip {family} route add local default dev lo table 100"));
+    }
+}
+
+/// Pulls with skopeo, and returns every file of the pulled image.
+fn pull(lab: &Lab, name: &str) -> BTreeMap<String, Vec<u8>> {
+    let to = lab.dir().join(name);
+    let copy = "skopeo copy --preserve-digests";
+    lab.sh(CLIENT, &format!("{copy} docker://{REFERENCE} dir:{}", to.display())).succeeded();
+    files(&to)
+}
+
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    entries.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect()
+}
+
+/// Every session came from the client, by its own way, and the layers were spliced.
+fn assert_relayed(gate: &Gate, image: &Image, family: Family) {
+    let client = ["10.7.0.2", "fd07::2"][family as usize];
+    let lines = gate.audit_of_all();
+    assert!(!lines.is_empty());
+    for line in &lines {
+        assert_eq!(line["outcome"], "relayed", "{line}");
+        assert_eq!(line["client"], client, "{line}");
+        assert_eq!(line["facts"]["original-destination"], line["upstream"], "{line}");
+        assert_eq!(line["facts"]["spoofed-destination"], serde_json::Value::Null, "{line}");
+    }
+    let data = ["endpoint=\"data\"", "path=\"splice\""];
+    let spliced = gate.metric("pullgate_relayed_bytes_total", &data);
+    let share = spliced / image.size() as f64;
+    assert!(share > 0.95, "only {share} of the layers were spliced");
+    assert_eq!(gate.metric("pullgate_spoofed_destinations_total", &[]), 0.0);
+}
+
+#[test]
+fn a_client_without_any_setting_pulls_the_same_bytes() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let image = lab.push(REFERENCE, 1, &[4 << 20, 2 << 20, 2000]);
+    lab.resolve_by(Place::Client, &RESOLVER);
+    route_marked();
+    for family in [Family::V4, Family::V6] {
+        let _resolver = resolver(&lab, &[family]);
+        lab.load("");
+        let past = pull(&lab, &format!("past-{family:?}"));
+        for (capture, capability, rules) in CAPTURES {
+            let gate = lab.gate_on_gateway(capability, &policy(capture));
+            lab.load(rules);
+            let gated = pull(&lab, &format!("{capture}-{family:?}"));
+            assert!(past == gated, "{capture} {family:?}");
+            assert_eq!(format!("sha256:{}", sha256(&gated["manifest.json"])), image.digest);
+            assert_relayed(&gate, &image, family);
+        }
+    }
+}
+
+#[test]
+fn an_allowed_name_at_the_attackers_address_is_the_registrys_all_the_same() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let _resolver = resolver(&lab, &[Family::V4, Family::V6]);
+    let attacker = Attacker::start(&lab);
+    route_marked();
+    for (capture, capability, rules) in CAPTURES {
+        let gate = lab.gate_on_gateway(capability, &policy(capture));
+        lab.load(rules);
+        for address in ATTACKER {
+            let host = if address.contains(':') { format!("[{address}]") } else { address.into() };
+            let to = format!("--resolve contoso.azurecr.io:443:{host}");
+            let line = format!("curl -sS -o /dev/null {to} https://contoso.azurecr.io/v2/");
+            lab.sh(CLIENT, &line).succeeded();
+            let spoofed = format!("{host}:443");
+            let line = gate.audited_fact("spoofed-destination", &spoofed);
+            assert_eq!(line["outcome"], "relayed", "{line}");
+            assert_eq!(line["facts"]["original-destination"], spoofed, "{line}");
+        }
+        assert_eq!(gate.metric("pullgate_spoofed_destinations_total", &[]), 2.0);
+        assert_eq!(attacker.reached(), 0, "{capture}");
+    }
+}
+
+#[test]
+fn what_nothing_redirected_is_judged_by_its_name() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let _resolver = resolver(&lab, &[Family::V4]);
+    for (capture, capability, _) in CAPTURES {
+        let gate = lab.gate_on_gateway(capability, &policy(capture));
+        for host in INSIDE.map(|ip| if ip.contains(':') { format!("[{ip}]") } else { ip.into() }) {
+            let at = |name: &str| {
+                let line = format!(
+                    "curl -sS -o /dev/null --connect-to {name}:443:{host}:3129 https://{name}/v2/"
+                );
+                lab.sh(CLIENT, &line)
+            };
+            at("contoso.azurecr.io").succeeded();
+            let ran = at("fabrikam.azurecr.io").failed();
+            assert!(ran.text.contains("access denied"), "{}", ran.text);
+        }
+        let relayed = gate.audited(&[("outcome", "relayed")]);
+        assert_eq!(relayed["target"], "contoso.azurecr.io:443", "{relayed}");
+        assert_eq!(relayed["facts"], serde_json::Value::Null, "{relayed}");
+        gate.audited(&[("outcome", "denied"), ("reason", "other-registry")]);
+    }
+}
+
+#[test]
+fn the_port_that_was_dialled_is_judged() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let _resolver = resolver(&lab, &[Family::V4]);
+    let attacker = Attacker::start(&lab);
+    route_marked();
+    for (capture, capability, rules) in CAPTURES {
+        let gate = lab.gate_on_gateway(capability, &policy(capture));
+        lab.load(&rules.replace("dport 443", "dport { 443, 8443 }"));
+        let line = format!(
+            "curl -sS -o /dev/null --connect-to contoso.azurecr.io:8443:{}:8443 \
+             https://contoso.azurecr.io:8443/v2/",
+            ATTACKER[0]
+        );
+        lab.sh(CLIENT, &line).failed();
+        gate.audited(&[("target", "contoso.azurecr.io:8443"), ("reason", "port-not-allowed")]);
+    }
+    assert_eq!(attacker.reached(), 0);
+}
+
+#[test]
+fn tproxy_says_which_capability_it_lacks() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let said = lab.gate_does_not_start("-all", &policy("tproxy"));
+    for part in ["10.7.0.1:3129", "CAP_NET_ADMIN", "capture = \"redirect\""] {
+        assert!(said.contains(part), "{part} is absent from:\n{said}");
+    }
+}

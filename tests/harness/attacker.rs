@@ -1,0 +1,75 @@
+//! Somebody outside whom nothing may reach: he takes every connection and every datagram, and the
+//! kernel counts each packet that comes to his addresses, whatever its port.
+
+use std::process::Command;
+
+use super::daemon::{Daemon, find};
+use super::lab::{Lab, address};
+
+pub const ATTACKER: [&str; 2] = ["198.51.100.66", "2001:db8::66"];
+
+/// What he listens with, on every port that a test tries. He also answers in the place of a cloud's
+/// metadata services.
+const LISTENER: &str = r#"
+import asyncio
+
+async def take(reader, writer):
+    while await reader.read(4096):
+        pass
+    writer.close()
+
+class Echo(asyncio.DatagramProtocol):
+    def connection_made(self, transport):
+        self.transport = transport
+    def datagram_received(self, data, sender):
+        self.transport.sendto(data, sender)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    for host in ["198.51.100.66", "2001:db8::66"]:
+        for port in [22, 53, 80, 853, 8443, 443]:
+            await asyncio.start_server(take, host, port)
+        for port in [53, 443]:
+            await loop.create_datagram_endpoint(Echo, local_addr=(host, port))
+    for host in ["169.254.169.254", "168.63.129.16"]:
+        await loop.create_datagram_endpoint(Echo, local_addr=(host, 53))
+        await asyncio.start_server(take, host, 80)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"#;
+
+/// The storage account is any tenant's, and so his.
+const RULES: &str = "table inet watch {
+    counter reached {}
+    chain input {
+        type filter hook input priority filter
+        ip daddr { 198.51.100.66, 198.51.100.15 } counter name reached
+        ip6 daddr { 2001:db8::66, 2001:db8::15 } counter name reached
+    }
+}";
+
+pub struct Attacker {
+    _listener: Daemon,
+}
+
+impl Attacker {
+    /// Listens outside.
+    pub fn start(lab: &Lab) -> Self {
+        let loaded = Command::new(find("nft")).arg(RULES).status().unwrap();
+        assert!(loaded.success());
+        let listener = lab.daemon("attacker", &["python3", "-c", LISTENER]);
+        let listener = listener.accepts(address("168.63.129.16:80"));
+        Self { _listener: listener }
+    }
+
+    /// Packets that reached him.
+    pub fn reached(&self) -> u64 {
+        let line = ["list", "counter", "inet", "watch", "reached"];
+        let listed = Command::new(find("nft")).args(line).output().unwrap();
+        let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let mut words = text.split_whitespace();
+        words.find(|word| *word == "packets").unwrap();
+        words.next().unwrap().parse().unwrap()
+    }
+}
