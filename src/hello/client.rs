@@ -279,6 +279,13 @@ impl HelloReader {
     /// they can only be an attack on whoever reads on. A reader that has given its hello away takes
     /// no more bytes for the same cause.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Step, HelloFault> {
+        let mut rest = bytes;
+        let step = self.take(&mut rest)?;
+        if rest.is_empty() { Ok(step) } else { Err(HelloFault::BytesBehind) }
+    }
+
+    /// The same up to the hello's last byte; the bytes behind it are left.
+    pub(super) fn take(&mut self, bytes: &mut &[u8]) -> Result<Step, HelloFault> {
         if let Some(fault) = self.over {
             let finished = fault == HelloFault::BytesBehind && bytes.is_empty();
             return if finished { Ok(Step::NeedMore) } else { Err(fault) };
@@ -292,8 +299,8 @@ impl HelloReader {
         step
     }
 
-    fn advance(&mut self, mut bytes: &[u8]) -> Result<Step, HelloFault> {
-        if !self.message.feed(&mut bytes).map_err(|fault| self.tell(fault))? {
+    fn advance(&mut self, bytes: &mut &[u8]) -> Result<Step, HelloFault> {
+        if !self.message.feed(bytes).map_err(|fault| self.tell(fault))? {
             return Ok(Step::NeedMore);
         }
         if self.message.record_left() > 0 {
@@ -302,9 +309,6 @@ impl HelloReader {
         let message = self.message.message();
         let facts = ClientHello::read(message.get(MESSAGE_HEADER..).unwrap_or_default())?;
         opinion::ask(&message, facts.server_name())?;
-        if !bytes.is_empty() {
-            return Err(HelloFault::BytesBehind);
-        }
         drop(message);
         let message = std::mem::replace(&mut self.message, MessageReader::new(CLIENT_HELLO));
         Ok(Step::Complete(Hello { facts, raw: message.into_raw() }))

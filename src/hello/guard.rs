@@ -27,7 +27,7 @@
 //! behind a header that the [`RecordWatch`] has judged passes as it comes.
 
 use super::client::{ClientHello, Hello, HelloReader, Step};
-use super::fault::{Cut, HelloFault, JoinFault, ReplyFault, UploadFault};
+use super::fault::{Cut, JoinFault, ReplyFault, UploadFault};
 use super::message::{MESSAGE_HEADER, MessageReader, SERVER_HELLO};
 use super::record::{self, HEADER, Header, Kind, RecordWatch};
 use super::server::{self, Reply};
@@ -192,11 +192,9 @@ impl Guard {
                     }
                     return Ok(());
                 }
-                match second.feed(std::mem::take(input)) {
-                    Ok(Step::NeedMore) => Ok(()),
-                    Ok(Step::Complete(second)) => self.second_hello(&second, out),
-                    Err(HelloFault::BytesBehind) => Err(Cut::BehindHello),
-                    Err(fault) => Err(Cut::SecondHello(fault)),
+                match second.take(input).map_err(Cut::SecondHello)? {
+                    Step::NeedMore => Ok(()),
+                    Step::Complete(second) => self.second_hello(&second, out),
                 }
             }
             Stage::Upload(upload) => {

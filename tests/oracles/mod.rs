@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use pullgate::config::{self, File, Files};
-use pullgate::hello::{Guard, HelloFault, HelloReader, Output, Step};
+use pullgate::hello::{Cut, Guard, HelloFault, HelloReader, Onward, Output, Step};
 use pullgate::listen::head::{HeadReader, Progress};
 
 /// Cuts that come from the input itself, so that a finding can be replayed.
@@ -101,12 +101,69 @@ pub fn hello(bytes: &[u8]) {
     if let Some(Ok(name)) = whole {
         let last = bytes.len() - 1;
         assert_eq!(hello_of([&bytes[..last]]), None, "a prefix is settled");
-        let mut acceptor = rustls::server::Acceptor::default();
-        acceptor.read_tls(&mut &bytes[..]).expect("reading from a slice");
-        let accepted = acceptor.accept().ok().flatten().expect("rustls accepts it too");
-        let theirs = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
-        assert_eq!(theirs.as_deref(), Some(name.as_str()));
+        let message = rejoined(bytes);
+        rustls_agrees(&message, &name);
+        tls_parser_agrees(&message, &name);
     }
+}
+
+/// The message in records, rejoined in the plainest way.
+fn rejoined(mut records: &[u8]) -> Vec<u8> {
+    let mut message = Vec::new();
+    while let Some((&[_, _, _, high, low], behind)) = records.split_first_chunk::<5>() {
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let (payload, rest) = behind.split_at(length.min(behind.len()));
+        message.extend_from_slice(payload);
+        records = rest;
+    }
+    message
+}
+
+/// rustls reads the same name in the hello. It is asked in the fewest records, since it gives up on
+/// many, and not beyond what it has room for; a client whom it could not serve it reads no further.
+fn rustls_agrees(message: &[u8], name: &str) {
+    let mut acceptor = rustls::server::Acceptor::default();
+    for payload in message.chunks(1 << 14) {
+        let length = u16::try_from(payload.len()).expect("at most 2^14").to_be_bytes();
+        let mut record = &[&[22, 3, 3], &length[..], payload].concat()[..];
+        while !record.is_empty() {
+            if acceptor.read_tls(&mut record).is_err() {
+                return;
+            }
+        }
+        match acceptor.accept() {
+            Ok(None) => {}
+            Ok(Some(accepted)) => {
+                assert_eq!(accepted.client_hello().server_name(), Some(name));
+                return;
+            }
+            Err((rustls::Error::PeerIncompatible(_), _)) => return,
+            Err((error, _)) => panic!("rustls refuses it: {error}"),
+        }
+    }
+    panic!("rustls wants more");
+}
+
+/// tls-parser, where it can read the hello at all, finds that one name in it.
+fn tls_parser_agrees(message: &[u8], name: &str) {
+    use tls_parser::{TlsExtension, TlsMessage, TlsMessageHandshake};
+    let Ok((_, TlsMessage::Handshake(TlsMessageHandshake::ClientHello(hello)))) =
+        tls_parser::parse_tls_message_handshake(message)
+    else {
+        return;
+    };
+    let extensions = hello.ext.expect("a name stands in an extension");
+    let Ok((_, extensions)) = tls_parser::parse_tls_extensions(extensions) else { return };
+    let names: Vec<_> = extensions
+        .iter()
+        .filter_map(|extension| match extension {
+            TlsExtension::SNI(names) => Some(names),
+            _ => None,
+        })
+        .flatten()
+        .map(|(kind, name)| (kind.0, name.to_ascii_lowercase()))
+        .collect();
+    assert_eq!(names, [(0, name.as_bytes().to_vec())]);
 }
 
 /// A hello that every guard of the fuzzer begins with: TLS 1.2 and 1.3, contoso.azurecr.io.
@@ -136,8 +193,15 @@ fn operations(mut bytes: &[u8]) -> Vec<(From, &[u8])> {
     operations
 }
 
-/// Feeds a guard; what passed each way, and the cut if there was one.
-fn guarded(operations: &[(From, &[u8])], size: usize) -> (Output, Option<String>) {
+/// How a flow stands at its end: what it was cut for, or how it goes on.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Cut(Cut),
+    Onward(Option<Onward>),
+}
+
+/// Feeds a guard; what passed each way, and the end.
+fn guarded(operations: &[(From, &[u8])], size: usize) -> (Output, End) {
     let mut reader = HelloReader::new();
     let Ok(Step::Complete(hello)) = reader.feed(FIRST_HELLO) else {
         panic!("the first hello is a good one");
@@ -152,15 +216,15 @@ fn guarded(operations: &[(From, &[u8])], size: usize) -> (Output, Option<String>
             };
             if let Err(cut) = verdict {
                 assert_eq!(guard.client(b"x", &mut Output::default()), Err(cut), "a cut is final");
-                return (out, Some(format!("{:?}", cut.reason())));
+                return (out, End::Cut(cut));
             }
         }
     }
-    (out, None)
+    (out, End::Onward(guard.onward()))
 }
 
-/// A flow of both sides: verdict and output do not depend on the cuts, and nothing passes but what
-/// was sent, in its order.
+/// A flow of both sides: verdict and output do not depend on the cuts, nothing passes but what was
+/// sent, in its order, and a naive reader finds what passed from the client in order.
 pub fn guard(bytes: &[u8]) {
     let operations = operations(bytes);
     let whole = guarded(&operations, usize::MAX);
@@ -172,6 +236,57 @@ pub fn guard(bytes: &[u8]) {
     };
     assert!(sent(From::Client).starts_with(&whole.0.to_server), "the client's bytes changed");
     assert!(sent(From::Server).starts_with(&whole.0.to_client), "the server's bytes changed");
+    if whole.1 != End::Onward(Some(Onward::Free)) {
+        in_order(&whole.0);
+    }
+}
+
+/// The SHA-256 of "HelloRetryRequest" begins so (RFC 8446 §4.1.3).
+const RETRY: [u8; 8] = [0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11];
+
+/// Before TLS 1.3 is under way: behind a HelloRetryRequest one more hello of the same name, behind
+/// a ServerHello of TLS 1.2 one handshake and then no other, behind neither alerts only.
+fn in_order(passed: &Output) {
+    const CHANGE: u8 = 20;
+    const ALERT: u8 = 21;
+    const HANDSHAKE: u8 = 22;
+    const DATA: u8 = 23;
+    let records = split(&passed.to_server);
+    let kinds: Vec<u8> = records.iter().map(|record| record[0]).collect();
+    let replies = split(&passed.to_client);
+    let reply: Vec<&[u8]> =
+        replies.iter().copied().filter(|record| record[0] == HANDSHAKE).collect();
+    // Behind type, length and version stands the random.
+    if rejoined(&reply.concat()).get(6..14) == Some(&RETRY) {
+        assert!(!kinds.contains(&DATA), "{kinds:?}");
+        assert!(kinds.iter().filter(|kind| **kind == CHANGE).count() <= 1, "{kinds:?}");
+        let hello: Vec<&[u8]> =
+            records.into_iter().filter(|record| record[0] == HANDSHAKE).collect();
+        match hello_of([&*hello.concat()]) {
+            None => assert!(hello.is_empty(), "half a hello passed"),
+            Some(name) => assert_eq!(name.as_deref(), Ok("contoso.azurecr.io")),
+        }
+    } else if reply.is_empty() {
+        assert!(kinds.iter().all(|kind| *kind == ALERT), "{kinds:?}");
+    } else {
+        let mut rest = kinds.into_iter().skip_while(|kind| [HANDSHAKE, ALERT].contains(kind));
+        assert!(matches!(rest.next(), None | Some(CHANGE)));
+        let mut rest = rest.skip_while(|kind| *kind == ALERT);
+        assert!(matches!(rest.next(), None | Some(HANDSHAKE)));
+        assert!(rest.all(|kind| [ALERT, DATA].contains(&kind)), "another handshake passed");
+    }
+}
+
+/// The records in some bytes, of which the last may not be whole.
+fn split(mut bytes: &[u8]) -> Vec<&[u8]> {
+    let mut records = Vec::new();
+    while let Some(&[_, _, _, high, low]) = bytes.first_chunk::<5>() {
+        let length = 5 + usize::from(u16::from_be_bytes([high, low]));
+        let (record, rest) = bytes.split_at(length.min(bytes.len()));
+        records.push(record);
+        bytes = rest;
+    }
+    records
 }
 
 fn file(path: &str, text: &str) -> File {
