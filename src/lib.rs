@@ -33,6 +33,10 @@
 //! - Nothing fails open: unknown, late, malformed and absent are each a [`policy::Reason`].
 #![forbid(unsafe_code)]
 
+// The tests share tables with those outside the crate, which name it so.
+#[cfg(test)]
+extern crate self as pullgate;
+
 pub mod account;
 pub mod admin;
 pub mod app;

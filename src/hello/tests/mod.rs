@@ -1,6 +1,7 @@
 //! Cases as tables, laws, and rustls' own client and server driven through the guard.
 
-mod drafts;
+#[path = "../../../tests/cases/mod.rs"]
+mod cases;
 mod flows;
 mod hellos;
 mod peers;

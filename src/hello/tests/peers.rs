@@ -13,8 +13,8 @@ use rustls::{
     ServerConnection, SupportedProtocolVersion,
 };
 
-use super::drafts::NAME;
-use super::hellos::cut;
+use super::cases::cut;
+use super::cases::drafts::NAME;
 use crate::hello::{Guard, HEADER, HelloReader, Onward, Output, RecordWatch, Step};
 
 /// What the two are set to.

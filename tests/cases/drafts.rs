@@ -2,35 +2,42 @@
 
 /// A hello in parts, to be broken one part at a time.
 #[derive(Clone)]
-pub(super) struct Draft {
-    pub(super) version: u16,
-    pub(super) random: [u8; 32],
-    pub(super) session_id: Vec<u8>,
-    pub(super) suites: Vec<u8>,
-    pub(super) compression: Vec<u8>,
-    pub(super) extensions: Vec<(u16, Vec<u8>)>,
+pub struct Draft {
+    pub version: u16,
+    pub random: [u8; 32],
+    pub session_id: Vec<u8>,
+    pub suites: Vec<u8>,
+    pub compression: Vec<u8>,
+    pub extensions: Vec<(u16, Vec<u8>)>,
 }
 
-pub(super) const NAME: &str = "contoso.azurecr.io";
+/// The random of a HelloRetryRequest: the SHA-256 of that word (RFC 8446 §4.1.3).
+pub const RETRY: [u8; 32] = [
+    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91,
+    0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
+];
+
+/// The server that the hellos name.
+pub const NAME: &str = "contoso.azurecr.io";
 
 /// `host_name` entries, each a type and a name.
-pub(super) fn names(entries: &[(u8, &[u8])]) -> Vec<u8> {
+pub fn names(entries: &[(u8, &[u8])]) -> Vec<u8> {
     let entries: Vec<u8> =
         entries.iter().flat_map(|(kind, name)| [vec![*kind], vector16(name)].concat()).collect();
     vector16(&entries)
 }
 
-pub(super) fn vector8(content: &[u8]) -> Vec<u8> {
+pub fn vector8(content: &[u8]) -> Vec<u8> {
     [&[u8::try_from(content.len()).unwrap()], content].concat()
 }
 
-pub(super) fn vector16(content: &[u8]) -> Vec<u8> {
+pub fn vector16(content: &[u8]) -> Vec<u8> {
     [&u16::try_from(content.len()).unwrap().to_be_bytes(), content].concat()
 }
 
 impl Draft {
     /// TLS 1.3 and 1.2, as a browserlike client without ECH has it.
-    pub(super) fn modern() -> Self {
+    pub fn modern() -> Self {
         let groups: Vec<u8> = [0x11ec_u16, 0x001d, 0x0017].map(u16::to_be_bytes).concat();
         let schemes: Vec<u8> = [0x0403_u16, 0x0804, 0x0401].map(u16::to_be_bytes).concat();
         let share = [vec![0, 0x1d], vector16(&[9; 32])].concat();
@@ -53,16 +60,16 @@ impl Draft {
     }
 
     /// TLS 1.2 only.
-    pub(super) fn classic() -> Self {
+    pub fn classic() -> Self {
         Self::modern().without(43).without(45).without(51).with(0xff01, &[0])
     }
 
-    pub(super) fn named(self, name: &str) -> Self {
+    pub fn named(self, name: &str) -> Self {
         self.with(0, &names(&[(0, name.as_bytes())]))
     }
 
     /// With this extension: in its place where there is one, else at the end.
-    pub(super) fn with(mut self, kind: u16, content: &[u8]) -> Self {
+    pub fn with(mut self, kind: u16, content: &[u8]) -> Self {
         match self.extensions.iter_mut().find(|(other, _)| *other == kind) {
             Some((_, old)) => *old = content.to_vec(),
             None => self.extensions.push((kind, content.to_vec())),
@@ -70,25 +77,25 @@ impl Draft {
         self
     }
 
-    pub(super) fn twice(mut self, kind: u16, content: &[u8]) -> Self {
+    pub fn twice(mut self, kind: u16, content: &[u8]) -> Self {
         self.extensions.push((kind, content.to_vec()));
         self
     }
 
-    pub(super) fn without(mut self, kind: u16) -> Self {
+    pub fn without(mut self, kind: u16) -> Self {
         self.extensions.retain(|(other, _)| *other != kind);
         self
     }
 
     /// A pre_shared_key of one identity, as the last extension.
-    pub(super) fn resuming(self) -> Self {
+    pub fn resuming(self) -> Self {
         let identity = [vector16(&[5; 180]), vec![0, 0, 1, 2]].concat();
         let content = [vector16(&identity), vector16(&vector8(&[6; 32]))].concat();
         self.with(41, &content)
     }
 
     /// Up to the extensions.
-    pub(super) fn beginning(&self) -> Vec<u8> {
+    pub fn beginning(&self) -> Vec<u8> {
         [
             self.version.to_be_bytes().to_vec(),
             self.random.to_vec(),
@@ -99,53 +106,53 @@ impl Draft {
         .concat()
     }
 
-    pub(super) fn block(&self) -> Vec<u8> {
+    pub fn block(&self) -> Vec<u8> {
         let each = |(kind, content): &(u16, Vec<u8>)| {
             [kind.to_be_bytes().to_vec(), vector16(content)].concat()
         };
         self.extensions.iter().flat_map(each).collect()
     }
 
-    pub(super) fn body(&self) -> Vec<u8> {
+    pub fn body(&self) -> Vec<u8> {
         [self.beginning(), vector16(&self.block())].concat()
     }
 
-    pub(super) fn message(&self) -> Vec<u8> {
+    pub fn message(&self) -> Vec<u8> {
         message(1, &self.body())
     }
 
     /// In records as large as they may be.
-    pub(super) fn records(&self) -> Vec<u8> {
+    pub fn records(&self) -> Vec<u8> {
         records(&self.message(), 1 << 14)
     }
 }
 
-pub(super) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+pub fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap().to_be_bytes();
     [&[kind], &length[1..], body].concat()
 }
 
-pub(super) fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
+pub fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
     [&[kind, 3, 3], &*vector16(payload)].concat()
 }
 
 /// A handshake message in records of `size` bytes.
-pub(super) fn records(message: &[u8], size: usize) -> Vec<u8> {
+pub fn records(message: &[u8], size: usize) -> Vec<u8> {
     message.chunks(size).flat_map(|payload| record(22, payload)).collect()
 }
 
 /// A server's hello in parts.
 #[derive(Clone)]
-pub(super) struct Answer {
-    pub(super) version: u16,
-    pub(super) random: [u8; 32],
-    pub(super) session_id: Vec<u8>,
-    pub(super) compression: u8,
-    pub(super) extensions: Vec<(u16, Vec<u8>)>,
+pub struct Answer {
+    pub version: u16,
+    pub random: [u8; 32],
+    pub session_id: Vec<u8>,
+    pub compression: u8,
+    pub extensions: Vec<(u16, Vec<u8>)>,
 }
 
 impl Answer {
-    pub(super) fn tls13() -> Self {
+    pub fn tls13() -> Self {
         Self {
             version: 0x0303,
             random: [3; 32],
@@ -155,7 +162,7 @@ impl Answer {
         }
     }
 
-    pub(super) fn tls12() -> Self {
+    pub fn tls12() -> Self {
         Self {
             session_id: vec![4; 32],
             extensions: vec![(0xff01, vec![0]), (23, vec![])],
@@ -163,15 +170,15 @@ impl Answer {
         }
     }
 
-    pub(super) fn retry() -> Self {
+    pub fn retry() -> Self {
         Self {
-            random: super::super::server::RETRY,
+            random: RETRY,
             extensions: vec![(43, vec![3, 4]), (51, vec![0, 0x17])],
             ..Self::tls13()
         }
     }
 
-    pub(super) fn message(&self) -> Vec<u8> {
+    pub fn message(&self) -> Vec<u8> {
         let each = |(kind, content): &(u16, Vec<u8>)| {
             [kind.to_be_bytes().to_vec(), vector16(content)].concat()
         };
@@ -186,7 +193,7 @@ impl Answer {
         message(2, &body.concat())
     }
 
-    pub(super) fn record(&self) -> Vec<u8> {
+    pub fn record(&self) -> Vec<u8> {
         record(22, &self.message())
     }
 }
