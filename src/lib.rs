@@ -36,6 +36,9 @@
 // The tests share tables with those outside the crate, which name it so.
 #[cfg(test)]
 extern crate self as pullgate;
+#[cfg(test)]
+#[path = "../tests/cases/mod.rs"]
+mod cases;
 
 pub mod account;
 pub mod admin;

@@ -185,19 +185,20 @@ impl Session {
         };
         let mut bytes = Bytes::from(bytes);
         let exchange = Exchange::begin(socket, bytes.split_to(head.length));
-        let reached = match self.reach(&head.target, &bytes).await {
+        let Reached { permit, upstream, address } = match self.reach(&head.target, &bytes).await {
             Ok(reached) => reached,
             Err(stop) => return self.refuse(exchange, &shown(&head.target), stop).await,
         };
         let Ok(mut client) = exchange.answer(Response::default()).await else {
             return self.lose(CLIENT_ABORTED);
         };
-        match self.clear(&mut client, &bytes, reached.permit).await {
-            Ok((cleared, hello)) => {
-                let Reached { upstream, address, .. } = reached;
-                Some(Tunnel { client, upstream, address, cleared, hello })
+        match self.clear(&mut client, &bytes, permit).await {
+            Ok((cleared, hello)) => Some(Tunnel { client, upstream, address, cleared, hello }),
+            Err(stop) => {
+                // It need not wait for the client to go.
+                drop(upstream);
+                self.cut(client, stop).await
             }
-            Err(stop) => self.cut(client, stop).await,
         }
     }
 

@@ -126,11 +126,11 @@ impl Guard {
         }
     }
 
-    /// Whether the client should be read. While not, it is the server's turn, and whatever the
-    /// client sends would be a cut; left unread, it is judged by what the server says first.
+    /// Whether it is the server's turn: the client has nothing to say, and whatever it sends is a
+    /// cut.
     #[must_use]
-    pub fn wants_client(&self) -> bool {
-        !matches!(self.stage, Stage::FirstHello | Stage::SecondHello | Stage::Cut(_))
+    pub fn is_servers_turn(&self) -> bool {
+        matches!(self.stage, Stage::FirstHello | Stage::SecondHello)
     }
 
     /// Whether the client has been given a byte of the server's that leaves it in no state to read

@@ -90,17 +90,22 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
                 };
                 return Ok(Some(Open { upload: self.upload, watch }));
             }
-            let wants_client = self.guard.wants_client() && self.upload == Flow::Open;
+            // The client first: what it sent before the server's reply came is not behind it.
+            let may_come = self.upload == Flow::Open;
             let input = tokio::select! {
                 biased;
                 stop = stop.as_mut() => return Err(stop),
+                read = self.client.read(&mut from_client), if may_come => Input::Client(read),
                 read = self.upstream.read(&mut from_upstream) => Input::Upstream(read),
-                read = self.client.read(&mut from_client), if wants_client => Input::Client(read),
                 () = sleep(idle) => return Err(idle_for_too_long()),
             };
             cut = match input {
                 Input::Client(Err(_)) => return Err(aborted(Side::Client)),
                 Input::Upstream(Err(_)) => return Err(aborted(Side::Upstream)),
+                // Whoever leaves before the server's reply cannot finish the handshake.
+                Input::Client(Ok(0)) if self.guard.is_servers_turn() => {
+                    return Err(aborted(Side::Client));
+                }
                 Input::Client(Ok(0)) => {
                     self.upload = Flow::Passed;
                     self.upstream.shutdown().await.map_err(|_| aborted(Side::Upstream))?;

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::cases::cut;
-use super::cases::drafts::{Answer, Draft, record, records};
-use super::cases::flows::{
+use crate::cases::cut;
+use crate::cases::drafts::{Answer, Draft, record, records};
+use crate::cases::flows::{
     End, Flow, Op, alert, change, finished12, flight12, key_exchange, offending, passing, retried,
     sealed,
 };
@@ -51,7 +51,7 @@ fn run(first: &Draft, ops: &[Op], chunks: impl Fn(&[u8]) -> Vec<&[u8]>) -> Outco
             assert_eq!(guard.client(b"x", &mut passed), Err(cut));
             assert_eq!(guard.server(&Answer::tls13().record(), &mut passed), Err(cut));
             assert_eq!(passed, before, "a cut is final");
-            assert!(guard.onward().is_none() && !guard.wants_client());
+            assert!(guard.onward().is_none());
             End::Cut(cut)
         }
         Ok(()) => match guard.onward() {
@@ -179,19 +179,19 @@ fn an_alert_may_be_sent_until_the_server_is_heard() {
 }
 
 #[test]
-fn the_client_is_read_only_on_its_turn() {
+fn each_side_has_its_turn() {
     let modern = Draft::modern();
     let mut guard = guard(&modern);
     let mut out = Output::default();
-    assert!(!guard.wants_client());
+    assert!(guard.is_servers_turn());
     guard.server(&Answer::retry().record(), &mut out).unwrap();
-    assert!(guard.wants_client());
+    assert!(!guard.is_servers_turn());
     guard.client(&change(), &mut out).unwrap();
-    assert!(guard.wants_client());
+    assert!(!guard.is_servers_turn());
     guard.client(&retried(&modern).records(), &mut out).unwrap();
-    assert!(!guard.wants_client());
+    assert!(guard.is_servers_turn());
     guard.server(&Answer::tls13().record(), &mut out).unwrap();
-    assert!(guard.wants_client());
+    assert!(!guard.is_servers_turn());
 }
 
 /// The guard hands over in the midst of a record, and the watch goes on from there.

@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use rustls::server::Acceptor;
 
-use super::cases::cut;
-use super::cases::drafts::{Draft, NAME, message, record, records, vector16};
-use super::cases::hellos::{hostile, legal, samples};
+use crate::cases::cut;
+use crate::cases::drafts::{Draft, NAME, message, record, records, vector16};
+use crate::cases::hellos::{hostile, legal, samples};
 use crate::hello::{Hello, HelloFault, HelloReader, Step};
 use crate::policy::Reason;
 

@@ -13,8 +13,8 @@ use rustls::{
     ServerConnection, SupportedProtocolVersion,
 };
 
-use super::cases::cut;
-use super::cases::drafts::NAME;
+use crate::cases::cut;
+use crate::cases::drafts::NAME;
 use crate::hello::{Guard, HEADER, HelloReader, Onward, Output, RecordWatch, Step};
 
 /// What the two are set to.
@@ -165,7 +165,7 @@ impl Gate {
                 }
             }
             Self::Guarded(guard) => {
-                assert!(guard.wants_client());
+                assert!(!guard.is_servers_turn());
                 guard.client(bytes, out).unwrap();
                 self.go_on();
             }

@@ -1,12 +1,9 @@
 //! Heads and their verdicts, and the laws of the reader.
 
-#[path = "../../../tests/cases/heads.rs"]
-mod cases;
-
 use proptest::prelude::*;
 
 use super::*;
-use cases::{Verdict, heads};
+use crate::cases::heads::{Verdict, heads};
 
 /// What the chunks are, up to the first that settles it.
 fn verdict<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Verdict {
