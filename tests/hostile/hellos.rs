@@ -1,0 +1,161 @@
+//! First hellos, in a tunnel and on a transparent listener.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use pullgate::hello::{ACCESS_DENIED, HelloFault};
+use pullgate::policy::Reason;
+use serde_json::Value;
+
+use crate::cases::drafts::Draft;
+use crate::cases::hellos::{hostile, legal};
+use crate::site::{CONNECT, Feeding, PATIENT, Site, on_a_site};
+
+/// A fatal alert of the server's: it ends a session that went as far as this.
+const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
+
+/// Hellos that are well-formed and name somebody else, and what the transparent listener says.
+const STRANGERS: &[(&str, Reason)] = &[
+    ("evil.example.com", Reason::HostNotAllowed),
+    ("contoso.azurecr.io.evil.com", Reason::HostNotAllowed),
+    ("contoso.eastus.data.azurecr.io", Reason::HostNotAllowed),
+    ("fabrikam.azurecr.io", Reason::OtherRegistry),
+    ("x.contoso.azurecr.io", Reason::OtherRegistry),
+    ("contoso.blob.core.windows.net", Reason::StorageAccount),
+];
+
+/// Malformed hellos, and their reasons. Bytes behind a hello are told apart from it only where they
+/// come with it; cut at its end it is legal, and `flows` has the rest.
+fn malformed() -> Vec<(&'static str, Vec<u8>, Reason, &'static [Feeding])> {
+    hostile()
+        .into_iter()
+        .map(|(case, bytes, fault)| {
+            let feedings = match fault {
+                HelloFault::BytesBehind => &Feeding::ALL[..1],
+                _ => &Feeding::ALL[..],
+            };
+            (case, bytes, fault.reason(), feedings)
+        })
+        .collect()
+}
+
+#[track_caller]
+fn assert_denied(
+    lines: &HashMap<IpAddr, Value>,
+    expected: Vec<(String, IpAddr, Reason)>,
+    dialled: bool,
+) {
+    assert!(!expected.is_empty());
+    for (case, client, reason) in expected {
+        let line = &lines[&client];
+        assert_eq!(line["outcome"], "denied", "{case}: {line}");
+        assert_eq!(line["reason"], reason.code(), "{case}: {line}");
+        assert_eq!((&line["bytes-up"], &line["bytes-down"]), (&0.into(), &0.into()), "{case}");
+        assert_eq!(line["upstream"].is_string(), dialled, "{case}: {line}");
+    }
+}
+
+#[test]
+fn denied_hellos_in_a_tunnel_send_no_byte_upstream() {
+    on_a_site(PATIENT, async |site| {
+        let mut expected = Vec::new();
+        let strangers = STRANGERS.iter().map(|(name, _)| {
+            let bytes = Draft::modern().named(name).records();
+            (*name, bytes, Reason::SniMismatch, &Feeding::ALL[..])
+        });
+        for (case, hello, reason, feedings) in malformed().into_iter().chain(strangers) {
+            for feeding in feedings {
+                let case = format!("{case}, {feeding:?}");
+                let mut client = site.client(site.connect).await;
+                client.send(CONNECT.as_bytes(), Feeding::Whole).await;
+                assert!(client.head().await.starts_with("HTTP/1.1 200 "), "{case}");
+                let mut upstream = site.dialled().await;
+                client.send(&hello, *feeding).await;
+                assert_eq!(client.rest().await, (ACCESS_DENIED.to_vec(), None), "{case}");
+                assert!(upstream.rest().await.0.is_empty(), "{case}");
+                expected.push((case, client.source, reason));
+            }
+        }
+        assert_denied(&site.close().await, expected, true);
+    });
+}
+
+#[test]
+fn denied_hellos_behind_their_request_send_no_byte_upstream() {
+    on_a_site(PATIENT, async |site| {
+        let mut expected = Vec::new();
+        for (case, hello, reason, _) in malformed() {
+            let dials = site.dials();
+            let mut client = site.client(site.connect).await;
+            client.send(&[CONNECT.as_bytes(), &hello].concat(), Feeding::Whole).await;
+            let head = client.head().await;
+            if head.starts_with("HTTP/1.1 403 pullgate: ") {
+                // The first byte told it.
+                assert!(head.contains("[not-tls ") && hello[0] != 22, "{head}: {case}");
+                client.rest().await;
+                assert_eq!(site.dials(), dials, "{case}");
+                continue;
+            }
+            assert!(head.starts_with("HTTP/1.1 200 "), "{head}: {case}");
+            let mut upstream = site.dialled().await;
+            assert_eq!(client.rest().await, (ACCESS_DENIED.to_vec(), None), "{case}");
+            assert!(upstream.rest().await.0.is_empty(), "{case}");
+            expected.push((case.to_owned(), client.source, reason));
+        }
+        assert_denied(&site.close().await, expected, true);
+    });
+}
+
+#[test]
+fn denied_hellos_on_a_transparent_listener_ask_and_dial_nothing() {
+    on_a_site(PATIENT, async |site| {
+        let mut expected = Vec::new();
+        let strangers = STRANGERS.iter().map(|(name, reason)| {
+            let bytes = Draft::modern().named(name).records();
+            (*name, bytes, *reason, &Feeding::ALL[..])
+        });
+        for (case, hello, reason, feedings) in malformed().into_iter().chain(strangers) {
+            for feeding in feedings {
+                let case = format!("{case}, {feeding:?}");
+                let mut client = site.client(site.transparent).await;
+                client.send(&hello, *feeding).await;
+                assert_eq!(client.rest().await, (ACCESS_DENIED.to_vec(), None), "{case}");
+                assert!(site.asked().is_empty() && site.dials() == 0, "{case}");
+                expected.push((case, client.source, reason));
+            }
+        }
+        site.assert_nothing_went_out(0).await;
+        assert_denied(&site.close().await, expected, false);
+    });
+}
+
+#[test]
+fn legal_hellos_reach_the_upstream_to_the_byte() {
+    on_a_site(PATIENT, async |site| {
+        for (case, hello) in legal() {
+            for feeding in Feeding::ALL {
+                for to in [site.connect, site.transparent] {
+                    let case = format!("{case}, {feeding:?}, {to}");
+                    pass(&site, to, &hello, feeding, &case).await;
+                }
+            }
+        }
+        let lines = site.close().await;
+        assert!(lines.values().all(|line| line["outcome"] == "relayed"));
+    });
+}
+
+async fn pass(site: &Site, to: std::net::SocketAddr, hello: &[u8], feeding: Feeding, case: &str) {
+    let mut client = site.client(to).await;
+    if to == site.connect {
+        client.send(CONNECT.as_bytes(), Feeding::Whole).await;
+        assert!(client.head().await.starts_with("HTTP/1.1 200 "), "{case}");
+    }
+    client.send(hello, feeding).await;
+    let mut upstream = site.dialled().await;
+    assert_eq!(upstream.take(hello.len()).await, hello, "{case}");
+    upstream.send(&HANDSHAKE_FAILURE, feeding).await;
+    assert_eq!(client.take(HANDSHAKE_FAILURE.len()).await, HANDSHAKE_FAILURE, "{case}");
+    drop(upstream);
+    assert_eq!(client.rest().await, (vec![], None), "{case}");
+}
