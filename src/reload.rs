@@ -114,6 +114,8 @@ impl Reloader {
     pub async fn run(mut self, mut asked: mpsc::Receiver<()>) {
         let (hint, mut hinted) = mpsc::channel(1);
         let mut watching = Watching::begin(&self.main, hint.clone());
+        // What changed since the files were read, while nothing watched them, gave no hint.
+        self.reload().await;
         loop {
             let waited = async {
                 match &watching {
