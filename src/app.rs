@@ -22,7 +22,7 @@ use crate::dial::{self, Resolver};
 use crate::listen::lobby::Lobby;
 use crate::listen::transparent::accept_foreign;
 use crate::policy::{Enforcement, Fault, OwnAddresses, PolicySet};
-use crate::relay::{self, Relay};
+use crate::relay::{self, Hours, Relay};
 use crate::reload::{self, Reloader, Staleness};
 use crate::session::{self, Door, Gate};
 
@@ -135,6 +135,7 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
         policy: policy_seen.clone(),
         own: own_seen,
         account: account.clone(),
+        hours: Hours::default(),
         lobby: Lobby::new(room.lobby),
         most_sessions: room.sessions,
         halt: CancellationToken::new(),

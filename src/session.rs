@@ -36,10 +36,10 @@ use crate::listen::lobby::{Lobby, Place};
 use crate::listen::proxy_protocol::{self, HeaderFault};
 use crate::listen::transparent::original_destination;
 use crate::policy::{
-    Allowed, Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, HTTPS, OwnAddresses,
-    Permit, PolicySet, Reason, Side, Stop, Target,
+    Allowed, Asker, Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, HTTPS,
+    OwnAddresses, Permit, PolicySet, Reason, Side, Stop, Target,
 };
-use crate::relay::{Count, Relay, Relayed, Start, Traffic};
+use crate::relay::{Bounds, Count, Hour, Hours, Relay, Relayed, Start, Traffic};
 use early::{asked_out, asked_to_leave, no_hello, no_proxy_header, proxy_header_invalid};
 
 /// What every session shares.
@@ -53,6 +53,8 @@ pub struct Gate {
     pub resolver: Resolver,
     /// Moves bytes.
     pub relay: Relay,
+    /// What clients have sent up within the hour.
+    pub hours: Hours,
     /// Where connections wait until their head has come.
     pub lobby: Arc<Lobby>,
     /// How many sessions the process has descriptors for, whatever the limits say.
@@ -82,7 +84,7 @@ pub struct Door {
 struct Session {
     gate: Arc<Gate>,
     door: Arc<Door>,
-    client: ClientAddress,
+    asker: Asker,
     account: Open,
     /// Its place in the lobby, until it has one among the open sessions.
     place: Option<Place>,
@@ -121,9 +123,9 @@ pub async fn serve(gate: Arc<Gate>, door: Arc<Door>, mut socket: TcpStream, peer
         },
     });
     account.generation = set.generation();
-    let client = ClientAddress(peer.ip().to_canonical());
+    let asker = Asker::at(peer.ip());
     let place = Some(gate.lobby.enter());
-    let mut session = Session { gate, door, client, account, place, policy, set };
+    let mut session = Session { gate, door, asker, account, place, policy, set };
     // What only the set-up needs is freed with it: an idle tunnel keeps little.
     let ready = Box::pin(async {
         let limits = session.set.limits();
@@ -153,8 +155,8 @@ impl Session {
         by: Instant,
     ) -> Result<(), Stop> {
         let Some(balancers) = &self.door.balancers else { return Ok(()) };
-        let balancer = self.client;
-        if !balancers.iter().any(|network| network.contains(&balancer.0)) {
+        let ClientAddress(balancer) = self.asker.address;
+        if !balancers.iter().any(|network| network.contains(&balancer)) {
             return Err(proxy_header_invalid(HeaderFault::Stranger));
         }
         let read = tokio::select! {
@@ -164,9 +166,9 @@ impl Session {
         };
         let client = read.map_err(|none| no_proxy_header(&none, self.door.mode))?;
         if let Some(client) = client {
-            self.client = ClientAddress(client);
+            self.asker = Asker::at(client);
             self.account.client = client;
-            self.account.facts.push(("balancer", Text::new(&balancer.0.to_string())));
+            self.account.facts.push(("balancer", Text::new(&balancer.to_string())));
         }
         Ok(())
     }
@@ -245,8 +247,10 @@ impl Session {
             return Err(Denial::with_remedy(Reason::NotTls, "only TLS passes").into());
         }
         let enforcement = self.enforcement(&self.set);
-        let allowed = self.set.judge_name(target, self.client, enforcement)?;
+        self.account.client_name = self.set.group_of(&self.asker).map(|one| one.name.clone());
+        let allowed = self.set.judge_name(target, &self.asker, enforcement)?;
         self.account.allow(&allowed);
+        self.spare(&allowed, enforcement)?;
 
         self.account.stages.enter(Stage::Resolve);
         let by = Instant::now() + self.set.limits().dial_timeout;
@@ -288,11 +292,13 @@ impl Session {
     /// Moves the bytes until somebody ends it.
     async fn relay(mut self, tunnel: Tunnel) {
         self.account.stages.enter(Stage::Relay);
-        let traffic = Arc::new(Traffic::default());
-        bound(&traffic, tunnel.cleared.permit().allowed(), self.enforcement(&self.set));
+        let allowed = tunnel.cleared.permit().allowed();
+        let bounds = Bounds::within(self.hour(allowed));
+        let traffic = Arc::new(Traffic::within(bounds));
+        bound(&traffic, allowed, self.enforcement(&self.set));
         let seen = traffic.clone();
         self.account.follow(Box::new(move || volume(&seen)));
-        let Self { gate, door, client, mut account, mut policy, set, place: _ } = self;
+        let Self { gate, door, asker, mut account, mut policy, set, place: _ } = self;
         let Tunnel { client: socket, upstream, address, cleared, hello } = tunnel;
         let idle = set.limits().idle_timeout;
         drop(set);
@@ -302,7 +308,7 @@ impl Session {
                 let enforcement = door.enforcement.unwrap_or(set.rules().enforcement);
                 let own = gate.own.borrow().clone();
                 let permit = cleared.permit();
-                match set.still_stands(permit, address, client, enforcement, &own) {
+                match set.still_stands(permit, address, &asker, enforcement, &own) {
                     Ok(allowed) => bound(&traffic, &allowed, enforcement),
                     Err(denial) => return Stop::from(denial),
                 }
@@ -325,6 +331,25 @@ impl Session {
         account.close(&outcome);
         // The place among the open sessions is held until the client is gone.
         closing.finish().await;
+    }
+
+    /// The hour in which the client's uploads count, where they are bounded.
+    fn hour(&self, allowed: &Allowed) -> Option<Arc<Hour>> {
+        let client = allowed.client()?;
+        let limit = client.limits.upload_bytes_per_hour?;
+        Some(self.gate.hours.of(&client.name, limit))
+    }
+
+    /// Refuses a client that has nothing left to send.
+    fn spare(&mut self, allowed: &Allowed, enforcement: Enforcement) -> Result<(), Denial> {
+        let spent = self.hour(allowed).is_some_and(|hour| hour.left() == 0);
+        match enforcement {
+            Enforcement::Enforce if spent => {
+                let remedy = "its client has nothing left for this hour";
+                Err(Denial::with_remedy(Reason::UploadBudget, remedy))
+            }
+            Enforcement::Enforce | Enforcement::Report => Ok(()),
+        }
     }
 
     fn enforcement(&self, set: &PolicySet) -> Enforcement {

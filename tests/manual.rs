@@ -91,7 +91,16 @@ fn keys(faults: &[Fault]) -> Vec<String> {
 fn every_key_is_explained() {
     let unknown = "a-key-that-nobody-knows = 1\n";
     let mut main = format!("{unknown}{LISTEN}{unknown}");
-    for table in ["[admin]", "[policy]", "[dns]", "[addresses]", "[limits]", "[relay]", "[audit]"] {
+    for table in [
+        "[[client]]",
+        "[admin]",
+        "[policy]",
+        "[dns]",
+        "[addresses]",
+        "[limits]",
+        "[relay]",
+        "[audit]",
+    ] {
         main.push_str(&format!("{table}\n{unknown}"));
     }
     let mut known = keys(&faults(&main, "example.toml", REGISTRY));

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::clock::Timestamp;
 use super::id::SessionId;
+use super::metrics::Labels;
 use super::record::{Granted, Volume};
 use super::text::Text;
 use crate::policy::{Denial, Limits, Reason};
@@ -40,6 +41,7 @@ pub(super) struct Entry {
 pub(super) struct Asked {
     pub(super) target: Text,
     pub(super) granted: Option<Granted>,
+    pub(super) client_name: Option<Arc<str>>,
 }
 
 /// A session's place among the open ones; dropped, it is free again.
@@ -55,6 +57,8 @@ pub(super) struct Seat {
 pub struct Row {
     id: SessionId,
     client: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_name: Option<String>,
     listener: String,
     started: Timestamp,
     seconds: u64,
@@ -119,11 +123,14 @@ impl Live {
     }
 
     /// Tells what each session has moved since it was last asked.
-    pub(super) fn credit(&self, mut tell: impl FnMut(Option<&Granted>, Volume)) {
+    pub(super) fn credit(&self, mut tell: impl FnMut(Labels<'_>, Volume)) {
         for entry in &self.sessions {
             if let Some(progress) = entry.progress.get() {
                 let more = entry.credit(progress());
-                tell(entry.asked.get().and_then(|asked| asked.granted.as_ref()), more);
+                let asked = entry.asked.get();
+                let granted = asked.and_then(|asked| asked.granted.as_ref());
+                let client = asked.and_then(|asked| asked.client_name.as_deref());
+                tell(Labels::of(granted, client), more);
             }
         }
     }
@@ -145,6 +152,8 @@ impl Entry {
         Row {
             id: self.id,
             client: self.client,
+            client_name: asked
+                .and_then(|asked| asked.client_name.as_ref().map(ToString::to_string)),
             listener: self.listener.to_string(),
             started: Timestamp(self.started),
             seconds: now.duration_since(self.started).unwrap_or_default().as_secs(),

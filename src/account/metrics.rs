@@ -29,6 +29,8 @@ pub struct Metrics {
     sessions: IntCounterVec,
     open_sessions: IntGauge,
     bytes: IntCounterVec,
+    client_sessions: IntCounterVec,
+    client_bytes: IntCounterVec,
     stages: Vec<(Stage, Histogram)>,
     generation: IntGauge,
     stale: IntGauge,
@@ -67,6 +69,20 @@ impl Metrics {
                 Opts::new("pullgate_relayed_bytes_total", "Bytes relayed, live sessions included."),
                 &["registry", "endpoint", "direction", "path"],
             )?,
+            client_sessions: IntCounterVec::new(
+                Opts::new(
+                    "pullgate_client_sessions_total",
+                    "Sessions of a [[client]] that ended, by what became of them.",
+                ),
+                &["client", "outcome"],
+            )?,
+            client_bytes: IntCounterVec::new(
+                Opts::new(
+                    "pullgate_client_relayed_bytes_total",
+                    "Bytes relayed for a [[client]], live sessions included.",
+                ),
+                &["client", "direction"],
+            )?,
             stages: Stage::ALL
                 .iter()
                 .map(|stage| (*stage, stage_seconds.with_label_values(&[stage.code()])))
@@ -97,10 +113,12 @@ impl Metrics {
             )?,
             registry,
         };
-        let all: [Box<dyn Collector>; 11] = [
+        let all: [Box<dyn Collector>; 13] = [
             Box::new(metrics.sessions.clone()),
             Box::new(metrics.open_sessions.clone()),
             Box::new(metrics.bytes.clone()),
+            Box::new(metrics.client_sessions.clone()),
+            Box::new(metrics.client_bytes.clone()),
             Box::new(stage_seconds),
             Box::new(metrics.generation.clone()),
             Box::new(metrics.stale.clone()),
@@ -122,7 +140,7 @@ impl Metrics {
     /// # Errors
     /// When a metric cannot be written as text.
     pub fn text(&self, live: &Live, status: &Status) -> Result<String, prometheus::Error> {
-        live.credit(|granted, volume| self.relayed(labels(granted), volume));
+        live.credit(|labels, volume| self.relayed(labels, volume));
         self.open_sessions.set(i64::try_from(live.open_sessions()).unwrap_or(i64::MAX));
         self.generation.set(i64::try_from(status.generation).unwrap_or(i64::MAX));
         self.stale.set(i64::from(status.stale.is_some()));
@@ -132,11 +150,14 @@ impl Metrics {
 
     /// Counts a session's end. What it moved is counted apart, since part of it may be already.
     pub(super) fn ended(&self, record: &Record, verdict: Verdict) {
-        let (registry, endpoint) = labels(record.granted.as_ref());
+        let Labels { registry, endpoint, client } = Labels::of_record(record);
         let reason = verdict.reason.unwrap_or(NO_LABEL);
         self.sessions
             .with_label_values(&[registry, endpoint, verdict.outcome.code(), reason])
             .inc();
+        if let Some(client) = client {
+            self.client_sessions.with_label_values(&[client, verdict.outcome.code()]).inc();
+        }
         if record.headed.is_some_and(|headed| headed.is_spoofed()) {
             self.spoofed.inc();
         }
@@ -147,7 +168,8 @@ impl Metrics {
         }
     }
 
-    pub(super) fn relayed(&self, (registry, endpoint): (&str, &str), volume: Volume) {
+    pub(super) fn relayed(&self, labels: Labels<'_>, volume: Volume) {
+        let Labels { registry, endpoint, client } = labels;
         let parts = [
             ("up", "splice", volume.up.spliced),
             ("up", "copy", volume.up.copied),
@@ -156,6 +178,9 @@ impl Metrics {
         ];
         for (direction, path, count) in parts.into_iter().filter(|(.., count)| *count > 0) {
             self.bytes.with_label_values(&[registry, endpoint, direction, path]).inc_by(count);
+            if let Some(client) = client {
+                self.client_bytes.with_label_values(&[client, direction]).inc_by(count);
+            }
         }
     }
 
@@ -168,7 +193,22 @@ impl Metrics {
     }
 }
 
-/// The labels of registry and endpoint.
-pub(super) fn labels(granted: Option<&Granted>) -> (&str, &'static str) {
-    granted.map_or((NO_LABEL, NO_LABEL), |granted| (&granted.label, granted.endpoint.code()))
+/// What a session counts under. The client's name is the configuration's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Labels<'a> {
+    registry: &'a str,
+    endpoint: &'static str,
+    client: Option<&'a str>,
+}
+
+impl<'a> Labels<'a> {
+    pub(super) fn of(granted: Option<&'a Granted>, client: Option<&'a str>) -> Self {
+        let (registry, endpoint) =
+            granted.map_or((NO_LABEL, NO_LABEL), |one| (&*one.label, one.endpoint.code()));
+        Self { registry, endpoint, client }
+    }
+
+    pub(super) fn of_record(record: &'a Record) -> Self {
+        Self::of(record.granted.as_ref(), record.client_name.as_deref())
+    }
 }

@@ -39,6 +39,7 @@ use crate::policy::{Allowed, Cause, Denial, Ending, Failure, Limits, Reason, Sid
 use audit::Audit;
 use id::Ids;
 use live::{Asked, Seat};
+use metrics::Labels;
 use sink::Outlet;
 
 /// Why accounts cannot be kept.
@@ -191,7 +192,11 @@ impl Open {
     pub fn allow(&mut self, allowed: &Allowed) {
         self.record.allow(allowed);
         if let (Some(seat), Some(target)) = (&self.seat, &self.record.target) {
-            seat.tell(Asked { target: target.clone(), granted: self.record.granted.clone() });
+            seat.tell(Asked {
+                target: target.clone(),
+                granted: self.record.granted.clone(),
+                client_name: self.record.client_name.clone(),
+            });
         }
     }
 
@@ -221,7 +226,7 @@ impl Open {
         let account = &self.account;
         account.metrics.ended(record, verdict);
         let volume = self.seat.as_ref().map_or(record.volume, |seat| seat.credit(record.volume));
-        account.metrics.relayed(metrics::labels(record.granted.as_ref()), volume);
+        account.metrics.relayed(Labels::of_record(record), volume);
         let told = account.audit.take(record, verdict);
         self.state = State::Closed(told);
         told

@@ -197,6 +197,7 @@ impl Record {
     pub(super) fn allow(&mut self, allowed: &Allowed) {
         self.target.get_or_insert_with(|| Text::of_target(allowed.target()));
         self.granted = allowed.grant().map(Granted::from);
+        self.client_name = allowed.client().map(|client| client.name.clone());
         self.would_deny = allowed.would_deny().map(|denial| denial.reason);
     }
 

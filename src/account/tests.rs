@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::policy::{
-    ClientAddress, EndpointKind, Enforcement, Located, Place, PolicySet, Registry as Listed,
-    RegistrySpec, Rules, Target,
+    Asker, EndpointKind, Enforcement, Located, Place, PolicySet, Registry as Listed, RegistrySpec,
+    Rules, Target,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,9 +54,9 @@ fn policy() -> PolicySet {
 }
 
 fn allowed(target: &str, enforcement: Enforcement) -> Allowed {
-    let client = ClientAddress("10.0.0.7".parse().unwrap());
+    let asker = Asker::at("10.0.0.7".parse().unwrap());
     let target = Target::parse_authority(target).unwrap();
-    policy().judge_name(&target, client, enforcement).unwrap()
+    policy().judge_name(&target, &asker, enforcement).unwrap()
 }
 
 fn deny(account: &Arc<Account>, client: &str, target: &str, reason: Reason) -> Option<SessionId> {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::account::Status;
-use crate::policy::{Budget, Enforcement, Limits, Pin, PolicySet, PrivateOnly, Registry};
+use crate::policy::{Budget, Client, Enforcement, Limits, Pin, PolicySet, PrivateOnly, Registry};
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -16,6 +16,7 @@ pub(super) struct Policy<'a> {
     stale: Option<String>,
     enforcement: &'static str,
     registries: Vec<OfRegistry<'a>>,
+    clients: Vec<OfClient<'a>>,
     addresses_allow: &'a [IpNet],
     dns_servers: Vec<String>,
     dns_hosts: BTreeMap<&'a str, Vec<String>>,
@@ -27,9 +28,21 @@ pub(super) struct Policy<'a> {
 struct OfRegistry<'a> {
     name: &'a str,
     file: &'a str,
+    /// Nothing where that is everyone.
+    clients: Option<Vec<&'a str>>,
     endpoints: Vec<OfEndpoint>,
     private_addresses: &'a [IpNet],
     private_only: bool,
+}
+
+/// As `[[client]]` names it.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct OfClient<'a> {
+    name: &'a str,
+    networks: &'a [IpNet],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upload_bytes_per_hour: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -72,7 +85,8 @@ pub(super) fn policy<'a>(set: &'a PolicySet, status: &Status) -> Policy<'a> {
             Enforcement::Enforce => "enforce",
             Enforcement::Report => "report",
         },
-        registries: rules.registries.iter().map(of_registry).collect(),
+        registries: rules.registries.iter().map(|one| of_registry(set, one)).collect(),
+        clients: rules.clients.iter().map(|client| of_client(client)).collect(),
         addresses_allow: &rules.allowed_addresses,
         dns_servers: rules.dns_servers.iter().map(ToString::to_string).collect(),
         dns_hosts: pins
@@ -82,7 +96,17 @@ pub(super) fn policy<'a>(set: &'a PolicySet, status: &Status) -> Policy<'a> {
     }
 }
 
-fn of_registry(registry: &Registry) -> OfRegistry<'_> {
+fn of_client(client: &Client) -> OfClient<'_> {
+    OfClient {
+        name: &client.name,
+        networks: &client.networks,
+        upload_bytes_per_hour: client.limits.upload_bytes_per_hour,
+    }
+}
+
+fn of_registry<'a>(set: &'a PolicySet, registry: &'a Registry) -> OfRegistry<'a> {
+    let clients = set.admitted(registry.name());
+
     let endpoints = registry.endpoints().iter().map(|endpoint| OfEndpoint {
         host: endpoint.target.to_string(),
         endpoint: endpoint.kind.code(),
@@ -92,6 +116,7 @@ fn of_registry(registry: &Registry) -> OfRegistry<'_> {
     OfRegistry {
         name: registry.name(),
         file: registry.file(),
+        clients: clients.map(|groups| groups.iter().map(|client| &*client.name).collect()),
         endpoints: endpoints.collect(),
         private_addresses: registry.private_addresses(),
         private_only: registry.private_only() == PrivateOnly::Yes,

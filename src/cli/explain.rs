@@ -1,7 +1,11 @@
-//! `pullgate explain`: what the gate would say of a host, and by which file and line.
+//! `pullgate explain`: what the gate would say of a host, and by which file and line; and who may
+//! pull from a registry.
+
+mod registry;
 
 use std::net::IpAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,9 +16,10 @@ use super::ConfigArgument;
 use crate::dial::Resolver;
 use crate::listen::answer::{Refusal, shown};
 use crate::policy::{
-    AddressFault, Allowed, Budget, ClientAddress, OwnAddresses, PolicySet, Stop, Target,
+    AddressFault, Allowed, Asker, Budget, Client, Grant, OwnAddresses, PolicySet, Stop, Target,
 };
 use crate::{config, dial, reload};
+use registry::Clients;
 
 /// How long looking a name up may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,12 +30,12 @@ const NO_ID: &str = "00000000000000000000000000";
 /// Say whether a host is allowed, by which file and line, and where it resolves to.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The host, with its port where it is not 443.
-    #[arg(value_name = "HOST[:PORT]")]
+    /// The host, with its port where it is not 443; or a registry's name.
+    #[arg(value_name = "HOST[:PORT]|REGISTRY")]
     target: String,
-    /// The client that asks.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    client: IpAddr,
+    /// Who asks: an address, or the name of a [[client]].
+    #[arg(long, value_name = "ADDRESS|NAME", default_value = "127.0.0.1")]
+    client: String,
     /// One JSON object, for scripts.
     #[arg(long)]
     json: bool,
@@ -43,7 +48,10 @@ pub(crate) struct Args {
 #[serde(rename_all = "kebab-case")]
 struct Explanation {
     target: String,
-    client: IpAddr,
+    client: String,
+    /// The [[client]] that this makes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_name: Option<String>,
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -58,6 +66,9 @@ struct Explanation {
     /// How much a tunnel may send up, where that is bounded.
     #[serde(skip_serializing_if = "Option::is_none")]
     upload: Option<ToldBudget>,
+    /// Who may use the registry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clients: Option<Clients>,
     addresses: Vec<String>,
     refused_addresses: Vec<String>,
     /// The very line that a Go client such as docker would print after the URL.
@@ -83,9 +94,23 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
+    let set = &loaded.policy;
+    if let Some(registry) = registry::named(set, &args.target) {
+        registry.print(args.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(client) = who(set, &args.client) else {
+        let known = set.rules().clients.iter().map(|client| &*client.name).collect::<Vec<_>>();
+        eprintln!(
+            "pullgate: {:?} is no address and no [[client]]; known are {}",
+            args.client,
+            if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+        );
+        return Ok(ExitCode::from(2));
+    };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let explanation = runtime.block_on(explain(&loaded.policy, args));
+    let explanation = runtime.block_on(explain(set, args, &client));
     if args.json {
         println!("{}", serde_json::to_string_pretty(&explanation)?);
     } else {
@@ -95,10 +120,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn explain(set: &PolicySet, args: &Args) -> Explanation {
+/// Who asks, as the command line says it.
+enum Who {
+    At(Asker),
+    Of(Arc<Client>),
+}
+
+fn who(set: &PolicySet, written: &str) -> Option<Who> {
+    if let Ok(address) = written.parse::<IpAddr>() {
+        return Some(Who::At(Asker::at(address)));
+    }
+    let client = set.rules().clients.iter().find(|client| *client.name == *written)?;
+    Some(Who::Of(client.clone()))
+}
+
+async fn explain(set: &PolicySet, args: &Args, client: &Who) -> Explanation {
     let mut explanation = Explanation {
         target: args.target.clone(),
-        client: args.client,
+        client: args.client.clone(),
+        client_name: match client {
+            Who::At(asker) => set.group_of(asker).map(|client| client.name.to_string()),
+            Who::Of(client) => Some(client.name.to_string()),
+        },
         verdict: "allowed",
         reason: None,
         meaning: None,
@@ -106,18 +149,24 @@ async fn explain(set: &PolicySet, args: &Args) -> Explanation {
         endpoint: None,
         place: None,
         upload: None,
+        clients: None,
         addresses: Vec::new(),
         refused_addresses: Vec::new(),
         docker_prints: None,
     };
-    if let Err(stop) = judge(set, args, &mut explanation).await {
+    if let Err(stop) = judge(set, args, client, &mut explanation).await {
         explanation.refuse(&stop);
     }
     explanation
 }
 
 /// The session's story, as far as it goes without a connection.
-async fn judge(set: &PolicySet, args: &Args, told: &mut Explanation) -> Result<(), Stop> {
+async fn judge(
+    set: &PolicySet,
+    args: &Args,
+    client: &Who,
+    told: &mut Explanation,
+) -> Result<(), Stop> {
     let with_port = match args.target.rsplit_once(':') {
         Some((_, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => args.target.clone(),
         _ => format!("{}:{}", args.target, crate::policy::HTTPS),
@@ -125,9 +174,13 @@ async fn judge(set: &PolicySet, args: &Args, told: &mut Explanation) -> Result<(
     let target = Target::parse_authority(&with_port)
         .map_err(|fault| crate::policy::Denial::with_remedy(fault.reason(), fault.to_string()))?;
     told.target = shown(&target);
-    let client = ClientAddress(args.client);
-    let enforcement = set.rules().enforcement;
-    let allowed = set.judge_name(&target, client, enforcement)?;
+    if let Ok(grant) = set.named(&target) {
+        told.name(set, &grant);
+    }
+    let allowed = match client {
+        Who::At(asker) => set.judge_name(&target, asker, set.rules().enforcement)?,
+        Who::Of(client) => set.judge_name_for(&target, client)?,
+    };
     told.allow(&allowed);
     let resolver = Resolver::new(&set.rules().dns_servers);
     let answer = resolver.resolve(set, &allowed, Instant::now() + PATIENCE).await?;
@@ -146,15 +199,19 @@ async fn judge(set: &PolicySet, args: &Args, told: &mut Explanation) -> Result<(
 }
 
 impl Explanation {
+    fn name(&mut self, set: &PolicySet, grant: &Grant) {
+        self.registry = Some(grant.registry.to_string());
+        self.endpoint = Some(grant.endpoint.code());
+        self.place = Some(grant.place.to_string());
+        self.upload = grant
+            .upload
+            .map(|Budget { base_bytes, ratio_percent }| ToldBudget { base_bytes, ratio_percent });
+        self.clients = Some(Clients::of(set, &grant.registry));
+    }
+
     fn allow(&mut self, allowed: &Allowed) {
-        if let Some(grant) = allowed.grant() {
-            self.registry = Some(grant.registry.to_string());
-            self.endpoint = Some(grant.endpoint.code());
-            self.place = Some(grant.place.to_string());
-            self.upload = grant.upload.map(|Budget { base_bytes, ratio_percent }| ToldBudget {
-                base_bytes,
-                ratio_percent,
-            });
+        if let Some(client) = allowed.client() {
+            self.client_name = Some(client.name.to_string());
         }
         if let Some(denial) = allowed.would_deny() {
             self.verdict = "would-deny";
@@ -190,6 +247,12 @@ fn print(told: &Explanation) {
     {
         println!("  registry:  {registry} ({endpoint} endpoint)");
         println!("  by:        {place}");
+    }
+    if let Some(clients) = &told.clients {
+        println!("  clients:   {clients}");
+    }
+    if let Some(name) = &told.client_name {
+        println!("  asks:      {} ({name})", told.client);
     }
     if let Some(ToldBudget { base_bytes, ratio_percent }) = &told.upload {
         println!("  upload:    {base_bytes} bytes, and {ratio_percent} % of what comes down");

@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 use crate::account::{Outcome, Text};
 use matter::Matter;
-use told::{Told, ToldMatter, ToldRow, Totals};
+use told::{Told, ToldClient, ToldMatter, ToldRow, Totals};
 
 /// A line of the audit is seldom longer than 1 KiB; longer than this is none.
 const LONGEST_LINE: u64 = 64 << 10;
@@ -81,6 +81,8 @@ struct Line {
     outcome: Option<String>,
     reason: Option<String>,
     would_deny: Option<String>,
+    bytes_up: Option<u64>,
+    bytes_down: Option<u64>,
     repeated: Option<u64>,
     until: Option<String>,
     dropped: Option<u64>,
@@ -101,6 +103,7 @@ type Key = (Matter, String, Option<String>, String);
 #[derive(Debug, Default)]
 struct Report {
     rows: BTreeMap<Key, Row>,
+    clients: BTreeMap<String, ToldClient>,
     totals: Totals,
 }
 
@@ -153,6 +156,7 @@ impl Report {
             Outcome::Denied => totals.denied += count,
             Outcome::WouldDeny => totals.would_deny += count,
         }
+        self.count_client(line, *outcome, count);
         let denied = matches!(outcome, Outcome::Denied | Outcome::WouldDeny);
         for reason in line.reason.iter().filter(|_| denied) {
             self.count(line, reason, *outcome, count);
@@ -161,6 +165,23 @@ impl Report {
         if let Some(reason) = &line.would_deny {
             self.count(line, reason, Outcome::WouldDeny, count);
         }
+    }
+
+    fn count_client(&mut self, line: &Line, outcome: Outcome, count: u64) {
+        let Some(name) = &line.client_name else { return };
+        let name = Text::new(name).as_str().to_owned();
+        if self.clients.len() >= ROWS && !self.clients.contains_key(&name) {
+            return;
+        }
+        let client = self.clients.entry(name.clone()).or_insert_with(|| ToldClient::new(name));
+        match outcome {
+            Outcome::Relayed => client.relayed += count,
+            Outcome::Failed => client.failed += count,
+            Outcome::Denied => client.denied += count,
+            Outcome::WouldDeny => client.would_deny += count,
+        }
+        client.bytes_up = client.bytes_up.saturating_add(line.bytes_up.unwrap_or_default());
+        client.bytes_down = client.bytes_down.saturating_add(line.bytes_down.unwrap_or_default());
     }
 
     fn count(&mut self, line: &Line, reason: &str, outcome: Outcome, count: u64) {
@@ -214,7 +235,8 @@ impl Report {
                 last.rows.push(told);
             }
         }
-        Told { totals: self.totals.clone(), matters }
+        let clients = self.clients.values().cloned().collect();
+        Told { totals: self.totals.clone(), clients, matters }
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::clients;
 use super::source::Source;
 use super::table::Table;
 use super::uploads::Uploads;
@@ -64,9 +65,11 @@ pub(super) fn read(source: &Source<'_>) -> Main {
         };
         rules.enforcement = enforcement(source, &mut table).unwrap_or_default();
         inherited.uploads = Uploads::read(&mut table);
+        inherited.clientele = clients::clientele(source, &mut table).unwrap_or_default();
         deny_all = table.boolean("deny-all").filter(|found| found.value).map(|found| found.place);
         table.finish();
     }
+    rules.clients = clients::read(source, &mut file);
     if let Some(mut table) = file.table("dns", "[dns]") {
         for written in table.strings("servers") {
             rules.dns_servers.extend(dns::server(source, &written));

@@ -4,6 +4,7 @@
 //! its file, its line, what is wrong and what to do about it.
 
 mod azure;
+mod clients;
 mod main_file;
 mod registry_file;
 mod source;
@@ -21,8 +22,8 @@ use ipnet::IpNet;
 pub use azure::{Import, ImportedEndpoints, import};
 
 use crate::policy::{
-    Endpoint, EndpointKind, Enforcement, Fault, HostKind, Located, NO_LABEL, OTHER_LABEL, Place,
-    PolicySet, Registry, Rules,
+    Client, Clientele, Endpoint, EndpointKind, Enforcement, Fault, HostKind, Located, NO_LABEL,
+    OTHER_LABEL, Place, PolicySet, Registry, Rules,
 };
 use main_file::Main;
 use source::Source;
@@ -138,6 +139,7 @@ pub struct Loaded {
 #[derive(Debug, Default)]
 struct Inherited {
     uploads: Uploads,
+    clientele: Clientele,
 }
 
 /// What to do about a main file that cannot be read.
@@ -178,11 +180,12 @@ pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
         Ok(text) => main(&Source::new(&files.main.path, text), &files.registries, &mut found),
         Err(fault) => {
             found.faults.push(fault);
-            registries(&files.registries, &Inherited::default(), &mut found);
+            registries(&files.registries, &Inherited::default(), &[], &mut found);
             return Err(sorted(found.faults));
         }
     };
-    let registries = registries(&files.registries, &main.inherited, &mut found);
+    let (inherited, clients) = (&main.inherited, &main.rules.clients);
+    let registries = registries(&files.registries, inherited, clients, &mut found);
     let rules = Rules { registries, ..main.rules };
     match PolicySet::new(generation, rules) {
         Ok(policy) if found.faults.is_empty() => {
@@ -244,7 +247,12 @@ fn main(source: &Source<'_>, registries: &[File], found: &mut Found) -> Main {
     main
 }
 
-fn registries(files: &[File], inherited: &Inherited, found: &mut Found) -> Vec<Registry> {
+fn registries(
+    files: &[File],
+    inherited: &Inherited,
+    clients: &[Arc<Client>],
+    found: &mut Found,
+) -> Vec<Registry> {
     let mut registries = Vec::with_capacity(files.len());
     let mut stems: HashMap<Arc<str>, &Arc<str>> = HashMap::with_capacity(files.len());
     for file in files {
@@ -260,7 +268,7 @@ fn registries(files: &[File], inherited: &Inherited, found: &mut Found) -> Vec<R
         let path = Path::new(&*file.path);
         let stem: Arc<str> =
             path.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default().into();
-        if let Some((what, remedy)) = objection_to_name(&stem) {
+        if let Some((what, remedy)) = objection_to_stem(&stem) {
             source.fault(source.whole(), what, remedy);
         }
         if let Some(other) = stems.insert(stem.clone(), &file.path) {
@@ -275,6 +283,7 @@ fn registries(files: &[File], inherited: &Inherited, found: &mut Found) -> Vec<R
         match spec.as_ref().map(Registry::new) {
             Some(Ok(registry)) => {
                 warn_of_absent_data(&source, &registry);
+                clients::warn_of_nobody(&source, clients, &registry);
                 registries.push(registry);
             }
             // By way of the source, which keeps silent about lines that are broken already.
@@ -288,12 +297,19 @@ fn registries(files: &[File], inherited: &Inherited, found: &mut Found) -> Vec<R
     registries
 }
 
-/// Why a file's stem cannot be a metric label and a word in a log.
-fn objection_to_name(stem: &str) -> Option<(String, &'static str)> {
+/// What a name that is a metric label and a word in a log may be made of.
+const PLAIN_NAME: &str = "use up to 64 letters, digits, dots, dashes and underscores";
+
+fn is_plain_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-    if !((1..=64).contains(&stem.len()) && stem.bytes().all(plain)) {
+    (1..=64).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// Why a file's stem cannot be a registry's name.
+fn objection_to_stem(stem: &str) -> Option<(String, &'static str)> {
+    if !is_plain_name(stem) {
         let what = format!("the file's name {stem:?} cannot be a registry's name");
-        return Some((what, "use up to 64 letters, digits, dots, dashes and underscores"));
+        return Some((what, PLAIN_NAME));
     }
     let taken = [OTHER_LABEL, NO_LABEL].contains(&stem);
     taken.then(|| (format!("{stem:?} is a metric label with another meaning"), "rename the file"))

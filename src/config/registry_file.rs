@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Inherited;
+use super::clients;
 use super::source::Source;
 use super::table::{OneOrMany, Table};
 use super::uploads::Uploads;
@@ -30,6 +31,8 @@ pub(super) fn read(
     let private_only = file.boolean("private-only").filter(|found| found.value);
     let also = file.strings("also");
     let accept_shared_storage = file.strings("accept-shared-storage");
+    let clientele = clients::clientele(source, &mut file);
+    let clientele = clientele.unwrap_or_else(|| inherited.clientele.clone());
     let connected = file.boolean("connected-registry").is_some_and(|found| found.value);
     let budgets = Uploads::read(&mut file).budgets(&inherited.uploads, connected);
     if let Some(Located { place, .. }) = &private_only
@@ -56,6 +59,7 @@ pub(super) fn read(
         private_only: private_only.map_or(PrivateOnly::No, |_| PrivateOnly::Yes),
         accept_shared_storage,
         budgets,
+        clientele,
     })
 }
 

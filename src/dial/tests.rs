@@ -17,16 +17,17 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::policy::{
-    Allowed, ClientAddress, Enforcement, OwnAddresses, Permit, Pin, PolicySet, Reason, Rules,
-    Target,
+    Allowed, Asker, Enforcement, OwnAddresses, Permit, Pin, PolicySet, Reason, Rules, Target,
 };
 
-const CLIENT: ClientAddress = ClientAddress(IpAddr::V4(Ipv4Addr::LOCALHOST));
+fn local() -> Asker {
+    Asker::at(Ipv4Addr::LOCALHOST.into())
+}
 
 /// What passes in report mode may have any name, so that each case can have its own.
 fn allowed(set: &PolicySet, host: &str) -> Allowed {
     let target = Target::parse_authority(&format!("{host}:443")).unwrap();
-    set.judge_name(&target, CLIENT, Enforcement::Report).unwrap()
+    set.judge_name(&target, &local(), Enforcement::Report).unwrap()
 }
 
 fn set_of(rules: Rules) -> Arc<PolicySet> {
@@ -448,7 +449,7 @@ async fn fixed_answers_ask_nobody() {
         ..Rules::default()
     });
     let resolver = Resolver::new(&set.rules().dns_servers);
-    let allowed = set.judge_name(&target, CLIENT, Enforcement::Report).unwrap();
+    let allowed = set.judge_name(&target, &local(), Enforcement::Report).unwrap();
     let answer = resolver.resolve(&set, &allowed, soon()).await.unwrap();
     assert_eq!(answer.origin, Origin::Pinned);
     let expected = ["10.1.0.4:5000", "10.1.0.5:8443"].map(|text| text.parse().unwrap());

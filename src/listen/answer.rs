@@ -112,6 +112,7 @@ fn status_and_error(stop: &Stop) -> (StatusCode, &'static str) {
             Reason::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, DENIED),
             Reason::CredentialsRequired => (StatusCode::PROXY_AUTHENTICATION_REQUIRED, DENIED),
             Reason::RateLimit => (StatusCode::TOO_MANY_REQUESTS, "connection_limit_reached"),
+            Reason::UploadBudget => (StatusCode::TOO_MANY_REQUESTS, DENIED),
             Reason::SessionLimit => (StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached"),
             Reason::Draining => (StatusCode::SERVICE_UNAVAILABLE, DENIED),
             Reason::AddressNotAllowed | Reason::IpLiteral => {
@@ -154,6 +155,7 @@ fn says_of_reason(reason: Reason) -> &'static str {
         Reason::NotTls => "was not asked in TLS",
         Reason::SessionLimit => "has to wait: too many open sessions",
         Reason::RateLimit => "has to wait: too many new sessions",
+        Reason::UploadBudget => "has to wait: too much was sent",
         Reason::Draining => "has to wait: the gate is shutting down",
         Reason::HelloMalformed
         | Reason::HelloTooLarge
@@ -166,7 +168,6 @@ fn says_of_reason(reason: Reason) -> &'static str {
         | Reason::TlsTooOld
         | Reason::ServerHelloMalformed
         | Reason::Renegotiation
-        | Reason::UploadBudget
         | Reason::Lifetime
         | Reason::PolicyRevoked => "was refused",
     }

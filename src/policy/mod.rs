@@ -6,6 +6,7 @@
 mod addresses;
 mod azure;
 mod budget;
+mod clients;
 mod fault;
 mod limits;
 mod name;
@@ -20,6 +21,7 @@ mod written;
 pub use addresses::{AddressFault, Class, PrivateOnly, canonical, class_of};
 pub use azure::{CLOUDS, Cloud, HostKind};
 pub use budget::{Budget, Budgets, HourOfUploads};
+pub use clients::{Asker, Client, ClientAddress, ClientLimits, Clientele};
 pub use fault::{Fault, Located, Place};
 pub use limits::Limits;
 pub use name::{LONGEST_NAME, Name, NameError};
@@ -27,8 +29,7 @@ pub use reason::{Cause, Denial, Ending, Failure, Reason, Side, Stop};
 pub use registry::{DataSpec, Endpoint, EndpointKind, Origin, Registry, RegistrySpec};
 pub use rights::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 pub use set::{
-    ClientAddress, Enforcement, LABELLED_REGISTRIES, NO_LABEL, OTHER_LABEL, OwnAddresses, Pin,
-    PolicySet, Rules,
+    Enforcement, LABELLED_REGISTRIES, NO_LABEL, OTHER_LABEL, OwnAddresses, Pin, PolicySet, Rules,
 };
 pub use target::{HTTPS, Target, TargetError, parse_port};
 pub use written::{HostFault, never_dialled, parse_host, parse_range};

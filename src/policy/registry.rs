@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::addresses::PrivateOnly;
 use super::budget::Budgets;
+use super::clients::Clientele;
 use super::fault::{Fault, Located, Place};
 use super::target::Target;
 
@@ -80,6 +81,8 @@ pub struct RegistrySpec {
     pub accept_shared_storage: Vec<Located<String>>,
     /// How much may be sent to its hosts.
     pub budgets: Budgets,
+    /// Whom it lets in.
+    pub clientele: Clientele,
 }
 
 impl RegistrySpec {
@@ -98,6 +101,7 @@ impl RegistrySpec {
             private_only: PrivateOnly::No,
             accept_shared_storage: Vec::new(),
             budgets: Budgets::default(),
+            clientele: Clientele::default(),
         }
     }
 }
@@ -135,6 +139,7 @@ pub struct Registry {
     private_addresses: Arc<[IpNet]>,
     private_only: PrivateOnly,
     budgets: Budgets,
+    clientele: Clientele,
 }
 
 impl Registry {
@@ -151,6 +156,7 @@ impl Registry {
             private_addresses,
             private_only: spec.private_only,
             budgets: spec.budgets,
+            clientele: spec.clientele.clone(),
         })
     }
 
@@ -188,5 +194,11 @@ impl Registry {
     #[must_use]
     pub fn budgets(&self) -> Budgets {
         self.budgets
+    }
+
+    /// Whom it lets in, as its file says it.
+    #[must_use]
+    pub fn clientele(&self) -> &Clientele {
+        &self.clientele
     }
 }

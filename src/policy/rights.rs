@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::addresses::{AddressFault, PrivateOnly};
 use super::budget::Budget;
+use super::clients::Client;
 use super::fault::Place;
 use super::reason::Denial;
 use super::registry::EndpointKind;
@@ -36,6 +37,7 @@ pub struct Grant {
 pub struct Allowed {
     pub(super) target: Target,
     pub(super) grant: Option<Grant>,
+    pub(super) client: Option<Arc<Client>>,
     pub(super) would_deny: Option<Denial>,
 }
 
@@ -46,10 +48,16 @@ impl Allowed {
         &self.target
     }
 
-    /// By what it is allowed; nothing in report mode, where [`Self::would_deny`] tells why.
+    /// By what it is allowed; nothing where no registry names it and report mode let it pass.
     #[must_use]
     pub fn grant(&self) -> Option<&Grant> {
         self.grant.as_ref()
+    }
+
+    /// As which group of clients, where there is one.
+    #[must_use]
+    pub fn client(&self) -> Option<&Arc<Client>> {
+        self.client.as_ref()
     }
 
     /// What would have denied it, were the policy enforced.

@@ -6,11 +6,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::addresses::{self, AddressFault, Opened, PrivateOnly};
 use super::azure::HostKind;
+use super::clients::{Asker, Client, Clients};
 use super::fault::{Fault, Place};
 use super::limits::Limits;
 use super::name::Name;
@@ -37,10 +39,6 @@ pub enum Enforcement {
     /// They pass, recorded as `would-deny`.
     Report,
 }
-
-/// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ClientAddress(pub IpAddr);
 
 /// A fixed answer of `[dns.hosts]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +73,8 @@ impl OwnAddresses {
 pub struct Rules {
     /// The registries, in the order of their files' names.
     pub registries: Vec<Registry>,
+    /// The `[[client]]`s, in their order.
+    pub clients: Vec<Arc<Client>>,
     /// `[policy] enforcement`.
     pub enforcement: Enforcement,
     /// `[addresses] allow`.
@@ -96,6 +96,7 @@ pub struct PolicySet {
     hosts: HashMap<Name, Vec<Entry>>,
     /// Labels of Azure's registries, for telling an unnamed replica from a stranger.
     labels: HashMap<(Box<str>, &'static str), u32>,
+    clients: Clients,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +110,8 @@ impl PolicySet {
     ///
     /// # Errors
     /// Every fault that registries have among one another: a login, data or regional endpoint that
-    /// stands in two, and a host that is `also` in one and such an endpoint of another.
+    /// stands in two, a host that is `also` in one and such an endpoint of another; and clients
+    /// that a registry names and nobody knows.
     pub fn new(generation: u64, rules: Rules) -> Result<Self, Vec<Fault>> {
         let mut hosts: HashMap<Name, Vec<Entry>> = HashMap::new();
         let mut labels = HashMap::new();
@@ -143,7 +145,16 @@ impl PolicySet {
                 }
             }
         }
-        if faults.is_empty() { Ok(Self { generation, rules, hosts, labels }) } else { Err(faults) }
+        match Clients::new(&rules.clients, &rules.registries) {
+            Ok(clients) if faults.is_empty() => {
+                Ok(Self { generation, rules, hosts, labels, clients })
+            }
+            Ok(_) => Err(faults),
+            Err(of_clients) => {
+                faults.extend(of_clients);
+                Err(faults)
+            }
+        }
     }
 
     /// How many sets came before it in this process, itself included.
@@ -177,21 +188,66 @@ impl PolicySet {
     pub fn judge_name(
         &self,
         target: &Target,
-        _client: ClientAddress,
+        asker: &Asker,
         enforcement: Enforcement,
     ) -> Result<Allowed, Denial> {
-        match self.grant(target) {
-            Ok(grant) => {
-                Ok(Allowed { target: target.clone(), grant: Some(grant), would_deny: None })
+        let reported = |denial: Denial| {
+            let passes = enforcement == Enforcement::Report && denial.reason.is_reportable();
+            if passes { Ok(denial) } else { Err(denial) }
+        };
+        let group = || self.clients.group_of(asker).cloned();
+        let (registry, grant) = match self.grant(target) {
+            Ok(found) => found,
+            Err(denial) => {
+                let would_deny = Some(reported(denial)?);
+                let (target, client) = (target.clone(), group());
+                return Ok(Allowed { target, grant: None, client, would_deny });
             }
-            Err(denial) if enforcement == Enforcement::Report && denial.reason.is_reportable() => {
-                Ok(Allowed { target: target.clone(), grant: None, would_deny: Some(denial) })
-            }
-            Err(denial) => Err(denial),
+        };
+        let (client, would_deny) = match self.clients.admit(registry, asker) {
+            Ok(client) => (client, None),
+            Err(denial) => (group(), Some(reported(denial)?)),
+        };
+        Ok(Allowed { target: target.clone(), grant: Some(grant), client, would_deny })
+    }
+
+    /// Judges the same for whoever is of a group, wherever from.
+    ///
+    /// # Errors
+    /// The denial.
+    pub fn judge_name_for(&self, target: &Target, group: &Arc<Client>) -> Result<Allowed, Denial> {
+        let (registry, grant) = self.grant(target)?;
+        self.clients.admit_group(registry, group)?;
+        let (target, client) = (target.clone(), Some(group.clone()));
+        Ok(Allowed { target, grant: Some(grant), client, would_deny: None })
+    }
+
+    /// By which registry a target is named, whoever asks.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn named(&self, target: &Target) -> Result<Grant, Denial> {
+        self.grant(target).map(|(_, grant)| grant)
+    }
+
+    /// The first group of clients that whoever asks is of.
+    #[must_use]
+    pub fn group_of(&self, asker: &Asker) -> Option<&Arc<Client>> {
+        self.clients.group_of(asker)
+    }
+
+    /// The groups that a registry lets in; nothing where that is everyone.
+    #[must_use]
+    pub fn admitted(&self, registry: &str) -> Option<&[Arc<Client>]> {
+        let mut registries = self.rules.registries.iter();
+        match registries.position(|one| &**one.name() == registry) {
+            Some(position) => self.clients.admitted(position),
+            None => Some(&[]),
         }
     }
 
-    fn grant(&self, target: &Target) -> Result<Grant, Denial> {
+    /// By which registry a target is named, and what it grants.
+    fn grant(&self, target: &Target) -> Result<(usize, Grant), Denial> {
         let Some(entries) = self.hosts.get(&target.name) else {
             return Err(self.denial_of_stranger(&target.name));
         };
@@ -208,7 +264,7 @@ impl PolicySet {
         } else {
             OTHER_LABEL.into()
         };
-        Ok(Grant {
+        let grant = Grant {
             registry: registry.name().clone(),
             label,
             endpoint: endpoint.kind,
@@ -216,7 +272,8 @@ impl PolicySet {
             upload: registry.budgets().of(endpoint.kind),
             private_addresses: registry.private_addresses().clone(),
             private_only: registry.private_only(),
-        })
+        };
+        Ok((entry.registry as usize, grant))
     }
 
     /// Why a name that no registry lists is denied, with the way out where there is one.
@@ -314,13 +371,13 @@ impl PolicySet {
         &self,
         permit: &Permit,
         upstream: SocketAddr,
-        client: ClientAddress,
+        asker: &Asker,
         enforcement: Enforcement,
         own: &OwnAddresses,
     ) -> Result<Allowed, Denial> {
         let revoked = || Denial::new(Reason::PolicyRevoked);
         let target = &permit.allowed.target;
-        let allowed = self.judge_name(target, client, enforcement).map_err(|_| revoked())?;
+        let allowed = self.judge_name(target, asker, enforcement).map_err(|_| revoked())?;
         let registry_of = |allowed: &Allowed| allowed.grant().map(|grant| grant.registry.clone());
         if registry_of(&permit.allowed).is_some_and(|name| registry_of(&allowed) != Some(name)) {
             return Err(revoked());
@@ -332,13 +389,13 @@ impl PolicySet {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::policy::fault::Located;
     use crate::policy::registry::{DataSpec, RegistrySpec};
 
-    const CLIENT: ClientAddress = ClientAddress(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+    fn local() -> Asker {
+        Asker::at(std::net::Ipv4Addr::LOCALHOST.into())
+    }
 
     fn registry(name: &str, login: &str, data: &[&str], private_only: PrivateOnly) -> Registry {
         let file: Arc<str> = format!("registries.d/{name}.toml").into();
@@ -365,7 +422,7 @@ mod tests {
     }
 
     fn asked(set: &PolicySet, target: &str) -> Result<Allowed, Denial> {
-        set.judge_name(&Target::parse_authority(target).unwrap(), CLIENT, Enforcement::Enforce)
+        set.judge_name(&Target::parse_authority(target).unwrap(), &local(), Enforcement::Enforce)
     }
 
     #[test]
@@ -396,7 +453,7 @@ mod tests {
         let set = set(vec![contoso()]);
         let judge = |text: &str| {
             let target = Target::parse_authority(text).unwrap();
-            set.judge_name(&target, CLIENT, Enforcement::Report)
+            set.judge_name(&target, &local(), Enforcement::Report)
         };
         let passed = judge("x.blob.core.windows.net:443").unwrap();
         assert_eq!(passed.would_deny().unwrap().reason, Reason::StorageAccount);
@@ -456,7 +513,7 @@ mod tests {
         let own = OwnAddresses::default();
         let permit = first.judge_addresses(allowed, &[upstream], &own).unwrap().permit;
         let stands = |set: &PolicySet| {
-            set.still_stands(&permit, upstream, CLIENT, Enforcement::Enforce, &own).is_ok()
+            set.still_stands(&permit, upstream, &local(), Enforcement::Enforce, &own).is_ok()
         };
         assert!(stands(&first));
         assert!(!stands(&set(vec![])));

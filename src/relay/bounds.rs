@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dashmap::DashMap;
 use tokio::time::Instant;
 
 use crate::policy::{Budget, Enforcement, HourOfUploads};
@@ -159,6 +160,26 @@ impl Hour {
     }
 }
 
+/// The hours of all clients, by name. They outlive reloads; the names are the configuration's, so
+/// that there are few.
+#[derive(Debug, Default)]
+pub struct Hours {
+    hours: DashMap<Arc<str>, Arc<Hour>>,
+}
+
+impl Hours {
+    /// The hour of a client, in which so many bytes may go up from now on.
+    #[must_use]
+    pub fn of(&self, client: &Arc<str>, limit: u64) -> Arc<Hour> {
+        if let Some(hour) = self.hours.get(client) {
+            hour.limit_to(limit);
+            return hour.clone();
+        }
+        let hour = self.hours.entry(client.clone()).or_insert_with(|| Arc::new(Hour::new(limit)));
+        hour.clone()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,5 +246,16 @@ mod tests {
         assert_eq!(other.reserve(20, 0, 80).bytes, 50);
         hour.limit_to(10);
         assert_eq!(hour.left(), 0);
+    }
+
+    #[test]
+    fn an_hour_outlives_a_change_of_its_limit() {
+        let hours = Hours::default();
+        let name: Arc<str> = "agents".into();
+        let hour = hours.of(&name, 100);
+        hour.settle(0, 60);
+        assert_eq!(hours.of(&name, 90).left(), 30);
+        assert_eq!(hour.left(), 30);
+        assert_eq!(hours.of(&"others".into(), 90).left(), 90);
     }
 }

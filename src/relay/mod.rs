@@ -35,7 +35,7 @@ use crate::policy::{Cleared, Ending, Stop};
 use opening::{Opened, Opening};
 use tunnel::Life;
 
-pub use bounds::{Bounds, Hour};
+pub use bounds::{Bounds, Hour, Hours};
 pub use close::Closing;
 pub use pipes::{PIPE_SIZE, Pipes};
 pub use traffic::{Count, Tally, Traffic};

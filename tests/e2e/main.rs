@@ -15,6 +15,7 @@ mod harness;
 mod balancer;
 mod budget;
 mod check;
+mod clients;
 mod dns;
 mod gateway;
 mod pull;

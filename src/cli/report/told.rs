@@ -29,7 +29,28 @@ pub(super) struct Totals {
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Told {
     pub(super) totals: Totals,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) clients: Vec<ToldClient>,
     pub(super) matters: Vec<ToldMatter>,
+}
+
+/// What the sessions of one `[[client]]` came to.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct ToldClient {
+    pub(super) client_name: String,
+    pub(super) relayed: u64,
+    pub(super) would_deny: u64,
+    pub(super) denied: u64,
+    pub(super) failed: u64,
+    pub(super) bytes_up: u64,
+    pub(super) bytes_down: u64,
+}
+
+impl ToldClient {
+    pub(super) fn new(client_name: String) -> Self {
+        Self { client_name, ..Self::default() }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -71,6 +92,7 @@ pub(super) fn print(told: &Told, out: &mut impl Write) -> io::Result<()> {
         totals.relayed, totals.would_deny, totals.denied, totals.failed
     )?;
     print_gaps(totals, out)?;
+    print_clients(&told.clients, out)?;
     if told.matters.is_empty() {
         return writeln!(out, "\nNothing breaks: no session was denied, and none would be.");
     }
@@ -97,6 +119,32 @@ fn print_gaps(totals: &Totals, out: &mut impl Write) -> io::Result<()> {
     ];
     for (what, count) in gaps.iter().filter(|(_, count)| *count > 0) {
         writeln!(out, "{what}: {count}.")?;
+    }
+    Ok(())
+}
+
+fn print_clients(clients: &[ToldClient], out: &mut impl Write) -> io::Result<()> {
+    let Some(longest) = clients.iter().map(|client| client.client_name.len()).max() else {
+        return Ok(());
+    };
+    let width = longest.max("client".len());
+    writeln!(
+        out,
+        "\n  {:width$}  {:>9}  {:>10}  {:>9}  {:>9}  {:>15}  {:>15}",
+        "client", "relayed", "would-deny", "denied", "failed", "bytes-up", "bytes-down"
+    )?;
+    for client in clients {
+        writeln!(
+            out,
+            "  {:width$}  {:>9}  {:>10}  {:>9}  {:>9}  {:>15}  {:>15}",
+            client.client_name,
+            client.relayed,
+            client.would_deny,
+            client.denied,
+            client.failed,
+            client.bytes_up,
+            client.bytes_down
+        )?;
     }
     Ok(())
 }

@@ -1,0 +1,94 @@
+//! What there is to say of a registry: its hosts, and who may use it.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use crate::policy::PolicySet;
+
+/// A registry of the policy; the keys of `--json`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Told {
+    registry: String,
+    file: String,
+    clients: Clients,
+    hosts: Vec<Host>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Host {
+    host: String,
+    endpoint: &'static str,
+    place: String,
+}
+
+/// Who may use a registry.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Clients {
+    Everyone,
+    Named(Vec<String>),
+}
+
+impl Clients {
+    pub(super) fn of(set: &PolicySet, registry: &str) -> Self {
+        match set.admitted(registry) {
+            None => Self::Everyone,
+            Some(groups) => {
+                Self::Named(groups.iter().map(|client| client.name.to_string()).collect())
+            }
+        }
+    }
+}
+
+impl Serialize for Clients {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Everyone => out.serialize_str("everyone"),
+            Self::Named(names) => names.serialize(out),
+        }
+    }
+}
+
+impl fmt::Display for Clients {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everyone => out.write_str("everyone"),
+            Self::Named(names) if names.is_empty() => out.write_str("nobody"),
+            Self::Named(names) => out.write_str(&names.join(", ")),
+        }
+    }
+}
+
+/// The registry of that name, where there is one.
+pub(super) fn named(set: &PolicySet, name: &str) -> Option<Told> {
+    let registry = set.rules().registries.iter().find(|registry| &**registry.name() == name)?;
+    let hosts = registry.endpoints().iter().map(|endpoint| Host {
+        host: endpoint.target.to_string(),
+        endpoint: endpoint.kind.code(),
+        place: endpoint.place.to_string(),
+    });
+    Some(Told {
+        registry: name.to_owned(),
+        file: registry.file().to_string(),
+        clients: Clients::of(set, name),
+        hosts: hosts.collect(),
+    })
+}
+
+impl Told {
+    pub(super) fn print(&self, json: bool) -> serde_json::Result<()> {
+        if json {
+            println!("{}", serde_json::to_string_pretty(self)?);
+            return Ok(());
+        }
+        println!("{}: a registry of the policy", self.registry);
+        println!("  file:      {}", self.file);
+        println!("  clients:   {}", self.clients);
+        for Host { host, endpoint, place } in &self.hosts {
+            println!("  host:      {host} ({endpoint}), {place}");
+        }
+        Ok(())
+    }
+}

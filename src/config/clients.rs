@@ -1,0 +1,95 @@
+//! `[[client]]`, and what `[policy]` and the registries' files say of who may use them.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use super::source::Source;
+use super::table::{OneOrMany, Table};
+use super::{PLAIN_NAME, is_plain_name};
+use crate::policy::{Client, ClientLimits, Clientele, Located, NO_LABEL, Registry, parse_range};
+
+/// Each has metric series of its own.
+const MOST: usize = 1_000;
+
+/// What stands for whoever asks, of no group too.
+const EVERYONE: &str = "everyone";
+
+/// From what one pull needs to a pebibyte.
+const UPLOAD: RangeInclusive<u64> = 64 * 1024..=1 << 50;
+
+pub(super) fn read(source: &Source<'_>, file: &mut Table<'_>) -> Vec<Arc<Client>> {
+    let tables = file.tables("client", "[[client]]");
+    if let Some(beyond) = tables.get(MOST) {
+        let what = format!("there are {} [[client]]s, and {MOST} are the most", tables.len());
+        source.fault(beyond.place().clone(), what, "put those with the same rights together");
+    }
+    tables.into_iter().filter_map(|table| client(source, table)).map(Arc::new).collect()
+}
+
+fn client(source: &Source<'_>, mut table: Table<'_>) -> Option<Client> {
+    let name = table.string("name");
+    if name.is_none() && !table.has("name") {
+        source.missing(table.place(), "a [[client]] has no name", "write name = \"build-agents\"");
+    }
+    let written = table.strings("networks");
+    if !table.has("networks") {
+        let what = "a [[client]] says nothing that it could be recognised by";
+        source.missing(table.place(), what, "write networks = [\"10.1.0.0/24\"]");
+    } else if written.is_empty() {
+        let what = "networks is empty, so that nobody is in them";
+        source.missing(table.place(), what, "write networks = [\"10.1.0.0/24\"]");
+    }
+    let networks = written.iter().filter_map(|written| {
+        let network = parse_range(&written.value);
+        if network.is_none() {
+            let what = format!("{:?} is no range of addresses", written.value);
+            let remedy = "write it as 10.1.0.0/24, fd00:1::/64 or a single address";
+            source.fault(written.place.clone(), what, remedy);
+        }
+        network
+    });
+    let networks = networks.collect();
+    let limits =
+        ClientLimits { upload_bytes_per_hour: table.number("upload-bytes-per-hour", UPLOAD) };
+    let place = table.place().clone();
+    table.finish();
+    let Located { value: name, place: at } = name?;
+    if !is_plain_name(&name) {
+        source.fault(at, format!("{name:?} cannot be a client's name"), PLAIN_NAME);
+        return None;
+    }
+    if [EVERYONE, NO_LABEL].contains(&name.as_str()) {
+        let what = format!("{name:?} has another meaning");
+        source.fault(at, what, "call the client otherwise");
+        return None;
+    }
+    Some(Client { name: name.into(), place, networks, limits })
+}
+
+/// Who may use a registry, where the file says so.
+pub(super) fn clientele(source: &Source<'_>, table: &mut Table<'_>) -> Option<Clientele> {
+    Some(match table.string_or_strings("clients")? {
+        OneOrMany::Many(names) => Clientele::Named(names),
+        OneOrMany::One(word) if word.value == EVERYONE => Clientele::Everyone,
+        OneOrMany::One(Located { value, place }) => {
+            let what = format!("clients is {value:?}");
+            source.fault(place, what, "write a list of names, or \"everyone\"");
+            Clientele::Named(Vec::new())
+        }
+    })
+}
+
+/// Warns of a registry that nobody may use, since its file names no client.
+pub(super) fn warn_of_nobody(source: &Source<'_>, clients: &[Arc<Client>], registry: &Registry) {
+    let (what, remedy) = match registry.clientele() {
+        Clientele::Unsaid if !clients.is_empty() => (
+            "there are [[client]]s and it names none, so that nobody may use it",
+            "write clients into it or, for every file that is silent, into [policy]",
+        ),
+        Clientele::Named(names) if names.is_empty() => {
+            ("clients is empty, so that nobody may use it", "name one, or write \"everyone\"")
+        }
+        Clientele::Unsaid | Clientele::Everyone | Clientele::Named(_) => return,
+    };
+    source.warn(source.whole(), what, remedy);
+}

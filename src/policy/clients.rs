@@ -1,0 +1,276 @@
+//! Who asks, which groups of clients that makes them, and which registries let them in.
+//!
+//! A group is a `[[client]]` of the configuration. Whoever asks is of a group that all of its kinds
+//! of proof fit; of several, the first that the registry lets in counts.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::fault::{Fault, Located, Place};
+use super::reason::{Denial, Reason};
+use super::registry::Registry;
+
+/// The address that asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientAddress(pub IpAddr);
+
+/// Who asks, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asker {
+    /// Where from.
+    pub address: ClientAddress,
+}
+
+impl Asker {
+    /// Somebody of whom nothing but the address is known.
+    #[must_use]
+    pub fn at(address: IpAddr) -> Self {
+        Self { address: ClientAddress(address.to_canonical()) }
+    }
+}
+
+/// A group of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Its name: in audit lines, metrics and the registries' files.
+    pub name: Arc<str>,
+    /// Where it is written.
+    pub place: Place,
+    /// Where its members ask from; empty: anywhere.
+    pub networks: Vec<IpNet>,
+    /// What bounds all its members together.
+    pub limits: ClientLimits,
+}
+
+/// What bounds the members of a group, all of them together; nothing where it is silent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Bytes that may go up within an hour.
+    pub upload_bytes_per_hour: Option<u64>,
+}
+
+impl Client {
+    fn includes(&self, asker: &Asker) -> bool {
+        let ClientAddress(address) = asker.address;
+        self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Whom a registry's file lets in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Clientele {
+    /// It does not say: everyone while there is no `[[client]]`, else nobody.
+    #[default]
+    Unsaid,
+    /// `"everyone"`, of no group too.
+    Everyone,
+    /// The groups of these names.
+    Named(Vec<Located<String>>),
+}
+
+/// The groups, and which registry lets which in.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    groups: Vec<Arc<Client>>,
+    /// In the order of the registries.
+    admitted: Vec<Admitted>,
+}
+
+#[derive(Debug)]
+enum Admitted {
+    Everyone,
+    /// In the order of the groups.
+    Groups(Vec<Arc<Client>>),
+}
+
+impl Clients {
+    /// Finds the groups that the registries name.
+    pub(super) fn new(groups: &[Arc<Client>], registries: &[Registry]) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut known: HashMap<&str, usize> = HashMap::with_capacity(groups.len());
+        for (position, group) in groups.iter().enumerate() {
+            if let Some(first) = known.insert(&group.name, position) {
+                let first = groups.get(first).map(|first| first.place.line).unwrap_or_default();
+                faults.push(Fault {
+                    place: group.place.clone(),
+                    what: format!("the client {:?} stands in line {first} already", group.name),
+                    remedy: "give each a name of its own".into(),
+                });
+            }
+        }
+        let mut admitted = Vec::with_capacity(registries.len());
+        for registry in registries {
+            admitted.push(match registry.clientele() {
+                Clientele::Unsaid if groups.is_empty() => Admitted::Everyone,
+                Clientele::Everyone => Admitted::Everyone,
+                Clientele::Unsaid => Admitted::Groups(Vec::new()),
+                Clientele::Named(names) => {
+                    let mut positions = Vec::with_capacity(names.len());
+                    for name in names {
+                        match known.get(name.value.as_str()) {
+                            Some(position) => positions.push(*position),
+                            None => faults.push(stranger(name, groups)),
+                        }
+                    }
+                    positions.sort_unstable();
+                    positions.dedup();
+                    let named = positions.iter().filter_map(|at| groups.get(*at).cloned());
+                    Admitted::Groups(named.collect())
+                }
+            });
+        }
+        match faults.is_empty() {
+            true => Ok(Self { groups: groups.to_vec(), admitted }),
+            false => Err(faults),
+        }
+    }
+
+    /// The first group that includes whoever asks.
+    pub(super) fn group_of(&self, asker: &Asker) -> Option<&Arc<Client>> {
+        self.groups.iter().find(|group| group.includes(asker))
+    }
+
+    /// As which group whoever asks is let in by a registry.
+    pub(super) fn admit(
+        &self,
+        registry: usize,
+        asker: &Asker,
+    ) -> Result<Option<Arc<Client>>, Denial> {
+        let groups = match self.admitted.get(registry) {
+            Some(Admitted::Everyone) => return Ok(self.group_of(asker).cloned()),
+            Some(Admitted::Groups(groups)) => groups.as_slice(),
+            None => &[],
+        };
+        match groups.iter().find(|group| group.includes(asker)) {
+            Some(group) => Ok(Some(group.clone())),
+            None => Err(not_admitted(self.group_of(asker).map(|group| &**group))),
+        }
+    }
+
+    /// Whether a registry lets a group in.
+    pub(super) fn admit_group(&self, registry: usize, group: &Client) -> Result<(), Denial> {
+        let admitted = match self.admitted.get(registry) {
+            Some(Admitted::Everyone) => true,
+            Some(Admitted::Groups(groups)) => groups.iter().any(|one| one.name == group.name),
+            None => false,
+        };
+        if admitted { Ok(()) } else { Err(not_admitted(Some(group))) }
+    }
+
+    /// The groups that a registry lets in; nothing where that is everyone.
+    pub(super) fn admitted(&self, registry: usize) -> Option<&[Arc<Client>]> {
+        match self.admitted.get(registry) {
+            Some(Admitted::Everyone) => None,
+            Some(Admitted::Groups(groups)) => Some(groups),
+            None => Some(&[]),
+        }
+    }
+}
+
+fn not_admitted(group: Option<&Client>) -> Denial {
+    let remedy = match group {
+        Some(group) => format!("{} may not use it", group.name),
+        None => "it is in no [[client]]".to_owned(),
+    };
+    Denial::with_remedy(Reason::ClientNotAllowed, remedy)
+}
+
+fn stranger(name: &Located<String>, groups: &[Arc<Client>]) -> Fault {
+    let known: Vec<&str> = groups.iter().map(|group| &*group.name).collect();
+    let remedy = match known.as_slice() {
+        [] => "write a [[client]] with that name into the main file".to_owned(),
+        known => format!("write one, or name one of {}", known.join(", ")),
+    };
+    Fault {
+        place: name.place.clone(),
+        what: format!("there is no [[client]] {:?}", name.value),
+        remedy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::registry::RegistrySpec;
+
+    fn group(name: &str, networks: &[&str]) -> Arc<Client> {
+        let place = Place { file: "pullgate.toml".into(), line: 7 };
+        let networks = networks.iter().map(|text| text.parse().unwrap()).collect();
+        Arc::new(Client { name: name.into(), place, networks, limits: ClientLimits::default() })
+    }
+
+    fn registry(label: &str, clientele: Clientele) -> Registry {
+        let place = Place { file: format!("registries.d/{label}.toml").into(), line: 1 };
+        let login = Located { value: format!("{label}.azurecr.io"), place };
+        let spec = RegistrySpec::new(label.into(), login);
+        Registry::new(&RegistrySpec { clientele, ..spec }).unwrap()
+    }
+
+    fn named(names: &[&str]) -> Clientele {
+        let place = Place { file: "registries.d/a.toml".into(), line: 3 };
+        let located = |name: &&str| Located { value: (*name).to_owned(), place: place.clone() };
+        Clientele::Named(names.iter().map(located).collect())
+    }
+
+    #[test]
+    fn each_registry_lets_its_own_in() {
+        let groups = [
+            group("agents", &["10.1.0.0/16", "fd00:1::/64"]),
+            group("fleet", &["10.2.0.0/16"]),
+            group("ops", &["10.1.9.0/24"]),
+        ];
+        let registries = [
+            registry("contoso", named(&["agents"])),
+            registry("fabrikam", named(&["ops", "fleet"])),
+            registry("silent", Clientele::Unsaid),
+            registry("open", Clientele::Everyone),
+        ];
+        let clients = Clients::new(&groups, &registries).unwrap();
+        // Who asks, and as whom each registry lets it in.
+        let cases = [
+            ("10.1.0.7", [Some("agents"), None, None, Some("agents")]),
+            ("::ffff:10.1.0.7", [Some("agents"), None, None, Some("agents")]),
+            ("fd00:1::7", [Some("agents"), None, None, Some("agents")]),
+            ("10.2.0.7", [None, Some("fleet"), None, Some("fleet")]),
+            ("10.1.9.7", [Some("agents"), Some("ops"), None, Some("agents")]),
+            ("10.9.0.7", [None, None, None, Some("nobody")]),
+        ];
+        for (address, expected) in cases {
+            let asker = Asker::at(address.parse().unwrap());
+            for (at, expected) in expected.into_iter().enumerate() {
+                let found = clients.admit(at, &asker).map(|group| {
+                    group.map_or_else(|| "nobody".to_owned(), |group| group.name.to_string())
+                });
+                assert_eq!(found.ok().as_deref(), expected, "{address} at {at}");
+            }
+        }
+        let refused = |address: &str| {
+            clients.admit(2, &Asker::at(address.parse().unwrap())).unwrap_err().remedy.unwrap()
+        };
+        assert_eq!(refused("10.1.0.7"), "agents may not use it");
+        assert_eq!(refused("10.9.0.7"), "it is in no [[client]]");
+    }
+
+    #[test]
+    fn silence_means_everyone_only_while_there_is_no_client() {
+        let registries = [registry("contoso", Clientele::Unsaid)];
+        let asker = Asker::at("10.9.0.7".parse().unwrap());
+        let of = |groups: &[Arc<Client>]| Clients::new(groups, &registries).unwrap();
+        assert_eq!(of(&[]).admit(0, &asker), Ok(None));
+        let reason = of(&[group("agents", &[])]).admit(0, &asker).unwrap_err().reason;
+        assert_eq!(reason, Reason::ClientNotAllowed);
+    }
+
+    #[test]
+    fn strangers_and_namesakes_are_faults() {
+        let groups = [group("agents", &[]), group("agents", &[])];
+        let registries = [registry("contoso", named(&["agent"]))];
+        let faults = Clients::new(&groups, &registries).unwrap_err();
+        let said: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].starts_with("pullgate.toml:7: ") && said[1].contains("\"agent\""));
+    }
+}
