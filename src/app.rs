@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -37,6 +37,9 @@ const OWN_ADDRESSES: Duration = Duration::from_secs(30);
 
 /// How long accepting pauses when no connection can be had: no descriptor, no memory.
 const BACKOFF: Duration = Duration::from_millis(50);
+
+/// How often the log says so, while it lasts.
+const TOLD_AGAIN: Duration = Duration::from_secs(10);
 
 /// Connections that the kernel queues for a listener.
 const BACKLOG: i32 = 4096;
@@ -285,6 +288,7 @@ impl Room {
 
 /// Accepts connections until cancelled, each into a task of its own.
 async fn accept(listener: TcpListener, gate: Arc<Gate>, door: Arc<Door>, sessions: TaskTracker) {
+    let mut told: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
@@ -294,7 +298,10 @@ async fn accept(listener: TcpListener, gate: Arc<Gate>, door: Arc<Door>, session
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // Out of descriptors or memory: trying at once would spin.
-                warn!(%error, listener = %door.name, "cannot accept");
+                if told.is_none_or(|at| at.elapsed() >= TOLD_AGAIN) {
+                    warn!(%error, listener = %door.name, "cannot accept");
+                    told = Some(Instant::now());
+                }
                 tokio::time::sleep(BACKOFF).await;
             }
         }

@@ -300,7 +300,7 @@ impl Session {
         self.account.follow(Box::new(move || volume(&seen)));
         let Self { gate, door, asker, mut account, mut policy, set, place: _ } = self;
         let Tunnel { client: socket, upstream, address, cleared, hello } = tunnel;
-        let idle = set.limits().idle_timeout;
+        let (second_hello, idle) = (set.limits().hello_timeout, set.limits().idle_timeout);
         drop(set);
         let revoked = pin!(async {
             loop {
@@ -321,7 +321,7 @@ impl Session {
                 }
             }
         });
-        let start = Start { client: socket, upstream, hello, idle };
+        let start = Start { client: socket, upstream, hello, second_hello, idle };
         let Relayed { outcome, closing } =
             gate.relay.carry(&cleared, start, &traffic, revoked).await;
         account.volume = volume(&traffic);

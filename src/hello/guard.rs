@@ -133,6 +133,12 @@ impl Guard {
         matches!(self.stage, Stage::FirstHello | Stage::SecondHello)
     }
 
+    /// Whether the server has asked for another hello, and it has not come whole.
+    #[must_use]
+    pub fn awaits_second_hello(&self) -> bool {
+        matches!(self.stage, Stage::Retry { .. })
+    }
+
     /// Whether the client has been given a byte of the server's that leaves it in no state to read
     /// an alert of ours. A HelloRetryRequest and the dummy change_cipher_spec behind it do not: the
     /// client still reads in the clear.

@@ -58,6 +58,8 @@ pub struct Start<C> {
     pub upstream: TcpStream,
     /// The judged hello.
     pub hello: Hello,
+    /// How long a second hello may take, from the server's asking for it to its last byte.
+    pub second_hello: Duration,
     /// How long neither side may send a byte.
     pub idle: Duration,
 }

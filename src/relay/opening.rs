@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::tunnel::{Open, aborted, idle_for_too_long};
 use super::watch::Watch;
@@ -26,6 +26,9 @@ pub(super) struct Opening<'a, C> {
     upstream: &'a mut TcpStream,
     traffic: &'a Traffic,
     idle: Duration,
+    /// How long a second hello may take, and until when, once one is due.
+    second_hello: Duration,
+    second_hello_by: Option<Instant>,
     guard: Guard,
     output: Output,
     upload: Flow,
@@ -51,10 +54,20 @@ enum Input {
 impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
     /// A handshake whose judged hello has not gone out yet.
     pub(super) fn new(start: &'a mut Start<C>, traffic: &'a Traffic) -> Self {
-        let Start { client, upstream, hello, idle } = start;
+        let Start { client, upstream, hello, second_hello, idle } = start;
         let output = Output { to_server: std::mem::take(&mut hello.raw), ..Output::default() };
         let guard = Guard::new(hello.facts.clone());
-        Self { client, upstream, traffic, idle: *idle, guard, output, upload: Flow::Open }
+        Self {
+            client,
+            upstream,
+            traffic,
+            idle: *idle,
+            second_hello: *second_hello,
+            second_hello_by: None,
+            guard,
+            output,
+            upload: Flow::Open,
+        }
     }
 
     /// Carries the handshake until the guard is done with it.
@@ -92,12 +105,13 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
             }
             // The client first: what it sent before the server's reply came is not behind it.
             let may_come = self.upload == Flow::Open;
+            let late = self.late();
             let input = tokio::select! {
                 biased;
                 stop = stop.as_mut() => return Err(stop),
                 read = self.client.read(&mut from_client), if may_come => Input::Client(read),
                 read = self.upstream.read(&mut from_upstream) => Input::Upstream(read),
-                () = sleep(idle) => return Err(idle_for_too_long()),
+                late = late => return Err(late),
             };
             cut = match input {
                 Input::Client(Err(_)) => return Err(aborted(Side::Client)),
@@ -125,6 +139,28 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
                     self.guard.server(bytes, &mut self.output)
                 }
             };
+        }
+    }
+
+    /// Why it ends where nothing more comes, once that is so.
+    fn late(&mut self) -> impl Future<Output = Stop> + use<C> {
+        let now = Instant::now();
+        let by = self
+            .guard
+            .awaits_second_hello()
+            .then(|| *self.second_hello_by.get_or_insert_with(|| now + self.second_hello));
+        let idle = now + self.idle;
+        async move {
+            match by {
+                Some(by) if by < idle => {
+                    sleep_until(by).await;
+                    Reason::HelloTimeout.into()
+                }
+                _ => {
+                    sleep_until(idle).await;
+                    idle_for_too_long()
+                }
+            }
         }
     }
 

@@ -8,15 +8,15 @@ use crate::cases::flows::{End, Flow, Op, offending, passing};
 use crate::site::{CONNECT, Feeding, PATIENT, Peer, Site, on_a_site};
 
 /// A tunnel whose first hello has gone out.
-struct Tunnel {
-    client: Peer,
-    upstream: Peer,
+pub struct Tunnel {
+    pub client: Peer,
+    pub upstream: Peer,
     /// The pure guard, which tells what must pass; in step with the gate's.
     guard: Guard,
 }
 
 impl Tunnel {
-    async fn open(site: &Site, first: &Draft) -> Self {
+    pub async fn open(site: &Site, first: &Draft) -> Self {
         let hello = first.records();
         let mut client = site.client(site.connect).await;
         client.send(&[CONNECT.as_bytes(), &hello].concat(), Feeding::Whole).await;
@@ -28,7 +28,7 @@ impl Tunnel {
     }
 
     /// Sends what the operation says, and waits until what may pass of it has passed.
-    async fn step(&mut self, op: &Op, feeding: Feeding, case: &str) -> Result<Output, Cut> {
+    pub async fn step(&mut self, op: &Op, feeding: Feeding, case: &str) -> Result<Output, Cut> {
         let mut passes = Output::default();
         let judged = match op {
             Op::Client(bytes) => {

@@ -15,6 +15,7 @@ mod cases;
 #[path = "../../src/dial/tests/server.rs"]
 #[allow(dead_code, reason = "it can do more than is needed here")]
 mod dns;
+mod exhaustion;
 mod flows;
 mod hellos;
 mod requests;

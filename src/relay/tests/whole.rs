@@ -63,7 +63,13 @@ async fn whole(stop: impl Future<Output = Stop> + Send + 'static) -> (Peers, Joi
         let relay = relay(2);
         let traffic = Traffic::default();
         let hello = hello(&mut gate_client).await;
-        let start = Start { client: gate_client, upstream: gate_upstream, hello, idle: IDLE };
+        let start = Start {
+            client: gate_client,
+            upstream: gate_upstream,
+            hello,
+            second_hello: IDLE,
+            idle: IDLE,
+        };
         let relayed = relay.carry_bare(start, &traffic, pin!(stop)).await;
         let (up, down) = (traffic.up.count(), traffic.down.count());
         relayed.closing.finish().await;
@@ -129,7 +135,13 @@ async fn tls_behind_another_layer_is_copied() {
         let gate = async {
             let (relay, traffic) = (relay(2), Traffic::default());
             let hello = hello(&mut gate_client).await;
-            let start = Start { client: gate_client, upstream: gate_upstream, hello, idle: IDLE };
+            let start = Start {
+                client: gate_client,
+                upstream: gate_upstream,
+                hello,
+                second_hello: IDLE,
+                idle: IDLE,
+            };
             let relayed = relay.carry_layered(start, &traffic, pin!(pending())).await;
             assert_eq!(relayed.outcome, Ok(Ending::Closed), "{version:?}");
             relayed.closing.finish().await;
@@ -215,7 +227,13 @@ async fn a_whole_tunnel_is_small() {
     let hello = hello(&mut gate_client).await;
     let traffic = Traffic::default();
     let relay = relay(0);
-    let start = Start { client: gate_client, upstream: gate_upstream, hello, idle: IDLE };
+    let start = Start {
+        client: gate_client,
+        upstream: gate_upstream,
+        hello,
+        second_hello: IDLE,
+        idle: IDLE,
+    };
     let stop = pin!(pending());
     let carried = relay.carry_bare(start, &traffic, stop);
     let size = size_of_val(&carried);
