@@ -17,6 +17,7 @@ mod budget;
 mod check;
 mod clients;
 mod dns;
+mod exhaustion;
 mod gateway;
 mod pull;
 mod refuse;
@@ -24,5 +25,5 @@ mod reload;
 mod report;
 mod revoke;
 mod second_hello;
-mod silent;
+
 mod tls;

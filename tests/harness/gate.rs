@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 
 use serde_json::Value;
 
@@ -99,9 +99,19 @@ pub struct Gate {
 impl Gate {
     /// Writes the files, runs the gate and waits until it says that it is ready.
     pub fn start(dir: &Path, policy: &Policy) -> Self {
+        Self::start_with(bound_to_this_thread(env!("CARGO_BIN_EXE_pullgate")), dir, policy)
+    }
+
+    /// The same with so many descriptors and no more.
+    pub fn start_with_descriptors(most: usize, dir: &Path, policy: &Policy) -> Self {
+        let mut command = bound_to_this_thread("prlimit");
+        command.args([&format!("--nofile={most}:{most}"), env!("CARGO_BIN_EXE_pullgate")]);
+        Self::start_with(command, dir, policy)
+    }
+
+    fn start_with(mut command: Command, dir: &Path, policy: &Policy) -> Self {
         let dir = dir.join("gate");
         let config = write_config(&dir, policy);
-        let mut command = bound_to_this_thread(env!("CARGO_BIN_EXE_pullgate"));
         command.arg("run").arg("--config").arg(config).env_clear();
         let daemon = Daemon::start("pullgate", &dir, &mut command, None);
         Self { daemon: daemon.accepts(address(ADMIN)), dir, place: None }.ready()
@@ -217,7 +227,7 @@ impl Gate {
     /// Sends a signal, `HUP` or `TERM`.
     pub fn signal(&self, name: &str) {
         let pid = self.daemon.pid().to_string();
-        let sent = std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().unwrap();
         assert!(sent.success());
     }
 

@@ -1,0 +1,167 @@
+//! Sockets and descriptors used up: silent sockets and endless hellos cost the gate a bounded number
+//! of descriptors and bounded memory, and a pull beside them goes on.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use crate::harness::{Blobs, Gate, Lab, Policy, Way, bound_to_this_thread, wait_until};
+
+/// Opens sockets to the gate from addresses of its own, says so, and holds them until its input
+/// ends: silent ones, tunnels without a hello, or tunnels whose hello is never whole.
+const HOLDER: &str = r#"
+import resource, socket, sys
+kind, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+# 64 KiB declared, in records so small that they take twice as much, and the last byte missing.
+message = b"\x01\x00\xff\xfc" + b"\x03\x03" + bytes(65530)
+records = [message[at:at + 6] for at in range(0, 65536, 6)]
+hello = b"".join(b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part for part in records)[:-1]
+held, answers = [], []
+for number in range(count):
+    source = "127.0.3.%d" % (first + number % 8)
+    held.append(socket.create_connection(("127.0.0.1", 3128), source_address=(source, 0)))
+    if kind != "silent":
+        held[-1].sendall(b"CONNECT contoso.azurecr.io:443 HTTP/1.1\r\n\r\n")
+        answers.append(held[-1].recv(4096).split(b" ")[1].decode())
+        if kind == "hello" and answers[-1] == "200":
+            held[-1].sendall(hello)
+print("held", answers.count("200"), answers.count("503"), flush=True)
+sys.stdin.read()
+"#;
+
+/// In all, by two processes, since one may not have so many descriptors.
+const SOCKETS: usize = 20_000;
+
+/// What the manual promises for any number of silent sockets, in KiB of resident memory.
+const MOST_MEMORY: u64 = 96 * 1024;
+
+/// What it promises for each tunnel whose hello is not whole, in KiB.
+const MOST_PER_HELLO: u64 = 256;
+
+#[test]
+fn twenty_thousand_silent_sockets_leave_room_for_a_pull() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let image = lab.push("contoso.azurecr.io/app:1", 7, &[4 << 20, 2000]);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    let holders = [hold("silent", 10, SOCKETS / 2), hold("silent", 20, SOCKETS / 2)];
+    let holders = holders.map(Holder::ready);
+
+    pull(&lab, &gate, "pulled");
+    for (digest, _) in &image.layers {
+        let name = digest.trim_start_matches("sha256:");
+        assert!(lab.dir().join("pulled").join(name).exists(), "{name} was not pulled");
+    }
+
+    let memory = peak_memory(&gate);
+    println!("{memory} KiB at the peak, with {SOCKETS} silent sockets");
+    assert!(memory < MOST_MEMORY, "{memory} KiB");
+    drop(holders);
+}
+
+#[test]
+fn a_thousand_endless_hellos_take_the_memory_that_the_manual_says() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    lab.push("contoso.azurecr.io/app:1", 7, &[2000]);
+    let gate =
+        lab.gate(&Policy::of(&["contoso"]).with_more("[limits]\nhello-timeout-ms = 60000\n"));
+    let before = peak_memory(&gate);
+    let (holder, (open, refused)) = hold("hello", 10, 1000).ready();
+    assert_eq!((open, refused), (1000, 0));
+    wait_until("the gate has read what was sent", || {
+        let queues = lab.sh(Way::Direct, "ss -Hnt sport = :3128").succeeded();
+        queues
+            .stdout()
+            .lines()
+            .all(|line| line.split_whitespace().nth(1) == Some("0"))
+            .then_some(())
+    });
+    pull(&lab, &gate, "pulled");
+    let memory = peak_memory(&gate);
+    println!("{} KiB an endless hello", (memory - before) / 1000);
+    assert!(memory < MOST_MEMORY + 1000 * MOST_PER_HELLO, "{memory} KiB");
+    drop(holder);
+}
+
+/// 256 descriptors make 16 places for silent sockets, 55 sessions and a reserve.
+#[test]
+fn few_descriptors_are_shared_out_and_never_used_up() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    lab.push("contoso.azurecr.io/app:1", 7, &[2000]);
+    let limits = "[limits]\nhello-timeout-ms = 60000\n";
+    let policy = Policy::of(&["contoso"]).with_more(limits);
+    let gate = Gate::start_with_descriptors(256, lab.dir(), &policy);
+    let (silent, _) = hold("silent", 10, 300).ready();
+    let (tunnels, (open, _)) = hold("tunnel", 20, 40).ready();
+    assert_eq!(open, 40);
+    pull(&lab, &gate, "beside");
+    let (more, (open, refused)) = hold("tunnel", 30, 40).ready();
+    assert_eq!((open, refused), (15, 25), "55 sessions in all");
+    gate.audited(&[("target", "contoso.azurecr.io:443"), ("reason", "session-limit")]);
+    drop((silent, tunnels, more));
+    pull(&lab, &gate, "after");
+    assert!(!gate.log().contains("cannot accept"), "{}", gate.log());
+}
+
+/// Without a descriptor left the gate waits, says so once, and goes on when there are some.
+#[test]
+fn accepting_pauses_while_there_is_no_descriptor() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    lab.push("contoso.azurecr.io/app:1", 7, &[2000]);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    let limit = |soft: &str| {
+        let pid = gate.pid();
+        lab.sh(Way::Direct, &format!("prlimit --pid {pid} --nofile={soft}:")).succeeded();
+    };
+    limit("8");
+    let waiting = hold("silent", 10, 20);
+    wait_until("the log says so", || gate.log().contains("cannot accept").then_some(()));
+    limit("4096");
+    let (waiting, _) = waiting.ready();
+    pull(&lab, &gate, "after");
+    assert_eq!(gate.log().matches("cannot accept").count(), 1, "{}", gate.log());
+    drop(waiting);
+}
+
+#[track_caller]
+fn pull(lab: &Lab, gate: &Gate, to: &str) {
+    let to = lab.dir().join(to);
+    let line = format!("skopeo copy docker://contoso.azurecr.io/app:1 dir:{}", to.display());
+    lab.sh(Way::Through(gate), &line).succeeded();
+}
+
+/// A process that holds sockets, until dropped.
+struct Holder(Child);
+
+fn hold(kind: &str, first: usize, count: usize) -> Holder {
+    let mut command: Command = bound_to_this_thread("python3");
+    command.args(["-c", HOLDER, kind, &first.to_string(), &count.to_string()]);
+    Holder(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+}
+
+impl Holder {
+    /// Waits until it holds them all; how many tunnels it was given, and how many refused.
+    fn ready(mut self) -> (Self, (usize, usize)) {
+        let mut said = String::new();
+        BufReader::new(self.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let counts: Vec<usize> =
+            said.split_whitespace().skip(1).map(|count| count.parse().unwrap()).collect();
+        let [open, refused] = counts[..] else { panic!("{said:?}") };
+        (self, (open, refused))
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let ended = self.0.wait();
+        assert!(std::thread::panicking() || ended.unwrap().success());
+    }
+}
+
+/// The most resident memory that the gate ever had, in KiB.
+fn peak_memory(gate: &Gate) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gate.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
