@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use dashmap::{DashMap, Entry};
 use tokio::sync::{Semaphore, watch};
@@ -22,6 +23,9 @@ const MOST_NAMES: usize = 10_000;
 /// So many names are looked up at once: each takes two sockets, and up to six while no server
 /// answers.
 const MOST_LOOK_UPS: usize = 64;
+
+/// How long a fixed answer holds; a reload may change it.
+const PINNED: Duration = Duration::from_secs(60);
 
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub struct Answer {
     pub addresses: Vec<SocketAddr>,
     /// Where they came from.
     pub origin: Origin,
+    /// How long they hold.
+    pub lives: Duration,
 }
 
 /// Looks names up.
@@ -65,15 +71,24 @@ struct Line {
 #[derive(Debug)]
 enum State {
     /// A session is looking it up, and will tell.
-    Asked(watch::Receiver<Option<Found>>),
+    Asked(watch::Receiver<Option<Fresh>>),
     Known(Instant, Found),
+}
+
+impl State {
+    /// What is known and still holds, and for how long.
+    fn living(&self, now: Instant) -> Option<Fresh> {
+        let Self::Known(until, found) = self else { return None };
+        let lives = until.saturating_duration_since(now);
+        (!lives.is_zero()).then(|| Fresh { found: found.clone(), lives })
+    }
 }
 
 /// What a session does that wants a name.
 enum Turn {
-    Take(Found),
-    Wait(watch::Receiver<Option<Found>>),
-    Ask(watch::Sender<Option<Found>>),
+    Take(Fresh),
+    Wait(watch::Receiver<Option<Fresh>>),
+    Ask(watch::Sender<Option<Fresh>>),
 }
 
 impl Resolver {
@@ -107,39 +122,39 @@ impl Resolver {
         if let Some(pins) = set.pins(allowed) {
             let pinned = pins.iter().map(|pin| (pin.address, pin.port.unwrap_or(target.port)));
             let addresses = pinned.map(SocketAddr::from).collect();
-            return Ok(Answer { addresses, origin: Origin::Pinned });
+            return Ok(Answer { addresses, origin: Origin::Pinned, lives: PINNED });
         }
         let configured = set.rules().dns_servers.as_slice();
-        let (found, origin) = match self.known(&target.name, configured) {
-            Some(found) => (found, Origin::Cache),
+        let (fresh, origin) = match self.known(&target.name, configured) {
+            Some(fresh) => (fresh, Origin::Cache),
             None => {
                 let looked_up = timeout_at(by, self.look_up(&target.name, configured)).await;
-                let found = looked_up.unwrap_or(Err(upstream(Cause::LookupTimeout)));
-                (found, Origin::Server)
+                let fresh = looked_up.map_err(|_| upstream(Cause::LookupTimeout))?;
+                (fresh, Origin::Server)
             }
         };
+        let Fresh { found, lives } = fresh;
         let addresses = found?.iter().map(|ip| SocketAddr::new(*ip, target.port)).collect();
-        Ok(Answer { addresses, origin })
+        Ok(Answer { addresses, origin, lives })
     }
 
-    fn known(&self, name: &Name, configured: &[SocketAddr]) -> Option<Found> {
+    fn known(&self, name: &Name, configured: &[SocketAddr]) -> Option<Fresh> {
         let line = self.names.get(name)?;
-        let State::Known(until, found) = &line.state else { return None };
-        (line.servers.are(configured) && *until > Instant::now()).then(|| found.clone())
+        line.state.living(Instant::now()).filter(|_| line.servers.are(configured))
     }
 
     /// Asks the servers, or waits for a session that does. A session that is cut off while it asks
     /// leaves its turn to one that waits.
-    async fn look_up(&self, name: &Name, configured: &[SocketAddr]) -> Found {
+    async fn look_up(&self, name: &Name, configured: &[SocketAddr]) -> Fresh {
         let servers = self.servers_of(configured);
         loop {
             match self.turn(name, &servers) {
-                Turn::Take(found) => return found,
+                Turn::Take(fresh) => return fresh,
                 Turn::Wait(mut told) => {
-                    if let Ok(found) = told.wait_for(Option::is_some).await
-                        && let Some(found) = found.clone()
+                    if let Ok(fresh) = told.wait_for(Option::is_some).await
+                        && let Some(fresh) = fresh.clone()
                     {
-                        return found;
+                        return fresh;
                     }
                 }
                 Turn::Ask(tell) => {
@@ -148,8 +163,8 @@ impl Resolver {
                     let fresh = servers.ask(name).await;
                     drop(room);
                     self.keep(name, servers, &fresh);
-                    tell.send_replace(Some(fresh.found.clone()));
-                    return fresh.found;
+                    tell.send_replace(Some(fresh.clone()));
+                    return fresh;
                 }
             }
         }
@@ -179,14 +194,16 @@ impl Resolver {
                 Turn::Ask(tell)
             }
             Entry::Occupied(mut line) => {
-                let now = Instant::now();
-                match &line.get().state {
-                    _ if !Arc::ptr_eq(&line.get().servers, servers) => {}
-                    State::Known(until, found) if *until > now => return Turn::Take(found.clone()),
-                    State::Asked(told) if told.has_changed().is_ok() => {
-                        return Turn::Wait(told.clone());
-                    }
-                    _ => {}
+                let known = line.get();
+                let is_current = Arc::ptr_eq(&known.servers, servers);
+                if let Some(fresh) = known.state.living(Instant::now()).filter(|_| is_current) {
+                    return Turn::Take(fresh);
+                }
+                if let State::Asked(told) = &known.state
+                    && is_current
+                    && told.has_changed().is_ok()
+                {
+                    return Turn::Wait(told.clone());
                 }
                 let (tell, asked) = asked();
                 line.insert(asked);
@@ -260,7 +277,7 @@ mod tests {
         let resolver = Resolver::with_system(&[], &path);
         let absent = resolver.servers_of(&[]);
         let ended = resolver.look_up(&name(1), &[]).await;
-        assert_eq!(ended.unwrap_err(), upstream(Cause::LookupFailed), "at once");
+        assert_eq!(ended.found.unwrap_err(), upstream(Cause::LookupFailed), "at once");
         fs::write(&path, "nameserver 10.0.0.53\n").unwrap();
         let first = resolver.servers_of(&[]);
         assert!(!Arc::ptr_eq(&absent, &first));
