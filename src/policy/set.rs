@@ -19,7 +19,7 @@ use super::name::Name;
 use super::reason::{Denial, Reason};
 use super::registry::{EndpointKind, Registry};
 use super::rights::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
-use super::target::Target;
+use super::target::{HTTPS, Target};
 
 /// Beyond so many registries the metric label is [`OTHER_LABEL`].
 pub const LABELLED_REGISTRIES: usize = 1_000;
@@ -246,6 +246,33 @@ impl PolicySet {
         }
     }
 
+    /// Judges a name without a port, as DNS asks for it: on any port on which it is named.
+    ///
+    /// # Errors
+    /// As [`Self::judge_name`].
+    pub fn judge_host(
+        &self,
+        name: &Name,
+        asker: &Asker,
+        enforcement: Enforcement,
+    ) -> Result<Allowed, Denial> {
+        let judge =
+            |port| self.judge_name(&Target { name: name.clone(), port }, asker, enforcement);
+        let named = self.hosts.get(name).map_or(&[][..], Vec::as_slice);
+        let ports = named.iter().filter_map(|entry| {
+            let registry = self.rules.registries.get(entry.registry as usize)?;
+            Some(registry.endpoints().get(entry.endpoint as usize)?.target.port)
+        });
+        let mut denied = None;
+        for port in ports {
+            match judge(port) {
+                Ok(allowed) => return Ok(allowed),
+                Err(denial) => denied = Some(denial),
+            }
+        }
+        denied.map_or_else(|| judge(HTTPS), Err)
+    }
+
     /// By which registry a target is named, and what it grants.
     fn grant(&self, target: &Target) -> Result<(usize, Grant), Denial> {
         let Some(entries) = self.hosts.get(&target.name) else {
@@ -446,6 +473,22 @@ mod tests {
         for (target, reason) in cases {
             assert_eq!(asked(&set, target).err().map(|denial| denial.reason), reason, "{target}");
         }
+    }
+
+    #[test]
+    fn a_host_is_allowed_on_whatever_port() {
+        let other = registry("other", "other.example.com:8443", &[], PrivateOnly::No);
+        let set = set(vec![contoso(), other]);
+        let judge = |name: &str, enforcement| {
+            let judged = set.judge_host(&Name::parse(name).unwrap(), &local(), enforcement);
+            judged.map(|allowed| allowed.target().port).map_err(|denial| denial.reason)
+        };
+        let enforce = |name| judge(name, Enforcement::Enforce);
+        assert_eq!(enforce("contoso.azurecr.io"), Ok(443));
+        assert_eq!(enforce("other.example.com"), Ok(8443));
+        assert_eq!(enforce("example.com"), Err(Reason::HostNotAllowed));
+        assert_eq!(enforce("x.blob.core.windows.net"), Err(Reason::StorageAccount));
+        assert_eq!(judge("x.blob.core.windows.net", Enforcement::Report), Ok(443));
     }
 
     #[test]
