@@ -3,7 +3,8 @@
 # Debian's packages that the end-to-end tests start: program, and the package that has it.
 TOOLS := docker-registry=docker-registry skopeo=skopeo podman=podman nginx=nginx \
 	containerd=containerd ctr=containerd curl=curl openssl=openssl ip=iproute2 nft=nftables \
-	dnsmasq=dnsmasq-base python3=python3 prlimit=util-linux setpriv=util-linux haproxy=haproxy
+	dnsmasq=dnsmasq-base dig=bind9-dnsutils python3=python3 prlimit=util-linux \
+	setpriv=util-linux haproxy=haproxy
 BENCH_TOOLS := haproxy=haproxy nginx=nginx squid=squid-openssl traffic_server=trafficserver
 
 # The end-to-end tests make namespaces: as root, or as the root of a user namespace.

@@ -1,5 +1,6 @@
 //! Builds everything from the settings, starts it, waits for signals, drains.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::account::{Account, Phase, Sink, Status};
 use crate::admin::{Admin, ListenerInfo};
+use crate::answerer::{Answerer, Bound, Sources};
 use crate::config::{self, AuditTarget, Capture, Listener, Loaded, Mode, Settings};
 use crate::dial::{self, Resolver};
 use crate::listen::lobby::Lobby;
@@ -117,10 +119,12 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
         }
     }
     let bound = bind(&settings)?;
+    let answering = bind_answerer(&settings)?;
     let listeners: Vec<ListenerInfo> = bound.iter().map(|(_, info)| info.clone()).collect();
     let (policy, policy_seen) = watch::channel(Arc::new(policy));
     let serving = CancellationToken::new();
     let mut listening: Vec<SocketAddr> = listeners.iter().map(|info| info.address).collect();
+    listening.extend(settings.answerer.iter().flat_map(|answerer| &answerer.addresses));
     let (own, own_seen) = watch::channel(Arc::new(own_addresses(&listening)));
     let sink = match &settings.audit {
         AuditTarget::StandardOutput => Sink::StandardOutput,
@@ -133,7 +137,7 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let gate = Arc::new(Gate {
-        resolver: Resolver::new(&policy_seen.borrow().rules().dns_servers),
+        resolver: Arc::new(Resolver::new(&policy_seen.borrow().rules().dns_servers)),
         relay: Relay::new(relay::Settings { batch: settings.batch, pipes: threads }),
         policy: policy_seen.clone(),
         own: own_seen,
@@ -170,6 +174,13 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
     spawn_until(&serving, reloader.run(asked));
     let accepting = CancellationToken::new();
     let sessions = TaskTracker::new();
+    if let Some(answerer) = &settings.answerer {
+        let answerer = Answerer::new(answerer, gate.as_ref().into());
+        for bound in answering {
+            info!("answering DNS on {}", bound.address());
+            spawn_until(&accepting, answerer.clone().serve(bound));
+        }
+    }
     for (listener, info) in bound {
         let door = Door {
             address: info.address,
@@ -234,8 +245,9 @@ impl Running {
 fn bind(settings: &Settings) -> anyhow::Result<Vec<(TcpListener, ListenerInfo)>> {
     let mut bound = Vec::with_capacity(settings.listeners.len());
     for Listener { mode, address, enforcement, balancers } in &settings.listeners {
-        let listener =
-            listen(*address, *mode).with_context(|| format!("cannot listen on {address}"))?;
+        let listener = listen(*address, *mode)
+            .map_err(|error| with_capability(error, *address))
+            .with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr()?;
         let (enforcement, balancers) = (*enforcement, balancers.clone());
         let info = ListenerInfo { mode: *mode, address, enforcement, balancers };
@@ -247,7 +259,32 @@ fn bind(settings: &Settings) -> anyhow::Result<Vec<(TcpListener, ListenerInfo)>>
     Ok(bound)
 }
 
-fn listen(address: SocketAddr, mode: Mode) -> std::io::Result<TcpListener> {
+/// Binds what the answerer is asked on.
+fn bind_answerer(settings: &Settings) -> anyhow::Result<Vec<Bound>> {
+    let addresses = settings.answerer.iter().flat_map(|answerer| &answerer.addresses);
+    let bind = |address: &SocketAddr| {
+        listen(*address, Mode::Connect)
+            .and_then(|tcp| Bound::new(*address, tcp))
+            .map_err(|error| with_capability(error, *address))
+            .with_context(|| format!("cannot answer DNS on {address}"))
+    };
+    addresses.map(bind).collect()
+}
+
+/// Says which capability a port takes, where that is what is missing.
+fn with_capability(error: io::Error, address: SocketAddr) -> io::Error {
+    let is_bare = error.raw_os_error().is_some();
+    if !(is_bare && error.kind() == io::ErrorKind::PermissionDenied && address.port() < 1024) {
+        return error;
+    }
+    io::Error::new(
+        error.kind(),
+        "ports below 1024 take the capability CAP_NET_BIND_SERVICE: give it to the process \
+         (AmbientCapabilities=CAP_NET_BIND_SERVICE in its unit), or choose another port",
+    )
+}
+
+fn listen(address: SocketAddr, mode: Mode) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
     socket.set_reuse_address(true)?;
     if mode == Mode::Transparent(Capture::Tproxy) {
@@ -256,6 +293,17 @@ fn listen(address: SocketAddr, mode: Mode) -> std::io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+impl From<&Gate> for Sources {
+    fn from(gate: &Gate) -> Self {
+        Self {
+            policy: gate.policy.clone(),
+            own: gate.own.clone(),
+            resolver: gate.resolver.clone(),
+            account: gate.account.clone(),
+        }
+    }
 }
 
 /// How many descriptors the process may have; the soft limit is raised to the hard one first.
@@ -314,7 +362,7 @@ fn prepare(socket: &TcpStream) {
 }
 
 /// Errors of accept(2) that concern the connection which was to be accepted, not the listener.
-fn is_of_one_connection(error: &std::io::Error) -> bool {
+fn is_of_one_connection(error: &io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
 }

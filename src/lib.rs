@@ -10,6 +10,7 @@
 //! app         builds everything from Settings, starts it, waits for signals, drains
 //! session     the story of one connection
 //! admin reload
+//! answerer/   DNS for the clients of a gateway
 //! listen/     how clients come in; intake reads a head or a hello, bounded in bytes and time
 //! relay/      two directions, half-close, idle limit, byte counts, revocation; splice
 //! dial/       resolve, connect with a staggered second try
@@ -42,6 +43,7 @@ mod cases;
 
 pub mod account;
 pub mod admin;
+pub mod answerer;
 pub mod app;
 pub mod cli;
 pub mod config;

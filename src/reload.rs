@@ -165,7 +165,8 @@ impl Reloader {
                 }
                 if loaded.settings != self.settings {
                     warn!(
-                        "[[listen]], [admin], [relay] and [audit] take effect at the next start only"
+                        "[[listen]], [answerer], [admin], [relay] and [audit] take effect at the next \
+                         start only"
                     );
                 }
                 self.digest = digest;

@@ -50,7 +50,7 @@ pub struct Gate {
     /// The gate's own place in the network.
     pub own: watch::Receiver<Arc<OwnAddresses>>,
     /// Looks allowed names up.
-    pub resolver: Resolver,
+    pub resolver: Arc<Resolver>,
     /// Moves bytes.
     pub relay: Relay,
     /// What clients have sent up within the hour.

@@ -93,6 +93,7 @@ fn every_key_is_explained() {
     let mut main = format!("{unknown}{LISTEN}{unknown}");
     for table in [
         "[[client]]",
+        "[answerer]",
         "[admin]",
         "[policy]",
         "[dns]",

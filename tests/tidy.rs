@@ -24,6 +24,7 @@ const FLOORS: &[&[&str]] = &[
     &["account"],
     &["dial", "relay"],
     &["listen"],
+    &["answerer"],
     &["admin", "reload"],
     &["session"],
     &["app"],

@@ -28,6 +28,7 @@ const KINDS: usize = 4_096;
 pub(super) struct Kind {
     client: IpAddr,
     target: Option<Text>,
+    query: Option<Text>,
     sni: Option<Text>,
     reason: &'static str,
 }
@@ -35,7 +36,7 @@ pub(super) struct Kind {
 impl Kind {
     pub(super) fn of(record: &Record, reason: &'static str) -> Self {
         let (target, sni) = (record.target.clone(), record.sni.clone());
-        Self { client: record.client, target, sni, reason }
+        Self { client: record.client, target, query: record.query.clone(), sni, reason }
     }
 }
 
@@ -111,6 +112,7 @@ impl Folds {
                 client_name: fold.client_name.as_deref(),
                 listener: &fold.listener,
                 target: kind.target.as_ref().map(Text::as_str),
+                query: kind.query.as_ref().map(Text::as_str),
                 sni: kind.sni.as_ref().map(Text::as_str),
                 registry: fold.granted.as_ref().map(|granted| &*granted.registry),
                 endpoint: fold.granted.as_ref().map(|granted| granted.endpoint.code()),
@@ -139,6 +141,8 @@ struct Summary<'a> {
     listener: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sni: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::live::Live;
+use super::query::QueryResult;
 use super::record::{Granted, Record, Verdict, Volume};
 use super::stage::Stage;
 use super::status::Status;
@@ -36,6 +37,7 @@ pub struct Metrics {
     stale: IntGauge,
     enforcing: IntGauge,
     spoofed: IntCounter,
+    queries: IntCounterVec,
     panics: IntCounter,
     audit_dropped: IntCounter,
 }
@@ -103,6 +105,13 @@ impl Metrics {
                 "pullgate_spoofed_destinations_total",
                 "Sessions headed for an address that the name in their hello has not.",
             )?,
+            queries: IntCounterVec::new(
+                Opts::new(
+                    "pullgate_dns_queries_total",
+                    "Queries that the answerer was asked, by what became of them.",
+                ),
+                &["result"],
+            )?,
             panics: IntCounter::new(
                 "pullgate_session_panics_total",
                 "Sessions ended by a fault of the gate's own code.",
@@ -113,7 +122,7 @@ impl Metrics {
             )?,
             registry,
         };
-        let all: [Box<dyn Collector>; 13] = [
+        let all: [Box<dyn Collector>; 14] = [
             Box::new(metrics.sessions.clone()),
             Box::new(metrics.open_sessions.clone()),
             Box::new(metrics.bytes.clone()),
@@ -124,6 +133,7 @@ impl Metrics {
             Box::new(metrics.stale.clone()),
             Box::new(metrics.enforcing.clone()),
             Box::new(metrics.spoofed.clone()),
+            Box::new(metrics.queries.clone()),
             Box::new(metrics.panics.clone()),
             Box::new(metrics.audit_dropped.clone()),
             Box::new(build),
@@ -182,6 +192,10 @@ impl Metrics {
                 self.client_bytes.with_label_values(&[client, direction]).inc_by(count);
             }
         }
+    }
+
+    pub(super) fn query_ended(&self, result: QueryResult) {
+        self.queries.with_label_values(&[result.code()]).inc();
     }
 
     pub(super) fn panicked(&self) {

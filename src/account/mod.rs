@@ -10,6 +10,7 @@ mod fold;
 mod id;
 mod live;
 mod metrics;
+mod query;
 mod record;
 mod sink;
 mod stage;
@@ -29,6 +30,7 @@ use prometheus::Registry;
 pub use id::SessionId;
 pub use live::{Live, Progress, Row};
 pub use metrics::Metrics;
+pub use query::{QueryResult, RefusedQuery};
 pub use record::{Granted, Headed, Moved, Outcome, Record, Volume};
 pub use sink::Sink;
 pub use stage::{Stage, Stages};
@@ -105,24 +107,9 @@ impl Account {
     #[must_use]
     pub fn open(self: &Arc<Self>, arrival: Arrival) -> Open {
         let started = SystemTime::now();
-        let record = Record {
-            id: self.ids.next(started),
-            started,
-            client: arrival.client.to_canonical(),
-            listener: arrival.listener,
-            target: None,
-            granted: None,
-            client_name: None,
-            sni: None,
-            would_deny: None,
-            upstream: None,
-            headed: None,
-            volume: Volume::default(),
-            generation: 0,
-            stages: Stages::start(arrival.first, arrival.accepted),
-            dropped: Vec::new(),
-            facts: Vec::new(),
-        };
+        let id = self.ids.next(started);
+        let mut record = Record::new(id, started, arrival.client, arrival.listener);
+        record.stages = Stages::start(arrival.first, arrival.accepted);
         Open { account: self.clone(), record: Box::new(record), seat: None, state: State::Open }
     }
 

@@ -127,6 +127,8 @@ pub struct Record {
     pub client: IpAddr,
     pub(super) listener: Arc<str>,
     pub(super) target: Option<Text>,
+    /// The type of record, where the target was asked of the answerer.
+    pub(super) query: Option<Text>,
     pub(super) granted: Option<Granted>,
     /// The client's group, where there is one.
     pub client_name: Option<Arc<str>>,
@@ -188,6 +190,34 @@ pub(super) struct Verdict {
 }
 
 impl Record {
+    /// Of somebody who just came, to a listener.
+    pub(super) fn new(
+        id: SessionId,
+        started: SystemTime,
+        client: IpAddr,
+        listener: Arc<str>,
+    ) -> Self {
+        Self {
+            id,
+            started,
+            client: client.to_canonical(),
+            listener,
+            target: None,
+            query: None,
+            granted: None,
+            client_name: None,
+            sni: None,
+            would_deny: None,
+            upstream: None,
+            headed: None,
+            volume: Volume::default(),
+            generation: 0,
+            stages: Stages::none(),
+            dropped: Vec::new(),
+            facts: Vec::new(),
+        }
+    }
+
     /// What was asked for, fit to be shown to anybody: nothing in it is secret.
     #[must_use]
     pub fn target(&self) -> Option<&Text> {
@@ -234,6 +264,7 @@ impl Record {
             client_name: self.client_name.as_deref(),
             listener: &self.listener,
             target: self.target.as_ref().map(Text::as_str),
+            query: self.query.as_ref().map(Text::as_str),
             sni: self.sni.as_ref().map(Text::as_str),
             registry: self.granted.as_ref().map(|granted| &*granted.registry),
             endpoint: self.granted.as_ref().map(|granted| granted.endpoint.code()),
@@ -266,6 +297,8 @@ pub(super) struct Line<'a> {
     listener: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sni: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -354,24 +387,12 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     fn record() -> Record {
-        Record {
-            id: SessionId::FIXED,
-            started: UNIX_EPOCH + Duration::from_millis(1_732_419_600_123),
-            client: "10.0.0.7".parse().unwrap(),
-            listener: "127.0.0.1:3128".into(),
-            target: None,
-            granted: None,
-            client_name: None,
-            sni: None,
-            would_deny: None,
-            upstream: None,
-            headed: None,
-            volume: Volume::default(),
-            generation: 3,
-            stages: Stages::fixed(&[(Stage::Head, Duration::from_micros(213))]),
-            dropped: Vec::new(),
-            facts: Vec::new(),
-        }
+        let started = UNIX_EPOCH + Duration::from_millis(1_732_419_600_123);
+        let client = "10.0.0.7".parse().unwrap();
+        let mut record = Record::new(SessionId::FIXED, started, client, "127.0.0.1:3128".into());
+        record.generation = 3;
+        record.stages = Stages::fixed(&[(Stage::Head, Duration::from_micros(213))]);
+        record
     }
 
     fn line(record: &Record, end: &Result<Ending, Stop>) -> String {

@@ -46,6 +46,12 @@ pub struct Stages {
 }
 
 impl Stages {
+    /// One that has not been started, of what goes through no stages.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { current: None, spent: [None; _] }
+    }
+
     /// Starts it, at accept, in the first stage.
     #[must_use]
     pub fn start(first: Stage, accepted: Instant) -> Self {
@@ -88,7 +94,7 @@ impl Stages {
 
     #[cfg(test)]
     pub(super) fn fixed(spent: &[(Stage, Duration)]) -> Self {
-        let mut stages = Self { current: None, spent: [None; _] };
+        let mut stages = Self::none();
         for (stage, duration) in spent {
             stages.spent[*stage as usize] = Some(*duration);
         }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use super::ConfigArgument;
-use crate::config::{self, AdminAddress, Listener, Loaded};
+use crate::config::{self, AdminAddress, Answer, Listener, Loaded};
 use crate::policy::Enforcement;
 use crate::reload;
 
@@ -46,6 +46,13 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
         let proxied = if balancers.is_some() { ", behind a PROXY header" } else { "" };
         writeln!(out, "listens on {address} ({}{proxied}{reports})", mode.code())?;
     }
+    if let Some(answerer) = &loaded.settings.answerer {
+        let says = match &answerer.answer {
+            Answer::Gate(addresses) => listed(addresses),
+            Answer::Real => "real addresses".to_owned(),
+        };
+        writeln!(out, "answers DNS on {} ({says})", listed(&answerer.addresses))?;
+    }
     match &loaded.settings.admin {
         Some(AdminAddress::Tcp(address)) => writeln!(out, "admin on {address}")?,
         Some(AdminAddress::Unix(path)) => writeln!(out, "admin on {}", path.display())?,
@@ -68,6 +75,10 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
 
 /// Of very many registries so many are told one by one.
 const MOST_TOLD: usize = 100;
+
+fn listed(items: &[impl ToString]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
 
 fn counted(number: usize, one: &str, many: &str) -> String {
     let noun = if number == 1 { one } else { many };

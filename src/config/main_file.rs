@@ -1,5 +1,6 @@
 //! `pullgate.toml`: what it may say, and what it says when it is silent.
 
+mod answerer;
 mod dns;
 mod listen;
 
@@ -49,6 +50,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
         .table("admin", "[admin]")
         .and_then(|table| listen::admin_address(source, table, &mut taken));
     let mut rules = Rules::default();
+    let mut servers = Vec::new();
     let mut registries = Located { value: REGISTRIES.to_owned(), place: source.whole() };
     let mut deny_all = None;
     let mut inherited = Inherited::default();
@@ -72,8 +74,10 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     rules.clients = clients::read(source, &mut file);
     if let Some(mut table) = file.table("dns", "[dns]") {
         for written in table.strings("servers") {
-            rules.dns_servers.extend(dns::server(source, &written));
+            let server = dns::server(source, &written);
+            servers.extend(server.map(|value| Located { value, place: written.place }));
         }
+        rules.dns_servers = servers.iter().map(|server| server.value).collect();
         if let Some(hosts) = table.table("hosts", "[dns.hosts]") {
             rules.pins = dns::pins(source, hosts);
         }
@@ -88,13 +92,20 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     if let Some(table) = file.table("limits", "[limits]") {
         rules.limits = limits(table);
     }
+    let answerer = file.table("answerer", "[answerer]").and_then(|table| {
+        let place = table.place().clone();
+        let answerer = answerer::read(source, table, &mut taken)?;
+        answerer::judge_servers(source, &answerer, &servers);
+        answerer::judge_listeners(source, &answerer, place, &listeners);
+        Some(answerer)
+    });
     let batch = file.table("relay", "[relay]").and_then(batch).unwrap_or(BATCH);
     let batch = Some(batch).filter(|batch| !batch.is_zero());
     let audit = file.table("audit", "[audit]").and_then(|table| audit(source, table));
     file.finish();
     let audit = audit.unwrap_or(AuditTarget::StandardOutput);
     Main {
-        settings: Settings { listeners, admin, audit, batch },
+        settings: Settings { listeners, answerer, admin, audit, batch },
         rules,
         registries,
         deny_all,

@@ -12,7 +12,7 @@ mod table;
 mod uploads;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,6 +89,26 @@ pub struct Listener {
     pub balancers: Option<Vec<IpNet>>,
 }
 
+/// The DNS server for the clients of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answerer {
+    /// Where it is asked, over UDP and TCP; at least one, each a single address and a port.
+    pub addresses: Vec<SocketAddr>,
+    /// What it says of an allowed name.
+    pub answer: Answer,
+    /// So many queries of one client are answered in a second.
+    pub queries_per_second: u32,
+}
+
+/// What an answerer says of an allowed name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The gate's own addresses: clients come to a transparent listener there.
+    Gate(Vec<IpAddr>),
+    /// Where the name resolves to, as far as it may be dialled.
+    Real,
+}
+
 /// Where the operator looks in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminAddress {
@@ -112,6 +132,8 @@ pub enum AuditTarget {
 pub struct Settings {
     /// Where clients come in; at least one.
     pub listeners: Vec<Listener>,
+    /// The DNS server for a gateway's clients, if there is one.
+    pub answerer: Option<Answerer>,
     /// Where the operator looks in, if anywhere.
     pub admin: Option<AdminAddress>,
     /// Where audit lines go.

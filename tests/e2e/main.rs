@@ -12,6 +12,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod answerer;
 mod balancer;
 mod budget;
 mod check;

@@ -29,7 +29,7 @@ impl Image {
             fs::write(blobs.join(&hex), bytes).unwrap();
             format!("sha256:{hex}")
         };
-        let mut random = Random(seed.max(1));
+        let mut random = Random::new(seed);
         let mut files = Vec::new();
         let mut layers = Vec::new();
         for (number, size) in sizes.iter().enumerate() {
@@ -96,10 +96,14 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 /// Marsaglia's xorshift64: random enough that nothing compresses, and the same everywhere.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.max(1))
+    }
+
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(count + 8);
         while bytes.len() < count {
             self.0 ^= self.0 << 13;

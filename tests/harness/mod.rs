@@ -27,7 +27,7 @@ pub use daemon::bound_to_this_thread;
 pub use dnsmasq::{Family, dnsmasq, resolver};
 pub use gate::{Gate, Policy, az_json, write_config};
 pub use haproxy::haproxy;
-pub use image::{Image, sha256};
+pub use image::{Image, Random, sha256};
 pub use lab::{Blobs, Lab, Ran, Way};
 pub use site::{INSIDE, Place, RESOLVER};
 pub use tap::Tap;

@@ -11,15 +11,20 @@ use crate::policy::{HostKind, Located, Name, Pin, never_dialled, parse_host, par
 
 /// A DNS server: an address, and a port where it is not 53.
 pub(super) fn server(source: &Source<'_>, written: &Located<String>) -> Option<SocketAddr> {
-    const DNS: u16 = 53;
     let text = &written.value;
-    let alone = || text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, DNS));
-    let parsed = text.parse().ok().or_else(alone);
+    let parsed = parse_server(text);
     if parsed.is_none() {
         let what = format!("{text:?} is no address of a DNS server");
         source.fault(written.place.clone(), what, "write it as \"10.0.0.2\" or \"127.0.0.1:5353\"");
     }
     parsed
+}
+
+/// An address, and a port where it is not 53.
+pub(super) fn parse_server(text: &str) -> Option<SocketAddr> {
+    const DNS: u16 = 53;
+    let alone = || text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, DNS));
+    text.parse().ok().or_else(alone)
 }
 
 pub(super) fn pins(source: &Source<'_>, hosts: Table<'_>) -> HashMap<Name, Vec<Pin>> {

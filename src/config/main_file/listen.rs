@@ -130,7 +130,7 @@ fn balancers(source: &Source<'_>, table: &mut Table<'_>) -> Option<Vec<IpNet>> {
 }
 
 /// An address to listen on, that no other listener has `taken`.
-fn socket_address(
+pub(super) fn socket_address(
     source: &Source<'_>,
     written: &Located<String>,
     taken: &mut HashSet<SocketAddr>,

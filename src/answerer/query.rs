@@ -1,0 +1,419 @@
+//! DNS messages: what a client asks, and what it is told. Pure; hickory reads and writes the bytes.
+//!
+//! One question a message (RFC 9619). Of what a message has beside its question only the size of
+//! datagrams that the client takes (EDNS, RFC 6891) is looked at.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hickory_resolver::proto::op::{Edns, Message, Metadata, Query, ResponseCode};
+use hickory_resolver::proto::rr::rdata::{A, AAAA};
+use hickory_resolver::proto::rr::{DNSClass, RData, Record, RecordType};
+use hickory_resolver::proto::serialize::binary::{BinEncodable, BinEncoder};
+
+use crate::policy::Name;
+
+/// The header of a message (RFC 1035 §4.1.1).
+const HEADER: usize = 12;
+
+/// The largest message that is read, in bytes. A name has 255 of them.
+pub(super) const LARGEST: usize = 4096;
+
+/// Datagrams of this size pass every network in one piece (DNS Flag Day 2020).
+const LARGEST_DATAGRAM: u16 = 1232;
+
+/// What every client takes (RFC 1035 §4.2.1).
+const SMALLEST_DATAGRAM: u16 = 512;
+
+/// More records than this has no query: an OPT, a signature, an IXFR's SOA.
+const MOST_RECORDS: u16 = 4;
+
+/// How a query came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// IPv4 addresses.
+    A,
+    /// IPv6 addresses.
+    Aaaa,
+    /// HTTPS and SVCB, which would tell keys for Encrypted ClientHello.
+    Service,
+    /// Any other type, or another class than the internet's.
+    Other,
+}
+
+impl Kind {
+    /// Whether an address is of the family that is asked for.
+    pub(super) fn takes(self, address: &IpAddr) -> bool {
+        match self {
+            Self::A => address.is_ipv4(),
+            Self::Aaaa => address.is_ipv6(),
+            Self::Service | Self::Other => false,
+        }
+    }
+}
+
+/// What a client is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Addresses, and how long they hold.
+    Addresses(Vec<IpAddr>, Duration),
+    /// The name is there, and nothing of this type.
+    NoData,
+    /// The name has no address.
+    NotFound,
+    /// It is not answered here.
+    Refused,
+    /// It could not be found out.
+    Failed,
+    /// The message is broken.
+    Malformed,
+    /// Not a query, but another operation.
+    NotImplemented,
+    /// A version of EDNS that is not 0.
+    BadVersion,
+}
+
+/// A question that can be judged.
+#[derive(Debug)]
+pub(super) struct Question {
+    request: Metadata,
+    query: Query,
+    /// The size of datagrams that the client takes, where it says.
+    takes: Option<u16>,
+}
+
+/// Why a message has no such question.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// Nobody is to be answered: an answer itself, or not even a header.
+    Silence,
+    /// The answer, as bytes.
+    Answer(Vec<u8>),
+}
+
+impl Question {
+    /// Reads a message.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, Unfit> {
+        let Some(header) = bytes.first_chunk::<HEADER>() else { return Err(Unfit::Silence) };
+        let [_, _, flags, _, counts @ ..] = header;
+        if flags & 0x80 != 0 {
+            // An answer answered would be a loop.
+            return Err(Unfit::Silence);
+        }
+        if flags >> 3 & 0xf != 0 {
+            return Err(refusal(header, &Said::NotImplemented));
+        }
+        let [questions, others @ ..] = [0, 2, 4, 6].map(|at| match counts.get(at..at + 2) {
+            Some(&[high, low]) => u16::from_be_bytes([high, low]),
+            _ => u16::MAX,
+        });
+        if questions != 1 || others.iter().any(|count| *count > MOST_RECORDS) {
+            return Err(refusal(header, &Said::Malformed));
+        }
+        let malformed = |_| refusal(header, &Said::Malformed);
+        let message = Message::from_vec(bytes).map_err(malformed)?;
+        let takes = message.edns.as_ref().map(Edns::max_payload);
+        let version = message.edns.as_ref().map_or(0, Edns::version);
+        let Some(query) = message.queries.into_iter().next() else {
+            return Err(refusal(header, &Said::Malformed));
+        };
+        let question = Self { request: message.metadata, query, takes };
+        if version != 0 {
+            return Err(Unfit::Answer(question.answer(&Said::BadVersion, Transport::Udp)));
+        }
+        Ok(question)
+    }
+
+    /// The name as it was asked, in printable characters, without the dot at its end.
+    pub(super) fn asked(&self) -> String {
+        let text = self.query.name().to_ascii();
+        text.strip_suffix('.').map_or_else(|| text.clone(), ToOwned::to_owned)
+    }
+
+    /// The name, where it is one that a policy could have.
+    pub(super) fn name(&self) -> Option<Name> {
+        Name::parse(&self.asked()).ok()
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self.query.query_type() {
+            _ if self.query.query_class() != DNSClass::IN => Kind::Other,
+            RecordType::A => Kind::A,
+            RecordType::AAAA => Kind::Aaaa,
+            RecordType::HTTPS | RecordType::SVCB => Kind::Service,
+            _ => Kind::Other,
+        }
+    }
+
+    /// The type of record, as DNS writes it.
+    pub(super) fn kind_text(&self) -> String {
+        self.query.query_type().to_string()
+    }
+
+    /// The answer, as bytes.
+    pub(super) fn answer(&self, said: &Said, transport: Transport) -> Vec<u8> {
+        let mut message = Message::response(self.request.id, self.request.op_code);
+        message.metadata = Metadata::response_from_request(&self.request);
+        // Go takes an answer without data and without this for a lame referral.
+        message.metadata.recursion_available = true;
+        message.metadata.response_code = code(said);
+        message.add_query(self.query.clone());
+        if self.takes.is_some() {
+            let mut edns = Edns::new();
+            edns.set_max_payload(LARGEST_DATAGRAM);
+            message.set_edns(edns);
+        }
+        if let Said::Addresses(addresses, lives) = said {
+            let seconds = u32::try_from(lives.as_secs()).unwrap_or(u32::MAX);
+            let record = |address: &IpAddr| {
+                let data = match address {
+                    IpAddr::V4(address) => RData::A(A(*address)),
+                    IpAddr::V6(address) => RData::AAAA(AAAA(*address)),
+                };
+                Record::from_rdata(self.query.name().clone(), seconds, data)
+            };
+            message.add_answers(addresses.iter().map(record));
+        }
+        let largest = match (transport, self.takes) {
+            (Transport::Tcp, _) => u16::MAX,
+            (Transport::Udp, Some(takes)) => takes.clamp(SMALLEST_DATAGRAM, LARGEST_DATAGRAM),
+            (Transport::Udp, None) => SMALLEST_DATAGRAM,
+        };
+        let mut bytes = Vec::with_capacity(SMALLEST_DATAGRAM.into());
+        let mut encoder = BinEncoder::new(&mut bytes);
+        encoder.set_max_size(largest);
+        match message.emit(&mut encoder) {
+            Ok(()) => bytes,
+            // The question alone did not fit, which one that was read does.
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+/// An answer to what has no question that could be repeated: a header only.
+fn refusal(header: &[u8; HEADER], said: &Said) -> Unfit {
+    let [id_high, id_low, flags, ..] = *header;
+    let operation_and_recursion = flags & 0b0111_1001;
+    let code = u8::try_from(u16::from(code(said))).unwrap_or_default();
+    Unfit::Answer(vec![
+        id_high,
+        id_low,
+        0x80 | operation_and_recursion,
+        code & 0xf,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ])
+}
+
+fn code(said: &Said) -> ResponseCode {
+    match said {
+        Said::Addresses(..) | Said::NoData => ResponseCode::NoError,
+        Said::NotFound => ResponseCode::NXDomain,
+        Said::Refused => ResponseCode::Refused,
+        Said::Failed => ResponseCode::ServFail,
+        Said::Malformed => ResponseCode::FormErr,
+        Said::NotImplemented => ResponseCode::NotImp,
+        Said::BadVersion => ResponseCode::BADVERS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::op::OpCode;
+    use hickory_resolver::proto::rr;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn asking(name: &str, kind: RecordType) -> Message {
+        let mut message = Message::query();
+        message.metadata.recursion_desired = true;
+        message.add_query(Query::query(rr::Name::from_ascii(name).unwrap(), kind));
+        message
+    }
+
+    fn with_nul() -> rr::Name {
+        rr::Name::from_labels([&b"a\0b"[..], b"example", b"com"]).unwrap()
+    }
+
+    fn read(message: &Message) -> Question {
+        Question::read(&message.to_vec().unwrap()).unwrap()
+    }
+
+    fn told(question: &Question, said: &Said) -> Message {
+        Message::from_vec(&question.answer(said, Transport::Udp)).unwrap()
+    }
+
+    #[test]
+    fn questions_are_read_and_answered_in_their_own_case() {
+        let message = asking("CONtoso.azurecr.IO.", RecordType::A);
+        let question = read(&message);
+        assert_eq!(question.name().unwrap().as_str(), "contoso.azurecr.io");
+        assert_eq!(question.kind(), Kind::A);
+        let addresses = vec!["10.7.0.1".parse().unwrap(), "10.7.0.2".parse().unwrap()];
+        let answer = told(&question, &Said::Addresses(addresses, Duration::from_secs(60)));
+        assert_eq!(answer.metadata.id, message.metadata.id);
+        assert!(answer.metadata.recursion_desired && answer.metadata.recursion_available);
+        assert_eq!(answer.queries, message.queries);
+        assert_eq!(answer.queries[0].name().to_ascii(), "CONtoso.azurecr.IO.");
+        assert_eq!(answer.answers.len(), 2);
+        assert_eq!(answer.answers[0].name.to_ascii(), "CONtoso.azurecr.IO.");
+        assert_eq!(answer.answers[0].ttl, 60);
+        assert_eq!(answer.answers[0].data, RData::A(A("10.7.0.1".parse().unwrap())));
+        assert!(answer.edns.is_none());
+    }
+
+    #[test]
+    fn types_and_classes() {
+        for (kind, expected) in [
+            (RecordType::A, Kind::A),
+            (RecordType::AAAA, Kind::Aaaa),
+            (RecordType::HTTPS, Kind::Service),
+            (RecordType::SVCB, Kind::Service),
+            (RecordType::ANY, Kind::Other),
+            (RecordType::AXFR, Kind::Other),
+            (RecordType::TXT, Kind::Other),
+            (RecordType::CNAME, Kind::Other),
+            (RecordType::NS, Kind::Other),
+            (RecordType::Unknown(65_400), Kind::Other),
+        ] {
+            let mut message = asking("contoso.azurecr.io.", kind);
+            assert_eq!(read(&message).kind(), expected, "{kind}");
+            message.queries[0].set_query_class(DNSClass::CH);
+            assert_eq!(read(&message).kind(), Kind::Other, "{kind}");
+        }
+    }
+
+    #[test]
+    fn every_word_has_its_code() {
+        let question = read(&asking("contoso.azurecr.io.", RecordType::AAAA));
+        for (said, code) in [
+            (Said::NoData, ResponseCode::NoError),
+            (Said::NotFound, ResponseCode::NXDomain),
+            (Said::Refused, ResponseCode::Refused),
+            (Said::Failed, ResponseCode::ServFail),
+        ] {
+            let answer = told(&question, &said);
+            assert_eq!(answer.metadata.response_code, code);
+            assert!(answer.answers.is_empty() && answer.authorities.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_answer_fits_the_clients_datagram_or_says_that_it_does_not() {
+        let addresses: Vec<IpAddr> = (0..64).map(|last| [10, 0, 0, last].into()).collect();
+        let said = Said::Addresses(addresses, Duration::from_secs(1));
+        for (takes, largest) in
+            [(None, 512), (Some(100), 512), (Some(900), 900), (Some(9000), 1232)]
+        {
+            let mut message = asking("contoso.azurecr.io.", RecordType::A);
+            if let Some(takes) = takes {
+                // Below 512 is written as it is: the library would not.
+                let mut edns = Edns::new();
+                edns.set_max_payload(takes);
+                message.set_edns(edns);
+            }
+            let question = read(&message);
+            let bytes = question.answer(&said, Transport::Udp);
+            assert!(bytes.len() <= largest, "{takes:?}: {}", bytes.len());
+            let answer = Message::from_vec(&bytes).unwrap();
+            assert_eq!(answer.metadata.truncation, largest < 1100, "{takes:?}");
+            assert_eq!(answer.edns.is_some(), takes.is_some());
+            let whole = Message::from_vec(&question.answer(&said, Transport::Tcp)).unwrap();
+            assert!(!whole.metadata.truncation && whole.answers.len() == 64);
+        }
+    }
+
+    #[test]
+    fn what_is_no_question() {
+        let sound = asking("contoso.azurecr.io.", RecordType::A).to_vec().unwrap();
+        let changed = |at: usize, byte: u8| {
+            let mut bytes = sound.clone();
+            bytes[at] = byte;
+            bytes
+        };
+        let code = |bytes: &[u8]| match Question::read(bytes) {
+            Err(Unfit::Answer(answer)) => {
+                let answer = Message::from_vec(&answer).unwrap();
+                Some(answer.metadata.response_code)
+            }
+            Err(Unfit::Silence) => None,
+            Ok(question) => panic!("{question:?}"),
+        };
+        assert_eq!(code(&[]), None);
+        assert_eq!(code(&sound[..11]), None);
+        assert_eq!(code(&changed(2, 0x81)), None, "an answer");
+        assert_eq!(code(&changed(2, 0x29)), Some(ResponseCode::NotImp), "an update");
+        assert_eq!(code(&changed(5, 0)), Some(ResponseCode::FormErr), "no question");
+        assert_eq!(code(&changed(5, 2)), Some(ResponseCode::FormErr), "two questions");
+        assert_eq!(code(&changed(4, 0xff)), Some(ResponseCode::FormErr), "65,281 questions");
+        assert_eq!(code(&changed(10, 0xff)), Some(ResponseCode::FormErr), "many records");
+        assert_eq!(code(&sound[..20]), Some(ResponseCode::FormErr), "half a question");
+        assert_eq!(code(&changed(12, 0xc0)), Some(ResponseCode::FormErr), "a pointer to itself");
+        let mut edns = asking("contoso.azurecr.io.", RecordType::A);
+        let mut version = Edns::new();
+        version.set_version(1);
+        edns.set_edns(version);
+        let answer = match Question::read(&edns.to_vec().unwrap()) {
+            Err(Unfit::Answer(answer)) => Message::from_vec(&answer).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let high = answer.edns.unwrap().rcode_high();
+        assert_eq!((high, answer.metadata.op_code), (1, OpCode::Query), "BADVERS is 16");
+    }
+
+    #[test]
+    fn names_that_no_policy_could_have() {
+        let mut names = [".", "localhost.", "_dmarc.example.com.", "1.2.3.4."]
+            .map(|name| rr::Name::from_ascii(name).unwrap())
+            .to_vec();
+        names.push(with_nul());
+        for name in names {
+            let mut message = asking(".", RecordType::A);
+            message.queries[0].set_name(name.clone());
+            let question = read(&message);
+            assert!(question.name().is_none(), "{name}");
+            assert!(question.asked().is_ascii(), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(
+            changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..6),
+            tail in proptest::collection::vec(any::<u8>(), 0..60),
+            cut in any::<usize>(),
+        ) {
+            let mut message = asking("contoso.eastus.data.azurecr.io.", RecordType::A);
+            message.set_edns(Edns::new());
+            let mut bytes = [message.to_vec().unwrap(), tail].concat();
+            for (at, byte) in changes {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            bytes.truncate(cut % (bytes.len() + 1));
+            match Question::read(&bytes) {
+                Ok(question) => {
+                    let _ = (question.name(), question.kind_text());
+                    let answer = question.answer(&Said::Refused, Transport::Udp);
+                    prop_assert!((HEADER..=512).contains(&answer.len()));
+                }
+                Err(Unfit::Answer(answer)) => prop_assert!(answer.len() >= HEADER),
+                Err(Unfit::Silence) => {}
+            }
+        }
+    }
+}
