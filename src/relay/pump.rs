@@ -1,13 +1,15 @@
 //! One direction where a side is no bare socket (TLS towards the client): the same order of things
-//! as in `way`, but every byte is copied, through a buffer on the stack.
+//! as in `way`, but every byte is copied, once, through a buffer on the stack.
 
+use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::rest::Rest;
-use super::traffic::{Direction, Traffic};
+use super::traffic::{Direction, Tally, Traffic};
 use super::watch::Watch;
 use super::way::{Broken, COPY, Flow, TURN};
 use crate::policy::Reason;
@@ -79,7 +81,8 @@ impl Pump {
                 let _ = pin!(tokio::task::yield_now()).poll(context);
                 return Poll::Pending;
             }
-            let Poll::Ready(took) = self.bounded(context, traffic, from.as_mut())? else {
+            let took = self.bounded(context, traffic, from.as_mut(), to.as_mut())?;
+            let Poll::Ready(took) = took else {
                 if self.unflushed {
                     ready!(to.as_mut().poll_flush(context)).map_err(Broken::Destination)?;
                     self.unflushed = false;
@@ -90,15 +93,39 @@ impl Pump {
         }
     }
 
+    /// Writes what goes at once, and keeps the rest.
+    fn hand_on(
+        &mut self,
+        context: &mut Context<'_>,
+        tally: &Tally,
+        mut to: Pin<&mut impl AsyncWrite>,
+        mut bytes: &[u8],
+    ) -> Result<(), Broken> {
+        while !bytes.is_empty() {
+            let Poll::Ready(wrote) = to.as_mut().poll_write(context, bytes) else { break };
+            let wrote = wrote.map_err(Broken::Destination)?;
+            if wrote == 0 {
+                return Err(Broken::Destination(io::ErrorKind::WriteZero.into()));
+            }
+            self.unflushed = true;
+            tally.copied(wrote);
+            bytes = bytes.get(wrote..).unwrap_or_default();
+        }
+        self.rest.push(bytes);
+        Ok(())
+    }
+
     /// Takes once from the source, in an upload no byte more than it may.
     fn bounded(
         &mut self,
         context: &mut Context<'_>,
         traffic: &Traffic,
         from: Pin<&mut impl AsyncRead>,
+        to: Pin<&mut impl AsyncWrite>,
     ) -> Poll<Result<usize, Broken>> {
+        let tally = traffic.tally(self.direction);
         if self.direction == Direction::Down {
-            return self.take(context, from, COPY);
+            return self.take(context, tally, (from, to), COPY);
         }
         // What was taken has been delivered by now, but for a part of a header.
         let held = self.watch.as_ref().map_or(0, |watch| watch.held());
@@ -109,7 +136,7 @@ impl Pump {
             traffic.bounds.settle(reserved, 0, up, down);
             return self.beyond(context, from);
         }
-        let taken = self.take(context, from, reserved.bytes);
+        let taken = self.take(context, tally, (from, to), reserved.bytes);
         let took = match taken {
             Poll::Ready(Ok(count)) => count,
             _ => 0,
@@ -134,23 +161,29 @@ impl Pump {
         Poll::Ready(Err(Broken::Cut(Reason::UploadBudget)))
     }
 
-    /// Takes once from the source, at most `most` bytes: how many, after which `rest` has what may
-    /// pass.
+    /// Takes once from the source, at most `most` bytes: how many. What the destination does not
+    /// take at once of those that may pass, `rest` has.
     fn take(
         &mut self,
         context: &mut Context<'_>,
-        from: Pin<&mut impl AsyncRead>,
+        tally: &Tally,
+        (from, to): (Pin<&mut impl AsyncRead>, Pin<&mut impl AsyncWrite>),
         most: usize,
     ) -> Poll<Result<usize, Broken>> {
-        let mut buffer = [0; COPY];
+        let mut buffer = [MaybeUninit::uninit(); COPY];
         let length = match &self.watch {
             None => COPY,
             Some(watch) if watch.passing() == 0 => watch.missing(),
             Some(watch) => watch.passing().min(COPY),
         };
         let length = length.min(most);
-        let mut buffer = ReadBuf::new(buffer.get_mut(..length).unwrap_or_default());
-        ready!(from.poll_read(context, &mut buffer)).map_err(Broken::Source)?;
+        let mut buffer = ReadBuf::uninit(buffer.get_mut(..length).unwrap_or_default());
+        match ready!(from.poll_read(context, &mut buffer)) {
+            // TLS without its last word. What is within has an end of its own, so that nobody can
+            // be made to take a part for the whole.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            read => read.map_err(Broken::Source)?,
+        }
         let bytes = buffer.filled();
         if bytes.is_empty() {
             self.flow = Flow::Ended;
@@ -164,9 +197,9 @@ impl Pump {
             }
             Some(watch) => {
                 watch.passed(bytes.len());
-                self.rest.push(bytes);
+                self.hand_on(context, tally, to, bytes)?;
             }
-            None => self.rest.push(bytes),
+            None => self.hand_on(context, tally, to, bytes)?,
         }
         Poll::Ready(Ok(bytes.len()))
     }
