@@ -26,6 +26,7 @@ fn allowed() -> Allowed {
     let files = Files {
         main: file("pullgate.toml", "[[listen]]\nmode = \"connect\"\naddress = \"127.0.0.1:0\""),
         registries: vec![file("registries.d/contoso.toml", registry)],
+        further: Vec::new(),
     };
     let set = config::compile(&files, 1).unwrap().policy;
     let target = Target::parse_authority("contoso.eastus.data.azurecr.io:443").unwrap();

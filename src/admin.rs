@@ -33,7 +33,7 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::{Account, Phase, Status};
-use crate::config::{AdminAddress, Mode};
+use crate::config::{AdminAddress, Mode, Presence, TlsPaths};
 use crate::policy::{Enforcement, PolicySet};
 
 /// Connections served at once; further ones wait in the kernel's queue.
@@ -78,6 +78,19 @@ pub struct ListenerInfo {
     /// The networks that must send a PROXY header, where one is required.
     #[serde(rename = "proxy-protocol-from", skip_serializing_if = "Option::is_none")]
     pub balancers: Option<Vec<IpNet>>,
+    /// TLS towards clients, where it is spoken.
+    #[serde(serialize_with = "tls_code", skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsPaths>,
+}
+
+#[expect(clippy::ref_option, reason = "serde passes a reference")]
+fn tls_code<S: Serializer>(tls: &Option<TlsPaths>, out: S) -> Result<S::Ok, S::Error> {
+    let clients = tls.as_ref().and_then(|tls| tls.clients.as_ref());
+    out.serialize_str(match clients.map(|clients| clients.presence) {
+        None => "server",
+        Some(Presence::Required) => "mutual",
+        Some(Presence::Optional) => "mutual-optional",
+    })
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -342,6 +355,7 @@ mod tests {
             address: "127.0.0.1:3128".parse().unwrap(),
             enforcement: None,
             balancers: Some(vec!["10.0.0.0/24".parse().unwrap()]),
+            tls: None,
         }];
         (Admin { account, policy, status, listeners, address }, sender, folder)
     }

@@ -105,7 +105,7 @@ pub async fn run(config: &Path) -> anyhow::Result<()> {
 /// Faults of the configuration, and addresses that cannot be bound.
 pub async fn start(config: &Path) -> anyhow::Result<Running> {
     let files = reload::read_files(config).map_err(Faults)?;
-    let Loaded { settings, policy, warnings } = config::compile(&files, 1).map_err(Faults)?;
+    let Loaded { settings, policy, tls, warnings } = config::compile(&files, 1).map_err(Faults)?;
     for warning in warnings {
         warn!("{warning}");
     }
@@ -122,6 +122,7 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
     let answering = bind_answerer(&settings)?;
     let listeners: Vec<ListenerInfo> = bound.iter().map(|(_, info)| info.clone()).collect();
     let (policy, policy_seen) = watch::channel(Arc::new(policy));
+    let (tls, tls_seen) = watch::channel(Arc::new(tls));
     let serving = CancellationToken::new();
     let mut listening: Vec<SocketAddr> = listeners.iter().map(|info| info.address).collect();
     listening.extend(settings.answerer.iter().flat_map(|answerer| &answerer.addresses));
@@ -141,13 +142,14 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
         relay: Relay::new(relay::Settings { batch: settings.batch, pipes: threads }),
         policy: policy_seen.clone(),
         own: own_seen,
+        tls: tls_seen,
         account: account.clone(),
         hours: Hours::default(),
         lobby: Lobby::new(room.lobby),
         most_sessions: room.sessions,
         halt: CancellationToken::new(),
     });
-    let reloader = Reloader::new(config, &files, settings.clone(), policy);
+    let reloader = Reloader::new(config, &files, settings.clone(), policy, tls);
     let (phase, phase_seen) = watch::channel(Phase::Starting);
     let status = status(&gate, &settings, phase_seen, reloader.staleness(), &serving);
     let admin = match &settings.admin {
@@ -188,8 +190,10 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
             mode: info.mode,
             enforcement: info.enforcement,
             balancers: info.balancers,
+            tls: info.tls,
         };
-        info!("listening on {} ({})", info.address, info.mode.code());
+        let tls = if door.tls.is_some() { ", TLS" } else { "" };
+        info!("listening on {} ({}{tls})", info.address, info.mode.code());
         let accept = accept(listener, gate.clone(), Arc::new(door), sessions.clone());
         spawn_until(&accepting, accept);
     }
@@ -244,13 +248,14 @@ impl Running {
 /// Binds every listener before any is served: all or none.
 fn bind(settings: &Settings) -> anyhow::Result<Vec<(TcpListener, ListenerInfo)>> {
     let mut bound = Vec::with_capacity(settings.listeners.len());
-    for Listener { mode, address, enforcement, balancers } in &settings.listeners {
+    for Listener { mode, address, enforcement, balancers, tls } in &settings.listeners {
         let listener = listen(*address, *mode)
             .map_err(|error| with_capability(error, *address))
             .with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr()?;
         let (enforcement, balancers) = (*enforcement, balancers.clone());
-        let info = ListenerInfo { mode: *mode, address, enforcement, balancers };
+        let (mode, tls) = (*mode, tls.clone());
+        let info = ListenerInfo { mode, address, enforcement, balancers, tls };
         bound.push((listener, info));
     }
     if bound.is_empty() {

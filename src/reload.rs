@@ -9,6 +9,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash as _, Hasher as _};
 use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
-use crate::config::{self, File, Files, Settings};
+use crate::config::{self, File, Files, Further, Named, Readers, Settings, TlsOfListeners};
 use crate::policy::{Fault, PolicySet};
 
 /// The largest configuration file that is read, in bytes.
@@ -33,16 +34,20 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How often the files are read where nothing watches them.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Reads the main file, and the registries' files from the folder that it names.
+/// Reads the main file, the registries' files from the folder that it names, and what else it names.
 ///
 /// # Errors
 /// What could not be read, as faults with a remedy.
 pub fn read_files(main: &Path) -> Result<Files, Vec<Fault>> {
     let main = read_file(main);
-    let folder = config::registries_folder(&main)?;
-    let registries = registry_files(&folder)
+    let Named { registries, further } = config::named_by(&main)?;
+    let registries = registry_files(&registries)
         .map_err(|error| config::faults_without_folder(&main, &error.to_string()))?;
-    Ok(Files { main, registries: registries.iter().map(|path| read_file(path)).collect() })
+    Ok(Files {
+        main,
+        registries: registries.iter().map(|path| read_file(path)).collect(),
+        further: further.into_iter().map(read_further).collect(),
+    })
 }
 
 fn read_file(path: &Path) -> File {
@@ -53,12 +58,30 @@ fn read_file(path: &Path) -> File {
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    fs::File::open(path)?.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LARGEST_FILE {
+    String::from_utf8(read_bytes(&mut fs::File::open(path)?)?).map_err(io::Error::other)
+}
+
+fn read_bytes(file: &mut fs::File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_FILE {
         return Err(io::Error::other("it is larger than 16 MiB"));
     }
-    Ok(text)
+    Ok(bytes)
+}
+
+fn read_further(path: PathBuf) -> Further {
+    const BY_OTHERS: u32 = 0o004;
+    let read = fs::File::open(&path).and_then(|mut file| {
+        let mode = file.metadata()?.permissions().mode();
+        Ok((read_bytes(&mut file)?, mode))
+    });
+    let (content, mode) = match read {
+        Ok((bytes, mode)) => (Ok(bytes.into()), mode),
+        Err(error) => (Err(error.to_string()), 0),
+    };
+    let readers = if mode & BY_OTHERS == 0 { Readers::Few } else { Readers::Everybody };
+    Further { path, content, readers }
 }
 
 /// The files that are a registry each, sorted by name. What is hidden is none: Kubernetes keeps a
@@ -88,6 +111,7 @@ pub struct Reloader {
     settings: Settings,
     digest: u64,
     policy: watch::Sender<Arc<PolicySet>>,
+    tls: watch::Sender<Arc<TlsOfListeners>>,
     stale: watch::Sender<Staleness>,
 }
 
@@ -99,9 +123,10 @@ impl Reloader {
         files: &Files,
         settings: Settings,
         policy: watch::Sender<Arc<PolicySet>>,
+        tls: watch::Sender<Arc<TlsOfListeners>>,
     ) -> Self {
         let (stale, _) = watch::channel(Staleness::default());
-        Self { main: main.to_owned(), settings, digest: digest(files), policy, stale }
+        Self { main: main.to_owned(), settings, digest: digest(files), policy, tls, stale }
     }
 
     /// Tells whether the policy in force is older than the files, and why.
@@ -175,6 +200,7 @@ impl Reloader {
                     registries = loaded.policy.rules().registries.len(),
                     "policy reloaded"
                 );
+                self.renew_tls(loaded.tls);
                 self.policy.send_replace(Arc::new(loaded.policy));
                 self.settle(None);
             }
@@ -188,6 +214,16 @@ impl Reloader {
         }
     }
 
+    /// Ahead of the policy, whose change has the live tunnels asked again.
+    fn renew_tls(&self, fresh: TlsOfListeners) {
+        self.tls.send_modify(|known| {
+            // A listener whose paths were changed goes on with what it has until the restart.
+            let mut all = TlsOfListeners::clone(known);
+            all.extend(fresh);
+            *known = Arc::new(all);
+        });
+    }
+
     fn settle(&self, fault: Option<String>) {
         self.stale.send_replace(Staleness(fault.map(Into::into)));
     }
@@ -199,6 +235,7 @@ fn digest(files: &Files) -> u64 {
     for file in std::iter::once(&files.main).chain(&files.registries) {
         (&file.path, &file.text).hash(&mut hasher);
     }
+    files.further.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -233,12 +270,13 @@ impl Watching {
 }
 
 /// The directories whose entries make up the configuration: those of the main file and of the
-/// registries, the folder of registries itself, and where links lead.
+/// registries, the folder of registries itself, those of further files, and where links lead.
 fn directories(main: &Path) -> Vec<PathBuf> {
     let mut paths = vec![main.to_owned()];
-    if let Ok(folder) = config::registries_folder(&read_file(main)) {
-        paths.push(folder.join("any"));
-        paths.push(folder);
+    if let Ok(Named { registries, further }) = config::named_by(&read_file(main)) {
+        paths.push(registries.join("any"));
+        paths.push(registries);
+        paths.extend(further);
     }
     let mut found: Vec<PathBuf> = Vec::new();
     for path in paths {

@@ -12,6 +12,7 @@
 //! target, and every refusal is an alert.
 
 mod early;
+mod live;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -22,11 +23,12 @@ use hyper::Response;
 use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
-use crate::account::{Account, Arrival, Headed, Moved, Open, Stage, Text, Volume};
-use crate::config::{Capture, Mode};
+use crate::account::{Account, Arrival, Headed, Open, Stage, Text};
+use crate::config::{Capture, Mode, TlsOfListeners, TlsPaths};
 use crate::dial::{self, Resolver};
 use crate::hello::Hello;
 use crate::listen::answer::shown;
@@ -34,13 +36,15 @@ use crate::listen::connect::Exchange;
 use crate::listen::intake::{self, Arrived, NoHead};
 use crate::listen::lobby::{Lobby, Place};
 use crate::listen::proxy_protocol::{self, HeaderFault};
+use crate::listen::tls::{self, ClientStream, NoTls};
 use crate::listen::transparent::original_destination;
 use crate::policy::{
     Allowed, Asker, Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, HTTPS,
     OwnAddresses, Permit, PolicySet, Reason, Side, Stop, Target,
 };
-use crate::relay::{Bounds, Count, Hour, Hours, Relay, Relayed, Start, Traffic};
+use crate::relay::{Hours, Relay};
 use early::{asked_out, asked_to_leave, no_hello, no_proxy_header, proxy_header_invalid};
+use live::Proof;
 
 /// What every session shares.
 #[derive(Debug)]
@@ -49,6 +53,8 @@ pub struct Gate {
     pub policy: watch::Receiver<Arc<PolicySet>>,
     /// The gate's own place in the network.
     pub own: watch::Receiver<Arc<OwnAddresses>>,
+    /// TLS of the listeners.
+    pub tls: watch::Receiver<Arc<TlsOfListeners>>,
     /// Looks allowed names up.
     pub resolver: Arc<Resolver>,
     /// Moves bytes.
@@ -78,6 +84,8 @@ pub struct Door {
     pub enforcement: Option<Enforcement>,
     /// The networks that must send a PROXY header, where one is required.
     pub balancers: Option<Vec<IpNet>>,
+    /// TLS towards clients, where it is spoken.
+    pub tls: Option<TlsPaths>,
 }
 
 /// One connection that came in.
@@ -85,6 +93,7 @@ struct Session {
     gate: Arc<Gate>,
     door: Arc<Door>,
     asker: Asker,
+    proof: Option<Proof>,
     account: Open,
     /// Its place in the lobby, until it has one among the open sessions.
     place: Option<Place>,
@@ -102,7 +111,7 @@ struct Reached {
 
 /// A tunnel that may be relayed.
 struct Tunnel {
-    client: TcpStream,
+    client: ClientStream,
     upstream: TcpStream,
     address: SocketAddr,
     cleared: Cleared,
@@ -125,7 +134,7 @@ pub async fn serve(gate: Arc<Gate>, door: Arc<Door>, mut socket: TcpStream, peer
     account.generation = set.generation();
     let asker = Asker::at(peer.ip());
     let place = Some(gate.lobby.enter());
-    let mut session = Session { gate, door, asker, account, place, policy, set };
+    let mut session = Session { gate, door, asker, proof: None, account, place, policy, set };
     // What only the set-up needs is freed with it: an idle tunnel keeps little.
     let ready = Box::pin(async {
         let limits = session.set.limits();
@@ -173,9 +182,39 @@ impl Session {
         Ok(())
     }
 
+    /// Takes the client's TLS handshake, where the listener speaks it.
+    async fn secure(&mut self, socket: TcpStream, by: Instant) -> Result<ClientStream, NoTls> {
+        let Some(paths) = &self.door.tls else { return Ok(Either::Left(socket)) };
+        let mut every = self.gate.tls.clone();
+        let Some(tls) = every.borrow_and_update().get(paths).cloned() else {
+            let stop = Failure { side: Side::Gate, cause: Cause::Internal }.into();
+            return Err(NoTls::Ended { stop, socket: Some(socket) });
+        };
+        self.account.stages.enter(Stage::Tls);
+        let until = pin!(async {
+            tokio::select! {
+                () = sleep_until(by) => Reason::HeadTimeout.into(),
+                () = asked_out(&mut self.place) => asked_to_leave(),
+            }
+        });
+        let (stream, certificate) = tls::accept(&tls, socket, until).await?;
+        if let Some(certificate) = certificate {
+            let names = certificate.names();
+            self.account.facts.push(("certificate", Text::new(&names.to_string())));
+            self.asker.certificate = Some(names);
+            self.proof = Some(Proof { certificate, tls: every });
+        }
+        self.account.stages.enter(Stage::Head);
+        Ok(Either::Right(stream))
+    }
+
     /// From the first byte to a tunnel that may be relayed, of a client that asks with CONNECT.
     /// Whoever is refused was told, and recorded.
-    async fn set_up(&mut self, mut socket: TcpStream, by: Instant) -> Option<Tunnel> {
+    async fn set_up(&mut self, socket: TcpStream, by: Instant) -> Option<Tunnel> {
+        let mut socket = match self.secure(socket, by).await {
+            Ok(socket) => socket,
+            Err(none) => return self.forgo_tls(none).await,
+        };
         let arrived = tokio::select! {
             biased;
             arrived = intake::head(&mut socket, by) => arrived,
@@ -207,12 +246,13 @@ impl Session {
     /// The same, of a client that knows of no gate: its hello names the target.
     async fn set_up_transparent(
         &mut self,
-        mut socket: TcpStream,
+        socket: TcpStream,
         capture: Capture,
         by: Instant,
     ) -> Option<Tunnel> {
         let headed = original_destination(&socket, capture, self.door.address);
         self.account.headed = headed.map(Headed::to);
+        let mut socket = Either::Left(socket);
         let read = tokio::select! {
             biased;
             read = intake::hello(&mut socket, &[], by) => read.map_err(|none| no_hello(&none)),
@@ -277,7 +317,7 @@ impl Session {
     /// From an accepted CONNECT to a hello that names its host.
     async fn clear(
         &mut self,
-        client: &mut TcpStream,
+        client: &mut ClientStream,
         early: &[u8],
         permit: Permit,
     ) -> Result<(Cleared, Hello), Stop> {
@@ -287,57 +327,6 @@ impl Session {
         self.account.sni = Some(Text::new(hello.facts.server_name().as_str()));
         let cleared = self.set.judge_hello(permit, hello.facts.server_name())?;
         Ok((cleared, hello))
-    }
-
-    /// Moves the bytes until somebody ends it.
-    async fn relay(mut self, tunnel: Tunnel) {
-        self.account.stages.enter(Stage::Relay);
-        let allowed = tunnel.cleared.permit().allowed();
-        let bounds = Bounds::within(self.hour(allowed));
-        let traffic = Arc::new(Traffic::within(bounds));
-        bound(&traffic, allowed, self.enforcement(&self.set));
-        let seen = traffic.clone();
-        self.account.follow(Box::new(move || volume(&seen)));
-        let Self { gate, door, asker, mut account, mut policy, set, place: _ } = self;
-        let Tunnel { client: socket, upstream, address, cleared, hello } = tunnel;
-        let (second_hello, idle) = (set.limits().hello_timeout, set.limits().idle_timeout);
-        drop(set);
-        let revoked = pin!(async {
-            loop {
-                let set = policy.borrow_and_update().clone();
-                let enforcement = door.enforcement.unwrap_or(set.rules().enforcement);
-                let own = gate.own.borrow().clone();
-                let permit = cleared.permit();
-                match set.still_stands(permit, address, &asker, enforcement, &own) {
-                    Ok(allowed) => bound(&traffic, &allowed, enforcement),
-                    Err(denial) => return Stop::from(denial),
-                }
-                drop((set, own));
-                tokio::select! {
-                    changed = policy.changed() => if changed.is_err() {
-                        return Reason::Draining.into();
-                    },
-                    () = gate.halt.cancelled() => return Reason::Draining.into(),
-                }
-            }
-        });
-        let start = Start { client: socket, upstream, hello, second_hello, idle };
-        let Relayed { outcome, closing } =
-            gate.relay.carry(&cleared, start, &traffic, revoked).await;
-        account.volume = volume(&traffic);
-        if traffic.bounds.were_exceeded() {
-            account.would_deny.get_or_insert(Reason::UploadBudget);
-        }
-        account.close(&outcome);
-        // The place among the open sessions is held until the client is gone.
-        closing.finish().await;
-    }
-
-    /// The hour in which the client's uploads count, where they are bounded.
-    fn hour(&self, allowed: &Allowed) -> Option<Arc<Hour>> {
-        let client = allowed.client()?;
-        let limit = client.limits.upload_bytes_per_hour?;
-        Some(self.gate.hours.of(&client.name, limit))
     }
 
     /// Refuses a client that has nothing left to send.
@@ -361,13 +350,3 @@ impl Session {
 const TLS_HANDSHAKE: u8 = 22;
 
 const CLIENT_ABORTED: Failure = Failure { side: Side::Client, cause: Cause::ClientAborted };
-
-/// Sets what the policy allows to go up.
-fn bound(traffic: &Traffic, allowed: &Allowed, enforcement: Enforcement) {
-    traffic.bounds.set(allowed.grant().and_then(|grant| grant.upload), enforcement);
-}
-
-fn volume(traffic: &Traffic) -> Volume {
-    let moved = |count: Count| Moved { spliced: count.splice, copied: count.copy };
-    Volume { up: moved(traffic.up.count()), down: moved(traffic.down.count()) }
-}

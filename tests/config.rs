@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use pullgate::config::{self, AdminAddress, AuditTarget, File, Files, ImportedEndpoints, Loaded};
+use pullgate::config::{
+    self, AdminAddress, AuditTarget, File, Files, Further, ImportedEndpoints, Loaded, Readers,
+};
 use pullgate::policy::{CLOUDS, Fault};
 use pullgate::reload;
 
@@ -33,7 +35,7 @@ fn file(path: &str, text: &str) -> File {
 
 fn files(main: &str, registries: &[(&str, &str)]) -> Files {
     let registries = registries.iter().map(|(name, text)| file(name, text)).collect();
-    Files { main: file("pullgate.toml", main), registries }
+    Files { main: file("pullgate.toml", main), registries, further: Vec::new() }
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -61,7 +63,13 @@ fn case(folder: &Path) -> Files {
     } else if !folder.join("no-registries").exists() {
         found.push(file("registries.d/sound.toml", SOUND));
     }
-    Files { main: file("pullgate.toml", &main.unwrap_or(MAIN.to_owned())), registries: found }
+    let main = file("pullgate.toml", &main.unwrap_or(MAIN.to_owned()));
+    let named = config::named_by(&main).map(|named| named.further).unwrap_or_default();
+    let further = named.into_iter().map(|path| {
+        let content = fs::read(folder.join(&path)).map_err(|_| "it is not there".to_owned());
+        Further { path, content: content.map(Into::into), readers: Readers::Few }
+    });
+    Files { main, registries: found, further: further.collect() }
 }
 
 fn lines(faults: &[Fault]) -> String {
@@ -124,7 +132,8 @@ fn what_is_shipped_in_config_has_no_fault_and_no_warning() {
         .map(|path| file(&path.to_string_lossy(), &fs::read_to_string(path).unwrap()))
         .collect();
     assert!(registries.len() >= 5, "the examples are there");
-    let together = Files { main: files.main, registries: [files.registries, registries].concat() };
+    let registries = [files.registries, registries].concat();
+    let together = Files { registries, ..files };
     let loaded =
         config::compile(&together, 1).unwrap_or_else(|faults| panic!("{}", lines(&faults)));
     assert!(loaded.warnings.is_empty(), "{}", lines(&loaded.warnings));
@@ -143,7 +152,7 @@ fn the_settings_are_as_written() {
                 [audit]\npath = \"audit.jsonl\"\n";
     let mut written = files(main, &[("etc/registries.d/sound.toml", SOUND)]);
     written.main.path = "etc/pullgate.toml".into();
-    let Loaded { settings, policy, warnings } = config::compile(&written, 7).unwrap();
+    let Loaded { settings, policy, warnings, .. } = config::compile(&written, 7).unwrap();
     assert!(warnings.is_empty(), "{}", lines(&warnings));
     assert_eq!(policy.generation(), 7);
     assert_eq!(settings.listeners.len(), 2);
@@ -162,7 +171,7 @@ fn the_settings_are_as_written() {
     assert_eq!(rules.limits.open_sessions_per_client, 1_000);
     let silent = config::compile(&files(MAIN, &[("registries.d/sound.toml", SOUND)]), 1).unwrap();
     assert_eq!(silent.settings.batch, Some(config::BATCH));
-    assert_eq!(config::registries_folder(&written.main).unwrap(), Path::new("etc/registries.d"));
+    assert_eq!(config::named_by(&written.main).unwrap().registries, Path::new("etc/registries.d"));
 }
 
 /// The hosts of one registry's file.
@@ -360,7 +369,7 @@ proptest! {
         main in fragments(TOML), toml in fragments(TOML), json in fragments(JSON)
     ) {
         let files = files(&main, &[("a.toml", &toml), ("b.json", &json)]);
-        let _ = config::registries_folder(&files.main);
+        let _ = config::named_by(&files.main);
         let _ = config::compile(&files, 1);
         let _ = config::import(&"a".into(), &json);
     }

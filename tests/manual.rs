@@ -47,8 +47,12 @@ fn faults(main: &str, name: &str, registry: &str) -> Vec<Fault> {
     let files = Files {
         main: file("pullgate.toml", main),
         registries: vec![file(&format!("registries.d/{name}"), registry)],
+        further: Vec::new(),
     };
-    config::compile(&files, 1).err().unwrap_or_default()
+    let mut faults = config::compile(&files, 1).err().unwrap_or_default();
+    // Nobody has the files that an example names beside.
+    faults.retain(|fault| !fault.what.ends_with("it was not read"));
+    faults
 }
 
 #[test]

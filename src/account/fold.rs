@@ -31,12 +31,15 @@ pub(super) struct Kind {
     query: Option<Text>,
     sni: Option<Text>,
     reason: &'static str,
+    /// Two bad certificates are bad in ways of their own.
+    facts: Vec<(&'static str, Text)>,
 }
 
 impl Kind {
     pub(super) fn of(record: &Record, reason: &'static str) -> Self {
         let (target, sni) = (record.target.clone(), record.sni.clone());
-        Self { client: record.client, target, query: record.query.clone(), sni, reason }
+        let (query, facts) = (record.query.clone(), record.facts.clone());
+        Self { client: record.client, target, query, sni, reason, facts }
     }
 }
 

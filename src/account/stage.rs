@@ -7,6 +7,8 @@ use serde::{Serialize, Serializer};
 /// A stage of the way; `stage` in metrics, a key of `ms` in audit lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// TLS between the client and the gate.
+    Tls,
     /// Reading the request.
     Head,
     /// Looking the name up.
@@ -22,12 +24,13 @@ pub enum Stage {
 impl Stage {
     /// Every stage, in the order of an explicit session.
     pub const ALL: &'static [Self] =
-        &[Self::Head, Self::Resolve, Self::Dial, Self::Hello, Self::Relay];
+        &[Self::Tls, Self::Head, Self::Resolve, Self::Dial, Self::Hello, Self::Relay];
 
     /// The code that audit lines and metrics carry.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
+            Self::Tls => "tls",
             Self::Head => "head",
             Self::Resolve => "resolve",
             Self::Dial => "dial",

@@ -41,6 +41,7 @@ struct OfRegistry<'a> {
 struct OfClient<'a> {
     name: &'a str,
     networks: &'a [IpNet],
+    certificate_names: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upload_bytes_per_hour: Option<u64>,
 }
@@ -100,6 +101,7 @@ fn of_client(client: &Client) -> OfClient<'_> {
     OfClient {
         name: &client.name,
         networks: &client.networks,
+        certificate_names: client.certificate_names.iter().map(ToString::to_string).collect(),
         upload_bytes_per_hour: client.limits.upload_bytes_per_hour,
     }
 }

@@ -31,7 +31,7 @@ fn policy(labels: &[&str], tables: &str) -> Arc<PolicySet> {
         file(format!("{label}.toml"), text)
     };
     let registries = labels.iter().map(registry).collect();
-    let files = Files { main: file("pullgate.toml".into(), main), registries };
+    let files = Files { main: file("pullgate.toml".into(), main), registries, further: Vec::new() };
     Arc::new(config::compile(&files, 1).unwrap().policy)
 }
 

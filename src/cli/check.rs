@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use super::ConfigArgument;
-use crate::config::{self, AdminAddress, Answer, Listener, Loaded};
+use crate::config::{self, AdminAddress, Answer, Listener, Loaded, Presence};
 use crate::policy::Enforcement;
 use crate::reload;
 
@@ -38,13 +38,20 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
         writeln!(out, "warning: {warning}")?;
     }
     let rules = loaded.policy.rules();
-    for Listener { mode, address, enforcement, balancers } in &loaded.settings.listeners {
+    for Listener { mode, address, enforcement, balancers, tls } in &loaded.settings.listeners {
         let reports = match enforcement.unwrap_or(rules.enforcement) {
             Enforcement::Enforce => "",
             Enforcement::Report => ", only reporting what the policy denies",
         };
         let proxied = if balancers.is_some() { ", behind a PROXY header" } else { "" };
-        writeln!(out, "listens on {address} ({}{proxied}{reports})", mode.code())?;
+        let clients = tls.as_ref().and_then(|tls| tls.clients.as_ref());
+        let tls = match (tls, clients.map(|clients| clients.presence)) {
+            (None, _) => "",
+            (Some(_), None) => ", TLS",
+            (Some(_), Some(Presence::Required)) => ", TLS with client certificates",
+            (Some(_), Some(Presence::Optional)) => ", TLS with or without client certificates",
+        };
+        writeln!(out, "listens on {address} ({}{tls}{proxied}{reports})", mode.code())?;
     }
     if let Some(answerer) = &loaded.settings.answerer {
         let says = match &answerer.answer {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::source::Source;
 use super::table::{OneOrMany, Table};
-use super::{PLAIN_NAME, is_plain_name};
-use crate::policy::{Client, ClientLimits, Clientele, Located, NO_LABEL, Registry, parse_range};
+use super::{PLAIN_NAME, TlsPaths, is_plain_name};
+use crate::policy::{
+    CertificateName, Client, ClientLimits, Clientele, Located, NO_LABEL, Registry, parse_range,
+};
 
 /// Each has metric series of its own.
 const MOST: usize = 1_000;
@@ -17,13 +19,25 @@ const EVERYONE: &str = "everyone";
 /// From what one pull needs to a pebibyte.
 const UPLOAD: RangeInclusive<u64> = 64 * 1024..=1 << 50;
 
-pub(super) fn read(source: &Source<'_>, file: &mut Table<'_>) -> Vec<Arc<Client>> {
+/// `tls`: of the listeners, some of which may ask for certificates.
+pub(super) fn read(
+    source: &Source<'_>,
+    file: &mut Table<'_>,
+    tls: &[Located<TlsPaths>],
+) -> Vec<Arc<Client>> {
     let tables = file.tables("client", "[[client]]");
     if let Some(beyond) = tables.get(MOST) {
         let what = format!("there are {} [[client]]s, and {MOST} are the most", tables.len());
         source.fault(beyond.place().clone(), what, "put those with the same rights together");
     }
-    tables.into_iter().filter_map(|table| client(source, table)).map(Arc::new).collect()
+    let clients: Vec<Client> =
+        tables.into_iter().filter_map(|table| client(source, table)).collect();
+    let asked_for = tls.iter().any(|tls| tls.value.clients.is_some());
+    for client in clients.iter().filter(|one| !asked_for && !one.certificate_names.is_empty()) {
+        let what = "no listener asks for certificates, so that nobody is known by them";
+        source.warn(client.place.clone(), what, "write client-ca into the tls of a [[listen]]");
+    }
+    clients.into_iter().map(Arc::new).collect()
 }
 
 fn client(source: &Source<'_>, mut table: Table<'_>) -> Option<Client> {
@@ -32,12 +46,17 @@ fn client(source: &Source<'_>, mut table: Table<'_>) -> Option<Client> {
         source.missing(table.place(), "a [[client]] has no name", "write name = \"build-agents\"");
     }
     let written = table.strings("networks");
-    if !table.has("networks") {
+    let certificate_names = certificate_names(source, &mut table);
+    let kinds = ["networks", "certificate-names"];
+    if !kinds.iter().any(|kind| table.has(kind)) {
         let what = "a [[client]] says nothing that it could be recognised by";
-        source.missing(table.place(), what, "write networks = [\"10.1.0.0/24\"]");
-    } else if written.is_empty() {
-        let what = "networks is empty, so that nobody is in them";
-        source.missing(table.place(), what, "write networks = [\"10.1.0.0/24\"]");
+        source.missing(table.place(), what, "write networks, certificate-names, or both");
+    }
+    for kind in kinds {
+        if table.is_empty_list(kind) {
+            let what = format!("{kind} is empty, so that nobody has any");
+            source.missing(table.place(), what, "fill it, or take it out");
+        }
     }
     let networks = written.iter().filter_map(|written| {
         let network = parse_range(&written.value);
@@ -63,7 +82,21 @@ fn client(source: &Source<'_>, mut table: Table<'_>) -> Option<Client> {
         source.fault(at, what, "call the client otherwise");
         return None;
     }
-    Some(Client { name: name.into(), place, networks, limits })
+    Some(Client { name: name.into(), place, networks, certificate_names, limits })
+}
+
+fn certificate_names(source: &Source<'_>, table: &mut Table<'_>) -> Vec<CertificateName> {
+    let written = table.strings("certificate-names");
+    let name = |written: &Located<String>| match CertificateName::parse(&written.value) {
+        Ok(name) => Some(name),
+        Err(fault) => {
+            let what = format!("{:?}: {fault}", written.value);
+            let remedy = "write it as agent-1.contoso.com or spiffe://contoso.com/agent-1";
+            source.fault(written.place.clone(), what, remedy);
+            None
+        }
+    };
+    written.iter().filter_map(name).collect()
 }
 
 /// Who may use a registry, where the file says so.

@@ -15,7 +15,7 @@ use super::clients;
 use super::source::Source;
 use super::table::Table;
 use super::uploads::Uploads;
-use super::{AuditTarget, BATCH, Inherited, Settings};
+use super::{AuditTarget, BATCH, Inherited, Settings, TlsPaths};
 use crate::policy::{Enforcement, Limits, Located, Place, Rules, never_dialled, parse_range};
 
 /// What the main file says.
@@ -30,6 +30,8 @@ pub(super) struct Main {
     pub(super) deny_all: Option<Place>,
     /// What holds for the registries whose files are silent.
     pub(super) inherited: Inherited,
+    /// TLS of the listeners, and where each stands.
+    pub(super) tls: Vec<Located<TlsPaths>>,
 }
 
 /// The folder of registries where `[policy] registries` is silent.
@@ -45,7 +47,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     let toml = source.toml();
     let mut file = Table::of_file(source, &toml);
     let mut taken = HashSet::new();
-    let listeners = listen::listeners(source, &mut file, &mut taken);
+    let (listeners, tls) = listen::listeners(source, &mut file, &mut taken);
     let admin = file
         .table("admin", "[admin]")
         .and_then(|table| listen::admin_address(source, table, &mut taken));
@@ -71,7 +73,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
         deny_all = table.boolean("deny-all").filter(|found| found.value).map(|found| found.place);
         table.finish();
     }
-    rules.clients = clients::read(source, &mut file);
+    rules.clients = clients::read(source, &mut file, &tls);
     if let Some(mut table) = file.table("dns", "[dns]") {
         for written in table.strings("servers") {
             let server = dns::server(source, &written);
@@ -110,6 +112,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
         registries,
         deny_all,
         inherited,
+        tls,
     }
 }
 

@@ -5,10 +5,12 @@
 
 mod azure;
 mod clients;
+mod further;
 mod main_file;
 mod registry_file;
 mod source;
 mod table;
+mod tls;
 mod uploads;
 
 use std::collections::HashMap;
@@ -20,6 +22,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use azure::{Import, ImportedEndpoints, import};
+pub use further::{Further, Readers, Secret};
+pub use tls::{ClientPaths, Presence, Tls, TlsOfListeners, TlsPaths};
 
 use crate::policy::{
     Client, Clientele, Endpoint, EndpointKind, Enforcement, Fault, HostKind, Located, NO_LABEL,
@@ -45,6 +49,8 @@ pub struct Files {
     pub main: File,
     /// The registries' files, sorted by name.
     pub registries: Vec<File>,
+    /// Further files that the main file names.
+    pub further: Vec<Further>,
 }
 
 /// How clients come to a listener.
@@ -87,6 +93,8 @@ pub struct Listener {
     pub enforcement: Option<Enforcement>,
     /// The networks of the balancers that must send a PROXY header; nothing where none is read.
     pub balancers: Option<Vec<IpNet>>,
+    /// TLS towards clients, where they are to speak it.
+    pub tls: Option<TlsPaths>,
 }
 
 /// The DNS server for the clients of a gateway.
@@ -153,6 +161,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// What a reload swaps.
     pub policy: PolicySet,
+    /// TLS of the listeners, swapped with it.
+    pub tls: TlsOfListeners,
     /// What is allowed and probably not meant.
     pub warnings: Vec<Fault>,
 }
@@ -167,15 +177,28 @@ struct Inherited {
 /// What to do about a main file that cannot be read.
 const NAME_ANOTHER: &str = "create it, or name another with --config";
 
-/// The folder that the main file names, relative to that file.
+/// What the main file names, relative to that file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The folder of the registries' files.
+    pub registries: PathBuf,
+    /// Further files.
+    pub further: Vec<PathBuf>,
+}
+
+/// What the main file names.
 ///
 /// # Errors
 /// When the file could not be read. Its other faults are [`compile`]'s.
-pub fn registries_folder(main: &File) -> Result<PathBuf, Vec<Fault>> {
+pub fn named_by(main: &File) -> Result<Named, Vec<Fault>> {
     let text = text_of(main, NAME_ANOTHER).map_err(|fault| vec![fault])?;
     let source = Source::new(&main.path, text);
-    let folder = main_file::read(&source).registries.value;
-    Ok(main_file::beside(&source, &folder))
+    let main = main_file::read(&source);
+    let mut further: Vec<PathBuf> =
+        main.tls.iter().flat_map(|tls| tls.value.paths().cloned()).collect();
+    further.sort();
+    further.dedup();
+    Ok(Named { registries: main_file::beside(&source, &main.registries.value), further })
 }
 
 /// Every fault of the main file where the folder that it names cannot be read, that one included.
@@ -208,11 +231,14 @@ pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
     };
     let (inherited, clients) = (&main.inherited, &main.rules.clients);
     let registries = registries(&files.registries, inherited, clients, &mut found);
+    let (tls, faults, warnings) = tls::make(&main.tls, &files.further);
+    found.faults.extend(faults);
+    found.warnings.extend(warnings);
     let rules = Rules { registries, ..main.rules };
     match PolicySet::new(generation, rules) {
         Ok(policy) if found.faults.is_empty() => {
             let warnings = sorted(found.warnings);
-            Ok(Loaded { settings: main.settings, policy, warnings })
+            Ok(Loaded { settings: main.settings, policy, tls, warnings })
         }
         Ok(_) => Err(sorted(found.faults)),
         Err(among_registries) => {

@@ -51,6 +51,12 @@ impl<'a> Table<'a> {
         self.table.contains_key(key)
     }
 
+    /// Whether a list stands there that has nothing in it.
+    pub(super) fn is_empty_list(&self, key: &str) -> bool {
+        let list = self.table.get(key).and_then(|value| value.get_ref().as_array());
+        list.is_some_and(|list| list.is_empty())
+    }
+
     fn wrong(&self, key: &str, span: Range<usize>, wanted: &str) {
         let place = self.source.place(span.start);
         let found = self.source.shortened(span);

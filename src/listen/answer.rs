@@ -141,6 +141,7 @@ fn says_of_reason(reason: Reason) -> &'static str {
         Reason::HeadTooLarge => "has too large a head",
         Reason::HeadTimeout => "came too slowly",
         Reason::ProxyHeaderInvalid => "lacks a valid PROXY header",
+        Reason::ProxyTls => "needs TLS to the gate",
         Reason::CertificateRejected => "needs a valid client certificate",
         Reason::BadTarget => "is no target",
         Reason::MethodNotAllowed => "is no CONNECT",

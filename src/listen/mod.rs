@@ -6,4 +6,5 @@ pub mod head;
 pub mod intake;
 pub mod lobby;
 pub mod proxy_protocol;
+pub mod tls;
 pub mod transparent;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::certificate::{CertificateName, CertificateNames};
 use super::fault::{Fault, Located, Place};
 use super::reason::{Denial, Reason};
 use super::registry::Registry;
@@ -22,13 +23,15 @@ pub struct ClientAddress(pub IpAddr);
 pub struct Asker {
     /// Where from.
     pub address: ClientAddress,
+    /// The names of the certificate that was proved, where there was one.
+    pub certificate: Option<CertificateNames>,
 }
 
 impl Asker {
     /// Somebody of whom nothing but the address is known.
     #[must_use]
     pub fn at(address: IpAddr) -> Self {
-        Self { address: ClientAddress(address.to_canonical()) }
+        Self { address: ClientAddress(address.to_canonical()), certificate: None }
     }
 }
 
@@ -41,6 +44,8 @@ pub struct Client {
     pub place: Place,
     /// Where its members ask from; empty: anywhere.
     pub networks: Vec<IpNet>,
+    /// What their certificates are to name, one of them; empty: nothing.
+    pub certificate_names: Vec<CertificateName>,
     /// What bounds all its members together.
     pub limits: ClientLimits,
 }
@@ -55,7 +60,16 @@ pub struct ClientLimits {
 impl Client {
     fn includes(&self, asker: &Asker) -> bool {
         let ClientAddress(address) = asker.address;
-        self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&address))
+        let is_there = self.networks.is_empty()
+            || self.networks.iter().any(|network| network.contains(&address));
+        let is_named = || {
+            let names = asker.certificate.as_ref();
+            self.certificate_names.is_empty()
+                || names.is_some_and(|names| {
+                    self.certificate_names.iter().any(|name| name.is_among(names))
+                })
+        };
+        is_there && is_named()
     }
 }
 
@@ -146,7 +160,7 @@ impl Clients {
         };
         match groups.iter().find(|group| group.includes(asker)) {
             Some(group) => Ok(Some(group.clone())),
-            None => Err(not_admitted(self.group_of(asker).map(|group| &**group))),
+            None => Err(not_admitted(self.group_of(asker).map(|group| &**group), Some(asker))),
         }
     }
 
@@ -157,7 +171,7 @@ impl Clients {
             Some(Admitted::Groups(groups)) => groups.iter().any(|one| one.name == group.name),
             None => false,
         };
-        if admitted { Ok(()) } else { Err(not_admitted(Some(group))) }
+        if admitted { Ok(()) } else { Err(not_admitted(Some(group), None)) }
     }
 
     /// The groups that a registry lets in; nothing where that is everyone.
@@ -170,10 +184,15 @@ impl Clients {
     }
 }
 
-fn not_admitted(group: Option<&Client>) -> Denial {
-    let remedy = match group {
-        Some(group) => format!("{} may not use it", group.name),
-        None => "it is in no [[client]]".to_owned(),
+fn not_admitted(group: Option<&Client>, asker: Option<&Asker>) -> Denial {
+    let certificate = asker.and_then(|asker| asker.certificate.as_ref());
+    let remedy = match (group, certificate) {
+        (Some(group), _) => format!("{} may not use it", group.name),
+        (None, None) => "it is in no [[client]]".to_owned(),
+        (None, Some(names)) if names.is_empty() => {
+            "its certificate has no DNS or URI name".to_owned()
+        }
+        (None, Some(_)) => "no [[client]] has its certificate's names".to_owned(),
     };
     Denial::with_remedy(Reason::ClientNotAllowed, remedy)
 }
@@ -199,7 +218,9 @@ mod tests {
     fn group(name: &str, networks: &[&str]) -> Arc<Client> {
         let place = Place { file: "pullgate.toml".into(), line: 7 };
         let networks = networks.iter().map(|text| text.parse().unwrap()).collect();
-        Arc::new(Client { name: name.into(), place, networks, limits: ClientLimits::default() })
+        let limits = ClientLimits::default();
+        let certificate_names = Vec::new();
+        Arc::new(Client { name: name.into(), place, networks, certificate_names, limits })
     }
 
     fn registry(label: &str, clientele: Clientele) -> Registry {

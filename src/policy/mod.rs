@@ -6,6 +6,7 @@
 mod addresses;
 mod azure;
 mod budget;
+mod certificate;
 mod clients;
 mod fault;
 mod limits;
@@ -21,6 +22,7 @@ mod written;
 pub use addresses::{AddressFault, Class, PrivateOnly, canonical, class_of};
 pub use azure::{CLOUDS, Cloud, HostKind};
 pub use budget::{Budget, Budgets, HourOfUploads};
+pub use certificate::{CertificateName, CertificateNameFault, CertificateNames};
 pub use clients::{Asker, Client, ClientAddress, ClientLimits, Clientele};
 pub use fault::{Fault, Located, Place};
 pub use limits::Limits;

@@ -50,6 +50,7 @@ codes! {
         HeadTooLarge "head-too-large" "The request's head is larger than the gate reads.",
         HeadTimeout "head-timeout" "The request's head did not come whole in time.",
         ProxyHeaderInvalid "proxy-header-invalid" "The PROXY protocol header is missing, malformed or from a network that may not send it.",
+        ProxyTls "proxy-tls" "The TLS handshake between the client and the gate failed.",
         CertificateRejected "certificate-rejected" "The client's certificate is missing or was refused.",
         BadTarget "bad-target" "The request target is not host:port.",
         MethodNotAllowed "method-not-allowed" "The method is not CONNECT.",

@@ -46,6 +46,13 @@ impl<C> Closing<C> {
     }
 }
 
+impl<C> Closing<C> {
+    /// The same, of a connection that is called otherwise.
+    pub fn map<D>(self, call: impl FnOnce(C) -> D) -> Closing<D> {
+        Closing { client: self.client.map(call), word: self.word }
+    }
+}
+
 impl<C: AsyncRead + AsyncWrite + Unpin> Closing<C> {
     /// Says the last word, and that no more will come; then drains what the client still sends,
     /// within bounds, until it closes too.

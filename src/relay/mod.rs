@@ -74,6 +74,11 @@ pub struct Relayed<C> {
 }
 
 impl<C> Relayed<C> {
+    /// The same, of a connection that is called otherwise.
+    pub fn map<D>(self, call: impl FnOnce(C) -> D) -> Relayed<D> {
+        Relayed { outcome: self.outcome, closing: self.closing.map(call) }
+    }
+
     /// Both ways were open. On a stop the client's side ends in order, since an alert of ours would
     /// be garbage in its session, and the upstream's with a reset.
     fn ended(outcome: Result<Ending, Stop>, start: Start<C>) -> Self {

@@ -4,6 +4,7 @@
 use std::future::pending;
 
 use tokio::net::TcpStream;
+use tokio_util::either::Either;
 
 use super::{CLIENT_ABORTED, Session};
 use crate::config::Mode;
@@ -12,12 +13,13 @@ use crate::listen::connect::Exchange;
 use crate::listen::intake::{NoHead, NoHello};
 use crate::listen::lobby::Place;
 use crate::listen::proxy_protocol::{HeaderFault, NoHeader};
+use crate::listen::tls::{ClientStream, NoTls};
 use crate::policy::{Denial, Failure, Reason, Stop};
 use crate::relay::Closing;
 
 impl Session {
     /// Ends a connection that sent no head we take.
-    pub(super) async fn turn_away<T>(&mut self, socket: TcpStream, none: NoHead) -> Option<T> {
+    pub(super) async fn turn_away<T>(&mut self, socket: ClientStream, none: NoHead) -> Option<T> {
         let stop = match none {
             NoHead::Refused(refused) => {
                 let stop = refused.fault.denial().into();
@@ -39,19 +41,46 @@ impl Session {
 
     /// Ends a connection of which nothing but its listener is known.
     pub(super) async fn spurn<T>(&mut self, socket: TcpStream, stop: Stop) -> Option<T> {
-        match (stop, self.door.mode) {
-            (Stop::Failed(failure), _) => self.lose(failure),
-            (stop, Mode::Connect) => {
+        let socket = Either::Left(socket);
+        match (stop, self.door.mode, &self.door.tls) {
+            (Stop::Failed(failure), _, _) => self.lose(failure),
+            (stop, Mode::Connect, None) => {
                 self.refuse(Exchange::refused(socket), "the request", stop).await
             }
-            (stop, Mode::Transparent(_)) => self.cut(socket, stop).await,
+            (stop, _, _) => self.cut(socket, stop).await,
+        }
+    }
+
+    /// Ends a connection that came to no TLS.
+    pub(super) async fn forgo_tls<T>(&mut self, none: NoTls) -> Option<T> {
+        match none {
+            NoTls::Gone => self.lose(CLIENT_ABORTED),
+            NoTls::Clear(socket) => {
+                let remedy = "this port speaks TLS; the proxy URL has to say https://";
+                let stop = Denial::with_remedy(Reason::ProxyTls, remedy).into();
+                let socket = Either::Left(socket);
+                self.refuse(Exchange::refused(socket), "the request", stop).await
+            }
+            NoTls::Ended { stop, socket: Some(socket) } => {
+                self.cut(Either::Left(socket), stop).await
+            }
+            NoTls::Ended { stop, socket: None } => {
+                self.account.close(&Err(stop));
+                None
+            }
+            NoTls::Refused { stop, fault, socket } => {
+                self.account.facts.push(("tls-fault", fault));
+                self.account.close(&Err(stop));
+                self.finish(Closing::in_order(Either::Left(socket))).await;
+                None
+            }
         }
     }
 
     /// Ends a session before `200`, with an answer that tells why.
     pub(super) async fn refuse<T>(
         &mut self,
-        to: Exchange<TcpStream>,
+        to: Exchange<ClientStream>,
         host: &str,
         stop: Stop,
     ) -> Option<T> {
@@ -65,7 +94,7 @@ impl Session {
     }
 
     /// Closes. A refused client that does not go holds its place, and leaves it when it is needed.
-    pub(super) async fn finish(&mut self, closing: Closing<TcpStream>) {
+    pub(super) async fn finish(&mut self, closing: Closing<ClientStream>) {
         tokio::select! {
             () = closing.finish() => {}
             () = asked_out(&mut self.place) => {}
@@ -73,7 +102,7 @@ impl Session {
     }
 
     /// Ends a session that speaks TLS by now, before the relay, with an alert that it was us.
-    pub(super) async fn cut<T>(&mut self, client: TcpStream, stop: Stop) -> Option<T> {
+    pub(super) async fn cut<T>(&mut self, client: ClientStream, stop: Stop) -> Option<T> {
         self.account.close(&Err(stop.clone()));
         self.finish(Closing::with_alert(client, &stop)).await;
         None

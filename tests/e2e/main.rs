@@ -20,6 +20,7 @@ mod clients;
 mod dns;
 mod exhaustion;
 mod gateway;
+mod mutual;
 mod pull;
 mod refuse;
 mod reload;

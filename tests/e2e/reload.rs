@@ -26,7 +26,7 @@ pub fn reloaded(gate: &Gate, change: impl FnOnce()) {
 
 /// Does `change` and waits until the gate says that what lies on disk is not in force.
 #[track_caller]
-fn kept(gate: &Gate, change: impl FnOnce()) {
+pub fn kept(gate: &Gate, change: impl FnOnce()) {
     let before = generation(gate);
     change();
     wait_until("the policy is stale", || {

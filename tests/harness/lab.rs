@@ -142,6 +142,11 @@ impl Lab {
         self.dir.path()
     }
 
+    /// The authority of the laboratory's servers, as PEM.
+    pub fn authority(&self) -> &Path {
+        &self.pki.authority
+    }
+
     /// The directory that `contoso` or `fabrikam` keeps its blobs in, and its data endpoint serves.
     pub fn served(&self, label: &str) -> PathBuf {
         self.dir().join(label)

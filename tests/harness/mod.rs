@@ -8,6 +8,7 @@
 //! [`Lab::with_gateway`] puts a gateway between a client and all that.
 
 mod attacker;
+mod certificates;
 mod containerd;
 mod daemon;
 mod dnsmasq;
@@ -22,6 +23,7 @@ mod token;
 mod wait;
 
 pub use attacker::{ATTACKER, Attacker};
+pub use certificates::{Authority, Certificate};
 pub use containerd::containerd;
 pub use daemon::bound_to_this_thread;
 pub use dnsmasq::{Family, dnsmasq, resolver};

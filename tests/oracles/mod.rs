@@ -304,8 +304,9 @@ pub fn policy_file(bytes: &[u8]) {
         Files {
             main: file("pullgate.toml", MAIN),
             registries: vec![file("registries.d/tried.toml", text)],
+            further: Vec::new(),
         },
-        Files { main: file("pullgate.toml", text), registries: vec![good] },
+        Files { main: file("pullgate.toml", text), registries: vec![good], further: Vec::new() },
     ];
     for files in tried {
         compiled(&files);
@@ -339,6 +340,7 @@ pub fn az_json(bytes: &[u8]) {
     compiled(&Files {
         main: file("pullgate.toml", MAIN),
         registries: vec![file("registries.d/tried.json", text)],
+        further: Vec::new(),
     });
     if let Ok(import) = config::import(&Arc::from("tried.json"), text) {
         let path = "registries.d/imported.toml";
@@ -346,6 +348,7 @@ pub fn az_json(bytes: &[u8]) {
             &Files {
                 main: file("pullgate.toml", MAIN),
                 registries: vec![file(path, &import.toml)],
+                further: Vec::new(),
             },
             1,
         );

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::{beside, enforcement};
 use crate::config::source::Source;
 use crate::config::table::Table;
+use crate::config::tls::{self, TlsPaths};
 use crate::config::{AdminAddress, Capture, Listener, Mode};
 use crate::policy::{Located, parse_range};
 
@@ -18,12 +19,13 @@ pub(super) fn listeners(
     source: &Source<'_>,
     file: &mut Table<'_>,
     taken: &mut HashSet<SocketAddr>,
-) -> Vec<Listener> {
+) -> (Vec<Listener>, Vec<Located<TlsPaths>>) {
     let tables = file.tables("listen", "[[listen]]");
     if tables.is_empty() && !file.has("listen") {
         let remedy = "write [[listen]] with mode = \"connect\" and address = \"127.0.0.1:3128\"";
         source.missing(&source.whole(), "there is no [[listen]]", remedy);
     }
+    let mut of_tls = Vec::new();
     let listener = |mut table: Table<'_>| {
         let word = mode(source, &mut table);
         let address = table.string("address");
@@ -34,15 +36,23 @@ pub(super) fn listeners(
         let capture = capture(source, &mut table, word);
         let enforcement = enforcement(source, &mut table);
         let balancers = balancers(source, &mut table);
+        let tls = table.table("tls", "tls");
+        let tls = tls.and_then(|tls| tls::read(source, tls, |path| beside(source, path)));
         table.finish();
+        if let (Some(Word::Transparent), Some(tls)) = (word, &tls) {
+            let what = "tls is for connect listeners: who is redirected speaks to the registry";
+            source.fault(tls.place.clone(), what, "take it out");
+        }
+        of_tls.extend(tls.clone());
         let address = socket_address(source, &address?, taken)?;
         let mode = match word? {
             Word::Connect => Mode::Connect,
             Word::Transparent => Mode::Transparent(capture?),
         };
-        Some(Listener { mode, address, enforcement, balancers })
+        Some(Listener { mode, address, enforcement, balancers, tls: tls.map(|tls| tls.value) })
     };
-    tables.into_iter().filter_map(listener).collect()
+    let listeners = tables.into_iter().filter_map(listener).collect();
+    (listeners, of_tls)
 }
 
 /// The word that `mode` is.

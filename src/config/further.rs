@@ -1,0 +1,66 @@
+//! The files that the main file names beside the registries': certificates, keys, revocations.
+//! Their content may be secret.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A file that the main file names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Further {
+    /// Its path, relative to the working directory where it is not absolute.
+    pub path: PathBuf,
+    /// What is in it, or why it cannot be read.
+    pub content: Result<Secret, String>,
+    /// Who may read it.
+    pub readers: Readers,
+}
+
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Readers {
+    /// Its owner, and its group at most.
+    Few,
+    /// Everybody on the machine.
+    Everybody,
+}
+
+/// Bytes that are never printed.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Secret(Vec<u8>);
+
+impl From<Vec<u8>> for Secret {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Secret {
+    /// The bytes.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("***")
+    }
+}
+
+/// The file of that path.
+pub(super) fn find<'a>(files: &'a [Further], path: &Path) -> Option<&'a Further> {
+    files.iter().find(|file| file.path == path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let content = Ok(b"key".to_vec().into());
+        let file = Further { path: "a".into(), content, readers: Readers::Few };
+        assert!(!format!("{file:?}").contains("key") && !format!("{file:?}").contains("107"));
+    }
+}

@@ -1,0 +1,340 @@
+//! TLS towards clients: the paths of a listener's `tls`, and what is made of the files there.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, ServerConfig};
+
+use super::further::{Further, Readers, Secret, find};
+use super::source::Source;
+use super::table::{OneOrMany, Table};
+use crate::policy::{Fault, Located, Place};
+
+/// How many sessions may be resumed, a listener.
+const RESUMED: usize = 4_096;
+
+/// HTTP/1.1 is what the gate speaks within (RFC 7301).
+const ALPN: &[u8] = b"http/1.1";
+
+/// A listener's `tls`: where its files are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TlsPaths {
+    /// The gate's certificate, and those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// How clients prove who they are, where they are asked to.
+    pub clients: Option<ClientPaths>,
+}
+
+/// What clients' certificates are judged by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientPaths {
+    /// The authorities.
+    pub authorities: PathBuf,
+    /// What they have revoked.
+    pub revocations: Vec<PathBuf>,
+    /// Whether a client may come without.
+    pub presence: Presence,
+}
+
+/// Whether a client must have a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Presence {
+    /// It must.
+    Required,
+    /// It may come without; one that it sends is judged all the same.
+    Optional,
+}
+
+impl TlsPaths {
+    /// Every path.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let of_clients = self.clients.iter();
+        let of_clients = of_clients
+            .flat_map(|clients| [&clients.authorities].into_iter().chain(&clients.revocations));
+        [&self.certificate, &self.key].into_iter().chain(of_clients)
+    }
+}
+
+/// TLS as a listener speaks it.
+#[derive(Clone)]
+pub struct Tls {
+    /// For the handshake. It asks for a certificate where there is a judge.
+    pub server: Arc<ServerConfig>,
+    /// Judges clients' certificates: chain, validity, usage, revocation.
+    pub judge: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let judges = self.judge.as_ref().map(|_| "clients");
+        out.debug_struct("Tls").field("judges", &judges).finish_non_exhaustive()
+    }
+}
+
+/// TLS of every listener that has one.
+pub type TlsOfListeners = HashMap<TlsPaths, Tls>;
+
+/// Reads a listener's `tls`.
+pub(super) fn read(
+    source: &Source<'_>,
+    mut table: Table<'_>,
+    beside: impl Fn(&str) -> PathBuf,
+) -> Option<Located<TlsPaths>> {
+    let place = table.place().clone();
+    let mut path = |key: &'static str| {
+        let written = table.string(key);
+        if written.is_none() && !table.has(key) {
+            let remedy = "write tls = { certificate = \"tls/gate.pem\", key = \"tls/gate.key\" }";
+            source.missing(table.place(), format!("tls has no {key}"), remedy);
+        }
+        written.map(|written| beside(&written.value))
+    };
+    let (certificate, key) = (path("certificate"), path("key"));
+    let authorities = table.string("client-ca");
+    let revocations = match table.string_or_strings("client-crls") {
+        Some(OneOrMany::One(one)) => vec![one],
+        Some(OneOrMany::Many(many)) => many,
+        None => Vec::new(),
+    };
+    let presence = table.string("client-certificates");
+    table.finish();
+    let presence_of = |written: &Located<String>| match written.value.as_str() {
+        "required" => Presence::Required,
+        "optional" => Presence::Optional,
+        other => {
+            let what = format!("client-certificates {other:?} is unknown");
+            let remedy = "write \"required\" or \"optional\"";
+            source.fault(written.place.clone(), what, remedy);
+            Presence::Required
+        }
+    };
+    let clients = match authorities {
+        Some(authorities) => Some(ClientPaths {
+            authorities: beside(&authorities.value),
+            revocations: revocations.iter().map(|one| beside(&one.value)).collect(),
+            presence: presence.as_ref().map_or(Presence::Required, presence_of),
+        }),
+        None => {
+            let without =
+                [("client-crls", revocations.first()), ("client-certificates", presence.as_ref())];
+            for (key, written) in without {
+                let Some(written) = written else { continue };
+                let what = format!("{key} without client-ca has no meaning");
+                source.fault(written.place.clone(), what, "write client-ca = \"tls/clients.pem\"");
+            }
+            None
+        }
+    };
+    Some(Located { value: TlsPaths { certificate: certificate?, key: key?, clients }, place })
+}
+
+/// What is said of one file.
+type Said = (String, &'static str);
+
+/// Makes TLS of the files, and finds every fault of theirs.
+pub(super) fn make(
+    listeners: &[Located<TlsPaths>],
+    files: &[Further],
+) -> (TlsOfListeners, Vec<Fault>, Vec<Fault>) {
+    let (mut made, mut faults, mut warnings) = (HashMap::new(), Vec::new(), Vec::new());
+    for Located { value: paths, place } in listeners {
+        let maker = Maker { files, place };
+        match maker.tls(paths) {
+            Ok(tls) => drop(made.insert(paths.clone(), tls)),
+            Err(fault) => faults.push(fault),
+        }
+        let key = find(files, &paths.key).filter(|key| key.readers == Readers::Everybody);
+        if key.is_some() {
+            warnings.push(maker.fault((
+                format!("{}: everybody on this machine may read the key", paths.key.display()),
+                "chmod o-r it",
+            )));
+        }
+    }
+    (made, faults, warnings)
+}
+
+struct Maker<'a> {
+    files: &'a [Further],
+    place: &'a Place,
+}
+
+impl Maker<'_> {
+    fn fault(&self, (what, remedy): Said) -> Fault {
+        Fault { place: self.place.clone(), what, remedy: remedy.into() }
+    }
+
+    fn tls(&self, paths: &TlsPaths) -> Result<Tls, Fault> {
+        const ALL_OF_THEM: &str =
+            "write it as PEM: the gate's certificate first, then those between";
+        const UNENCRYPTED: &str = "write it as PEM, without a passphrase";
+        let chain: Vec<CertificateDer<'static>> =
+            self.all(&paths.certificate, "certificate", ALL_OF_THEM)?;
+        let key = self.content(&paths.key)?;
+        let key = PrivateKeyDer::from_pem_slice(key.expose());
+        let key = key.map_err(|_| self.bad(&paths.key, "it holds no private key", UNENCRYPTED))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let judge = paths.clients.as_ref().map(|clients| self.judge(clients)).transpose()?;
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(|error| self.bad(&paths.certificate, &error.to_string(), ALL_OF_THEM))?;
+        let builder = match &judge {
+            Some(judge) => builder.with_client_cert_verifier(judge.clone()),
+            None => builder.with_no_client_auth(),
+        };
+        let mut server = builder.with_single_cert(chain, key).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => self.bad(
+                &paths.key,
+                &format!("it is not the key of {}", paths.certificate.display()),
+                "put the certificate and its key there together",
+            ),
+            error => self.bad(&paths.certificate, &error.to_string(), ALL_OF_THEM),
+        })?;
+        server.alpn_protocols = vec![ALPN.to_vec()];
+        // A reload makes another, so that nothing is resumed that was accepted by older rules.
+        server.session_storage = ServerSessionMemoryCache::new(RESUMED);
+        Ok(Tls { server: Arc::new(server), judge })
+    }
+
+    fn judge(&self, paths: &ClientPaths) -> Result<Arc<dyn ClientCertVerifier>, Fault> {
+        const AUTHORITIES: &str = "write the authorities' certificates as PEM";
+        const REVOCATIONS: &str = "write it as PEM, as openssl ca -gencrl does";
+        let mut roots = RootCertStore::empty();
+        for authority in self.all(&paths.authorities, "certificate", AUTHORITIES)? {
+            roots
+                .add(authority)
+                .map_err(|error| self.bad(&paths.authorities, &error.to_string(), AUTHORITIES))?;
+        }
+        let mut revocations: Vec<CertificateRevocationListDer<'static>> = Vec::new();
+        for path in &paths.revocations {
+            revocations.extend(self.all(path, "list of revocations", REVOCATIONS)?);
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            // A list that has run out tells nothing any more.
+            .enforce_revocation_expiration()
+            .with_crls(revocations);
+        let builder = match paths.presence {
+            Presence::Required => builder,
+            Presence::Optional => builder.allow_unauthenticated(),
+        };
+        builder.build().map_err(|error| match error {
+            VerifierBuilderError::InvalidCrl(error) => {
+                let which = paths.revocations.first().unwrap_or(&paths.authorities);
+                self.bad(which, &format!("{error:?}"), REVOCATIONS)
+            }
+            error => self.bad(&paths.authorities, &error.to_string(), AUTHORITIES),
+        })
+    }
+
+    /// Every item of a file; at least one.
+    fn all<T: PemObject>(
+        &self,
+        path: &Path,
+        what: &str,
+        remedy: &'static str,
+    ) -> Result<Vec<T>, Fault> {
+        let items: Result<Vec<T>, pem::Error> =
+            T::pem_slice_iter(self.content(path)?.expose()).collect();
+        match items {
+            Ok(items) if !items.is_empty() => Ok(items),
+            Ok(_) => Err(self.bad(path, &format!("it holds no {what}"), remedy)),
+            Err(error) => Err(self.bad(path, &error.to_string(), remedy)),
+        }
+    }
+
+    fn content(&self, path: &Path) -> Result<&Secret, Fault> {
+        let remedy = "put it there, readable for the gate's user";
+        match find(self.files, path).map(|file| file.content.as_ref()) {
+            Some(Ok(content)) => Ok(content),
+            Some(Err(error)) => Err(self.bad(path, &format!("it cannot be read: {error}"), remedy)),
+            None => Err(self.bad(path, "it was not read", remedy)),
+        }
+    }
+
+    fn bad(&self, path: &Path, what: &str, remedy: &'static str) -> Fault {
+        self.fault((format!("{}: {what}", path.display()), remedy))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A certificate and its key, as PEM.
+    fn made() -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    fn file(path: &str, content: &str) -> Further {
+        let content = Ok(content.as_bytes().to_vec().into());
+        Further { path: path.into(), content, readers: Readers::Few }
+    }
+
+    #[test]
+    fn files_and_what_is_said_of_them() {
+        let ((certificate, key), (_, another)) = (made(), made());
+        let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n\
+                         -----END ENCRYPTED PRIVATE KEY-----\n";
+        let files = [
+            file("gate.pem", &certificate),
+            file("gate.key", &key),
+            file("another.key", &another),
+            file("encrypted.key", encrypted),
+            file("empty.pem", "nothing"),
+            file("bad.crl", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"),
+        ];
+        // Key, authorities, list of revocations, and what is said.
+        let cases = [
+            ("gate.key", None, None, None),
+            ("gate.key", Some("gate.pem"), None, None),
+            ("another.key", None, None, Some("another.key: it is not the key of gate.pem")),
+            ("encrypted.key", None, None, Some("encrypted.key: it holds no private key")),
+            ("gate.key", Some("empty.pem"), None, Some("empty.pem: it holds no certificate")),
+            ("gate.key", Some("gate.pem"), Some("gate.pem"), Some("gate.pem: it holds no list")),
+            ("gate.key", Some("gate.pem"), Some("bad.crl"), Some("bad.crl: ")),
+        ];
+        for (key, authorities, revocations, expected) in cases {
+            let clients = authorities.map(|authorities: &str| ClientPaths {
+                authorities: authorities.into(),
+                revocations: revocations.into_iter().map(PathBuf::from).collect(),
+                presence: Presence::Required,
+            });
+            let value = TlsPaths { certificate: "gate.pem".into(), key: key.into(), clients };
+            let place = Place { file: "pullgate.toml".into(), line: 4 };
+            let (made, faults, _) = make(&[Located { value, place }], &files);
+            let said = faults.first().map(|fault| fault.what.clone());
+            match expected {
+                None => assert_eq!((made.len(), said), (1, None)),
+                Some(expected) => {
+                    assert!(
+                        said.is_some_and(|said| said.starts_with(expected)),
+                        "{key} {expected}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_everybody_may_read_is_warned_of() {
+        let (certificate, key) = made();
+        let key = Further { readers: Readers::Everybody, ..file("gate.key", &key) };
+        let value =
+            TlsPaths { certificate: "gate.pem".into(), key: "gate.key".into(), clients: None };
+        let place = Place { file: "pullgate.toml".into(), line: 4 };
+        let (_, faults, warnings) =
+            make(&[Located { value, place }], &[file("gate.pem", &certificate), key]);
+        assert_eq!((faults.len(), warnings.len()), (0, 1));
+    }
+}

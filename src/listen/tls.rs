@@ -1,0 +1,182 @@
+//! TLS towards a client: the handshake, and what its certificate says. Whoever is refused has been
+//! told by an alert, and the bare connection comes back to be closed in order.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::Acceptor;
+use rustls::{CertificateError, HandshakeKind};
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
+
+use crate::account::Text;
+use crate::config::Tls;
+use crate::policy::{Cause, CertificateNames, Denial, Failure, Reason, Side, Stop};
+
+/// A client's connection: bare, or within TLS.
+pub type ClientStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// The content type of a TLS handshake record (RFC 8446 §5.1).
+const HANDSHAKE: u8 = 22;
+
+/// A client's certificate, and those that it sent along.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    chain: Vec<CertificateDer<'static>>,
+}
+
+/// Why there is no TLS.
+#[derive(Debug)]
+pub enum NoTls {
+    /// It had to end before it was done.
+    Ended {
+        /// Why.
+        stop: Stop,
+        /// What is left to be told, and closed; nothing in the midst of a handshake.
+        socket: Option<TcpStream>,
+    },
+    /// The client went away, or its connection broke.
+    Gone,
+    /// The client's first byte is not TLS: it speaks HTTP, and is answered so.
+    Clear(TcpStream),
+    /// It was refused, and told by an alert.
+    Refused {
+        /// Why.
+        stop: Stop,
+        /// What is wrong.
+        fault: Text,
+        /// What is left to be closed.
+        socket: TcpStream,
+    },
+}
+
+/// Takes a client's handshake, unless `until` ends it before.
+///
+/// # Errors
+/// Why there is no TLS.
+pub async fn accept(
+    tls: &Tls,
+    socket: TcpStream,
+    mut until: Pin<&mut impl Future<Output = Stop>>,
+) -> Result<(Box<TlsStream<TcpStream>>, Option<ClientCertificate>), NoTls> {
+    let mut first = [0];
+    tokio::select! {
+        biased;
+        peeked = socket.peek(&mut first) => match peeked {
+            Err(_) | Ok(0) => return Err(NoTls::Gone),
+            Ok(_) if first != [HANDSHAKE] => return Err(NoTls::Clear(socket)),
+            Ok(_) => {}
+        },
+        stop = until.as_mut() => return Err(NoTls::Ended { stop, socket: Some(socket) }),
+    }
+    let mut hello = LazyConfigAcceptor::new(Acceptor::default(), socket);
+    let started = tokio::select! {
+        biased;
+        started = &mut hello => started,
+        stop = until.as_mut() => {
+            return Err(NoTls::Ended { stop, socket: hello.take_io() });
+        }
+    };
+    let started = match (started, hello.take_io()) {
+        (Ok(started), _) => started,
+        (Err(error), Some(socket)) => return Err(refusal(&error, socket)),
+        (Err(_), None) => return Err(NoTls::Gone),
+    };
+    let accepted = tokio::select! {
+        biased;
+        accepted = started.into_stream(tls.server.clone()).into_fallible() => accepted,
+        stop = until => return Err(NoTls::Ended { stop, socket: None }),
+    };
+    let stream = accepted.map_err(|(error, socket)| refusal(&error, socket))?;
+    let (_, session) = stream.get_ref();
+    let chain = session.peer_certificates().map(<[_]>::to_vec);
+    let certificate = chain.map(|chain| ClientCertificate { chain });
+    // A resumed session was judged when it began.
+    if let (Some(certificate), Some(HandshakeKind::Resumed)) =
+        (&certificate, session.handshake_kind())
+        && let Err(error) = certificate.judge_by(tls)
+    {
+        let fault = told(&error);
+        let (socket, _) = stream.into_inner();
+        return Err(NoTls::Refused { stop: rejected(&error).into(), fault, socket });
+    }
+    Ok((Box::new(stream), certificate))
+}
+
+impl ClientCertificate {
+    /// Judges it as it is now: chain, validity, usage, revocation.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn judge_by(&self, tls: &Tls) -> Result<(), rustls::Error> {
+        let Some(judge) = &tls.judge else { return Ok(()) };
+        let Some((leaf, between)) = self.chain.split_first() else {
+            return Err(rustls::Error::NoCertificatesPresented);
+        };
+        judge.verify_client_cert(leaf, between, UnixTime::now()).map(|_| ())
+    }
+
+    /// The names that it proves: DNS names and URIs of its subjectAltName. The common name is no
+    /// proof of anything.
+    #[must_use]
+    pub fn names(&self) -> CertificateNames {
+        let leaf = self.chain.first().and_then(|leaf| webpki::EndEntityCert::try_from(leaf).ok());
+        let Some(leaf) = leaf else { return CertificateNames::default() };
+        CertificateNames::new(leaf.valid_dns_names(), leaf.valid_uri_names())
+    }
+}
+
+fn refusal(error: &io::Error, socket: TcpStream) -> NoTls {
+    let Some(tls) = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) else {
+        return NoTls::Gone;
+    };
+    let stop = match tls {
+        // The client refused us.
+        rustls::Error::AlertReceived(_) => {
+            Failure { side: Side::Client, cause: Cause::ClientAborted }.into()
+        }
+        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+            rejected(tls).into()
+        }
+        _ => Reason::ProxyTls.into(),
+    };
+    NoTls::Refused { stop, fault: told(tls), socket }
+}
+
+fn rejected(error: &rustls::Error) -> Denial {
+    let reason = Reason::CertificateRejected;
+    fault_of(error).map_or(Denial::new(reason), |fault| Denial::with_remedy(reason, fault))
+}
+
+/// What is wrong, in our words where we have any, else in the library's.
+fn told(error: &rustls::Error) -> Text {
+    fault_of(error).map_or_else(|| Text::new(&error.to_string()), Text::new)
+}
+
+/// What is wrong with a certificate, in a few words.
+fn fault_of(error: &rustls::Error) -> Option<&'static str> {
+    use CertificateError as Fault;
+    Some(match error {
+        rustls::Error::NoCertificatesPresented => "none was sent",
+        rustls::Error::InvalidCertificate(fault) => match fault {
+            Fault::Expired | Fault::ExpiredContext { .. } => "it has expired",
+            Fault::NotValidYet | Fault::NotValidYetContext { .. } => "it is not valid yet",
+            Fault::Revoked => "it has been revoked",
+            Fault::UnknownIssuer => "its authority is not known here",
+            Fault::UnknownRevocationStatus => "no list of revocations covers it",
+            Fault::ExpiredRevocationList | Fault::ExpiredRevocationListContext { .. } => {
+                "the list of revocations has expired"
+            }
+            Fault::InvalidPurpose | Fault::InvalidPurposeContext { .. } => {
+                "it is not for clients (clientAuth)"
+            }
+            Fault::BadSignature => "its signature is wrong",
+            _ => return None,
+        },
+        _ => return None,
+    })
+}

@@ -1,0 +1,112 @@
+//! The long phase of a session: its bytes are moved until a side is done, or until a reload takes
+//! away what it was permitted.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::either::Either;
+
+use super::{Session, Tunnel};
+use crate::account::{Moved, Stage, Volume};
+use crate::config::{TlsOfListeners, TlsPaths};
+use crate::listen::tls::ClientCertificate;
+use crate::policy::{Allowed, Enforcement, Reason, Stop};
+use crate::relay::{Bounds, Count, Hour, Relayed, Start, Traffic};
+
+/// A client's certificate, and what it is judged by after a reload.
+pub(super) struct Proof {
+    pub(super) certificate: ClientCertificate,
+    /// Seen when the certificate was judged.
+    pub(super) tls: watch::Receiver<Arc<TlsOfListeners>>,
+}
+
+impl Proof {
+    /// Judges it again, where there is something new to judge it by.
+    fn still_stands(&mut self, paths: &TlsPaths) -> bool {
+        if !self.tls.has_changed().unwrap_or(false) {
+            return true;
+        }
+        let every = self.tls.borrow_and_update().clone();
+        every.get(paths).is_some_and(|tls| self.certificate.judge_by(tls).is_ok())
+    }
+}
+
+impl Session {
+    /// Moves the bytes until somebody ends it.
+    pub(super) async fn relay(mut self, tunnel: Tunnel) {
+        self.account.stages.enter(Stage::Relay);
+        let allowed = tunnel.cleared.permit().allowed();
+        let bounds = Bounds::within(self.hour(allowed));
+        let traffic = Arc::new(Traffic::within(bounds));
+        bound(&traffic, allowed, self.enforcement(&self.set));
+        let seen = traffic.clone();
+        self.account.follow(Box::new(move || volume(&seen)));
+        let Self { gate, door, asker, mut proof, mut account, mut policy, set, place: _ } = self;
+        let Tunnel { client: socket, upstream, address, cleared, hello } = tunnel;
+        let (second_hello, idle) = (set.limits().hello_timeout, set.limits().idle_timeout);
+        drop(set);
+        let revoked = pin!(async {
+            loop {
+                let set = policy.borrow_and_update().clone();
+                let enforcement = door.enforcement.unwrap_or(set.rules().enforcement);
+                let own = gate.own.borrow().clone();
+                let permit = cleared.permit();
+                match set.still_stands(permit, address, &asker, enforcement, &own) {
+                    Ok(allowed) => bound(&traffic, &allowed, enforcement),
+                    Err(denial) => return Stop::from(denial),
+                }
+                drop((set, own));
+                if let (Some(proof), Some(paths)) = (&mut proof, &door.tls)
+                    && !proof.still_stands(paths)
+                {
+                    return Reason::PolicyRevoked.into();
+                }
+                tokio::select! {
+                    changed = policy.changed() => if changed.is_err() {
+                        return Reason::Draining.into();
+                    },
+                    () = gate.halt.cancelled() => return Reason::Draining.into(),
+                }
+            }
+        });
+        let relay = &gate.relay;
+        let relayed = match socket {
+            Either::Left(client) => {
+                let start = Start { client, upstream, hello, second_hello, idle };
+                relay.carry(&cleared, start, &traffic, revoked).await.map(Either::Left)
+            }
+            Either::Right(client) => {
+                let start = Start { client, upstream, hello, second_hello, idle };
+                let carried = relay.carry_wrapped(&cleared, start, &traffic, revoked);
+                // It is the larger, and few need it.
+                Box::pin(carried).await.map(Either::Right)
+            }
+        };
+        let Relayed { outcome, closing } = relayed;
+        account.volume = volume(&traffic);
+        if traffic.bounds.were_exceeded() {
+            account.would_deny.get_or_insert(Reason::UploadBudget);
+        }
+        account.close(&outcome);
+        // The place among the open sessions is held until the client is gone.
+        closing.finish().await;
+    }
+
+    /// The hour in which the client's uploads count, where they are bounded.
+    pub(super) fn hour(&self, allowed: &Allowed) -> Option<Arc<Hour>> {
+        let client = allowed.client()?;
+        let limit = client.limits.upload_bytes_per_hour?;
+        Some(self.gate.hours.of(&client.name, limit))
+    }
+}
+
+/// Sets what the policy allows to go up.
+fn bound(traffic: &Traffic, allowed: &Allowed, enforcement: Enforcement) {
+    traffic.bounds.set(allowed.grant().and_then(|grant| grant.upload), enforcement);
+}
+
+fn volume(traffic: &Traffic) -> Volume {
+    let moved = |count: Count| Moved { spliced: count.splice, copied: count.copy };
+    Volume { up: moved(traffic.up.count()), down: moved(traffic.down.count()) }
+}
