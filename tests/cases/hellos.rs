@@ -14,9 +14,11 @@ macro_rules! sample {
 /// Hellos that real clients have sent, each in one record.
 pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
     vec![
+        sample!("boringssl-mlkem768"),
         sample!("curl"),
         sample!("node"),
         sample!("openssl"),
+        sample!("openssl35-mlkem768"),
         sample!("openssl-tls12"),
         sample!("openssl-tls13"),
         sample!("python"),

@@ -12,6 +12,7 @@
 
 #[path = "../cases/mod.rs"]
 mod cases;
+mod clients;
 #[path = "../../src/dial/tests/server.rs"]
 #[allow(dead_code, reason = "it can do more than is needed here")]
 mod dns;
