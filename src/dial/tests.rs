@@ -1,5 +1,6 @@
 //! Looking up and connecting, against servers of the tests' own on loopback.
 
+mod forged;
 mod server;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
