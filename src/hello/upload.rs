@@ -7,8 +7,10 @@ use super::record::{self, HEADER, Header, Kind, LARGEST_CLEAR};
 
 /// The largest record that can hold a Finished of 16 bytes and no more: with AES-CBC and
 /// HMAC-SHA-384 and the least padding 16 (IV) + 16 + 48 + 16. In the shortest encrypted form, of
-/// ChaCha20-Poly1305, that leaves no room for a Finished and a ClientHello of a renegotiation, which
-/// needs 64 bytes with renegotiation_info and without any name.
+/// ChaCha20-Poly1305 (16 bytes for the tag), that leaves 64 bytes behind a Finished: the very least
+/// that a ClientHello of a renegotiation takes (4 of header, 41 up to the extensions, 19 with
+/// renegotiation_info), and no room for a name. Whoever sends that gets no further: the rest of
+/// that handshake would need records of a handshake, which are cut.
 const LARGEST_FINISHED: usize = 96;
 
 /// How far the client's handshake has come.
