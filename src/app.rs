@@ -1,50 +1,50 @@
 //! Builds everything from the settings, starts it, waits for signals, drains.
 
+mod attend;
+mod herald;
+mod room;
+mod sockets;
+mod standing;
+
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{Domain, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
-use crate::account::{Account, Phase, Sink, Status};
-use crate::admin::{Admin, ListenerInfo};
-use crate::answerer::{Answerer, Bound, Sources};
-use crate::config::{self, AuditTarget, Capture, Listener, Loaded, Mode, Settings};
-use crate::dial::{self, Resolver};
-use crate::listen::lobby::Lobby;
-use crate::listen::transparent::accept_foreign;
-use crate::policy::{Enforcement, Fault, OwnAddresses, PolicySet};
-use crate::relay::{self, Hours, Relay};
-use crate::reload::{self, Reloader, Staleness};
-use crate::session::{self, Door, Gate};
+pub use sockets::Inherited;
 
-/// How long open sessions may go on after the first signal to end.
-const DRAIN: Duration = Duration::from_secs(30);
+use crate::account::{Account, Phase, Sink};
+use crate::admin::{self, Admin, ListenerInfo};
+use crate::answerer::{self, Answerer, Sources};
+use crate::config::{self, AdminAddress, AuditTarget, Files, Listener, Loaded, Mode, Settings};
+use crate::confine;
+use crate::dial::Resolver;
+use crate::listen::lobby::Lobby;
+use crate::policy::{Enforcement, Fault};
+use crate::relay::{self, Hours, Relay};
+use crate::reload::{self, Reloader};
+use crate::session::{Door, Gate, Welcome};
+use attend::{Attendant, Ending};
+use herald::Herald;
+use room::Room;
+use sockets::{Bound, Holding};
 
 /// How long the audit may take to write its last lines.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
-/// How often the machine's own addresses are read anew: interfaces come and go.
-const OWN_ADDRESSES: Duration = Duration::from_secs(30);
+/// How long those may take who are told to come again, when all else has ended.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
-/// How long accepting pauses when no connection can be had: no descriptor, no memory.
-const BACKOFF: Duration = Duration::from_millis(50);
-
-/// How often the log says so, while it lasts.
-const TOLD_AGAIN: Duration = Duration::from_secs(10);
-
-/// Connections that the kernel queues for a listener.
-const BACKLOG: i32 = 4096;
+/// How long sessions may take to end when they are ended at once.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Faults of the configuration, as an error that names every one.
 #[derive(Debug, thiserror::Error)]
@@ -60,52 +60,104 @@ fn lines(faults: &[Fault]) -> String {
 pub struct Running {
     listeners: Vec<ListenerInfo>,
     admin: Option<SocketAddr>,
-    reload: mpsc::Sender<()>,
+    reload: mpsc::Sender<oneshot::Sender<()>>,
     gate: Arc<Gate>,
     phase: watch::Sender<Phase>,
-    accepting: CancellationToken,
-    sessions: TaskTracker,
+    ending: Ending,
+    /// Cancelled when the operator is to look elsewhere.
+    looking: CancellationToken,
+    holding: Holding,
     /// Ends what serves the gate beside the sessions, when dropped.
-    _serving: tokio_util::sync::DropGuard,
+    _serving: DropGuard,
 }
 
 /// Runs the gate until a signal ends it: `pullgate run`.
 ///
 /// # Errors
-/// Faults of the configuration, and addresses that cannot be bound.
-pub async fn run(config: &Path) -> anyhow::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let running = start(config).await?;
-    loop {
+/// When addresses cannot be bound, or accounts cannot be kept.
+pub async fn run(prepared: Prepared, inherited: Inherited) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let herald = Herald::new()?;
+    let running = start(prepared, inherited).await?;
+    herald.ready(running.status());
+    tokio::spawn(herald.clone().stay_alive());
+    while signals.next().await == Told::Renew {
+        info!("SIGHUP: reading the configuration, reopening the audit");
+        herald.reloading();
+        running.gate.account.reopen_audit();
+        running.reload().await;
+        herald.ready(running.status());
+    }
+    running.end(&mut signals, &herald).await;
+    Ok(())
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// SIGHUP.
+    Renew,
+    /// SIGTERM or SIGINT.
+    End,
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = hangup.recv() => {
-                info!("SIGHUP: reading the configuration, reopening the audit");
-                running.gate.account.reopen_audit();
-                running.reload();
-            }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = self.hangup.recv() => Told::Renew,
+            _ = self.terminate.recv() => Told::End,
+            _ = self.interrupt.recv() => Told::End,
         }
     }
-    let open = running.sessions.len();
-    info!(open, "ending: no new sessions; open ones have {} s", DRAIN.as_secs());
-    tokio::select! {
-        () = running.stop(DRAIN) => {}
-        _ = terminate.recv() => warn!("ending at once"),
-        _ = interrupt.recv() => warn!("ending at once"),
+}
+
+/// A configuration that has been read and holds no fault.
+#[derive(Debug)]
+pub struct Prepared {
+    main: PathBuf,
+    files: Files,
+    loaded: Loaded,
+}
+
+impl Prepared {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// Its faults.
+    pub fn read(main: &Path) -> Result<Self, Faults> {
+        let files = reload::read_files(main).map_err(Faults)?;
+        let loaded = config::compile(&files, 1).map_err(Faults)?;
+        Ok(Self { main: main.to_owned(), files, loaded })
     }
-    Ok(())
+
+    /// Gives up what the process does not need for it, for good: call it while there is one thread.
+    pub fn confine(&self) {
+        confine::give_up_privileges();
+        confine::give_up_files(&self.main, &self.loaded.settings);
+    }
 }
 
 /// Starts a gate in this runtime.
 ///
 /// # Errors
-/// Faults of the configuration, and addresses that cannot be bound.
-pub async fn start(config: &Path) -> anyhow::Result<Running> {
-    let files = reload::read_files(config).map_err(Faults)?;
-    let Loaded { settings, policy, tls, warnings } = config::compile(&files, 1).map_err(Faults)?;
+/// When addresses cannot be bound, or accounts cannot be kept.
+pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Result<Running> {
+    let Prepared { main, files, loaded } = prepared;
+    let Loaded { settings, policy, tls, warnings } = loaded;
     for warning in warnings {
         warn!("{warning}");
     }
@@ -118,21 +170,23 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
             );
         }
     }
-    let bound = bind(&settings)?;
+    let bound = bind(&settings, &mut inherited)?;
     let answering = bind_answerer(&settings)?;
     let listeners: Vec<ListenerInfo> = bound.iter().map(|(_, info)| info.clone()).collect();
+    let looked_at = look(&settings, &mut inherited)?;
+    inherited.nothing_left()?;
     let (policy, policy_seen) = watch::channel(Arc::new(policy));
     let (tls, tls_seen) = watch::channel(Arc::new(tls));
     let serving = CancellationToken::new();
     let mut listening: Vec<SocketAddr> = listeners.iter().map(|info| info.address).collect();
     listening.extend(settings.answerer.iter().flat_map(|answerer| &answerer.addresses));
-    let (own, own_seen) = watch::channel(Arc::new(own_addresses(&listening)));
+    let (own, own_seen) = watch::channel(Arc::new(standing::own_addresses(&listening)));
     let sink = match &settings.audit {
         AuditTarget::StandardOutput => Sink::StandardOutput,
         AuditTarget::File(path) => Sink::File(path.clone()),
     };
     let account = Account::new(prometheus::Registry::new(), sink)?;
-    let room = Room::new(descriptors());
+    let room = Room::new(room::descriptors());
     if policy_seen.borrow().limits().open_sessions > room.sessions {
         info!("the limit of open files (RLIMIT_NOFILE) allows {} open sessions", room.sessions);
     }
@@ -149,41 +203,38 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
         most_sessions: room.sessions,
         halt: CancellationToken::new(),
     });
-    let reloader = Reloader::new(config, &files, settings.clone(), policy, tls);
+    let reloader = Reloader::new(&main, &files, settings.clone(), policy, tls);
     let (phase, phase_seen) = watch::channel(Phase::Starting);
-    let status = status(&gate, &settings, phase_seen, reloader.staleness(), &serving);
-    let admin = match &settings.admin {
-        Some(address) => {
-            let admin = Admin {
-                account,
-                policy: policy_seen,
-                status,
-                listeners: listeners.clone(),
-                address: address.clone(),
-            };
-            let bound = admin.start(serving.clone()).await.context("the admin listener")?;
-            if let Some(address) = bound {
+    let status = standing::status(&gate, &settings, phase_seen, reloader.staleness(), &serving);
+    let looking = serving.child_token();
+    let admin = match looked_at {
+        Some(socket) => {
+            let address = socket.address();
+            let listeners = listeners.clone();
+            Admin { account, policy: policy_seen, status, listeners }
+                .start(socket, looking.clone());
+            if let Some(address) = address {
                 info!("admin on {address}");
             }
-            Some(bound)
+            address
         }
         None => None,
     };
-    listening.extend(admin.flatten());
-    own.send_replace(Arc::new(own_addresses(&listening)));
-    spawn_until(&serving, follow_own_addresses(own, listening));
+    listening.extend(admin);
+    own.send_replace(Arc::new(standing::own_addresses(&listening)));
+    spawn_until(&serving, standing::follow_own_addresses(own, listening));
     let (reload, asked) = mpsc::channel(1);
     spawn_until(&serving, reloader.run(asked));
-    let accepting = CancellationToken::new();
-    let sessions = TaskTracker::new();
+    let ending = Ending::default();
     if let Some(answerer) = &settings.answerer {
         let answerer = Answerer::new(answerer, gate.as_ref().into());
         for bound in answering {
             info!("answering DNS on {}", bound.address());
-            spawn_until(&accepting, answerer.clone().serve(bound));
+            spawn_until(&ending.begun, answerer.clone().serve(bound));
         }
     }
-    for (listener, info) in bound {
+    let holding = bound.first().map_or(Holding::Alone, |(bound, _)| bound.holding);
+    for (bound, info) in bound {
         let door = Door {
             address: info.address,
             name: info.address.to_string().into(),
@@ -191,21 +242,24 @@ pub async fn start(config: &Path) -> anyhow::Result<Running> {
             enforcement: info.enforcement,
             balancers: info.balancers,
             tls: info.tls,
+            welcome: Welcome::Served,
         };
         let tls = if door.tls.is_some() { ", TLS" } else { "" };
         info!("listening on {} ({}{tls})", info.address, info.mode.code());
-        let accept = accept(listener, gate.clone(), Arc::new(door), sessions.clone());
-        spawn_until(&accepting, accept);
+        let (gate, ending, holding) = (gate.clone(), ending.clone(), bound.holding);
+        let listener = bound.listen()?;
+        tokio::spawn(Attendant { listener, holding, gate, door, ending }.attend());
     }
     phase.send_replace(Phase::Serving);
     Ok(Running {
         listeners,
-        admin: admin.flatten(),
+        admin,
         reload,
         gate,
         phase,
-        accepting,
-        sessions,
+        ending,
+        looking,
+        holding,
         _serving: serving.drop_guard(),
     })
 }
@@ -223,40 +277,115 @@ impl Running {
         self.admin
     }
 
-    /// Asks for a reload, as SIGHUP does.
-    pub fn reload(&self) {
-        // A full channel holds such a request already.
-        let _ = self.reload.try_send(());
+    /// Reads the files anew, as SIGHUP does; returns when that is done, well or not.
+    pub async fn reload(&self) {
+        let (done, told) = oneshot::channel();
+        if self.reload.send(done).await.is_ok() {
+            // The reloader lives as long as the gate.
+            let _ = told.await;
+        }
     }
 
-    /// Stops accepting, lets the open sessions end for as long as `patience`, then ends them.
+    /// Stops taking sessions, lets the open ones end for as long as `patience`, then ends them.
     pub async fn stop(self, patience: Duration) {
-        self.phase.send_replace(Phase::Draining);
-        self.accepting.cancel();
-        self.sessions.close();
-        if tokio::time::timeout(patience, self.sessions.wait()).await.is_err() {
-            self.gate.halt.cancel();
-            // Each says its last word within bounds of its own.
-            self.sessions.wait().await;
+        self.let_go();
+        if timeout(patience, self.emptied()).await.is_err() {
+            self.cut().await;
         }
+        self.finish().await;
+    }
+
+    /// Stops as the settings say, unless another signal ends it at once.
+    async fn end(self, signals: &mut Signals, herald: &Herald) {
+        let patience = self.gate.policy.borrow().limits().drain_timeout;
+        let open = self.ending.sessions.len();
+        info!(open, "ending: no new sessions; open ones have {} s", patience.as_secs());
+        self.let_go();
+        herald.stopping(format!("{open} sessions open"));
+        let mut due = interval(herald::ENDING);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut emptied = Box::pin(timeout(patience, self.emptied()));
+        loop {
+            tokio::select! {
+                ended = &mut emptied => {
+                    if ended.is_err() {
+                        let open = self.ending.sessions.len();
+                        warn!(open, "ending: the time is over for the sessions that are open");
+                        self.cut().await;
+                    }
+                    break;
+                }
+                told = signals.next() => match told {
+                    // The successor's audit is rotated at the same time.
+                    Told::Renew => self.gate.account.reopen_audit(),
+                    Told::End => {
+                        warn!("ending at once");
+                        let _ = timeout(AT_ONCE, self.cut()).await;
+                        break;
+                    }
+                },
+                _ = due.tick() => {
+                    herald.stopping(format!("{} sessions open", self.ending.sessions.len()));
+                }
+            }
+        }
+        drop(emptied);
+        self.finish().await;
+    }
+
+    /// Takes no session more. Where somebody else serves, the operator looks there from now on.
+    fn let_go(&self) {
+        self.phase.send_replace(Phase::Draining);
+        self.ending.begun.cancel();
+        if self.holding != Holding::Alone {
+            self.looking.cancel();
+        }
+    }
+
+    /// Waits until no session can come any more, and none is open.
+    async fn emptied(&self) {
+        self.ending.taking.close();
+        self.ending.taking.wait().await;
+        self.ending.sessions.close();
+        self.ending.sessions.wait().await;
+    }
+
+    /// Ends the open sessions; each says its last word within bounds of its own.
+    async fn cut(&self) {
+        self.gate.halt.cancel();
+        self.emptied().await;
+    }
+
+    async fn finish(self) {
+        self.ending.over.cancel();
+        self.ending.turned_away.close();
+        let _ = timeout(LAST_WORDS, self.ending.turned_away.wait()).await;
         let account = self.gate.account.clone();
         // It waits for the audit's own thread.
         let _ = tokio::task::spawn_blocking(move || account.finish(LAST_LINES)).await;
     }
+
+    fn status(&self) -> String {
+        let generation = self.gate.policy.borrow().generation();
+        format!("serving, policy generation {generation}")
+    }
 }
 
 /// Binds every listener before any is served: all or none.
-fn bind(settings: &Settings) -> anyhow::Result<Vec<(TcpListener, ListenerInfo)>> {
+fn bind(
+    settings: &Settings,
+    inherited: &mut Inherited,
+) -> anyhow::Result<Vec<(Bound, ListenerInfo)>> {
     let mut bound = Vec::with_capacity(settings.listeners.len());
     for Listener { mode, address, enforcement, balancers, tls } in &settings.listeners {
-        let listener = listen(*address, *mode)
+        let socket = Bound::new(*address, *mode, inherited, settings.conduct.ports)
             .map_err(|error| with_capability(error, *address))
             .with_context(|| format!("cannot listen on {address}"))?;
-        let address = listener.local_addr()?;
+        let address = socket.address()?;
         let (enforcement, balancers) = (*enforcement, balancers.clone());
         let (mode, tls) = (*mode, tls.clone());
         let info = ListenerInfo { mode, address, enforcement, balancers, tls };
-        bound.push((listener, info));
+        bound.push((socket, info));
     }
     if bound.is_empty() {
         bail!("the configuration has no [[listen]]");
@@ -265,11 +394,11 @@ fn bind(settings: &Settings) -> anyhow::Result<Vec<(TcpListener, ListenerInfo)>>
 }
 
 /// Binds what the answerer is asked on.
-fn bind_answerer(settings: &Settings) -> anyhow::Result<Vec<Bound>> {
+fn bind_answerer(settings: &Settings) -> anyhow::Result<Vec<answerer::Bound>> {
     let addresses = settings.answerer.iter().flat_map(|answerer| &answerer.addresses);
     let bind = |address: &SocketAddr| {
-        listen(*address, Mode::Connect)
-            .and_then(|tcp| Bound::new(*address, tcp))
+        sockets::both_transports(*address, settings.conduct.ports)
+            .map(|(udp, tcp)| answerer::Bound::new(*address, udp, tcp))
             .map_err(|error| with_capability(error, *address))
             .with_context(|| format!("cannot answer DNS on {address}"))
     };
@@ -289,17 +418,6 @@ fn with_capability(error: io::Error, address: SocketAddr) -> io::Error {
     )
 }
 
-fn listen(address: SocketAddr, mode: Mode) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
-    socket.set_reuse_address(true)?;
-    if mode == Mode::Transparent(Capture::Tproxy) {
-        accept_foreign(&socket, address)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
 impl From<&Gate> for Sources {
     fn from(gate: &Gate) -> Self {
         Self {
@@ -311,130 +429,20 @@ impl From<&Gate> for Sources {
     }
 }
 
-/// How many descriptors the process may have; the soft limit is raised to the hard one first.
-fn descriptors() -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let soft = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
+/// Where the operator looks in: bound like the listeners, or made beside them.
+fn look(settings: &Settings, inherited: &mut Inherited) -> anyhow::Result<Option<admin::Socket>> {
+    let Some(address) = &settings.admin else { return Ok(None) };
+    let ports = settings.conduct.ports;
+    let socket = match address {
+        AdminAddress::Tcp(address) => Bound::new(*address, Mode::Connect, inherited, ports)
+            .and_then(Bound::listen)
+            .and_then(admin::Socket::tcp),
+        AdminAddress::Unix(path) => match inherited.unix(path) {
+            Some(listener) => admin::Socket::inherited(listener),
+            None => admin::Socket::unix(path, ports),
+        },
     };
-    soft.and_then(|soft| usize::try_from(soft).ok()).unwrap_or(1 << 20)
-}
-
-/// How the descriptors are shared out: connections that have not said a word hold one, sessions
-/// two, and DNS, the admin listener, the audit and the pipes live on a reserve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Room {
-    lobby: usize,
-    sessions: usize,
-}
-
-impl Room {
-    fn new(descriptors: usize) -> Self {
-        let reserve = 128 + descriptors / 128;
-        let lobby = (descriptors / 16).clamp(8, 16_384);
-        let sessions = descriptors.saturating_sub(reserve + lobby) / 2;
-        Self { lobby, sessions: sessions.max(1) }
-    }
-}
-
-/// Accepts connections until cancelled, each into a task of its own.
-async fn accept(listener: TcpListener, gate: Arc<Gate>, door: Arc<Door>, sessions: TaskTracker) {
-    let mut told: Option<Instant> = None;
-    loop {
-        match listener.accept().await {
-            Ok((socket, peer)) => {
-                prepare(&socket);
-                sessions.spawn(session::serve(gate.clone(), door.clone(), socket, peer));
-            }
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                // Out of descriptors or memory: trying at once would spin.
-                if told.is_none_or(|at| at.elapsed() >= TOLD_AGAIN) {
-                    warn!(%error, listener = %door.name, "cannot accept");
-                    told = Some(Instant::now());
-                }
-                tokio::time::sleep(BACKOFF).await;
-            }
-        }
-    }
-}
-
-fn prepare(socket: &TcpStream) {
-    // A socket that refuses the option is served without it.
-    let _ = socket.set_nodelay(true);
-}
-
-/// Errors of accept(2) that concern the connection which was to be accepted, not the listener.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
-}
-
-/// The machine's own addresses as they are now, and where the gate listens.
-fn own_addresses(listening: &[SocketAddr]) -> OwnAddresses {
-    OwnAddresses { interfaces: dial::interfaces(), listeners: listening.to_vec() }
-}
-
-/// Reads the machine's own addresses anew from time to time.
-async fn follow_own_addresses(own: watch::Sender<Arc<OwnAddresses>>, listening: Vec<SocketAddr>) {
-    loop {
-        tokio::time::sleep(OWN_ADDRESSES).await;
-        let fresh = own_addresses(&listening);
-        own.send_if_modified(|known| {
-            let changed = **known != fresh;
-            if changed {
-                *known = Arc::new(fresh);
-            }
-            changed
-        });
-    }
-}
-
-/// Puts together how the gate stands, whenever a part of it changes.
-fn status(
-    gate: &Gate,
-    settings: &Settings,
-    mut phase: watch::Receiver<Phase>,
-    mut stale: watch::Receiver<Staleness>,
-    serving: &CancellationToken,
-) -> watch::Receiver<Status> {
-    let mut policy = gate.policy.clone();
-    let own: Vec<Option<Enforcement>> =
-        settings.listeners.iter().map(|listener| listener.enforcement).collect();
-    let now = move |policy: &PolicySet, phase: Phase, stale: &Staleness| {
-        let everywhere = policy.rules().enforcement;
-        let reports = own.iter().any(|one| one.unwrap_or(everywhere) == Enforcement::Report);
-        Status {
-            phase,
-            generation: policy.generation(),
-            stale: stale.0.clone(),
-            enforcement: if reports { Enforcement::Report } else { Enforcement::Enforce },
-        }
-    };
-    let first =
-        now(&policy.borrow_and_update(), *phase.borrow_and_update(), &stale.borrow_and_update());
-    let (sender, receiver) = watch::channel(first);
-    spawn_until(serving, async move {
-        loop {
-            let gone = tokio::select! {
-                changed = policy.changed() => changed.is_err(),
-                changed = phase.changed() => changed.is_err(),
-                changed = stale.changed() => changed.is_err(),
-            };
-            if gone {
-                return;
-            }
-            let fresh = now(
-                &policy.borrow_and_update(),
-                *phase.borrow_and_update(),
-                &stale.borrow_and_update(),
-            );
-            sender.send_replace(fresh);
-        }
-    });
-    receiver
+    socket.map(Some).context("the admin listener")
 }
 
 /// Runs something beside the sessions until the token is cancelled.
@@ -446,18 +454,4 @@ fn spawn_until(token: &CancellationToken, work: impl Future<Output = ()> + Send 
             () = work => {}
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Room;
-
-    #[test]
-    fn descriptors_suffice_for_what_they_are_shared_out_to() {
-        for descriptors in [256, 1024, 20_000, 1 << 20] {
-            let Room { lobby, sessions } = Room::new(descriptors);
-            assert!(lobby + 2 * sessions + 128 <= descriptors, "{descriptors}");
-        }
-        assert!(Room::new(20_000).sessions >= 9_000);
-    }
 }

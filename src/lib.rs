@@ -9,6 +9,7 @@
 //! cli/        one file a command: run, check, explain, import, demo, report
 //! app         builds everything from Settings, starts it, waits for signals, drains
 //! session     the story of one connection
+//! confine     what the process gives up before it serves
 //! admin reload
 //! answerer/   DNS for the clients of a gateway
 //! listen/     how clients come in; intake reads a head or a hello, bounded in bytes and time
@@ -47,6 +48,7 @@ pub mod answerer;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod confine;
 pub mod demo;
 pub mod dial;
 pub mod hello;

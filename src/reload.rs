@@ -3,7 +3,8 @@
 //! An event of the file system is a hint; the content decides. Editors and Kubernetes replace files
 //! and folders, they do not write them, so the *parent* directories are watched. A set that has a
 //! fault is refused whole: the last good one stays in force, and the log, a metric and `/readyz`
-//! say so. What `listen`, `admin` and `audit` hold needs a restart; a reload says that too.
+//! say so. What `listen`, `admin`, `audit` and `process` hold needs a restart; a reload says that
+//! too.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher as _};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
@@ -135,8 +136,9 @@ impl Reloader {
         self.stale.subscribe()
     }
 
-    /// Reloads at every change of the files and whenever it is `asked`, until nobody can ask.
-    pub async fn run(mut self, mut asked: mpsc::Receiver<()>) {
+    /// Reloads at every change of the files and whenever it is `asked`, until nobody can ask. Who
+    /// asks is told when it is done, well or not.
+    pub async fn run(mut self, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
         let (hint, mut hinted) = mpsc::channel(1);
         let mut watching = Watching::begin(&self.main, hint.clone());
         // What changed since the files were read, while nothing watched them, gave no hint.
@@ -151,21 +153,23 @@ impl Reloader {
                     }
                 }
             };
-            let on_demand = tokio::select! {
+            let demand = tokio::select! {
                 request = asked.recv() => match request {
-                    Some(()) => true,
+                    Some(done) => Some(done),
                     None => return,
                 },
-                _ = waited => false,
+                _ = waited => None,
             };
             // Watch anew before reading: what changes from here on gives a hint of its own, and a
             // folder that was replaced is watched by its new inode.
             watching = Watching::begin(&self.main, hint.clone());
-            if !on_demand {
+            if demand.is_none() {
                 let end = Instant::now() + PATIENCE;
                 while let Ok(Ok(Some(()))) = timeout_at(end, timeout(QUIET, hinted.recv())).await {}
             }
             self.reload().await;
+            // Who asked may have gone.
+            let _ = demand.map(|done| done.send(()));
         }
     }
 
@@ -190,8 +194,8 @@ impl Reloader {
                 }
                 if loaded.settings != self.settings {
                     warn!(
-                        "[[listen]], [answerer], [admin], [relay] and [audit] take effect at the next \
-                         start only"
+                        "[[listen]], [answerer], [admin], [relay], [audit] and [process] take effect at the \
+                         next start only"
                     );
                 }
                 self.digest = digest;
@@ -271,7 +275,8 @@ impl Watching {
 
 /// The directories whose entries make up the configuration: those of the main file and of the
 /// registries, the folder of registries itself, those of further files, and where links lead.
-fn directories(main: &Path) -> Vec<PathBuf> {
+#[must_use]
+pub fn directories(main: &Path) -> Vec<PathBuf> {
     let mut paths = vec![main.to_owned()];
     if let Ok(Named { registries, further }) = config::named_by(&read_file(main)) {
         paths.push(registries.join("any"));

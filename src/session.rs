@@ -72,7 +72,7 @@ pub struct Gate {
 }
 
 /// A listener, as its sessions know it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Door {
     /// Where it is bound.
     pub address: SocketAddr,
@@ -86,6 +86,17 @@ pub struct Door {
     pub balancers: Option<Vec<IpNet>>,
     /// TLS towards clients, where it is spoken.
     pub tls: Option<TlsPaths>,
+    /// What it has for those who come.
+    pub welcome: Welcome,
+}
+
+/// What becomes of those who come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Welcome {
+    /// They are served.
+    Served,
+    /// They are told to come again: the gate is ending.
+    TurnedAway,
 }
 
 /// One connection that came in.
@@ -279,6 +290,9 @@ impl Session {
     /// From a target to its upstream.
     async fn reach(&mut self, target: &Target, early: &[u8]) -> Result<Reached, Stop> {
         self.account.ask(&target.to_string());
+        if self.door.welcome == Welcome::TurnedAway {
+            return Err(Denial::with_remedy(Reason::Draining, "try again").into());
+        }
         let mut limits = *self.set.limits();
         limits.open_sessions = limits.open_sessions.min(self.gate.most_sessions);
         self.account.admit(&limits)?;

@@ -105,6 +105,7 @@ fn every_key_is_explained() {
         "[limits]",
         "[relay]",
         "[audit]",
+        "[process]",
     ] {
         main.push_str(&format!("{table}\n{unknown}"));
     }
@@ -129,6 +130,7 @@ fn the_limits_have_the_defaults_of_the_table() {
         hello_timeout,
         dial_timeout,
         idle_timeout,
+        drain_timeout,
         open_sessions,
         open_sessions_per_client,
         ..
@@ -139,6 +141,7 @@ fn the_limits_have_the_defaults_of_the_table() {
         ("hello-timeout-ms", hello_timeout.as_millis()),
         ("dial-timeout-ms", dial_timeout.as_millis()),
         ("idle-timeout-ms", idle_timeout.as_millis()),
+        ("drain-timeout-ms", drain_timeout.as_millis()),
         ("batch-ms", config::BATCH.as_millis()),
         ("open-sessions", open_sessions as u128),
         ("open-sessions-per-client", open_sessions_per_client as u128),

@@ -26,6 +26,7 @@ const FLOORS: &[&[&str]] = &[
     &["listen"],
     &["answerer"],
     &["admin", "reload"],
+    &["confine"],
     &["session"],
     &["app"],
     &["demo"],

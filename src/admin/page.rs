@@ -72,6 +72,7 @@ struct OfLimits {
     hello_timeout_ms: u128,
     dial_timeout_ms: u128,
     idle_timeout_ms: u128,
+    drain_timeout_ms: u128,
     open_sessions: usize,
     open_sessions_per_client: usize,
 }
@@ -142,6 +143,7 @@ fn of_limits(limits: &Limits) -> OfLimits {
         hello_timeout_ms: limits.hello_timeout.as_millis(),
         dial_timeout_ms: limits.dial_timeout.as_millis(),
         idle_timeout_ms: limits.idle_timeout.as_millis(),
+        drain_timeout_ms: limits.drain_timeout.as_millis(),
         open_sessions: limits.open_sessions,
         open_sessions_per_client: limits.open_sessions_per_client,
     }

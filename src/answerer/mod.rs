@@ -13,7 +13,6 @@ mod query;
 mod rate;
 mod wire;
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,14 +77,10 @@ enum Next {
 }
 
 impl Bound {
-    /// Binds an address for both transports.
-    ///
-    /// # Errors
-    /// When either cannot be had.
-    pub fn new(address: SocketAddr, tcp: TcpListener) -> io::Result<Self> {
-        let udp = std::net::UdpSocket::bind(address)?;
-        udp.set_nonblocking(true)?;
-        Ok(Self { address, udp: UdpSocket::from_std(udp)?, tcp })
+    /// An address that is bound for both transports.
+    #[must_use]
+    pub fn new(address: SocketAddr, udp: UdpSocket, tcp: TcpListener) -> Self {
+        Self { address, udp, tcp }
     }
 
     /// Which address.

@@ -185,8 +185,8 @@ async fn bound() -> Bound {
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = tcp.local_addr().unwrap();
         // Somebody may have the other one.
-        if let Ok(bound) = Bound::new(address, tcp) {
-            return bound;
+        if let Ok(udp) = UdpSocket::bind(address).await {
+            return Bound::new(address, udp, tcp);
         }
     }
 }

@@ -17,7 +17,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     super::log_to_standard_error();
+    // While this is the only thread.
+    let inherited = app::Inherited::from_environment()?;
+    let prepared = app::Prepared::read(&args.config.path())?;
+    prepared.confine();
     let runtime = Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(app::run(&args.config.path()))?;
+    runtime.block_on(app::run(prepared, inherited))?;
     Ok(ExitCode::SUCCESS)
 }

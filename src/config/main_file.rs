@@ -1,6 +1,7 @@
 //! `pullgate.toml`: what it may say, and what it says when it is silent.
 
 mod answerer;
+mod conduct;
 mod dns;
 mod listen;
 
@@ -104,10 +105,12 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     let batch = file.table("relay", "[relay]").and_then(batch).unwrap_or(BATCH);
     let batch = Some(batch).filter(|batch| !batch.is_zero());
     let audit = file.table("audit", "[audit]").and_then(|table| audit(source, table));
+    let conduct = file.table("process", "[process]");
+    let conduct = conduct.map(|table| conduct::conduct(source, table)).unwrap_or_default();
     file.finish();
     let audit = audit.unwrap_or(AuditTarget::StandardOutput);
     Main {
-        settings: Settings { listeners, answerer, admin, audit, batch },
+        settings: Settings { listeners, answerer, admin, audit, batch, conduct },
         rules,
         registries,
         deny_all,
@@ -185,6 +188,7 @@ fn limits(mut table: Table<'_>) -> Limits {
     wait("hello-timeout-ms", &mut limits.hello_timeout);
     wait("dial-timeout-ms", &mut limits.dial_timeout);
     wait("idle-timeout-ms", &mut limits.idle_timeout);
+    wait("drain-timeout-ms", &mut limits.drain_timeout);
     let mut count = |key, limit: &mut usize| {
         if let Some(number) = table.number(key, SESSIONS).and_then(|one| usize::try_from(one).ok())
         {

@@ -135,6 +135,38 @@ pub enum AuditTarget {
     File(PathBuf),
 }
 
+/// Whether a second process may listen at the gate's addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ports {
+    /// None may.
+    #[default]
+    Own,
+    /// One of the same user may (SO_REUSEPORT), so that it takes over before this one ends.
+    Shared,
+}
+
+/// Which files the process may reach, beside what their modes allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FileAccess {
+    /// Those that it needs (Landlock).
+    #[default]
+    Needed,
+    /// Any.
+    All,
+}
+
+/// `[process]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Conduct {
+    /// `reuse-port`.
+    pub ports: Ports,
+    /// `landlock`.
+    pub files: FileAccess,
+    /// Further folders and files that may be read, relative to the main file's folder where they
+    /// are not absolute.
+    pub readable: Vec<PathBuf>,
+}
+
 /// What takes effect at start only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -148,6 +180,8 @@ pub struct Settings {
     pub audit: AuditTarget,
     /// The longest that bytes of a bulk flow wait for more; `None`: not at all.
     pub batch: Option<Duration>,
+    /// What concerns the process as a whole.
+    pub conduct: Conduct,
 }
 
 /// How long bytes of a bulk flow wait for more where `[relay] batch-ms` is silent. With what the

@@ -13,6 +13,8 @@ pub struct Limits {
     pub dial_timeout: Duration,
     /// How long neither side may send a byte.
     pub idle_timeout: Duration,
+    /// How long open sessions may go on when the gate has been told to end.
+    pub drain_timeout: Duration,
     /// Sessions open at once, in all.
     pub open_sessions: usize,
     /// Sessions open at once from one client address.
@@ -26,6 +28,7 @@ impl Default for Limits {
             hello_timeout: Duration::from_secs(10),
             dial_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(600),
+            drain_timeout: Duration::from_secs(600),
             open_sessions: 10_000,
             open_sessions_per_client: 1_000,
         }

@@ -11,7 +11,7 @@ const ALLOWED: &str = "contoso.eastus.data.azurecr.io";
 const OTHER: &str = "fabrikam.eastus.data.azurecr.io";
 
 const SECP521R1: u16 = 0x0019;
-const X25519: u16 = 0x001d;
+pub const X25519: u16 = 0x001d;
 
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
@@ -81,7 +81,7 @@ fn record(stream: &mut TcpStream) -> (u8, Vec<u8>) {
 }
 
 /// A ClientHello of TLS 1.3 in one record, with a key share of one group.
-fn hello(name: &str, share: u16) -> Vec<u8> {
+pub fn hello(name: &str, share: u16) -> Vec<u8> {
     let server_name = sized16(&[&[0], sized16(&[name.as_bytes()]).as_slice()]);
     let groups = [SECP521R1, X25519].map(u16::to_be_bytes).concat();
     let signatures = [0x0403, 0x0804, 0x0401, 0x0503, 0x0805].map(u16::to_be_bytes).concat();

@@ -62,6 +62,12 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Sends a signal, `HUP` or `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
+        assert!(sent.is_ok_and(|sent| sent.success()), "{} is gone", self.name);
+    }
+
     /// The exit status, once it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()

@@ -14,8 +14,8 @@ use super::lab::{HOSTS, address};
 use super::site::{GATE_USER, Place};
 use super::{PATIENCE, wait_until};
 
-const PROXY: &str = "127.0.0.1:3128";
-const ADMIN: &str = "127.0.0.1:9128";
+pub const PROXY: &str = "127.0.0.1:3128";
+pub const ADMIN: &str = "127.0.0.1:9128";
 
 /// What the operator wrote: the files of the registries' folder, and keys of `pullgate.toml`.
 pub struct Policy {
@@ -226,9 +226,7 @@ impl Gate {
 
     /// Sends a signal, `HUP` or `TERM`.
     pub fn signal(&self, name: &str) {
-        let pid = self.daemon.pid().to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status().unwrap();
-        assert!(sent.success());
+        self.daemon.signal(name);
     }
 
     /// Waits for its end.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use hickory_resolver::proto::rr::RecordType;
 use nix::sched::{CloneFlags, unshare};
-use pullgate::app::{self, Running};
+use pullgate::app::{self, Inherited, Prepared, Running};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -126,7 +126,8 @@ path = "audit.jsonl"
 "#
         );
         fs::write(&config, text).unwrap();
-        let running = app::start(&config).await.unwrap();
+        let running =
+            app::start(Prepared::read(&config).unwrap(), Inherited::default()).await.unwrap();
         let [connect, transparent] = running.listeners() else { panic!("two listeners") };
         let (connect, transparent) = (connect.address, transparent.address);
         let clients = Cell::new(0);

@@ -25,7 +25,7 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) async fn start(settings: &Path) -> anyhow::Result<Self> {
-        let running = app::start(settings).await?;
+        let running = app::start(app::Prepared::read(settings)?, app::Inherited::default()).await?;
         let proxy = running.listeners().first().context("the gate does not listen")?.address;
         let admin = running.admin().context("the gate has no admin listener")?;
         Ok(Self { proxy, admin, running })

@@ -1,0 +1,119 @@
+//! A listener's life: it serves, and when the gate ends it lets go of its clients in the way that
+//! its socket allows.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::sockets::{self, Holding};
+use crate::session::{self, Door, Gate, Welcome};
+
+/// How long accepting pauses when no connection can be had: no descriptor, no memory.
+const BACKOFF: Duration = Duration::from_millis(50);
+
+/// How often the log says so, while it lasts.
+const TOLD_AGAIN: Duration = Duration::from_secs(10);
+
+/// What tells the listeners that the gate ends, and what tells the gate how far they are.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ending {
+    /// Cancelled when no new session is to be taken.
+    pub(super) begun: CancellationToken,
+    /// Cancelled when nobody is to be answered any more.
+    pub(super) over: CancellationToken,
+    /// The listeners that still take sessions.
+    pub(super) taking: TaskTracker,
+    /// The sessions that were taken.
+    pub(super) sessions: TaskTracker,
+    /// Those that are told to come again.
+    pub(super) turned_away: TaskTracker,
+}
+
+/// A listener and what it serves with.
+#[derive(Debug)]
+pub(super) struct Attendant {
+    pub(super) listener: TcpListener,
+    pub(super) holding: Holding,
+    pub(super) gate: Arc<Gate>,
+    pub(super) door: Door,
+    pub(super) ending: Ending,
+}
+
+impl Attendant {
+    /// Accepts connections, each into a task of its own, until the gate has ended.
+    pub(super) async fn attend(self) {
+        let taking = self.ending.taking.token();
+        let Self { listener, holding, gate, door, ending } = self;
+        let closed = Arc::new(Door { welcome: Welcome::TurnedAway, ..door.clone() });
+        let open = Arc::new(door);
+        tokio::select! {
+            () = ending.begun.cancelled() => {}
+            () = accept(&listener, &gate, &open, &ending.sessions) => {}
+        }
+        match holding {
+            Holding::Together => info!("{} is left to whoever else holds it", open.name),
+            Holding::Beside => {
+                if let Err(error) = sockets::turn_to_successor(&listener) {
+                    warn!(%error, listener = %open.name, "connections cannot be handed over");
+                }
+                let last = accept(&listener, &gate, &open, &ending.sessions);
+                // What has come is taken in; what is new goes to the successor.
+                let _ = timeout(sockets::LAST_ARRIVALS, last).await;
+                if let Err(error) = sockets::turn_to_all(&listener) {
+                    warn!(%error, listener = %open.name, "connections go where they went");
+                }
+                info!("{} is left to whoever else is bound to it", open.name);
+            }
+            Holding::Alone => {
+                drop(taking);
+                tokio::select! {
+                    () = ending.over.cancelled() => {}
+                    () = accept(&listener, &gate, &closed, &ending.turned_away) => {}
+                }
+            }
+        }
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    gate: &Arc<Gate>,
+    door: &Arc<Door>,
+    sessions: &TaskTracker,
+) {
+    let mut told: Option<Instant> = None;
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                prepare(&socket);
+                sessions.spawn(session::serve(gate.clone(), door.clone(), socket, peer));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // Out of descriptors or memory: trying at once would spin.
+                if told.is_none_or(|at| at.elapsed() >= TOLD_AGAIN) {
+                    warn!(%error, listener = %door.name, "cannot accept");
+                    told = Some(Instant::now());
+                }
+                tokio::time::sleep(BACKOFF).await;
+            }
+        }
+    }
+}
+
+fn prepare(socket: &TcpStream) {
+    // A socket that refuses the option is served without it.
+    let _ = socket.set_nodelay(true);
+}
+
+/// Errors of accept(2) that concern the connection which was to be accepted, not the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
+}

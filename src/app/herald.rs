@@ -1,0 +1,99 @@
+//! What the service manager is told: sd_notify(3). Where none listens, nothing is.
+//!
+//! A thread of its own does the telling: a manager that does not read would hold up whoever sends.
+
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tracing::warn;
+
+/// How often the manager is told that an ending goes on, and how long it then waits for more.
+pub(super) const ENDING: Duration = Duration::from_secs(20);
+const ENDING_EXTENDED: Duration = Duration::from_secs(60);
+
+/// Messages that may wait; further ones are dropped, as a manager that reads none has no use for
+/// them.
+const WAITING: usize = 16;
+
+#[derive(Debug)]
+enum Message {
+    Ready(String),
+    Reloading,
+    Stopping(String),
+    Alive,
+}
+
+/// The way to the service manager.
+#[derive(Debug, Clone)]
+pub(super) struct Herald {
+    messages: SyncSender<Message>,
+}
+
+impl Herald {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    pub(super) fn new() -> io::Result<Self> {
+        let (messages, told) = sync_channel(WAITING);
+        std::thread::Builder::new().name("manager".into()).spawn(move || tell_all(&told))?;
+        Ok(Self { messages })
+    }
+
+    /// The gate serves.
+    pub(super) fn ready(&self, status: String) {
+        self.send(Message::Ready(status));
+    }
+
+    /// The gate reads its files anew; [`Herald::ready`] ends it.
+    pub(super) fn reloading(&self) {
+        self.send(Message::Reloading);
+    }
+
+    /// The gate ends; said again every [`ENDING`], so that the manager waits for as long as it
+    /// takes.
+    pub(super) fn stopping(&self, status: String) {
+        self.send(Message::Stopping(status));
+    }
+
+    /// Tells a manager that watches (`WatchdogSec=`) that the runtime still runs tasks, until the
+    /// runtime ends.
+    pub(super) async fn stay_alive(self) {
+        let Some(patience) = sd_notify::watchdog_enabled() else { return };
+        let mut due = tokio::time::interval(patience / 3);
+        loop {
+            due.tick().await;
+            self.send(Message::Alive);
+        }
+    }
+
+    fn send(&self, message: Message) {
+        let _ = self.messages.try_send(message);
+    }
+}
+
+fn tell_all(messages: &Receiver<Message>) {
+    for message in messages {
+        let told = match &message {
+            Message::Ready(status) => {
+                sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)])
+            }
+            Message::Reloading => {
+                let mut states = vec![NotifyState::Reloading];
+                states.extend(NotifyState::monotonic_usec_now());
+                sd_notify::notify(&states)
+            }
+            Message::Stopping(status) => {
+                let extended = u32::try_from(ENDING_EXTENDED.as_micros()).unwrap_or(u32::MAX);
+                let extended = NotifyState::ExtendTimeoutUsec(extended);
+                sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status(status), extended])
+            }
+            Message::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
+        };
+        if let Err(error) = told {
+            warn!(%error, "the service manager cannot be told how the gate stands");
+        }
+    }
+}

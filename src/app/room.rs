@@ -1,0 +1,45 @@
+//! How the process's descriptors are shared out.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// How many descriptors the process may have; the soft limit is raised to the hard one first.
+pub(super) fn descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let soft = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    soft.and_then(|soft| usize::try_from(soft).ok()).unwrap_or(1 << 20)
+}
+
+/// How the descriptors are shared out: connections that have not said a word hold one, sessions
+/// two, and DNS, the admin listener, the audit and the pipes live on a reserve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) lobby: usize,
+    pub(super) sessions: usize,
+}
+
+impl Room {
+    pub(super) fn new(descriptors: usize) -> Self {
+        let reserve = 128 + descriptors / 128;
+        let lobby = (descriptors / 16).clamp(8, 16_384);
+        let sessions = descriptors.saturating_sub(reserve + lobby) / 2;
+        Self { lobby, sessions: sessions.max(1) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Room;
+
+    #[test]
+    fn descriptors_suffice_for_what_they_are_shared_out_to() {
+        for descriptors in [256, 1024, 20_000, 1 << 20] {
+            let Room { lobby, sessions } = Room::new(descriptors);
+            assert!(lobby + 2 * sessions + 128 <= descriptors, "{descriptors}");
+        }
+        assert!(Room::new(20_000).sessions >= 9_000);
+    }
+}

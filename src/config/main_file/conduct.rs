@@ -1,0 +1,25 @@
+//! `[process]`: what the process shares with others, and what it forbids itself.
+
+use super::super::source::Source;
+use super::super::table::Table;
+use super::super::{Conduct, FileAccess, Ports};
+use super::beside;
+
+pub(super) fn conduct(source: &Source<'_>, mut table: Table<'_>) -> Conduct {
+    let mut conduct = Conduct::default();
+    if table.boolean("reuse-port").is_some_and(|found| found.value) {
+        conduct.ports = Ports::Shared;
+    }
+    if table.boolean("landlock").is_some_and(|found| !found.value) {
+        conduct.files = FileAccess::All;
+    }
+    for folder in table.strings("readable") {
+        if folder.value.is_empty() {
+            source.fault(folder.place, "readable names an empty path", "name a folder or a file");
+        } else {
+            conduct.readable.push(beside(source, &folder.value));
+        }
+    }
+    table.finish();
+    conduct
+}

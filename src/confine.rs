@@ -1,0 +1,114 @@
+//! What the process gives up before it serves: privileges to come, core dumps, and every file that
+//! it does not need (Landlock).
+//!
+//! Whoever takes the gate over from outside finds little to read and less to write. Files are named
+//! by their folders, since editors, Kubernetes and resolvers replace files. A kernel that lacks a
+//! part is told of once, and the rest holds.
+
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access as _, AccessFs, BitFlags, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _,
+    RulesetError, RulesetStatus, path_beneath_rules,
+};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::thread::set_no_new_privs;
+use tracing::{info, warn};
+
+use crate::config::{AdminAddress, AuditTarget, FileAccess, Settings};
+use crate::reload;
+
+/// The rights that are given up: those of Linux 6.10. What an older kernel does not know of them
+/// stays.
+const RIGHTS: ABI = ABI::V5;
+
+/// Where every gate reads: the resolver's file, which is replaced rather than written, and what the
+/// kernel tells of the process and of pipes.
+const READ_ALWAYS: &[&str] = &["/etc", "/proc"];
+
+/// The file that names the system's DNS servers; often a link to where a resolver writes it.
+const RESOLVER: &str = "/etc/resolv.conf";
+
+/// Forbids this process new privileges and core dumps, which would hold what passes through it.
+pub fn give_up_privileges() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let parts = [
+        ("PR_SET_NO_NEW_PRIVS", set_no_new_privs(true)),
+        ("PR_SET_DUMPABLE", set_dumpable_behavior(DumpableBehavior::NotDumpable)),
+        ("RLIMIT_CORE", setrlimit(Resource::Core, none)),
+    ];
+    for (part, done) in parts {
+        if let Err(error) = done {
+            warn!(%error, "{part} is not to be had here");
+        }
+    }
+}
+
+/// Gives up every file but those that the configuration needs, for this thread and the threads that
+/// it starts: call it while there is no other.
+pub fn give_up_files(main: &Path, settings: &Settings) {
+    if settings.conduct.files == FileAccess::All {
+        info!("landlock = false: the files' modes alone decide what the process reaches");
+        return;
+    }
+    match restrict(&Needs::new(main, settings)) {
+        Ok(RulesetStatus::FullyEnforced) => {}
+        Ok(RulesetStatus::PartiallyEnforced) => {
+            info!("this kernel's Landlock is old: some rights to files stay");
+        }
+        Ok(RulesetStatus::NotEnforced) => {
+            info!("this kernel has no Landlock: the files' modes alone decide");
+        }
+        Err(error) => warn!(%error, "Landlock cannot be set up: the files' modes alone decide"),
+    }
+}
+
+/// The folders and files that are needed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Needs {
+    read: Vec<PathBuf>,
+    /// Folders in which files are made and appended to.
+    append: Vec<PathBuf>,
+    /// Folders in which sockets are made and replaced.
+    sockets: Vec<PathBuf>,
+}
+
+impl Needs {
+    fn new(main: &Path, settings: &Settings) -> Self {
+        let mut needs = Self { read: reload::directories(main), ..Self::default() };
+        needs.read.extend(READ_ALWAYS.iter().map(PathBuf::from));
+        let resolver = std::fs::canonicalize(RESOLVER);
+        needs.read.extend(resolver.iter().filter_map(|path| path.parent()).map(Path::to_owned));
+        needs.read.extend(settings.conduct.readable.iter().cloned());
+        if let AuditTarget::File(path) = &settings.audit {
+            needs.append.push(folder(path));
+        }
+        if let Some(AdminAddress::Unix(path)) = &settings.admin {
+            needs.sockets.push(folder(path));
+        }
+        needs
+    }
+}
+
+/// The folder that a file is in.
+fn folder(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn restrict(needs: &Needs) -> Result<RulesetStatus, RulesetError> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let append: BitFlags<AccessFs> = AccessFs::WriteFile | AccessFs::MakeReg;
+    let sockets = AccessFs::MakeSock | AccessFs::RemoveFile;
+    // A path that is not there is left out: nothing can be read there.
+    let restricted = Ruleset::default()
+        .handle_access(AccessFs::from_all(RIGHTS))?
+        .create()?
+        .add_rules(path_beneath_rules(&needs.read, read))?
+        .add_rules(path_beneath_rules(&needs.append, append))?
+        .add_rules(path_beneath_rules(&needs.sockets, sockets))?
+        .restrict_self()?;
+    Ok(restricted.ruleset)
+}
