@@ -28,6 +28,7 @@ use crate::config::{self, AdminAddress, AuditTarget, Files, Listener, Loaded, Mo
 use crate::confine;
 use crate::dial::Resolver;
 use crate::listen::lobby::Lobby;
+use crate::listen::passwords::Passwords;
 use crate::policy::{Enforcement, Fault};
 use crate::relay::{self, Hours, Relay};
 use crate::reload::{self, Reloader};
@@ -199,6 +200,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         tls: tls_seen,
         account: account.clone(),
         hours: Hours::default(),
+        passwords: Passwords::new(threads / 2)?,
         lobby: Lobby::new(room.lobby),
         most_sessions: room.sessions,
         halt: CancellationToken::new(),

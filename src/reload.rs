@@ -41,7 +41,7 @@ const POLL: Duration = Duration::from_secs(5);
 /// What could not be read, as faults with a remedy.
 pub fn read_files(main: &Path) -> Result<Files, Vec<Fault>> {
     let main = read_file(main);
-    let Named { registries, further } = config::named_by(&main)?;
+    let Named { registries, further, .. } = config::named_by(&main)?;
     let registries = registry_files(&registries)
         .map_err(|error| config::faults_without_folder(&main, &error.to_string()))?;
     Ok(Files {
@@ -49,6 +49,12 @@ pub fn read_files(main: &Path) -> Result<Files, Vec<Fault>> {
         registries: registries.iter().map(|path| read_file(path)).collect(),
         further: further.into_iter().map(read_further).collect(),
     })
+}
+
+/// Reads the main file alone.
+#[must_use]
+pub fn read_main(path: &Path) -> File {
+    read_file(path)
 }
 
 fn read_file(path: &Path) -> File {
@@ -278,7 +284,7 @@ impl Watching {
 #[must_use]
 pub fn directories(main: &Path) -> Vec<PathBuf> {
     let mut paths = vec![main.to_owned()];
-    if let Ok(Named { registries, further }) = config::named_by(&read_file(main)) {
+    if let Ok(Named { registries, further, .. }) = config::named_by(&read_file(main)) {
         paths.push(registries.join("any"));
         paths.push(registries);
         paths.extend(further);

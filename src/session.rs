@@ -33,13 +33,15 @@ use crate::dial::{self, Resolver};
 use crate::hello::Hello;
 use crate::listen::answer::shown;
 use crate::listen::connect::Exchange;
+use crate::listen::credentials::Authorization;
 use crate::listen::intake::{self, Arrived, NoHead};
 use crate::listen::lobby::{Lobby, Place};
+use crate::listen::passwords::Passwords;
 use crate::listen::proxy_protocol::{self, HeaderFault};
 use crate::listen::tls::{self, ClientStream, NoTls};
 use crate::listen::transparent::original_destination;
 use crate::policy::{
-    Allowed, Asker, Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, HTTPS,
+    Allowed, Asker, Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, HTTPS, Login,
     OwnAddresses, Permit, PolicySet, Reason, Side, Stop, Target,
 };
 use crate::relay::{Hours, Relay};
@@ -61,6 +63,8 @@ pub struct Gate {
     pub relay: Relay,
     /// What clients have sent up within the hour.
     pub hours: Hours,
+    /// Checks passwords.
+    pub passwords: Passwords,
     /// Where connections wait until their head has come.
     pub lobby: Arc<Lobby>,
     /// How many sessions the process has descriptors for, whatever the limits say.
@@ -237,10 +241,11 @@ impl Session {
         };
         let mut bytes = Bytes::from(bytes);
         let exchange = Exchange::begin(socket, bytes.split_to(head.length));
-        let Reached { permit, upstream, address } = match self.reach(&head.target, &bytes).await {
-            Ok(reached) => reached,
-            Err(stop) => return self.refuse(exchange, &shown(&head.target), stop).await,
-        };
+        let Reached { permit, upstream, address } =
+            match self.reach(&head.target, &bytes, head.authorization).await {
+                Ok(reached) => reached,
+                Err(stop) => return self.refuse(exchange, &shown(&head.target), stop).await,
+            };
         let Ok(mut client) = exchange.answer(Response::default()).await else {
             return self.lose(CLIENT_ABORTED);
         };
@@ -264,6 +269,7 @@ impl Session {
         let headed = original_destination(&socket, capture, self.door.address);
         self.account.headed = headed.map(Headed::to);
         let mut socket = Either::Left(socket);
+        self.asker.login = Login::Impossible;
         let read = tokio::select! {
             biased;
             read = intake::hello(&mut socket, &[], by) => read.map_err(|none| no_hello(&none)),
@@ -277,7 +283,7 @@ impl Session {
         self.account.sni = Some(Text::new(name.as_str()));
         // The port is judged like any other; of who came by itself HTTPS is meant.
         let target = Target { name, port: headed.map_or(HTTPS, |headed| headed.port()) };
-        let Reached { permit, upstream, address } = match self.reach(&target, &[]).await {
+        let Reached { permit, upstream, address } = match self.reach(&target, &[], None).await {
             Ok(reached) => reached,
             Err(stop) => return self.cut(socket, stop).await,
         };
@@ -287,8 +293,32 @@ impl Session {
         }
     }
 
+    /// Takes the user whose password a client has sent, where a client is known by one at all.
+    async fn prove(&mut self, authorization: Option<Authorization>) -> Result<(), Denial> {
+        let credentials = match authorization {
+            _ if self.set.users().is_empty() => return Ok(()),
+            Some(Authorization::Basic(credentials)) => credentials,
+            Some(Authorization::Broken) => {
+                let remedy = "user and password are malformed";
+                return Err(Denial::with_remedy(Reason::CredentialsRequired, remedy));
+            }
+            Some(Authorization::Other) | None => return Ok(()),
+        };
+        let by = Instant::now() + self.set.limits().head_timeout;
+        let ClientAddress(from) = self.asker.address;
+        let user = self.gate.passwords.check(self.set.users(), credentials, from, by).await?;
+        self.account.facts.push(("user", Text::new(&user.name)));
+        self.asker.login = Login::Proved(user);
+        Ok(())
+    }
+
     /// From a target to its upstream.
-    async fn reach(&mut self, target: &Target, early: &[u8]) -> Result<Reached, Stop> {
+    async fn reach(
+        &mut self,
+        target: &Target,
+        early: &[u8],
+        authorization: Option<Authorization>,
+    ) -> Result<Reached, Stop> {
         self.account.ask(&target.to_string());
         if self.door.welcome == Welcome::TurnedAway {
             return Err(Denial::with_remedy(Reason::Draining, "try again").into());
@@ -300,6 +330,7 @@ impl Session {
         if early.first().is_some_and(|first| *first != TLS_HANDSHAKE) {
             return Err(Denial::with_remedy(Reason::NotTls, "only TLS passes").into());
         }
+        self.prove(authorization).await?;
         let enforcement = self.enforcement(&self.set);
         self.account.client_name = self.set.group_of(&self.asker).map(|one| one.name.clone());
         let allowed = self.set.judge_name(target, &self.asker, enforcement)?;

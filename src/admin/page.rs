@@ -42,6 +42,7 @@ struct OfClient<'a> {
     name: &'a str,
     networks: &'a [IpNet],
     certificate_names: Vec<String>,
+    users: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upload_bytes_per_hour: Option<u64>,
 }
@@ -103,6 +104,7 @@ fn of_client(client: &Client) -> OfClient<'_> {
         name: &client.name,
         networks: &client.networks,
         certificate_names: client.certificate_names.iter().map(ToString::to_string).collect(),
+        users: client.users.iter().map(|user| &**user).collect(),
         upload_bytes_per_hour: client.limits.upload_bytes_per_hour,
     }
 }

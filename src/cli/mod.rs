@@ -10,6 +10,7 @@ mod explain;
 mod import;
 mod report;
 mod run;
+mod user;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ enum Command {
     Import(import::Args),
     /// Say what audit files show would break, storage accounts first.
     Report(report::Args),
+    /// Keep the file with the users' password hashes.
+    User(user::Args),
 }
 
 /// The configuration's file, as `--config` of several commands names it.
@@ -75,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::User(args) => user::run(&args),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("pullgate: {error:#}");

@@ -19,11 +19,13 @@ const EVERYONE: &str = "everyone";
 /// From what one pull needs to a pebibyte.
 const UPLOAD: RangeInclusive<u64> = 64 * 1024..=1 << 50;
 
-/// `tls`: of the listeners, some of which may ask for certificates.
+/// `tls`: of the listeners, some of which may ask for certificates. `asked`: takes the users that
+/// are named.
 pub(super) fn read(
     source: &Source<'_>,
     file: &mut Table<'_>,
     tls: &[Located<TlsPaths>],
+    asked: &mut Vec<Located<String>>,
 ) -> Vec<Arc<Client>> {
     let tables = file.tables("client", "[[client]]");
     if let Some(beyond) = tables.get(MOST) {
@@ -31,7 +33,7 @@ pub(super) fn read(
         source.fault(beyond.place().clone(), what, "put those with the same rights together");
     }
     let clients: Vec<Client> =
-        tables.into_iter().filter_map(|table| client(source, table)).collect();
+        tables.into_iter().filter_map(|table| client(source, table, asked)).collect();
     let asked_for = tls.iter().any(|tls| tls.value.clients.is_some());
     for client in clients.iter().filter(|one| !asked_for && !one.certificate_names.is_empty()) {
         let what = "no listener asks for certificates, so that nobody is known by them";
@@ -40,17 +42,27 @@ pub(super) fn read(
     clients.into_iter().map(Arc::new).collect()
 }
 
-fn client(source: &Source<'_>, mut table: Table<'_>) -> Option<Client> {
+/// `asked`: takes the users that it names.
+fn client(
+    source: &Source<'_>,
+    mut table: Table<'_>,
+    asked: &mut Vec<Located<String>>,
+) -> Option<Client> {
     let name = table.string("name");
     if name.is_none() && !table.has("name") {
         source.missing(table.place(), "a [[client]] has no name", "write name = \"build-agents\"");
     }
     let written = table.strings("networks");
     let certificate_names = certificate_names(source, &mut table);
-    let kinds = ["networks", "certificate-names"];
+    let users = table.strings("users");
+    let kinds = ["networks", "certificate-names", "users"];
     if !kinds.iter().any(|kind| table.has(kind)) {
         let what = "a [[client]] says nothing that it could be recognised by";
-        source.missing(table.place(), what, "write networks, certificate-names, or both");
+        source.missing(
+            table.place(),
+            what,
+            "write networks, certificate-names or users, or several of them",
+        );
     }
     for kind in kinds {
         if table.is_empty_list(kind) {
@@ -82,7 +94,9 @@ fn client(source: &Source<'_>, mut table: Table<'_>) -> Option<Client> {
         source.fault(at, what, "call the client otherwise");
         return None;
     }
-    Some(Client { name: name.into(), place, networks, certificate_names, limits })
+    asked.extend(users.iter().cloned());
+    let users = users.into_iter().map(|user| user.value.into()).collect();
+    Some(Client { name: name.into(), place, networks, certificate_names, users, limits })
 }
 
 fn certificate_names(source: &Source<'_>, table: &mut Table<'_>) -> Vec<CertificateName> {

@@ -33,10 +33,16 @@ pub(super) struct Main {
     pub(super) inherited: Inherited,
     /// TLS of the listeners, and where each stands.
     pub(super) tls: Vec<Located<TlsPaths>>,
+    /// Where the users' hashes are, and whom the clients name.
+    pub(super) users_file: PathBuf,
+    pub(super) named_users: Vec<Located<String>>,
 }
 
 /// The folder of registries where `[policy] registries` is silent.
 const REGISTRIES: &str = "registries.d";
+
+/// The users' file where `[policy] users-file` is silent.
+const USERS: &str = "users";
 
 /// No wait of the gate is longer than a day.
 const MILLISECONDS: RangeInclusive<u64> = 1..=24 * 60 * 60 * 1000;
@@ -56,6 +62,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     let mut servers = Vec::new();
     let mut registries = Located { value: REGISTRIES.to_owned(), place: source.whole() };
     let mut deny_all = None;
+    let mut users_file = USERS.to_owned();
     let mut inherited = Inherited::default();
     if let Some(mut table) = file.table("policy", "[policy]") {
         registries.place = table.place().clone();
@@ -69,12 +76,16 @@ pub(super) fn read(source: &Source<'_>) -> Main {
             None => registries,
         };
         rules.enforcement = enforcement(source, &mut table).unwrap_or_default();
+        if let Some(written) = table.string("users-file") {
+            users_file = written.value;
+        }
         inherited.uploads = Uploads::read(&mut table);
         inherited.clientele = clients::clientele(source, &mut table).unwrap_or_default();
         deny_all = table.boolean("deny-all").filter(|found| found.value).map(|found| found.place);
         table.finish();
     }
-    rules.clients = clients::read(source, &mut file, &tls);
+    let mut named_users = Vec::new();
+    rules.clients = clients::read(source, &mut file, &tls, &mut named_users);
     if let Some(mut table) = file.table("dns", "[dns]") {
         for written in table.strings("servers") {
             let server = dns::server(source, &written);
@@ -116,6 +127,8 @@ pub(super) fn read(source: &Source<'_>) -> Main {
         deny_all,
         inherited,
         tls,
+        users_file: beside(source, &users_file),
+        named_users,
     }
 }
 

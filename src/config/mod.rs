@@ -12,6 +12,7 @@ mod source;
 mod table;
 mod tls;
 mod uploads;
+mod users;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -24,10 +25,11 @@ use ipnet::IpNet;
 pub use azure::{Import, ImportedEndpoints, import};
 pub use further::{Further, Readers, Secret};
 pub use tls::{ClientPaths, Presence, Tls, TlsOfListeners, TlsPaths};
+pub use users::{is_user_name, names as user_names, with_user, without_user};
 
 use crate::policy::{
     Client, Clientele, Endpoint, EndpointKind, Enforcement, Fault, HostKind, Located, NO_LABEL,
-    OTHER_LABEL, Place, PolicySet, Registry, Rules,
+    OTHER_LABEL, Place, PolicySet, Registry, Rules, Users,
 };
 use main_file::Main;
 use source::Source;
@@ -216,6 +218,8 @@ const NAME_ANOTHER: &str = "create it, or name another with --config";
 pub struct Named {
     /// The folder of the registries' files.
     pub registries: PathBuf,
+    /// The users' file, which is among the further ones only if a client names a user.
+    pub users: PathBuf,
     /// Further files.
     pub further: Vec<PathBuf>,
 }
@@ -230,9 +234,13 @@ pub fn named_by(main: &File) -> Result<Named, Vec<Fault>> {
     let main = main_file::read(&source);
     let mut further: Vec<PathBuf> =
         main.tls.iter().flat_map(|tls| tls.value.paths().cloned()).collect();
+    if !main.named_users.is_empty() {
+        further.push(main.users_file.clone());
+    }
     further.sort();
     further.dedup();
-    Ok(Named { registries: main_file::beside(&source, &main.registries.value), further })
+    let registries = main_file::beside(&source, &main.registries.value);
+    Ok(Named { registries, users: main.users_file, further })
 }
 
 /// Every fault of the main file where the folder that it names cannot be read, that one included.
@@ -268,7 +276,8 @@ pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
     let (tls, faults, warnings) = tls::make(&main.tls, &files.further);
     found.faults.extend(faults);
     found.warnings.extend(warnings);
-    let rules = Rules { registries, ..main.rules };
+    let users = users(&main, &files.further, &mut found);
+    let rules = Rules { registries, users, ..main.rules };
     match PolicySet::new(generation, rules) {
         Ok(policy) if found.faults.is_empty() => {
             let warnings = sorted(found.warnings);
@@ -280,6 +289,24 @@ pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
             Err(sorted(found.faults))
         }
     }
+}
+
+/// The users, where a client names one; each that is named must be there.
+fn users(main: &Main, files: &[Further], found: &mut Found) -> Users {
+    let Some(first) = main.named_users.first() else { return Users::default() };
+    let path = &main.users_file;
+    let before = found.faults.len();
+    let told = (&mut found.faults, &mut found.warnings);
+    let users = users::read(further::find(files, path), path, &first.place, told);
+    if found.faults.len() == before {
+        let strangers = main.named_users.iter().filter(|user| !users.has(&user.value));
+        found.faults.extend(strangers.map(|user| Fault {
+            place: user.place.clone(),
+            what: format!("{:?} is no user in {}", user.value, path.display()),
+            remedy: format!("pullgate user add {}", user.value),
+        }));
+    }
+    users
 }
 
 /// What was found on the way, file by file.

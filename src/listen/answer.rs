@@ -18,6 +18,9 @@ use crate::policy::{Cause, HTTPS, Reason, Stop, Target};
 /// The longest reason phrase, in characters.
 pub const LONGEST_PHRASE: usize = 150;
 
+/// How a client is asked for a user and a password (RFC 7617).
+const CHALLENGE: &str = "Basic realm=\"pullgate\", charset=\"UTF-8\"";
+
 /// So much of a host stays readable when the phrase is too long for all of it.
 const SHORTEST_HOST: usize = 32;
 
@@ -85,6 +88,9 @@ impl Refusal<'_> {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         if let Ok(value) = HeaderValue::try_from(details) {
             headers.insert(HeaderName::from_static("proxy-status"), value);
+        }
+        if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            headers.insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(header::ALLOW, HeaderValue::from_static("CONNECT"));
@@ -155,7 +161,7 @@ fn says_of_reason(reason: Reason) -> &'static str {
         Reason::AddressNotAllowed => "resolves to no address that may be dialled",
         Reason::NotTls => "was not asked in TLS",
         Reason::SessionLimit => "has to wait: too many open sessions",
-        Reason::RateLimit => "has to wait: too many new sessions",
+        Reason::RateLimit => "has to wait",
         Reason::UploadBudget => "has to wait: too much was sent",
         Reason::Draining => "has to wait: the gate is shutting down",
         Reason::HelloMalformed
@@ -242,6 +248,8 @@ mod tests {
             let phrase = std::str::from_utf8(phrase.as_bytes()).unwrap();
             assert!(phrase.contains(stop.code()) && phrase.contains(ID), "{phrase}");
             assert!(response.status().is_client_error() || response.status().is_server_error());
+            let challenged = response.headers().contains_key("proxy-authenticate");
+            assert_eq!(challenged, response.status() == 407, "{phrase}");
             let status = response.headers()["proxy-status"].to_str().unwrap();
             assert!(status.contains(stop.code()), "{status}");
         }

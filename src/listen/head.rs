@@ -5,6 +5,7 @@
 //! RFC 9112, without its leniencies, and only what passed is replayed to hyper. Pure: bytes in, a
 //! verdict out.
 
+use super::credentials::Authorization;
 use crate::policy::{Denial, Reason, Target};
 
 /// The largest head that is read, in bytes. Kerberos tickets in `Proxy-Authorization` fit.
@@ -20,6 +21,8 @@ pub struct Head {
     pub target: Target,
     /// How many bytes the head takes, its empty line included.
     pub length: usize,
+    /// What it says of a user.
+    pub authorization: Option<Authorization>,
 }
 
 /// What is wrong with a head.
@@ -55,6 +58,9 @@ pub enum HeadFault {
     /// More than one `Host`.
     #[error("it has more than one Host")]
     HostTwice,
+    /// More than one `Proxy-Authorization`.
+    #[error("it has more than one Proxy-Authorization")]
+    AuthorizationTwice,
     /// A `Host` that is not the request target's.
     #[error("its Host is not its request target")]
     HostDiffers,
@@ -186,6 +192,7 @@ fn judge(head: &[u8]) -> Result<Head, Refused> {
         return Err(refused(HeadFault::Version));
     }
     let mut host = None;
+    let mut authorization = None;
     let mut content = Ok(());
     for (count, line) in lines.take_while(|line| !line.is_empty()).enumerate() {
         if count >= MOST_FIELDS {
@@ -194,6 +201,11 @@ fn judge(head: &[u8]) -> Result<Head, Refused> {
         let (name, value) = field(line).map_err(refused)?;
         if name.eq_ignore_ascii_case("host") && host.replace(value).is_some() {
             return Err(refused(HeadFault::HostTwice));
+        }
+        if name.eq_ignore_ascii_case("proxy-authorization")
+            && authorization.replace(Authorization::parse(value)).is_some()
+        {
+            return Err(refused(HeadFault::AuthorizationTwice));
         }
         let announces = ["content-length", "transfer-encoding"];
         if announces.iter().any(|one| name.eq_ignore_ascii_case(one)) {
@@ -208,7 +220,7 @@ fn judge(head: &[u8]) -> Result<Head, Refused> {
     if host.is_some_and(|host| !names_target(host, &parsed)) {
         return Err(refused(HeadFault::HostDiffers));
     }
-    Ok(Head { target: parsed, length: head.len() })
+    Ok(Head { target: parsed, length: head.len(), authorization })
 }
 
 /// Method, request target and version, between exactly one space each.

@@ -2,9 +2,11 @@
 
 pub mod answer;
 pub mod connect;
+pub mod credentials;
 pub mod head;
 pub mod intake;
 pub mod lobby;
+pub mod passwords;
 pub mod proxy_protocol;
 pub mod tls;
 pub mod transparent;

@@ -13,6 +13,7 @@ use super::certificate::{CertificateName, CertificateNames};
 use super::fault::{Fault, Located, Place};
 use super::reason::{Denial, Reason};
 use super::registry::Registry;
+use super::users::User;
 
 /// The address that asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,13 +26,30 @@ pub struct Asker {
     pub address: ClientAddress,
     /// The names of the certificate that was proved, where there was one.
     pub certificate: Option<CertificateNames>,
+    /// The user whose password was proved, if it was.
+    pub login: Login,
+}
+
+/// What a client has said of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Login {
+    /// There is no way to ask for a password.
+    Impossible,
+    /// It has said nothing, and may be asked.
+    Absent,
+    /// It has proved the password.
+    Proved(User),
 }
 
 impl Asker {
     /// Somebody of whom nothing but the address is known.
     #[must_use]
     pub fn at(address: IpAddr) -> Self {
-        Self { address: ClientAddress(address.to_canonical()), certificate: None }
+        Self {
+            address: ClientAddress(address.to_canonical()),
+            certificate: None,
+            login: Login::Absent,
+        }
     }
 }
 
@@ -46,6 +64,8 @@ pub struct Client {
     pub networks: Vec<IpNet>,
     /// What their certificates are to name, one of them; empty: nothing.
     pub certificate_names: Vec<CertificateName>,
+    /// Which users they are, one of them; empty: none.
+    pub users: Vec<Arc<str>>,
     /// What bounds all its members together.
     pub limits: ClientLimits,
 }
@@ -59,6 +79,20 @@ pub struct ClientLimits {
 
 impl Client {
     fn includes(&self, asker: &Asker) -> bool {
+        let is_user = match &asker.login {
+            _ if self.users.is_empty() => true,
+            Login::Proved(user) => self.users.contains(&user.name),
+            Login::Impossible | Login::Absent => false,
+        };
+        is_user && self.includes_but_for_user(asker)
+    }
+
+    /// Whether a user's password is all that is missing.
+    fn might_include(&self, asker: &Asker) -> bool {
+        asker.login == Login::Absent && !self.users.is_empty() && self.includes_but_for_user(asker)
+    }
+
+    fn includes_but_for_user(&self, asker: &Asker) -> bool {
         let ClientAddress(address) = asker.address;
         let is_there = self.networks.is_empty()
             || self.networks.iter().any(|network| network.contains(&address));
@@ -160,6 +194,9 @@ impl Clients {
         };
         match groups.iter().find(|group| group.includes(asker)) {
             Some(group) => Ok(Some(group.clone())),
+            None if groups.iter().any(|group| group.might_include(asker)) => {
+                Err(Reason::CredentialsRequired.into())
+            }
             None => Err(not_admitted(self.group_of(asker).map(|group| &**group), Some(asker))),
         }
     }
@@ -219,8 +256,9 @@ mod tests {
         let place = Place { file: "pullgate.toml".into(), line: 7 };
         let networks = networks.iter().map(|text| text.parse().unwrap()).collect();
         let limits = ClientLimits::default();
-        let certificate_names = Vec::new();
-        Arc::new(Client { name: name.into(), place, networks, certificate_names, limits })
+        let name = name.into();
+        let (certificate_names, users) = (Vec::new(), Vec::new());
+        Arc::new(Client { name, place, networks, certificate_names, users, limits })
     }
 
     fn registry(label: &str, clientele: Clientele) -> Registry {

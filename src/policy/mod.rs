@@ -5,6 +5,7 @@
 
 mod addresses;
 mod azure;
+mod bucket;
 mod budget;
 mod certificate;
 mod clients;
@@ -17,13 +18,15 @@ mod registry;
 mod rights;
 mod set;
 mod target;
+mod users;
 mod written;
 
 pub use addresses::{AddressFault, Class, PrivateOnly, canonical, class_of};
 pub use azure::{CLOUDS, Cloud, HostKind};
+pub use bucket::Bucket;
 pub use budget::{Budget, Budgets, HourOfUploads};
 pub use certificate::{CertificateName, CertificateNameFault, CertificateNames};
-pub use clients::{Asker, Client, ClientAddress, ClientLimits, Clientele};
+pub use clients::{Asker, Client, ClientAddress, ClientLimits, Clientele, Login};
 pub use fault::{Fault, Located, Place};
 pub use limits::Limits;
 pub use name::{LONGEST_NAME, Name, NameError};
@@ -34,4 +37,5 @@ pub use set::{
     Enforcement, LABELLED_REGISTRIES, NO_LABEL, OTHER_LABEL, OwnAddresses, Pin, PolicySet, Rules,
 };
 pub use target::{HTTPS, Target, TargetError, parse_port};
+pub use users::{Challenge, MOST_MEMORY_KIB, PasswordHash, PasswordHashFault, User, Users};
 pub use written::{HostFault, never_dialled, parse_host, parse_range};

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::addresses::{self, AddressFault, Opened, PrivateOnly};
 use super::azure::HostKind;
-use super::clients::{Asker, Client, Clients};
+use super::clients::{Asker, Client, Clients, Login};
 use super::fault::{Fault, Place};
 use super::limits::Limits;
 use super::name::Name;
@@ -20,6 +20,7 @@ use super::reason::{Denial, Reason};
 use super::registry::{EndpointKind, Registry};
 use super::rights::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 use super::target::{HTTPS, Target};
+use super::users::Users;
 
 /// Beyond so many registries the metric label is [`OTHER_LABEL`].
 pub const LABELLED_REGISTRIES: usize = 1_000;
@@ -75,6 +76,8 @@ pub struct Rules {
     pub registries: Vec<Registry>,
     /// The `[[client]]`s, in their order.
     pub clients: Vec<Arc<Client>>,
+    /// The users, where a client is known by one.
+    pub users: Users,
     /// `[policy] enforcement`.
     pub enforcement: Enforcement,
     /// `[addresses] allow`.
@@ -167,6 +170,12 @@ impl PolicySet {
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// The users.
+    #[must_use]
+    pub fn users(&self) -> &Users {
+        &self.rules.users
     }
 
     /// The limits in force.
@@ -403,6 +412,9 @@ impl PolicySet {
         own: &OwnAddresses,
     ) -> Result<Allowed, Denial> {
         let revoked = || Denial::new(Reason::PolicyRevoked);
+        if matches!(&asker.login, Login::Proved(user) if !self.rules.users.still_have(user)) {
+            return Err(revoked());
+        }
         let target = &permit.allowed.target;
         let allowed = self.judge_name(target, asker, enforcement).map_err(|_| revoked())?;
         let registry_of = |allowed: &Allowed| allowed.grant().map(|grant| grant.registry.clone());

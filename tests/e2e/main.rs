@@ -32,3 +32,4 @@ mod revoke;
 mod second_hello;
 
 mod tls;
+mod users;

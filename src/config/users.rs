@@ -1,0 +1,103 @@
+//! The users' file: `name:hash` a line, as `pullgate user add` and `htpasswd -B` write it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::further::{Further, Readers, Secret};
+use crate::policy::{Fault, PasswordHash, Place, Users};
+
+/// The longest name, in characters.
+const LONGEST_NAME: usize = 64;
+
+/// Whether a name can be a user's: what Basic can carry, and a line can hold.
+#[must_use]
+pub fn is_user_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b':';
+    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with('#')
+}
+
+/// Reads the file. `asked_by`: where the configuration asks for it.
+pub(super) fn read(
+    file: Option<&Further>,
+    path: &Path,
+    asked_by: &Place,
+    (faults, warnings): (&mut Vec<Fault>, &mut Vec<Fault>),
+) -> Users {
+    let mut users = Users::default();
+    let place = |line: usize| Place {
+        file: path.display().to_string().into(),
+        line: u32::try_from(line).unwrap_or(u32::MAX),
+    };
+    let mut fault = |place: Place, what: String, remedy: &str| {
+        faults.push(Fault { place, what, remedy: remedy.to_owned() });
+    };
+    let content = file.map_or(Err("it was not read"), |file| {
+        file.content.as_ref().map(Secret::expose).map_err(String::as_str)
+    });
+    let text = content.and_then(|bytes| std::str::from_utf8(bytes).map_err(|_| "it is no UTF-8"));
+    let text = match text {
+        Ok(text) => text,
+        Err(error) => {
+            let what = format!("{}: it cannot be read: {error}", path.display());
+            fault(asked_by.clone(), what, "make it with pullgate user add NAME");
+            return users;
+        }
+    };
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        // What is wrong is not quoted: it may be a password.
+        let Some((name, hash)) = line.split_once(':').filter(|(name, _)| is_user_name(name)) else {
+            fault(place(number), "the line is not name:hash".into(), "see pullgate user add");
+            continue;
+        };
+        match PasswordHash::parse(hash) {
+            Err(error) => {
+                let what = format!("the hash of {name}: {error}");
+                fault(place(number), what, "make it anew with pullgate user add");
+            }
+            Ok(hash) => {
+                if !users.add(name, hash) {
+                    fault(place(number), format!("{name} stands twice"), "keep one");
+                }
+            }
+        }
+    }
+    if file.is_some_and(|file| file.readers == Readers::Everybody) {
+        warnings.push(Fault {
+            place: place(1),
+            what: "everybody on this machine may read the hashes of the passwords".into(),
+            remedy: "chmod o-r it".into(),
+        });
+    }
+    users
+}
+
+/// The users' file with a user put into it, or given another password.
+#[must_use]
+pub fn with_user(text: &str, name: &str, hash: &PasswordHash) -> String {
+    let line = format!("{name}:{}", hash.expose());
+    let is_of = |line: &str| line.trim().split_once(':').is_some_and(|(one, _)| one == name);
+    let mut lines: Vec<&str> = text.lines().collect();
+    match lines.iter_mut().find(|line| is_of(line)) {
+        Some(known) => *known = &line,
+        None => lines.push(&line),
+    }
+    lines.join("\n") + "\n"
+}
+
+/// The users' file without a user; nothing where there is none of that name.
+#[must_use]
+pub fn without_user(text: &str, name: &str) -> Option<String> {
+    let is_of = |line: &&str| line.trim().split_once(':').is_some_and(|(one, _)| one == name);
+    text.lines().find(is_of)?;
+    Some(text.lines().filter(|line| !is_of(line)).map(|line| format!("{line}\n")).collect())
+}
+
+/// The names in the users' file.
+pub fn names(text: &str) -> impl Iterator<Item = Arc<str>> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| Some(line.split_once(':')?.0.into()))
+}

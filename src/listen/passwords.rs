@@ -1,0 +1,382 @@
+//! Checks passwords: off the threads that relay, few at a time, and whoever guesses is slowed down.
+//!
+//! A password that fitted is remembered for a while, so that the many tunnels of a pull cost one
+//! hash. Remembered is a keyed digest of hash, user and password: a reload that changes the hash
+//! makes another, and nothing that is kept tells the password. Wrong ones are charged to the address
+//! that they come from. Each address has few turns at once, so that one that guesses much does not
+//! stand in the way of others.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ring::hmac;
+use ring::rand::SystemRandom;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use super::credentials::Credentials;
+use crate::policy::{Bucket, Denial, Reason, User, Users};
+
+/// How long a password that fitted is remembered.
+const REMEMBERED: Duration = Duration::from_secs(300);
+
+/// How many are remembered at once.
+const MOST_REMEMBERED: usize = 4_096;
+
+/// How many wrong passwords an address may send at once, and how long until another.
+const GUESSES: u32 = 10;
+const GUESS: Duration = Duration::from_secs(2);
+
+/// Of so many addresses guesses are counted; beyond, those that are quiet are forgotten first.
+const SOURCES: usize = 65_536;
+
+/// How many passwords of one address are checked, or wait for a worker, at once.
+const TURNS: usize = 2;
+
+/// The system has no random numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system has no random numbers")]
+pub struct NoRandomNumbers;
+
+/// Checks passwords.
+#[derive(Debug)]
+pub struct Passwords {
+    key: hmac::Key,
+    remembered: Mutex<Remembered>,
+    sources: Mutex<HashMap<IpAddr, Source>>,
+    workers: Arc<Semaphore>,
+    began: Instant,
+}
+
+/// Digests of what fitted, in the order of their time.
+#[derive(Debug, Default)]
+struct Remembered {
+    until: HashMap<[u8; DIGEST], Instant>,
+    order: VecDeque<[u8; DIGEST]>,
+}
+
+/// Where passwords come from.
+#[derive(Debug)]
+struct Source {
+    /// What it has left to guess.
+    guesses: Bucket,
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self { guesses: Bucket::default(), turns: Arc::new(Semaphore::new(TURNS)) }
+    }
+}
+
+/// The length of a digest by SHA-256, in bytes.
+const DIGEST: usize = 32;
+
+impl Passwords {
+    /// A checker that works on so many threads at once.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub fn new(workers: usize) -> Result<Self, NoRandomNumbers> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        Ok(Self {
+            key: key.map_err(|_| NoRandomNumbers)?,
+            remembered: Mutex::default(),
+            sources: Mutex::default(),
+            workers: Arc::new(Semaphore::new(workers.max(1))),
+            began: Instant::now(),
+        })
+    }
+
+    /// Checks what a client sent from an address.
+    ///
+    /// # Errors
+    /// `credentials-required` if the password is not the user's; `rate-limit` where the address has
+    /// guessed too often; `session-limit` where too many wait, or it took too long.
+    pub async fn check(
+        &self,
+        users: &Users,
+        credentials: Credentials,
+        from: IpAddr,
+        by: Instant,
+    ) -> Result<User, Denial> {
+        let Some(challenge) = users.challenge(credentials.user()) else { return Err(wrong()) };
+        let digest = self.digest(challenge.hash().expose(), &credentials);
+        if self.remembers(&digest) {
+            return challenge.known().ok_or_else(wrong);
+        }
+        let from = source(from);
+        let busy =
+            || Denial::with_remedy(Reason::SessionLimit, "too many passwords are being checked");
+        let turn = timeout_at(by, self.turns(from)?.acquire_owned()).await;
+        let Ok(Ok(_turn)) = turn else { return Err(busy()) };
+        // Whoever had the turn before may have had the same password.
+        if self.remembers(&digest) {
+            return challenge.known().ok_or_else(wrong);
+        }
+        self.charge(from)?;
+        let worker = timeout_at(by, self.workers.clone().acquire_owned()).await;
+        let Ok(Ok(worker)) = worker else {
+            self.refund(from);
+            return Err(busy());
+        };
+        let met = tokio::task::spawn_blocking(move || {
+            let met = challenge.meet(credentials.expose_password());
+            // Held until the work is done, even if nobody waits for it any more.
+            drop(worker);
+            met
+        });
+        let user = met.await.ok().flatten().ok_or_else(wrong)?;
+        self.refund(from);
+        self.remember(digest);
+        Ok(user)
+    }
+
+    fn digest(&self, hash: &str, credentials: &Credentials) -> [u8; DIGEST] {
+        let mut signing = hmac::Context::with_key(&self.key);
+        for part in [hash.as_bytes(), credentials.user().as_bytes(), credentials.expose_password()]
+        {
+            // With its length, so that no two are told by one text.
+            signing.update(&part.len().to_be_bytes());
+            signing.update(part);
+        }
+        let mut digest = [0; DIGEST];
+        for (to, from) in digest.iter_mut().zip(signing.sign().as_ref()) {
+            *to = *from;
+        }
+        digest
+    }
+
+    fn remembers(&self, digest: &[u8; DIGEST]) -> bool {
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.until.get(digest).is_some_and(|until| *until > Instant::now())
+    }
+
+    fn remember(&self, digest: [u8; DIGEST]) {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let Remembered { until, order } = &mut *remembered;
+        if until.insert(digest, Instant::now() + REMEMBERED).is_none() {
+            order.push_back(digest);
+        }
+        while order.len() > MOST_REMEMBERED {
+            let Some(oldest) = order.pop_front() else { break };
+            until.remove(&oldest);
+        }
+    }
+
+    fn turns(&self, from: IpAddr) -> Result<Arc<Semaphore>, Denial> {
+        let now = self.began.elapsed();
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if sources.len() >= SOURCES && !sources.contains_key(&from) {
+            sources.retain(|_, source| {
+                !source.guesses.is_full(now) || Arc::strong_count(&source.turns) > 1
+            });
+            if sources.len() >= SOURCES {
+                // So many guess at once that nobody new may.
+                return Err(slow_down(GUESS));
+            }
+        }
+        Ok(sources.entry(from).or_default().turns.clone())
+    }
+
+    fn charge(&self, from: IpAddr) -> Result<(), Denial> {
+        let now = self.began.elapsed();
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let guesses = &mut sources.entry(from).or_default().guesses;
+        // The last of them takes what is left, none may overdraw it.
+        match guesses.wait(now, GUESS * (GUESSES - 1)) {
+            Some(wait) => Err(slow_down(wait)),
+            None => {
+                guesses.charge(now, GUESS);
+                Ok(())
+            }
+        }
+    }
+
+    fn refund(&self, from: IpAddr) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(source) = sources.get_mut(&from) {
+            source.guesses.refund(GUESS);
+        }
+    }
+}
+
+/// Who guesses: an IPv4 address, or a network of 64 bits, which is one subscriber's (RFC 6177).
+fn source(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(six) => IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() & (!0 << 64))),
+        four => four,
+    }
+}
+
+fn wrong() -> Denial {
+    Denial::with_remedy(Reason::CredentialsRequired, "user or password is wrong")
+}
+
+fn slow_down(wait: Duration) -> Denial {
+    let seconds = wait.as_secs() + 1;
+    let remedy = format!("too many wrong passwords from here; wait {seconds} s");
+    Denial::with_remedy(Reason::RateLimit, remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listen::credentials::Authorization;
+    use crate::policy::PasswordHash;
+    use base64::Engine as _;
+
+    fn credentials(user: &str, password: &str) -> Credentials {
+        let text = format!("{user}:{password}");
+        let text = base64::engine::general_purpose::STANDARD.encode(text);
+        match Authorization::parse(&format!("Basic {text}")) {
+            Authorization::Basic(credentials) => credentials,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn users() -> Users {
+        let mut users = Users::default();
+        let hash = PasswordHash::parse(&bcrypt::hash("secret", 4).unwrap()).unwrap();
+        assert!(users.add("ci", hash));
+        users
+    }
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7));
+
+    async fn checked(
+        passwords: &Passwords,
+        users: &Users,
+        (user, password): (&str, &str),
+        from: IpAddr,
+    ) -> Result<User, Denial> {
+        let by = Instant::now() + Duration::from_secs(60);
+        passwords.check(users, credentials(user, password), from, by).await
+    }
+
+    fn guesses_left(passwords: &Passwords, from: IpAddr) -> u32 {
+        (0..).take_while(|_| passwords.charge(from).is_ok()).count() as u32
+    }
+
+    #[tokio::test]
+    async fn right_passwords_are_remembered_and_never_slowed_down() {
+        let (passwords, users) = (Passwords::new(1).unwrap(), users());
+        for _ in 0..100 {
+            let user = checked(&passwords, &users, ("ci", "secret"), HERE).await.unwrap();
+            assert_eq!(&*user.name, "ci");
+        }
+        assert_eq!(passwords.remembered.lock().unwrap().order.len(), 1);
+        assert_eq!(guesses_left(&passwords, HERE), GUESSES);
+        // Even to whom may not guess any more, what is remembered is known.
+        assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
+        // Another hash is another password, even if it is the same word.
+        let changed = users_with_other_hash();
+        let denial = checked(&passwords, &changed, ("ci", "secret"), HERE).await.unwrap_err();
+        assert_eq!(denial.reason, Reason::RateLimit);
+    }
+
+    fn users_with_other_hash() -> Users {
+        users()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_guesses_is_slowed_down_and_nobody_else() {
+        let (passwords, users) = (Passwords::new(1).unwrap(), users());
+        let mut reasons = Vec::new();
+        for number in 0..GUESSES * 3 {
+            let user = if number % 2 == 0 { "ci" } else { "stranger" };
+            let wrong = checked(&passwords, &users, (user, "wrong"), HERE).await.unwrap_err();
+            reasons.push(wrong.reason);
+        }
+        let (first, rest) = reasons.split_at(GUESSES as usize);
+        assert!(first.iter().all(|reason| *reason == Reason::CredentialsRequired), "{reasons:?}");
+        assert!(rest.iter().all(|reason| *reason == Reason::RateLimit), "{reasons:?}");
+        let elsewhere = "10.0.0.8".parse().unwrap();
+        assert!(checked(&passwords, &users, ("ci", "secret"), elsewhere).await.is_ok());
+        // It is remembered from there on, wherever it comes from.
+        assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
+        tokio::time::advance(GUESS).await;
+        assert_eq!(guesses_left(&passwords, HERE), 1);
+        tokio::time::advance(GUESS * GUESSES * 2).await;
+        assert_eq!(guesses_left(&passwords, HERE), GUESSES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_is_forgotten_in_time() {
+        let (passwords, users) = (Passwords::new(1).unwrap(), users());
+        let digest = |number: u64| {
+            let mut digest = [0; DIGEST];
+            digest[..8].copy_from_slice(&number.to_be_bytes());
+            digest
+        };
+        for number in 0..2 * MOST_REMEMBERED as u64 {
+            passwords.remember(digest(number));
+        }
+        let remembered = |number| passwords.remembers(&digest(number));
+        assert!(!remembered(0) && remembered(2 * MOST_REMEMBERED as u64 - 1));
+        assert_eq!(passwords.remembered.lock().unwrap().until.len(), MOST_REMEMBERED);
+        tokio::time::advance(REMEMBERED).await;
+        assert!(!remembered(2 * MOST_REMEMBERED as u64 - 1));
+        assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn ten_thousand_guesses_take_one_worker_and_few_turns() {
+        let passwords = Arc::new(Passwords::new(1).unwrap());
+        let users = Arc::new(users());
+        // A hundred from each of a hundred addresses.
+        let guesses = (0..10_000_u32).map(|number| {
+            let (passwords, users) = (passwords.clone(), users.clone());
+            tokio::spawn(async move {
+                let from = IpAddr::V4(std::net::Ipv4Addr::from_bits(0x0a00_0100 + number % 100));
+                checked(&passwords, &users, ("ci", "wrong"), from).await.unwrap_err().reason
+            })
+        });
+        let guesses: Vec<_> = guesses.collect();
+        // One who knows the password has a turn among them.
+        assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
+        let mut hashed = 0;
+        for guess in guesses {
+            match guess.await.unwrap() {
+                Reason::CredentialsRequired => hashed += 1,
+                reason => assert_eq!(reason, Reason::RateLimit),
+            }
+        }
+        // What an address may guess at once, and what time gave it since.
+        let since = passwords.began.elapsed().as_secs() as u32 / 2 + 1;
+        assert!(hashed >= 100 * GUESSES && hashed <= 100 * (GUESSES + since), "{hashed}");
+        assert_eq!(passwords.workers.available_permits(), 1);
+        let sources = passwords.sources.lock().unwrap();
+        assert!(sources.values().all(|source| source.turns.available_permits() == TURNS));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_hundred_with_one_password_cost_two_hashes() {
+        let passwords = Arc::new(Passwords::new(8).unwrap());
+        let users = Arc::new(users());
+        let checks = (0..100).map(|_| {
+            let (passwords, users) = (passwords.clone(), users.clone());
+            tokio::spawn(async move {
+                checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok()
+            })
+        });
+        for check in checks.collect::<Vec<_>>() {
+            assert!(check.await.unwrap());
+        }
+        assert_eq!(guesses_left(&passwords, HERE), GUESSES);
+    }
+
+    #[test]
+    fn a_subscribers_addresses_are_one() {
+        let cases = [
+            ("10.0.0.7", "10.0.0.7"),
+            ("::ffff:10.0.0.7", "10.0.0.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ];
+        for (from, expected) in cases {
+            assert_eq!(source(from.parse().unwrap()), expected.parse::<IpAddr>().unwrap());
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A bucket that fills at a steady rate, for what is paid for after it was had: bytes that were
+//! moved, passwords that were wrong. It may be overdrawn; then one waits. Pure: it is told the time.
+
+use std::time::Duration;
+
+/// The bucket, by the moment at which it is full (GCRA's theoretical arrival time). All times are
+/// since one fixed moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bucket {
+    full_at: Duration,
+}
+
+impl Bucket {
+    /// How long until anything may be taken, from a bucket that is filled within `capacity`;
+    /// nothing where that is now.
+    #[must_use]
+    pub fn wait(self, now: Duration, capacity: Duration) -> Option<Duration> {
+        let free_at = self.full_at.saturating_sub(capacity);
+        (free_at > now).then(|| free_at.saturating_sub(now))
+    }
+
+    /// Takes out what it needs so long to be filled with.
+    pub fn charge(&mut self, now: Duration, cost: Duration) {
+        self.full_at = self.full_at.max(now).saturating_add(cost);
+    }
+
+    /// Puts back what was charged and not had.
+    pub fn refund(&mut self, cost: Duration) {
+        self.full_at = self.full_at.saturating_sub(cost);
+    }
+
+    /// Whether nothing is missing.
+    #[must_use]
+    pub fn is_full(self, now: Duration) -> bool {
+        self.full_at <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const UNIT: Duration = Duration::from_millis(10);
+
+    proptest! {
+        /// The twin counts units, and fills by one each `UNIT`.
+        #[test]
+        fn it_is_a_bucket(
+            capacity in 1u32..20,
+            steps in proptest::collection::vec((0u64..200, 1u32..5), 1..100),
+        ) {
+            let mut bucket = Bucket::default();
+            // In tenths of a unit, so that the pauses fall between.
+            let full = i64::from(capacity) * 10;
+            let mut level = full;
+            let mut now = Duration::ZERO;
+            for (pause, want) in steps {
+                now += Duration::from_millis(pause);
+                level = (level + pause as i64).min(full);
+                let may = bucket.wait(now, UNIT * capacity).is_none();
+                prop_assert_eq!(may, level >= 0, "{} at {:?}", level, now);
+                if may {
+                    bucket.charge(now, UNIT * want);
+                    level -= i64::from(want) * 10;
+                }
+                prop_assert_eq!(bucket.is_full(now), level == full);
+            }
+        }
+    }
+
+    #[test]
+    fn who_waits_as_long_as_told_may() {
+        let mut bucket = Bucket::default();
+        bucket.charge(Duration::ZERO, UNIT * 7);
+        let wait = bucket.wait(Duration::ZERO, UNIT * 3).unwrap();
+        assert_eq!(wait, UNIT * 4);
+        assert_eq!(bucket.wait(wait, UNIT * 3), None);
+        bucket.refund(UNIT * 4);
+        assert_eq!(bucket.wait(Duration::ZERO, UNIT * 3), None);
+    }
+}
