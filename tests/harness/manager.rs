@@ -80,7 +80,10 @@ impl Manager {
                 gate.assert_alive();
             }
             let mut message = [0; 4096];
-            let length = self.notified.recv(&mut message).unwrap();
+            let length = match self.notified.recv(&mut message) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return None,
+                received => received.unwrap(),
+            };
             let text = String::from_utf8_lossy(&message[..length]).into_owned();
             text.lines().any(|line| line == what).then_some(text)
         })
