@@ -17,6 +17,7 @@ mod clients;
 #[allow(dead_code, reason = "it can do more than is needed here")]
 mod dns;
 mod exhaustion;
+mod fault;
 mod flows;
 mod hellos;
 mod requests;

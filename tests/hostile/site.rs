@@ -113,6 +113,8 @@ address = "127.0.0.1:0"
 [[listen]]
 mode = "transparent"
 address = "127.0.0.2:0"
+[admin]
+address = "127.0.0.1:0"
 [policy]
 registries = "registries.d"
 [dns]
@@ -177,6 +179,15 @@ path = "audit.jsonl"
         assert_eq!(families, [RecordType::A, RecordType::AAAA], "{asked:?}");
         assert!(asked.iter().all(|asked| asked.name == format!("{NAME}.")), "{asked:?}");
         assert_eq!(self.dials(), dials + 1);
+    }
+
+    /// What the gate counts.
+    pub async fn metrics(&self) -> String {
+        let mut page = TcpStream::connect(self.running.admin().unwrap()).await.unwrap();
+        page.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        page.read_to_string(&mut text).await.unwrap();
+        text
     }
 
     /// Stops the gate once all clients are gone; what the audit has of each.

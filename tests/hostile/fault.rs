@@ -1,0 +1,68 @@
+//! A fault of the gate's own code, in the midst of a session: that session ends, and no other.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+use crate::site::{CONNECT, Feeding, PATIENT, on_a_site};
+
+/// Panics, once, where the resolver logs something while it works for a session: as good a place for
+/// a fault as any.
+struct Fault {
+    is_due: AtomicBool,
+}
+
+impl Subscriber for Fault {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && metadata.target().starts_with("hickory_resolver")
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        if self.is_due.swap(false, Ordering::SeqCst) {
+            panic!("a fault for the test's sake, in {}", event.metadata().target());
+        }
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn a_panic_ends_its_own_session_and_is_counted() {
+    on_a_site(PATIENT, async |site| {
+        let mut before = site.client(site.connect).await;
+        before.send(CONNECT.as_bytes(), Feeding::Whole).await;
+        assert!(before.head().await.starts_with("HTTP/1.1 200 "));
+        let _upstream = site.dialled().await;
+
+        // The sessions run on this thread.
+        let due = Fault { is_due: AtomicBool::new(true) };
+        let watched = tracing::subscriber::set_default(due);
+        let mut unlucky = site.client(site.connect).await;
+        unlucky.send(CONNECT.as_bytes(), Feeding::Whole).await;
+        assert!(unlucky.rest().await.0.is_empty(), "there is nobody left to answer");
+        drop(watched);
+
+        let mut after = site.client(site.connect).await;
+        after.send(CONNECT.as_bytes(), Feeding::Whole).await;
+        assert!(after.head().await.starts_with("HTTP/1.1 200 "));
+        before.send(b"still here", Feeding::Whole).await;
+        assert_eq!(before.rest().await.0, pullgate::hello::ACCESS_DENIED, "it is answered");
+        let metrics = site.metrics().await;
+        assert!(metrics.contains("\npullgate_session_panics_total 1\n"), "{metrics}");
+        drop(after);
+        let lines = site.close().await;
+        let line = &lines[&unlucky.source];
+        assert_eq!((&line["outcome"], &line["reason"]), (&"failed".into(), &"internal".into()));
+    });
+}
