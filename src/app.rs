@@ -30,7 +30,7 @@ use crate::dial::Resolver;
 use crate::listen::lobby::Lobby;
 use crate::listen::passwords::Passwords;
 use crate::policy::{Enforcement, Fault};
-use crate::relay::{self, Hours, Relay};
+use crate::relay::{self, Relay, Shares};
 use crate::reload::{self, Reloader};
 use crate::session::{Door, Gate, Welcome};
 use attend::{Attendant, Ending};
@@ -199,7 +199,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         own: own_seen,
         tls: tls_seen,
         account: account.clone(),
-        hours: Hours::default(),
+        shares: Shares::default(),
         passwords: Passwords::new(threads / 2)?,
         lobby: Lobby::new(room.lobby),
         most_sessions: room.sessions,

@@ -44,7 +44,7 @@ use crate::policy::{
     Allowed, Asker, Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, HTTPS, Login,
     OwnAddresses, Permit, PolicySet, Reason, Side, Stop, Target,
 };
-use crate::relay::{Hours, Relay};
+use crate::relay::{Relay, Shares};
 use early::{asked_out, asked_to_leave, no_hello, no_proxy_header, proxy_header_invalid};
 use live::Proof;
 
@@ -61,8 +61,8 @@ pub struct Gate {
     pub resolver: Arc<Resolver>,
     /// Moves bytes.
     pub relay: Relay,
-    /// What clients have sent up within the hour.
-    pub hours: Hours,
+    /// What tunnels share.
+    pub shares: Shares,
     /// Checks passwords.
     pub passwords: Passwords,
     /// Where connections wait until their head has come.
@@ -335,6 +335,9 @@ impl Session {
         self.account.client_name = self.set.group_of(&self.asker).map(|one| one.name.clone());
         let allowed = self.set.judge_name(target, &self.asker, enforcement)?;
         self.account.allow(&allowed);
+        if let Some(client) = allowed.client() {
+            self.account.admit_client(client)?;
+        }
         self.spare(&allowed, enforcement)?;
 
         self.account.stages.enter(Stage::Resolve);

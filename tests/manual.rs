@@ -133,6 +133,7 @@ fn the_limits_have_the_defaults_of_the_table() {
         drain_timeout,
         open_sessions,
         open_sessions_per_client,
+        session_lifetime,
         ..
     } = Limits::default();
     let manual = page("docs/configuration.md");
@@ -145,6 +146,7 @@ fn the_limits_have_the_defaults_of_the_table() {
         ("batch-ms", config::BATCH.as_millis()),
         ("open-sessions", open_sessions as u128),
         ("open-sessions-per-client", open_sessions_per_client as u128),
+        ("session-lifetime-ms", session_lifetime.as_millis()),
     ] {
         let row = format!("| `{key}` | {default} |");
         assert!(manual.contains(&row), "docs/configuration.md has no {row}");

@@ -13,7 +13,7 @@ use super::id::SessionId;
 use super::metrics::Labels;
 use super::record::{Granted, Volume};
 use super::text::Text;
-use crate::policy::{Denial, Limits, Reason};
+use crate::policy::{Client, Denial, Limits, Reason};
 
 /// Tells what a session has moved so far; asked by the admin listener, never by the session.
 pub type Progress = Box<dyn Fn() -> Volume + Send + Sync>;
@@ -23,6 +23,8 @@ pub type Progress = Box<dyn Fn() -> Volume + Send + Sync>;
 pub struct Live {
     sessions: DashMap<SessionId, Arc<Entry>>,
     clients: DashMap<IpAddr, usize>,
+    /// By the name of a `[[client]]`.
+    groups: DashMap<Arc<str>, usize>,
     open: AtomicUsize,
 }
 
@@ -49,6 +51,7 @@ pub(super) struct Asked {
 pub(super) struct Seat {
     live: Arc<Live>,
     entry: Arc<Entry>,
+    group: Option<Arc<str>>,
 }
 
 /// A row of `/sessions`.
@@ -119,7 +122,7 @@ impl Live {
             credited: Mutex::default(),
         });
         self.sessions.insert(session.id, entry.clone());
-        Ok(Seat { live: self.clone(), entry })
+        Ok(Seat { live: self.clone(), entry, group: None })
     }
 
     /// Tells what each session has moved since it was last asked.
@@ -171,6 +174,22 @@ impl Seat {
     #[cfg(test)]
     pub(super) const HEAP: usize = size_of::<Entry>() + 2 * size_of::<(SessionId, Arc<Entry>)>();
 
+    /// Takes a place among those of a group, once.
+    pub(super) fn join(&mut self, client: &Client) -> Result<(), Denial> {
+        if self.group.is_some() {
+            return Ok(());
+        }
+        let mut count = self.live.groups.entry(client.name.clone()).or_insert(0);
+        if client.limits.open_sessions.is_some_and(|most| *count >= most) {
+            let remedy = format!("{} has too many sessions open", client.name);
+            return Err(Denial::with_remedy(Reason::SessionLimit, remedy));
+        }
+        *count += 1;
+        drop(count);
+        self.group = Some(client.name.clone());
+        Ok(())
+    }
+
     pub(super) fn tell(&self, asked: Asked) {
         // A session asks once; a second time would be a fault of ours, and the first stays.
         drop(self.entry.asked.set(asked));
@@ -197,6 +216,12 @@ impl Drop for Seat {
             *count = count.saturating_sub(1);
             *count == 0
         });
+        if let Some(group) = &self.group {
+            self.live.groups.remove_if_mut(group, |_, count| {
+                *count = count.saturating_sub(1);
+                *count == 0
+            });
+        }
         self.live.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -11,6 +11,7 @@ mod id;
 mod live;
 mod metrics;
 mod query;
+mod rates;
 mod record;
 mod sink;
 mod stage;
@@ -37,11 +38,12 @@ pub use stage::{Stage, Stages};
 pub use status::{Phase, Status};
 pub use text::Text;
 
-use crate::policy::{Allowed, Cause, Denial, Ending, Failure, Limits, Reason, Side, Stop};
+use crate::policy::{Allowed, Cause, Client, Denial, Ending, Failure, Limits, Reason, Side, Stop};
 use audit::Audit;
 use id::Ids;
 use live::{Asked, Seat};
 use metrics::Labels;
+use rates::Rates;
 use sink::Outlet;
 
 /// Why accounts cannot be kept.
@@ -70,6 +72,7 @@ pub struct Account {
     audit: Audit,
     metrics: Metrics,
     live: Arc<Live>,
+    rates: Rates,
 }
 
 /// A connection as it is accepted.
@@ -100,7 +103,13 @@ impl Account {
         let metrics = Metrics::new(registry)?;
         let dropped = metrics.audit_dropped().clone();
         let audit = Audit::start(outlet, dropped).map_err(AccountError::Thread)?;
-        Ok(Arc::new(Self { ids: Ids::new(), audit, metrics, live: Arc::default() }))
+        Ok(Arc::new(Self {
+            ids: Ids::new(),
+            audit,
+            metrics,
+            live: Arc::default(),
+            rates: Rates::default(),
+        }))
     }
 
     /// Opens the account of a session.
@@ -162,12 +171,27 @@ impl Open {
     /// Takes a place among the open sessions; it is held until this is dropped.
     ///
     /// # Errors
-    /// `session-limit`.
+    /// `rate-limit` and `session-limit`.
     pub fn admit(&mut self, limits: &Limits) -> Result<(), Denial> {
         if self.seat.is_none() {
+            if let Some(rate) = limits.new_sessions_per_second_per_client {
+                self.account.rates.admit_address(rate, self.record.client)?;
+            }
             self.seat = Some(self.account.live.admit(&self.record, limits)?);
         }
         Ok(())
+    }
+
+    /// Takes a place among those of its group of clients, too.
+    ///
+    /// # Errors
+    /// `rate-limit` and `session-limit`.
+    pub fn admit_client(&mut self, client: &Client) -> Result<(), Denial> {
+        self.account.rates.admit_client(client)?;
+        match &mut self.seat {
+            Some(seat) => seat.join(client),
+            None => Ok(()),
+        }
     }
 
     /// Notes the target as the client wrote it.

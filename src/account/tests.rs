@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::policy::{
-    Asker, EndpointKind, Enforcement, Located, Place, PolicySet, Registry as Listed, RegistrySpec,
-    Rules, Target,
+    Asker, Client, ClientLimits, EndpointKind, Enforcement, Located, Place, PolicySet,
+    Registry as Listed, RegistrySpec, Rules, Target,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -285,6 +285,32 @@ fn places_are_limited_in_all_and_per_client() {
     drop((second, third, fourth));
     assert_eq!(books.account.live().open_sessions(), 0);
     assert!(books.account.live().rows().is_empty());
+}
+
+#[test]
+fn places_of_a_group_are_limited_wherever_its_members_are() {
+    let books = Books::new();
+    let client = Client {
+        name: "agents".into(),
+        place: Place { file: "pullgate.toml".into(), line: 1 },
+        networks: Vec::new(),
+        certificate_names: Vec::new(),
+        users: Vec::new(),
+        limits: ClientLimits { open_sessions: Some(2), ..ClientLimits::default() },
+    };
+    let enter = |address: &str| {
+        let mut open = books.account.open(arrival(address));
+        open.admit(&Limits::default()).unwrap();
+        // A second time counts for nothing.
+        open.admit_client(&client).and_then(|()| open.admit_client(&client)).map(|()| open)
+    };
+    let (first, second) = (enter("10.0.0.7").unwrap(), enter("10.0.0.8").unwrap());
+    let denial = enter("10.0.0.9").unwrap_err();
+    assert_eq!(denial.reason, Reason::SessionLimit);
+    assert_eq!(denial.remedy.as_deref(), Some("agents has too many sessions open"));
+    drop(first);
+    drop((enter("10.0.0.9").unwrap(), second));
+    assert!(enter("10.0.0.7").is_ok());
 }
 
 #[test]

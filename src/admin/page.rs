@@ -1,6 +1,7 @@
 //! The shape of `/policy`: the set in force, as the configuration's files name its parts.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -30,6 +31,8 @@ struct OfRegistry<'a> {
     file: &'a str,
     /// Nothing where that is everyone.
     clients: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    download_bytes_per_second: Option<u64>,
     endpoints: Vec<OfEndpoint>,
     private_addresses: &'a [IpNet],
     private_only: bool,
@@ -45,6 +48,12 @@ struct OfClient<'a> {
     users: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upload_bytes_per_hour: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_sessions: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_sessions_per_second: Option<NonZeroU32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    download_bytes_per_second: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -76,6 +85,9 @@ struct OfLimits {
     drain_timeout_ms: u128,
     open_sessions: usize,
     open_sessions_per_client: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_sessions_per_second_per_client: Option<NonZeroU32>,
+    session_lifetime_ms: u128,
 }
 
 pub(super) fn policy<'a>(set: &'a PolicySet, status: &Status) -> Policy<'a> {
@@ -106,6 +118,9 @@ fn of_client(client: &Client) -> OfClient<'_> {
         certificate_names: client.certificate_names.iter().map(ToString::to_string).collect(),
         users: client.users.iter().map(|user| &**user).collect(),
         upload_bytes_per_hour: client.limits.upload_bytes_per_hour,
+        open_sessions: client.limits.open_sessions,
+        new_sessions_per_second: client.limits.new_sessions_per_second,
+        download_bytes_per_second: client.limits.download_bytes_per_second,
     }
 }
 
@@ -122,6 +137,7 @@ fn of_registry<'a>(set: &'a PolicySet, registry: &'a Registry) -> OfRegistry<'a>
         name: registry.name(),
         file: registry.file(),
         clients: clients.map(|groups| groups.iter().map(|client| &*client.name).collect()),
+        download_bytes_per_second: registry.download_bytes_per_second(),
         endpoints: endpoints.collect(),
         private_addresses: registry.private_addresses(),
         private_only: registry.private_only() == PrivateOnly::Yes,
@@ -148,5 +164,7 @@ fn of_limits(limits: &Limits) -> OfLimits {
         drain_timeout_ms: limits.drain_timeout.as_millis(),
         open_sessions: limits.open_sessions,
         open_sessions_per_client: limits.open_sessions_per_client,
+        new_sessions_per_second_per_client: limits.new_sessions_per_second_per_client,
+        session_lifetime_ms: limits.session_lifetime.as_millis(),
     }
 }

@@ -78,6 +78,7 @@ pub(super) fn read(
     }
     let hosts = |list: Vec<Regional>| list.into_iter().map(|one| one.host).collect();
     spec.origin = Origin::Az;
+    spec.download_bytes_per_second = inherited.download;
     spec.clientele = inherited.clientele.clone();
     spec.budgets = Uploads::default().budgets(&inherited.uploads, false);
     spec.data = DataSpec::Listed(hosts(told.data));

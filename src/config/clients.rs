@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use super::main_file::{SESSIONS, new_sessions};
 use super::source::Source;
 use super::table::{OneOrMany, Table};
 use super::{PLAIN_NAME, TlsPaths, is_plain_name};
@@ -18,6 +19,9 @@ const EVERYONE: &str = "everyone";
 
 /// From what one pull needs to a pebibyte.
 const UPLOAD: RangeInclusive<u64> = 64 * 1024..=1 << 50;
+
+/// From what keeps a tunnel from idling to a tebibyte.
+pub(super) const DOWNLOAD: RangeInclusive<u64> = 16 * 1024..=1 << 40;
 
 /// `tls`: of the listeners, some of which may ask for certificates. `asked`: takes the users that
 /// are named.
@@ -80,8 +84,13 @@ fn client(
         network
     });
     let networks = networks.collect();
-    let limits =
-        ClientLimits { upload_bytes_per_hour: table.number("upload-bytes-per-hour", UPLOAD) };
+    let open_sessions = table.number("open-sessions", SESSIONS);
+    let limits = ClientLimits {
+        open_sessions: open_sessions.and_then(|number| usize::try_from(number).ok()),
+        new_sessions_per_second: new_sessions(&mut table, "new-sessions-per-second"),
+        upload_bytes_per_hour: table.number("upload-bytes-per-hour", UPLOAD),
+        download_bytes_per_second: table.number("download-bytes-per-second", DOWNLOAD),
+    };
     let place = table.place().clone();
     table.finish();
     let Located { value: name, place: at } = name?;

@@ -6,13 +6,14 @@ mod dns;
 mod listen;
 
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::clients;
+use super::clients::{self, DOWNLOAD};
 use super::source::Source;
 use super::table::Table;
 use super::uploads::Uploads;
@@ -46,7 +47,7 @@ const USERS: &str = "users";
 
 /// No wait of the gate is longer than a day.
 const MILLISECONDS: RangeInclusive<u64> = 1..=24 * 60 * 60 * 1000;
-const SESSIONS: RangeInclusive<u64> = 1..=1_000_000;
+pub(super) const SESSIONS: RangeInclusive<u64> = 1..=1_000_000;
 /// 0 is not at all; more than this would be felt.
 const BATCH_MILLISECONDS: RangeInclusive<u64> = 0..=100;
 
@@ -79,6 +80,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
         if let Some(written) = table.string("users-file") {
             users_file = written.value;
         }
+        inherited.download = table.number("download-bytes-per-second", DOWNLOAD);
         inherited.uploads = Uploads::read(&mut table);
         inherited.clientele = clients::clientele(source, &mut table).unwrap_or_default();
         deny_all = table.boolean("deny-all").filter(|found| found.value).map(|found| found.place);
@@ -190,6 +192,12 @@ fn range(source: &Source<'_>, written: &Located<String>) -> Option<IpNet> {
     Some(range)
 }
 
+/// How many sessions may begin within a second.
+pub(super) fn new_sessions(table: &mut Table<'_>, key: &'static str) -> Option<NonZeroU32> {
+    let number = table.number(key, SESSIONS)?;
+    NonZeroU32::new(u32::try_from(number).ok()?)
+}
+
 fn limits(mut table: Table<'_>) -> Limits {
     let mut limits = Limits::default();
     let mut wait = |key, limit: &mut Duration| {
@@ -202,6 +210,7 @@ fn limits(mut table: Table<'_>) -> Limits {
     wait("dial-timeout-ms", &mut limits.dial_timeout);
     wait("idle-timeout-ms", &mut limits.idle_timeout);
     wait("drain-timeout-ms", &mut limits.drain_timeout);
+    wait("session-lifetime-ms", &mut limits.session_lifetime);
     let mut count = |key, limit: &mut usize| {
         if let Some(number) = table.number(key, SESSIONS).and_then(|one| usize::try_from(one).ok())
         {
@@ -210,6 +219,8 @@ fn limits(mut table: Table<'_>) -> Limits {
     };
     count("open-sessions", &mut limits.open_sessions);
     count("open-sessions-per-client", &mut limits.open_sessions_per_client);
+    limits.new_sessions_per_second_per_client =
+        new_sessions(&mut table, "new-sessions-per-second-per-client");
     table.finish();
     limits
 }

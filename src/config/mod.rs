@@ -208,6 +208,7 @@ pub struct Loaded {
 struct Inherited {
     uploads: Uploads,
     clientele: Clientele,
+    download: Option<u64>,
 }
 
 /// What to do about a main file that cannot be read.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Inherited;
-use super::clients;
+use super::clients::{self, DOWNLOAD};
 use super::source::Source;
 use super::table::{OneOrMany, Table};
 use super::uploads::Uploads;
@@ -33,6 +33,7 @@ pub(super) fn read(
     let accept_shared_storage = file.strings("accept-shared-storage");
     let clientele = clients::clientele(source, &mut file);
     let clientele = clientele.unwrap_or_else(|| inherited.clientele.clone());
+    let download = file.number("download-bytes-per-second", DOWNLOAD).or(inherited.download);
     let connected = file.boolean("connected-registry").is_some_and(|found| found.value);
     let budgets = Uploads::read(&mut file).budgets(&inherited.uploads, connected);
     if let Some(Located { place, .. }) = &private_only
@@ -60,6 +61,7 @@ pub(super) fn read(
         accept_shared_storage,
         budgets,
         clientele,
+        download_bytes_per_second: download,
     })
 }
 

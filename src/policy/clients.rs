@@ -4,7 +4,8 @@
 //! of proof fit; of several, the first that the registry lets in counts.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -41,6 +42,16 @@ pub enum Login {
     Proved(User),
 }
 
+/// Whose address it is, as far as that can be told: of IPv6 one subscriber has a network of 64 bits
+/// at least (RFC 6177).
+#[must_use]
+pub fn subscriber(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(six) => IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() & (!0 << 64))),
+        four @ IpAddr::V4(_) => four,
+    }
+}
+
 impl Asker {
     /// Somebody of whom nothing but the address is known.
     #[must_use]
@@ -73,8 +84,14 @@ pub struct Client {
 /// What bounds the members of a group, all of them together; nothing where it is silent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClientLimits {
+    /// Sessions open at once.
+    pub open_sessions: Option<usize>,
+    /// Sessions that may begin within a second.
+    pub new_sessions_per_second: Option<NonZeroU32>,
     /// Bytes that may go up within an hour.
     pub upload_bytes_per_hour: Option<u64>,
+    /// Bytes that may come down in a second.
+    pub download_bytes_per_second: Option<u64>,
 }
 
 impl Client {
@@ -321,6 +338,18 @@ mod tests {
         assert_eq!(of(&[]).admit(0, &asker), Ok(None));
         let reason = of(&[group("agents", &[])]).admit(0, &asker).unwrap_err().reason;
         assert_eq!(reason, Reason::ClientNotAllowed);
+    }
+
+    #[test]
+    fn a_subscribers_addresses_are_one() {
+        let cases = [
+            ("10.0.0.7", "10.0.0.7"),
+            ("::ffff:10.0.0.7", "10.0.0.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ];
+        for (from, expected) in cases {
+            assert_eq!(subscriber(from.parse().unwrap()), expected.parse::<IpAddr>().unwrap());
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What bounds a session and all of them together, with defaults that are safe as they stand.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// `[limits]` of the configuration.
@@ -19,6 +20,10 @@ pub struct Limits {
     pub open_sessions: usize,
     /// Sessions open at once from one client address.
     pub open_sessions_per_client: usize,
+    /// Sessions that one client address may begin within a second; as many as it likes without.
+    pub new_sessions_per_second_per_client: Option<NonZeroU32>,
+    /// How long a tunnel may last.
+    pub session_lifetime: Duration,
 }
 
 impl Default for Limits {
@@ -31,6 +36,8 @@ impl Default for Limits {
             drain_timeout: Duration::from_secs(600),
             open_sessions: 10_000,
             open_sessions_per_client: 1_000,
+            new_sessions_per_second_per_client: None,
+            session_lifetime: Duration::from_secs(24 * 60 * 60),
         }
     }
 }

@@ -26,7 +26,7 @@ pub use azure::{CLOUDS, Cloud, HostKind};
 pub use bucket::Bucket;
 pub use budget::{Budget, Budgets, HourOfUploads};
 pub use certificate::{CertificateName, CertificateNameFault, CertificateNames};
-pub use clients::{Asker, Client, ClientAddress, ClientLimits, Clientele, Login};
+pub use clients::{Asker, Client, ClientAddress, ClientLimits, Clientele, Login, subscriber};
 pub use fault::{Fault, Located, Place};
 pub use limits::Limits;
 pub use name::{LONGEST_NAME, Name, NameError};

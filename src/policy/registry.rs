@@ -83,6 +83,8 @@ pub struct RegistrySpec {
     pub budgets: Budgets,
     /// Whom it lets in.
     pub clientele: Clientele,
+    /// Bytes that may come down in a second, over all its tunnels.
+    pub download_bytes_per_second: Option<u64>,
 }
 
 impl RegistrySpec {
@@ -102,6 +104,7 @@ impl RegistrySpec {
             accept_shared_storage: Vec::new(),
             budgets: Budgets::default(),
             clientele: Clientele::default(),
+            download_bytes_per_second: None,
         }
     }
 }
@@ -140,6 +143,7 @@ pub struct Registry {
     private_only: PrivateOnly,
     budgets: Budgets,
     clientele: Clientele,
+    download_bytes_per_second: Option<u64>,
 }
 
 impl Registry {
@@ -157,6 +161,7 @@ impl Registry {
             private_only: spec.private_only,
             budgets: spec.budgets,
             clientele: spec.clientele.clone(),
+            download_bytes_per_second: spec.download_bytes_per_second,
         })
     }
 
@@ -194,6 +199,12 @@ impl Registry {
     #[must_use]
     pub fn budgets(&self) -> Budgets {
         self.budgets
+    }
+
+    /// Bytes that may come down in a second, over all its tunnels.
+    #[must_use]
+    pub fn download_bytes_per_second(&self) -> Option<u64> {
+        self.download_bytes_per_second
     }
 
     /// Whom it lets in, as its file says it.

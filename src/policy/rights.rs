@@ -28,6 +28,8 @@ pub struct Grant {
     pub place: Place,
     /// How much may be sent to it; nothing where that is unbounded.
     pub upload: Option<Budget>,
+    /// Bytes that may come down from the registry in a second; nothing where that is unbounded.
+    pub download_bytes_per_second: Option<u64>,
     pub(super) private_addresses: Arc<[IpNet]>,
     pub(super) private_only: PrivateOnly,
 }

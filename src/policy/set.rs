@@ -306,6 +306,7 @@ impl PolicySet {
             endpoint: endpoint.kind,
             place: endpoint.place.clone(),
             upload: registry.budgets().of(endpoint.kind),
+            download_bytes_per_second: registry.download_bytes_per_second(),
             private_addresses: registry.private_addresses().clone(),
             private_only: registry.private_only(),
         };

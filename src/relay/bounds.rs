@@ -1,6 +1,6 @@
-//! What bounds a tunnel's upload: its budget, and the hour of its client. It is asked before bytes
-//! are taken from the client, so that not one more than allowed is ever taken; in report mode it
-//! only notes that more has passed.
+//! What bounds a tunnel. Its upload has a budget, and the hour of its client: they are asked before
+//! bytes are taken from the client, so that not one more than allowed is ever taken; in report mode
+//! they only note that more has passed. Its download has rates, by which it is paced (`throttle`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dashmap::DashMap;
 use tokio::time::Instant;
 
+use super::throttle::{Paced, Throttle};
 use crate::policy::{Budget, Enforcement, HourOfUploads};
 
 /// Stands for an upload without a budget.
@@ -21,6 +22,7 @@ pub struct Bounds {
     only_reports: AtomicBool,
     exceeded: AtomicBool,
     hour: Option<Arc<Hour>>,
+    pub(super) paced: Option<Box<Paced>>,
 }
 
 impl Default for Bounds {
@@ -31,6 +33,7 @@ impl Default for Bounds {
             only_reports: AtomicBool::new(false),
             exceeded: AtomicBool::new(false),
             hour: None,
+            paced: None,
         }
     }
 }
@@ -44,10 +47,10 @@ pub(super) struct Reserved {
 }
 
 impl Bounds {
-    /// Bounds whose uploads count in a client's hour, too.
+    /// Bounds whose uploads count in a client's hour, too, and whose downloads keep these rates.
     #[must_use]
-    pub fn within(hour: Option<Arc<Hour>>) -> Self {
-        Self { hour, ..Self::default() }
+    pub fn within(hour: Option<Arc<Hour>>, rates: Vec<Arc<Throttle>>) -> Self {
+        Self { hour, paced: Paced::by(rates), ..Self::default() }
     }
 
     /// Sets the budget, and whether it bites or is only reported on.
@@ -160,17 +163,40 @@ impl Hour {
     }
 }
 
-/// The hours of all clients, by name. They outlive reloads; the names are the configuration's, so
-/// that there are few.
+/// What tunnels share: the hours of clients, the rates of clients and registries. They outlive
+/// reloads; the names are the configuration's, so that there are few.
 #[derive(Debug, Default)]
-pub struct Hours {
+pub struct Shares {
     hours: DashMap<Arc<str>, Arc<Hour>>,
+    rates: DashMap<(Whose, Arc<str>), Arc<Throttle>>,
 }
 
-impl Hours {
+/// Whose rate it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// A group of clients'.
+    Client,
+    /// A registry's.
+    Registry,
+}
+
+impl Shares {
+    /// The rate of a client or a registry, so many bytes a second from now on; where that is
+    /// nothing, an older one is lifted.
+    #[must_use]
+    pub fn rate(&self, whose: Whose, name: &Arc<str>, limit: Option<u64>) -> Option<Arc<Throttle>> {
+        let key = (whose, name.clone());
+        if let Some(throttle) = self.rates.get(&key) {
+            throttle.limit_to(limit);
+            return limit.map(|_| throttle.clone());
+        }
+        let fresh = |limit| self.rates.entry(key).or_insert_with(|| Arc::new(Throttle::new(limit)));
+        limit.map(|limit| fresh(limit).clone())
+    }
+
     /// The hour of a client, in which so many bytes may go up from now on.
     #[must_use]
-    pub fn of(&self, client: &Arc<str>, limit: u64) -> Arc<Hour> {
+    pub fn hour(&self, client: &Arc<str>, limit: u64) -> Arc<Hour> {
         if let Some(hour) = self.hours.get(client) {
             hour.limit_to(limit);
             return hour.clone();
@@ -198,7 +224,7 @@ mod tests {
             steps in proptest::collection::vec((1usize..3_000, 0u64..50_000, 0.0f64..=1.0), 0..40),
         ) {
             let shared = Arc::new(Hour::new(hour));
-            let bounds = Bounds::within(Some(shared.clone()));
+            let bounds = Bounds::within(Some(shared.clone()), Vec::new());
             let budget = Budget { base_bytes: base, ratio_percent: ratio };
             bounds.set(Some(budget), Enforcement::Enforce);
             let (mut up, mut down) = (0, 0);
@@ -227,7 +253,7 @@ mod tests {
             assert_eq!(bounds.were_exceeded(), exceeded, "{took}");
         }
         let hour = Arc::new(Hour::new(10));
-        let bounds = Bounds::within(Some(hour.clone()));
+        let bounds = Bounds::within(Some(hour.clone()), Vec::new());
         bounds.set(None, Enforcement::Report);
         bounds.settle(bounds.reserve(0, 0, 100), 11, 0, 0);
         assert!(bounds.were_exceeded());
@@ -237,7 +263,10 @@ mod tests {
     #[test]
     fn tunnels_of_one_client_share_its_hour() {
         let hour = Arc::new(Hour::new(100));
-        let (one, other) = (Bounds::within(Some(hour.clone())), Bounds::within(Some(hour.clone())));
+        let (one, other) = (
+            Bounds::within(Some(hour.clone()), Vec::new()),
+            Bounds::within(Some(hour.clone()), Vec::new()),
+        );
         let first = one.reserve(0, 0, 80);
         let second = other.reserve(0, 0, 80);
         assert_eq!((first.bytes, second.bytes), (80, 20));
@@ -250,12 +279,12 @@ mod tests {
 
     #[test]
     fn an_hour_outlives_a_change_of_its_limit() {
-        let hours = Hours::default();
+        let hours = Shares::default();
         let name: Arc<str> = "agents".into();
-        let hour = hours.of(&name, 100);
+        let hour = hours.hour(&name, 100);
         hour.settle(0, 60);
-        assert_eq!(hours.of(&name, 90).left(), 30);
+        assert_eq!(hours.hour(&name, 90).left(), 30);
         assert_eq!(hour.left(), 30);
-        assert_eq!(hours.of(&"others".into(), 90).left(), 90);
+        assert_eq!(hours.hour(&"others".into(), 90).left(), 90);
     }
 }

@@ -17,6 +17,7 @@ mod pipes;
 mod pump;
 mod rest;
 mod socket;
+mod throttle;
 mod traffic;
 mod tunnel;
 mod watch;
@@ -35,9 +36,10 @@ use crate::policy::{Cleared, Ending, Stop};
 use opening::{Opened, Opening};
 use tunnel::Life;
 
-pub use bounds::{Bounds, Hour, Hours};
+pub use bounds::{Bounds, Hour, Shares, Whose};
 pub use close::Closing;
 pub use pipes::{PIPE_SIZE, Pipes};
+pub use throttle::Throttle;
 pub use traffic::{Count, Tally, Traffic};
 
 /// What the operator, or the machine, decides of the relay.

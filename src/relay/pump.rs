@@ -81,16 +81,31 @@ impl Pump {
                 let _ = pin!(tokio::task::yield_now()).poll(context);
                 return Poll::Pending;
             }
+            if self.direction == Direction::Down
+                && let Some(paced) = &traffic.bounds.paced
+                && paced.poll(context).is_pending()
+            {
+                return self.flushed(context, to);
+            }
             let took = self.bounded(context, traffic, from.as_mut(), to.as_mut())?;
             let Poll::Ready(took) = took else {
-                if self.unflushed {
-                    ready!(to.as_mut().poll_flush(context)).map_err(Broken::Destination)?;
-                    self.unflushed = false;
-                }
-                return Poll::Pending;
+                return self.flushed(context, to);
             };
             budget = budget.saturating_sub(took);
         }
+    }
+
+    /// Nothing more can be moved now: nothing that was may be held back.
+    fn flushed<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        to: Pin<&mut impl AsyncWrite>,
+    ) -> Poll<Result<T, Broken>> {
+        if self.unflushed {
+            ready!(to.poll_flush(context)).map_err(Broken::Destination)?;
+            self.unflushed = false;
+        }
+        Poll::Pending
     }
 
     /// Writes what goes at once, and keeps the rest.
@@ -125,7 +140,14 @@ impl Pump {
     ) -> Poll<Result<usize, Broken>> {
         let tally = traffic.tally(self.direction);
         if self.direction == Direction::Down {
-            return self.take(context, tally, (from, to), COPY);
+            let Some(paced) = &traffic.bounds.paced else {
+                return self.take(context, tally, (from, to), COPY);
+            };
+            let taken = self.take(context, tally, (from, to), paced.most());
+            if let Poll::Ready(Ok(count)) = taken {
+                paced.moved(count);
+            }
+            return taken;
         }
         // What was taken has been delivered by now, but for a part of a header.
         let held = self.watch.as_ref().map_or(0, |watch| watch.held());

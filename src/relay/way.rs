@@ -179,6 +179,12 @@ impl Way {
                 return self.stalled();
             };
             writable.map_err(Broken::Destination)?;
+            if self.direction == Direction::Down
+                && let Some(paced) = &traffic.bounds.paced
+                && paced.poll(context).is_pending()
+            {
+                return self.stalled();
+            }
             ready!(self.poll_source(context, from)).map_err(Broken::Source)?;
             match self.bounded(relay, traffic, from, to)? {
                 Step::Took(count) => {
@@ -257,7 +263,8 @@ impl Way {
         }
     }
 
-    /// The next step, which in an upload takes no byte more than it may.
+    /// The next step, which in an upload takes no byte more than it may, and in a download keeps to
+    /// its pace.
     fn bounded(
         &mut self,
         relay: &Relay,
@@ -266,7 +273,14 @@ impl Way {
         to: &TcpStream,
     ) -> Result<Step, Broken> {
         if self.direction == Direction::Down {
-            return self.step(relay, &traffic.down, from, to, usize::MAX);
+            let Some(paced) = &traffic.bounds.paced else {
+                return self.step(relay, &traffic.down, from, to, usize::MAX);
+            };
+            let step = self.step(relay, &traffic.down, from, to, paced.most());
+            if let Ok(Step::Took(count) | Step::TookAll(count)) = step {
+                paced.moved(count);
+            }
+            return step;
         }
         // What was taken has been delivered by now, but for a part of a header.
         let held = self.watch.as_ref().map_or(0, |watch| watch.held());

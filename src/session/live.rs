@@ -5,14 +5,15 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::either::Either;
 
-use super::{Session, Tunnel};
+use super::{Gate, Session, Tunnel};
 use crate::account::{Moved, Stage, Volume};
 use crate::config::{TlsOfListeners, TlsPaths};
 use crate::listen::tls::ClientCertificate;
 use crate::policy::{Allowed, Enforcement, Reason, Stop};
-use crate::relay::{Bounds, Count, Hour, Relayed, Start, Traffic};
+use crate::relay::{Bounds, Count, Hour, Relayed, Start, Throttle, Traffic, Whose};
 
 /// A client's certificate, and what it is judged by after a reload.
 pub(super) struct Proof {
@@ -37,7 +38,7 @@ impl Session {
     pub(super) async fn relay(mut self, tunnel: Tunnel) {
         self.account.stages.enter(Stage::Relay);
         let allowed = tunnel.cleared.permit().allowed();
-        let bounds = Bounds::within(self.hour(allowed));
+        let bounds = Bounds::within(self.hour(allowed), rates(&self.gate, allowed));
         let traffic = Arc::new(Traffic::within(bounds));
         bound(&traffic, allowed, self.enforcement(&self.set));
         let seen = traffic.clone();
@@ -46,6 +47,7 @@ impl Session {
         let Tunnel { client: socket, upstream, address, cleared, hello } = tunnel;
         let (second_hello, idle) = (set.limits().hello_timeout, set.limits().idle_timeout);
         drop(set);
+        let began = Instant::now();
         let revoked = pin!(async {
             loop {
                 let set = policy.borrow_and_update().clone();
@@ -53,9 +55,14 @@ impl Session {
                 let own = gate.own.borrow().clone();
                 let permit = cleared.permit();
                 match set.still_stands(permit, address, &asker, enforcement, &own) {
-                    Ok(allowed) => bound(&traffic, &allowed, enforcement),
+                    Ok(allowed) => {
+                        bound(&traffic, &allowed, enforcement);
+                        // For all tunnels that keep them.
+                        drop(rates(&gate, &allowed));
+                    }
                     Err(denial) => return Stop::from(denial),
                 }
+                let end = began + set.limits().session_lifetime;
                 drop((set, own));
                 if let (Some(proof), Some(paths)) = (&mut proof, &door.tls)
                     && !proof.still_stands(paths)
@@ -67,6 +74,7 @@ impl Session {
                         return Reason::Draining.into();
                     },
                     () = gate.halt.cancelled() => return Reason::Draining.into(),
+                    () = sleep_until(end) => return Reason::Lifetime.into(),
                 }
             }
         });
@@ -97,8 +105,20 @@ impl Session {
     pub(super) fn hour(&self, allowed: &Allowed) -> Option<Arc<Hour>> {
         let client = allowed.client()?;
         let limit = client.limits.upload_bytes_per_hour?;
-        Some(self.gate.hours.of(&client.name, limit))
+        Some(self.gate.shares.hour(&client.name, limit))
     }
+}
+
+/// The rates that downloads keep: the client's, and the registry's.
+fn rates(gate: &Gate, allowed: &Allowed) -> Vec<Arc<Throttle>> {
+    let of_client = allowed.client().and_then(|client| {
+        let limit = client.limits.download_bytes_per_second;
+        gate.shares.rate(Whose::Client, &client.name, limit)
+    });
+    let of_registry = allowed.grant().and_then(|grant| {
+        gate.shares.rate(Whose::Registry, &grant.registry, grant.download_bytes_per_second)
+    });
+    of_client.into_iter().chain(of_registry).collect()
 }
 
 /// Sets what the policy allows to go up.

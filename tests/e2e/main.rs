@@ -23,6 +23,7 @@ mod drain;
 mod exhaustion;
 mod gateway;
 mod handover;
+mod limits;
 mod mutual;
 mod pull;
 mod refuse;

@@ -133,7 +133,7 @@ async fn tunnels_of_one_client_share_an_hour() {
     let hour = Arc::new(Hour::new(70_000));
     let up = noise(1, 50_000);
     for passes in [50_000, 20_000, 0] {
-        let traffic = Arc::new(Traffic::within(Bounds::within(Some(hour.clone()))));
+        let traffic = Arc::new(Traffic::within(Bounds::within(Some(hour.clone()), Vec::new())));
         let (came, over) = pushed(1, None, traffic, (&up, 100_000)).await;
         assert!(came == up[..passes], "{} came", came.len());
         assert_eq!(over.is_ok(), passes == 50_000);

@@ -1,6 +1,7 @@
 //! The long phase over real loopback sockets; `whole` has the tunnel with its handshake.
 
 mod budget;
+mod paced;
 mod whole;
 
 use std::future::{pending, poll_fn};
