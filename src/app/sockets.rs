@@ -119,6 +119,9 @@ impl Bound {
         if let Some(listener) = inherited.tcp(address) {
             let socket = Socket::from(listener);
             socket.set_nonblocking(true)?;
+            if mode == Mode::Transparent(Capture::Tproxy) {
+                accept_foreign(&socket, address)?;
+            }
             return Ok(Self { socket, holding: Holding::Together });
         }
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;

@@ -11,11 +11,19 @@ use tokio::net::TcpStream;
 use crate::config::Capture;
 use crate::policy::canonical;
 
-/// Lets a socket that will listen take connections to addresses that are not this machine's.
+/// Lets a listening socket take connections to addresses that are not this machine's. One that was
+/// handed down may do so already (systemd's `Transparent=`).
 ///
 /// # Errors
 /// Where the process lacks the capability, with the ways to have it or to do without.
 pub fn accept_foreign(socket: &Socket, at: SocketAddr) -> io::Result<()> {
+    let is_set = match at {
+        SocketAddr::V4(_) => socket.ip_transparent_v4(),
+        SocketAddr::V6(_) => socket.ip_transparent_v6(),
+    };
+    if is_set.unwrap_or(false) {
+        return Ok(());
+    }
     let set = match at {
         SocketAddr::V4(_) => socket.set_ip_transparent_v4(true),
         SocketAddr::V6(_) => socket.set_ip_transparent_v6(true),
