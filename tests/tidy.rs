@@ -29,13 +29,13 @@ const FLOORS: &[&[&str]] = &[
     &["confine"],
     &["session"],
     &["app"],
-    &["demo"],
+    &["demo", "kit"],
     &["cli"],
     &["main", "lib"],
 ];
 
 /// Modules that take bytes and facts and return values.
-const PURE: &[&str] = &["policy", "hello", "config"];
+const PURE: &[&str] = &["policy", "hello", "config", "kit"];
 
 /// Words that a pure module has no use for: runtimes, files, sockets, clocks, the environment.
 const OUTSIDE_WORLD: &[&str] = &[

@@ -8,6 +8,7 @@ mod check;
 mod demo;
 mod explain;
 mod import;
+mod kit;
 mod report;
 mod run;
 mod user;
@@ -39,6 +40,8 @@ enum Command {
     Explain(explain::Args),
     /// Show, on an embedded registry, that an image comes through and nothing else does.
     Demo(demo::Args),
+    /// Print firewall rules that leave no way past the gate, made from the configuration.
+    Kit(kit::Args),
     /// Make a registry's TOML from what az acr show-endpoints printed.
     Import(import::Args),
     /// Say what audit files show would break, storage accounts first.
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Kit(args) => kit::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Report(args) => report::run(&args),
         Command::User(args) => user::run(&args),

@@ -12,48 +12,31 @@ use crate::harness::{
 const CLIENT: Way = Way::In(Place::Client);
 const REFERENCE: &str = "contoso.azurecr.io/app:1";
 
-/// How traffic comes to the gate, the capability that this takes, and the rules that bring it.
+/// How traffic comes to the gate, the capabilities that the gate takes for it, and how the rules are
+/// printed that bring it.
 const CAPTURES: [(&str, &str, &str); 2] = [
-    (
-        "redirect",
-        "-all",
-        "table inet test {
-            chain capture {
-                type nat hook prerouting priority dstnat
-                iifname \"inside\" tcp dport 443 dnat ip to 10.7.0.1:3129
-                iifname \"inside\" tcp dport 443 dnat ip6 to [fd07::1]:3129
-            }
-        }",
-    ),
-    (
-        "tproxy",
-        "+net_admin",
-        "table inet test {
-            chain capture {
-                type filter hook prerouting priority mangle
-                iifname \"inside\" tcp dport 443 tproxy ip to 10.7.0.1:3129 meta mark set 1 accept
-                iifname \"inside\" tcp dport 443 tproxy ip6 to [fd07::1]:3129 meta mark set 1 accept
-            }
-        }",
-    ),
+    ("redirect", "+net_bind_service", "nftables --inside inside"),
+    ("tproxy", "+net_bind_service,+net_admin", "tproxy --inside inside"),
 ];
 
+/// A gateway whose answerer tells the real addresses.
 fn policy(capture: &str) -> Policy {
+    let bracketed = |ip: &str| if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
     let listening = |ip: &str| {
-        let ip = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
         format!(
-            "[[listen]]\nmode = \"transparent\"\naddress = \"{ip}:3129\"\ncapture = \"{capture}\"\n"
+            "[[listen]]\nmode = \"transparent\"\naddress = \"{}:3129\"\n\
+             capture = \"{capture}\"\n",
+            bracketed(ip)
         )
     };
+    let answering = format!(
+        "[answerer]\naddresses = [\"{}\", \"{}\"]\nanswer = \"real\"\n",
+        INSIDE[0], INSIDE[1]
+    );
     let dns = format!("[dns]\nservers = [\"{}\"]\n", RESOLVER[0]);
-    Policy::of(&["contoso"]).with_dns(&dns).with_more(&INSIDE.map(listening).concat())
-}
-
-fn route_marked() {
-    for family in ["-4", "-6"] {
-        Place::Gateway.run(&format!("ip {family} rule add fwmark 1 lookup 100"));
-        Place::Gateway.run(&format!("ip {family} route add local default dev lo table 100"));
-    }
+    Policy::of(&["contoso"])
+        .with_dns(&dns)
+        .with_more(&(INSIDE.map(listening).concat() + &answering))
 }
 
 /// Pulls with skopeo, and returns every file of the pulled image.
@@ -91,15 +74,16 @@ fn assert_relayed(gate: &Gate, image: &Image, family: Family) {
 fn a_client_without_any_setting_pulls_the_same_bytes() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let image = lab.push(REFERENCE, 1, &[4 << 20, 2 << 20, 2000]);
-    lab.resolve_by(Place::Client, &RESOLVER);
-    route_marked();
+    lab.route_captured();
     for family in [Family::V4, Family::V6] {
         let _resolver = resolver(&lab, &[family]);
         lab.load("");
+        lab.resolve_by(Place::Client, &RESOLVER);
         let past = pull(&lab, &format!("past-{family:?}"));
-        for (capture, capability, rules) in CAPTURES {
-            let gate = lab.gate_on_gateway(capability, &policy(capture));
-            lab.load(rules);
+        lab.resolve_by(Place::Client, &INSIDE);
+        for (capture, capabilities, rules) in CAPTURES {
+            let gate = lab.gate_on_gateway(capabilities, &policy(capture));
+            lab.load(&lab.kit(rules));
             let gated = pull(&lab, &format!("{capture}-{family:?}"));
             assert!(past == gated, "{capture} {family:?}");
             assert_eq!(format!("sha256:{}", sha256(&gated["manifest.json"])), image.digest);
@@ -113,10 +97,10 @@ fn an_allowed_name_at_the_attackers_address_is_the_registrys_all_the_same() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let _resolver = resolver(&lab, &[Family::V4, Family::V6]);
     let attacker = Attacker::start(&lab);
-    route_marked();
-    for (capture, capability, rules) in CAPTURES {
-        let gate = lab.gate_on_gateway(capability, &policy(capture));
-        lab.load(rules);
+    lab.route_captured();
+    for (capture, capabilities, rules) in CAPTURES {
+        let gate = lab.gate_on_gateway(capabilities, &policy(capture));
+        lab.load(&lab.kit(rules));
         for address in ATTACKER {
             let host = if address.contains(':') { format!("[{address}]") } else { address.into() };
             let to = format!("--resolve contoso.azurecr.io:443:{host}");
@@ -136,8 +120,8 @@ fn an_allowed_name_at_the_attackers_address_is_the_registrys_all_the_same() {
 fn what_nothing_redirected_is_judged_by_its_name() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let _resolver = resolver(&lab, &[Family::V4]);
-    for (capture, capability, _) in CAPTURES {
-        let gate = lab.gate_on_gateway(capability, &policy(capture));
+    for (capture, capabilities, _) in CAPTURES {
+        let gate = lab.gate_on_gateway(capabilities, &policy(capture));
         for host in INSIDE.map(|ip| if ip.contains(':') { format!("[{ip}]") } else { ip.into() }) {
             let at = |name: &str| {
                 let line = format!(
@@ -161,10 +145,10 @@ fn the_port_that_was_dialled_is_judged() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let _resolver = resolver(&lab, &[Family::V4]);
     let attacker = Attacker::start(&lab);
-    route_marked();
-    for (capture, capability, rules) in CAPTURES {
-        let gate = lab.gate_on_gateway(capability, &policy(capture));
-        lab.load(&rules.replace("dport 443", "dport { 443, 8443 }"));
+    lab.route_captured();
+    for (capture, capabilities, rules) in CAPTURES {
+        let gate = lab.gate_on_gateway(capabilities, &policy(capture));
+        lab.load(&lab.kit(rules).replace("ports = { 443 }", "ports = { 443, 8443 }"));
         let line = format!(
             "curl -sS -o /dev/null --connect-to contoso.azurecr.io:8443:{}:8443 \
              https://contoso.azurecr.io:8443/v2/",
@@ -179,7 +163,7 @@ fn the_port_that_was_dialled_is_judged() {
 #[test]
 fn tproxy_says_which_capability_it_lacks() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
-    let said = lab.gate_does_not_start("-all", &policy("tproxy"));
+    let said = lab.gate_does_not_start("+net_bind_service", &policy("tproxy"));
     for part in ["10.7.0.1:3129", "CAP_NET_ADMIN", "capture = \"redirect\""] {
         assert!(said.contains(part), "{part} is absent from:\n{said}");
     }

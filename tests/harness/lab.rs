@@ -178,6 +178,28 @@ impl Lab {
         Place::Gateway.run(&format!("nft -f {}", file.display()));
     }
 
+    /// The rules that `pullgate kit` prints for the gate on the gateway.
+    #[track_caller]
+    pub fn kit(&self, what: &str) -> String {
+        let config = self.dir().join("gate/pullgate.toml");
+        let program = env!("CARGO_BIN_EXE_pullgate");
+        let line = format!("{program} kit {what} --config {}", config.display());
+        self.sh(Way::Direct, &line).succeeded().stdout()
+    }
+
+    /// Routes what TPROXY marks on the gateway, as `pullgate kit routes` has it.
+    #[track_caller]
+    pub fn route_captured(&self) {
+        let program = env!("CARGO_BIN_EXE_pullgate");
+        let script = self.sh(Way::Direct, &format!("{program} kit routes")).succeeded().stdout();
+        let file = self.dir().join("routes.sh");
+        fs::write(&file, script).unwrap();
+        // It may run again.
+        for _ in 0..2 {
+            Place::Gateway.run(&format!("sh {}", file.display()));
+        }
+    }
+
     /// Whom a namespace's programs ask for names.
     pub fn resolve_by(&self, place: Place, servers: &[&str]) {
         let lines = servers.iter().map(|server| format!("nameserver {server}\n"));

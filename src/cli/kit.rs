@@ -1,0 +1,68 @@
+//! `pullgate kit`: firewall rules that leave no way past the gate, made from the configuration.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use super::ConfigArgument;
+use crate::config::{self, Capture};
+use crate::kit::{self, Kit, Site, Word};
+use crate::reload;
+
+/// Print firewall rules that leave no way past the gate.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Rules that bring traffic to the gate by redirect and dnat.
+    Nftables(RulesArgs),
+    /// Rules that bring it there by tproxy.
+    Tproxy(RulesArgs),
+    /// The routes that the rules of tproxy need, as a script.
+    Routes,
+}
+
+#[derive(Debug, clap::Args)]
+struct RulesArgs {
+    /// For a gateway whose clients are behind these interfaces; without, for this host's programs.
+    #[arg(long, value_name = "INTERFACE", value_delimiter = ',')]
+    inside: Vec<Word>,
+    /// The user that the gate on this host runs as, by name or number.
+    #[arg(long, value_name = "USER", default_value = "pullgate", conflicts_with = "inside")]
+    user: Word,
+    #[command(flatten)]
+    config: ConfigArgument,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let (args, capture) = match &args.what {
+        What::Nftables(args) => (args, Capture::Redirect),
+        What::Tproxy(args) => (args, Capture::Tproxy),
+        What::Routes => return print(&kit::routes()),
+    };
+    let path = args.config.path();
+    let loaded = reload::read_files(&path).and_then(|files| config::compile(&files, 1));
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            super::print_faults(&faults);
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let site = match args.inside.as_slice() {
+        [] => Site::Host(&args.user),
+        inside => Site::Gateway(inside),
+    };
+    let kit = Kit { settings: &loaded.settings, policy: &loaded.policy, capture, site };
+    print(&kit.rules().with_context(|| path.display().to_string())?)
+}
+
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    std::io::stdout().write_all(text.as_bytes()).context("standard output")?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,243 @@
+//! Firewall rules that leave no way past the gate, printed from the configuration: pure.
+//!
+//! Two places need them. A *host* whose gate runs as a user of its own: everybody else's traffic is
+//! brought to it or dropped. A *gateway*: whatever comes from the interfaces of its clients is
+//! brought to the gate or dropped. Traffic comes by `redirect` and `dnat`, or by `tproxy`.
+//!
+//! Nothing is accepted that is not named, and no rule stands there twice in other words: take one
+//! away, and either something is open or something that should work does not. `pullgate doctor`
+//! finds out which; a test takes each away in turn.
+
+mod gateway;
+mod host;
+mod text;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::{Capture, Mode, Settings};
+use crate::policy::{HTTPS, PolicySet, Registry};
+use text::Text;
+
+/// The mark of what TPROXY takes, and the number of the routing table for it.
+const MARK: &str = "0x3129";
+const TABLE: &str = "3129";
+
+/// What the rules are made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Kit<'a> {
+    /// The listeners and the answerer.
+    pub settings: &'a Settings,
+    /// The hosts' ports, and the DNS servers.
+    pub policy: &'a PolicySet,
+    /// How the traffic is brought to the gate.
+    pub capture: Capture,
+    /// Where the rules are to be loaded.
+    pub site: Site<'a>,
+}
+
+/// Where rules are to be loaded.
+#[derive(Debug, Clone, Copy)]
+pub enum Site<'a> {
+    /// On a host, whose gate runs as this user: a name or a number.
+    Host(&'a Word),
+    /// On a gateway, with its clients behind these interfaces.
+    Gateway(&'a [Word]),
+}
+
+/// A word that stands in the rules as it is: the name of an interface or of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Word(String);
+
+/// Why no rules can be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KitFault {
+    /// No listener takes what would be brought there.
+    #[error(
+        "the configuration has no transparent listener with capture = \"{0}\": add one, or print \
+         the rules of the other capture"
+    )]
+    NoListener(&'static str),
+    /// A port that is not known before the gate runs.
+    #[error("{0} takes any free port: give it a port of its own")]
+    AnyPort(SocketAddr),
+    /// A listener that nobody on another machine reaches.
+    #[error("{0} is reached from the gateway only: listen on an address that the clients reach")]
+    Loopback(SocketAddr),
+}
+
+/// Why a text is no [`Word`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it takes up to 32 letters, digits, dots, dashes and underscores")]
+pub struct NoWord;
+
+impl std::str::FromStr for Word {
+    type Err = NoWord;
+
+    fn from_str(text: &str) -> Result<Self, NoWord> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        let fits = (1..=32).contains(&text.len()) && text.bytes().all(plain);
+        if fits { Ok(Self(text.to_owned())) } else { Err(NoWord) }
+    }
+}
+
+impl Kit<'_> {
+    /// The rules, as `nft -f` reads them.
+    ///
+    /// # Errors
+    /// When the configuration has not what they need.
+    pub fn rules(&self) -> Result<String, KitFault> {
+        let doors = self.doors()?;
+        Ok(match self.site {
+            Site::Host(user) => host::rules(self, user, &doors),
+            Site::Gateway(inside) => gateway::rules(self, inside, &doors),
+        })
+    }
+
+    /// The transparent listeners, one for each family that has one.
+    fn doors(&self) -> Result<Doors, KitFault> {
+        let fits = |mode| mode == Mode::Transparent(self.capture);
+        let mut doors = Doors { v4: None, v6: None };
+        for listener in self.settings.listeners.iter().filter(|one| fits(one.mode)) {
+            let address = listener.address;
+            if address.port() == 0 {
+                return Err(KitFault::AnyPort(address));
+            }
+            if address.ip().is_loopback() && matches!(self.site, Site::Gateway(_)) {
+                return Err(KitFault::Loopback(address));
+            }
+            match address {
+                SocketAddr::V4(_) => doors.v4 = doors.v4.or(Some(address)),
+                SocketAddr::V6(_) => doors.v6 = doors.v6.or(Some(address)),
+            }
+        }
+        // A socket on `::` takes IPv4 as well.
+        doors.v4 = doors.v4.or(doors.v6.filter(|address| address.ip().is_unspecified()));
+        match (doors.v4, doors.v6) {
+            (None, None) => Err(KitFault::NoListener(match self.capture {
+                Capture::Redirect => "redirect",
+                Capture::Tproxy => "tproxy",
+            })),
+            _ => Ok(doors),
+        }
+    }
+
+    /// The ports of the policy's hosts, which clients dial.
+    fn ports(&self) -> BTreeSet<u16> {
+        let registries = &self.policy.rules().registries;
+        let ports = registries.iter().flat_map(Registry::endpoints);
+        ports.map(|endpoint| endpoint.target.port).chain([HTTPS]).collect()
+    }
+
+    /// The ports that the gate dials: the same, but for those that fixed answers replace.
+    fn dialled_ports(&self) -> BTreeSet<u16> {
+        let pins = self.policy.rules().pins.values().flatten();
+        self.ports().into_iter().chain(pins.filter_map(|pin| pin.port)).collect()
+    }
+
+    /// The `define` lines and the heading that all rules share.
+    fn heading(&self, text: &mut Text, about: &[&str]) {
+        text.line("#!/usr/sbin/nft -f");
+        for line in about {
+            text.comment(line);
+        }
+        text.comment(
+            "Closed by this, IPv4 and IPv6: port 80, 22 and every other; QUIC (UDP port 443); DNS, and \
+             DNS over TLS, past the answerer; DNS over HTTPS, since no policy names such a host; \
+             169.254.169.254 and 168.63.129.16, a cloud's ways to every machine.",
+        );
+        if self.capture == Capture::Tproxy {
+            text.comment("They need the routes that `pullgate kit routes` prints.");
+        }
+        text.comment(
+            "Made from the configuration: print them anew when its listeners, its DNS servers or the \
+             ports of its hosts change. Load them with `nft -f`, then see by `pullgate doctor`.",
+        );
+        text.blank();
+    }
+}
+
+/// The transparent listeners, by family.
+#[derive(Debug, Clone, Copy)]
+struct Doors {
+    v4: Option<SocketAddr>,
+    v6: Option<SocketAddr>,
+}
+
+impl Doors {
+    /// Says of which family nothing comes to the gate.
+    fn tell_absent(self, text: &mut Text) {
+        for (name, door) in [("IPv4", self.v4), ("IPv6", self.v6)] {
+            if door.is_none() {
+                text.comment(&format!("{name} has no listener, and is dropped below."));
+            }
+        }
+    }
+
+    fn iter(self) -> impl Iterator<Item = (Family, SocketAddr)> {
+        let doors = [(Family::V4, self.v4), (Family::V6, self.v6)];
+        doors.into_iter().filter_map(|(family, door)| Some((family, door?)))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// As nftables calls it in a rule.
+    fn word(self) -> &'static str {
+        match self {
+            Self::V4 => "ip",
+            Self::V6 => "ip6",
+        }
+    }
+
+    /// The match of a rule that is for one family.
+    fn only(self) -> &'static str {
+        match self {
+            Self::V4 => "meta nfproto ipv4",
+            Self::V6 => "meta nfproto ipv6",
+        }
+    }
+}
+
+/// An address and port where nftables wants it: a listener on every address is wherever the packet
+/// comes in.
+fn place(door: SocketAddr) -> String {
+    if door.ip().is_unspecified() { format!(":{}", door.port()) } else { door.to_string() }
+}
+
+/// Ports as a set of nftables.
+fn set(items: impl IntoIterator<Item = impl ToString>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    format!("{{ {} }}", items.join(", "))
+}
+
+/// ICMPv6 without which IPv6 finds no neighbour and no router (RFC 4890 §4.4.1).
+const NEIGHBOURS: &str =
+    "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept";
+
+/// The routes that TPROXY needs, as a script that may run again.
+#[must_use]
+pub fn routes() -> String {
+    let mut text = Text::default();
+    text.line("#!/bin/sh");
+    text.comment(
+        "What TPROXY needs beside its rules: packets with its mark are this machine's own, whatever \
+         their destination. Run it as root before the rules are loaded, at every start.",
+    );
+    text.line("set -e");
+    text.line("for family in -4 -6; do");
+    text.line(&format!("\tip $family rule del fwmark {MARK} lookup {TABLE} 2>/dev/null || true"));
+    text.line(&format!("\tip $family rule add fwmark {MARK} lookup {TABLE}"));
+    text.line(&format!("\tip $family route replace local default dev lo table {TABLE}"));
+    text.line("done");
+    text.into_string()
+}

@@ -1,0 +1,72 @@
+//! Rules as text: lines, comments of a readable width, and chains.
+
+/// The widest that a comment gets.
+const WIDTH: usize = 98;
+
+#[derive(Debug, Default)]
+pub(super) struct Text {
+    text: String,
+    depth: usize,
+}
+
+impl Text {
+    pub(super) fn line(&mut self, line: &str) {
+        if !line.is_empty() {
+            self.text.extend(std::iter::repeat_n('\t', self.depth));
+        }
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    pub(super) fn blank(&mut self) {
+        self.line("");
+    }
+
+    /// A comment, broken where it is too wide.
+    pub(super) fn comment(&mut self, comment: &str) {
+        let width = WIDTH - 4 * self.depth;
+        let mut line = String::from("#");
+        for word in comment.split_whitespace() {
+            if line.len() + 1 + word.len() > width && line.len() > 1 {
+                self.line(&line);
+                line.truncate(1);
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        self.line(&line);
+    }
+
+    /// A rule that the operator may want, as a comment.
+    pub(super) fn example(&mut self, rule: &str) {
+        self.line(&format!("#   {rule}"));
+    }
+
+    /// A table in place of the one that was loaded before it.
+    pub(super) fn table(&mut self, name: &str, chains: impl FnOnce(&mut Self)) {
+        self.line(&format!("table inet {name}"));
+        self.line(&format!("delete table inet {name}"));
+        self.blank();
+        self.block(&format!("table inet {name}"), chains);
+    }
+
+    /// A chain with its hook.
+    pub(super) fn chain(&mut self, name: &str, hook: &str, rules: impl FnOnce(&mut Self)) {
+        self.block(&format!("chain {name}"), |text| {
+            text.line(&format!("type {hook};"));
+            rules(text);
+        });
+    }
+
+    fn block(&mut self, head: &str, body: impl FnOnce(&mut Self)) {
+        self.line(&format!("{head} {{"));
+        self.depth += 1;
+        body(self);
+        self.depth -= 1;
+        self.line("}");
+    }
+
+    pub(super) fn into_string(self) -> String {
+        self.text
+    }
+}

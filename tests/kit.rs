@@ -1,0 +1,132 @@
+//! The rules in `deploy/` are those that the generator prints; and what it refuses.
+//!
+//! After the rules were changed on purpose, `BLESS=1 cargo test --test kit` writes them anew. That
+//! they load, and what they close, is for the end-to-end tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking; clippy's exception for tests covers #[test] functions only"
+)]
+
+use std::fs;
+use std::path::Path;
+
+use pullgate::config::{self, Capture, File, Files, Loaded};
+use pullgate::kit::{self, Kit, KitFault, Site, Word};
+
+const REGISTRY: &str = "login-server = \"contoso.azurecr.io\"\n\
+                        data-endpoints = [\"contoso.eastus.data.azurecr.io\"]\n";
+
+fn loaded(main: &str) -> Loaded {
+    let file = |path: &str, text: &str| File { path: path.into(), text: Ok(text.to_owned()) };
+    let files = Files {
+        main: file("pullgate.toml", main),
+        registries: vec![file("contoso.toml", REGISTRY)],
+        further: Vec::new(),
+    };
+    config::compile(&files, 1).unwrap_or_else(|faults| panic!("{faults:?}\n{main}"))
+}
+
+fn word(text: &str) -> Word {
+    text.parse().unwrap()
+}
+
+fn printed(loaded: &Loaded, capture: Capture, site: Site<'_>) -> Result<String, KitFault> {
+    Kit { settings: &loaded.settings, policy: &loaded.policy, capture, site }.rules()
+}
+
+#[test]
+fn what_is_deployed_is_what_is_printed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nftables");
+    let check = |name: &str, printed: &str| {
+        let path = folder.join(name);
+        if std::env::var_os("BLESS").is_some() {
+            fs::write(&path, printed).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap_or_default(), printed, "{}", path.display());
+    };
+    let (inside, user) = ([word("eth1")], word("pullgate"));
+    for (name, capture, site) in [
+        ("gateway", Capture::Redirect, Site::Gateway(&inside)),
+        ("gateway-tproxy", Capture::Tproxy, Site::Gateway(&inside)),
+        ("host", Capture::Redirect, Site::Host(&user)),
+        ("host-tproxy", Capture::Tproxy, Site::Host(&user)),
+    ] {
+        let main = fs::read_to_string(folder.join(format!("{name}.toml"))).unwrap();
+        let loaded = loaded(&main);
+        assert!(loaded.warnings.is_empty(), "{name}: {:?}", loaded.warnings);
+        check(&format!("{name}.nft"), &printed(&loaded, capture, site).unwrap());
+    }
+    check("tproxy-routes.sh", &kit::routes());
+}
+
+#[test]
+fn what_the_configuration_lacks_is_told() {
+    let listen = |address: &str, capture: &str| {
+        loaded(&format!(
+            "[[listen]]\nmode = \"transparent\"\naddress = \"{address}\"\ncapture = \"{capture}\"\n"
+        ))
+    };
+    let connect = loaded("[[listen]]\nmode = \"connect\"\naddress = \"10.0.0.1:3128\"\n");
+    let (inside, user) = ([word("eth1")], word("pullgate"));
+    let gateway = Site::Gateway(&inside);
+    let cases = [
+        (&connect, gateway, Some(KitFault::NoListener("redirect"))),
+        (&listen("10.0.0.1:3129", "tproxy"), gateway, Some(KitFault::NoListener("redirect"))),
+        (
+            &listen("10.0.0.1:0", "redirect"),
+            gateway,
+            Some(KitFault::AnyPort("10.0.0.1:0".parse().unwrap())),
+        ),
+        (
+            &listen("127.0.0.1:3129", "redirect"),
+            gateway,
+            Some(KitFault::Loopback("127.0.0.1:3129".parse().unwrap())),
+        ),
+        (&listen("127.0.0.1:3129", "redirect"), Site::Host(&user), None),
+        (&listen("[::]:3129", "redirect"), gateway, None),
+    ];
+    for (loaded, site, fault) in cases {
+        assert_eq!(printed(loaded, Capture::Redirect, site).err(), fault);
+    }
+}
+
+#[test]
+fn the_ports_and_servers_are_those_of_the_policy() {
+    let main = "[[listen]]\nmode = \"transparent\"\naddress = \"[::]:3129\"\n\
+                [dns]\nservers = [\"10.1.0.53\", \"[fd01::53]:5353\"]\n\
+                [dns.hosts]\n\"contoso.azurecr.io\" = \"10.1.0.4:8443\"\n";
+    let user = word("990");
+    let text = printed(&loaded(main), Capture::Redirect, Site::Host(&user)).unwrap();
+    for line in [
+        "define gate = 990\n",
+        "define ports = { 443 }\n",
+        "define dialled = { 443, 8443 }\n",
+        "ip daddr 10.1.0.53 meta l4proto { tcp, udp } th dport 53 accept\n",
+        "ip6 daddr fd01::53 meta l4proto { tcp, udp } th dport 5353 accept\n",
+        "meta nfproto ipv4 tcp dport $ports redirect to :3129\n",
+        "meta nfproto ipv6 tcp dport $ports redirect to :3129\n",
+    ] {
+        assert!(text.contains(line), "{line} is absent from\n{text}");
+    }
+}
+
+#[test]
+fn a_family_without_a_listener_is_said_to_be_dropped() {
+    let main = "[[listen]]\nmode = \"transparent\"\naddress = \"10.0.0.1:3129\"\n";
+    let inside = [word("eth1"), word("docker0")];
+    let text = printed(&loaded(main), Capture::Redirect, Site::Gateway(&inside)).unwrap();
+    assert!(text.contains("# IPv6 has no listener, and is dropped below.\n"), "{text}");
+    assert!(text.contains("define inside = { \"eth1\", \"docker0\" }\n"), "{text}");
+    assert!(!text.contains("ip6 to"), "{text}");
+}
+
+#[test]
+fn words_are_plain() {
+    for text in ["eth0", "br-1f.100", "_pullgate", "990"] {
+        assert!(text.parse::<Word>().is_ok(), "{text}");
+    }
+    for text in ["", "eth 0", "a\"", "a;b", "$x", "a{", "\u{e9}", &"a".repeat(33)] {
+        assert!(text.parse::<Word>().is_err(), "{text}");
+    }
+}
