@@ -1,0 +1,120 @@
+//! What is claimed of pullgate, and whether a run bears it out.
+
+use std::fmt::Write as _;
+
+use crate::peer::Kind;
+use crate::run::Found;
+use crate::sample::Figures;
+use crate::table::number;
+
+/// A figure of pullgate's against the same of another.
+struct Claim {
+    what: &'static str,
+    row: &'static str,
+    figure: fn(&Figures) -> Option<f64>,
+    against: Against,
+}
+
+enum Against {
+    /// At most so many times another's.
+    Most(f64, Kind),
+    /// At least so many times another's.
+    Least(f64, Kind),
+    /// At most so much.
+    Absolute(f64),
+    /// At most so much more than another's.
+    Later(f64, Kind),
+}
+
+use Against::{Absolute, Later, Least, Most};
+use Kind::{
+    Bare, Direct, HaproxyAuto, HaproxyConnect, HaproxySplice, SquidPeek, TrafficServer, Unbatched,
+};
+
+const fn claim(
+    what: &'static str,
+    row: &'static str,
+    figure: fn(&Figures) -> Option<f64>,
+    against: Against,
+) -> Claim {
+    Claim { what, row, figure, against }
+}
+
+const CPU: fn(&Figures) -> Option<f64> = Figures::cpu_a_gib;
+const P99: fn(&Figures) -> Option<f64> = |of| of.within(990);
+
+const CLAIMS: &[Claim] = &[
+    claim("download, 1 tunnel, CPU-s/GiB", "down-1", CPU, Most(1.15, HaproxySplice)),
+    claim("download, 1 tunnel, CPU-s/GiB", "down-1", CPU, Most(0.3, SquidPeek)),
+    claim("download, 1 tunnel, CPU-s/GiB", "down-1", CPU, Most(1.2, Bare)),
+    claim("download, 16 tunnels, CPU-s/GiB", "down-16", CPU, Most(1.15, HaproxySplice)),
+    claim("download, 16 tunnels, CPU-s/GiB", "down-16", CPU, Most(0.3, SquidPeek)),
+    claim("download, 16 tunnels, CPU-s/GiB", "down-16", CPU, Most(1.2, Bare)),
+    claim("download, 64 tunnels, CPU-s/GiB", "down-64", CPU, Most(1.15, HaproxySplice)),
+    claim("download, 64 tunnels, CPU-s/GiB", "down-64", CPU, Most(0.3, SquidPeek)),
+    claim("download, 64 tunnels, CPU-s/GiB", "down-64", CPU, Most(1.2, Bare)),
+    claim("upload, 1 tunnel, CPU-s/GiB", "up-1", CPU, Most(1.15, HaproxySplice)),
+    claim("upload, 1 tunnel, CPU-s/GiB", "up-1", CPU, Most(0.3, SquidPeek)),
+    claim("upload, 1 tunnel, CPU-s/GiB", "up-1", CPU, Most(1.2, Bare)),
+    claim("upload, 16 tunnels, CPU-s/GiB", "up-16", CPU, Most(1.15, HaproxySplice)),
+    claim("upload, 16 tunnels, CPU-s/GiB", "up-16", CPU, Most(0.3, SquidPeek)),
+    claim("upload, 16 tunnels, CPU-s/GiB", "up-16", CPU, Most(1.2, Bare)),
+    claim("upload, 64 tunnels, CPU-s/GiB", "up-64", CPU, Most(1.15, HaproxySplice)),
+    claim("upload, 64 tunnels, CPU-s/GiB", "up-64", CPU, Most(0.3, SquidPeek)),
+    claim("upload, 64 tunnels, CPU-s/GiB", "up-64", CPU, Most(1.2, Bare)),
+    claim("16 tunnels at 8 MiB/s, CPU-s/GiB", "paced-8", CPU, Most(0.3, HaproxyAuto)),
+    claim("16 tunnels at 8 MiB/s, CPU-s/GiB", "paced-8", CPU, Most(0.3, HaproxySplice)),
+    claim("16 tunnels at 64 MiB/s, CPU-s/GiB", "paced-64", CPU, Most(0.6, HaproxySplice)),
+    claim("download, 1 tunnel, GiB/s", "down-1", Figures::throughput, Least(0.97, Unbatched)),
+    claim("download, 16 tunnels, GiB/s", "down-16", Figures::throughput, Least(0.97, Unbatched)),
+    claim("download, 64 tunnels, GiB/s", "down-64", Figures::throughput, Least(0.97, Unbatched)),
+    claim("upload, 16 tunnels, GiB/s", "up-16", Figures::throughput, Least(0.97, Unbatched)),
+    claim("last byte of a transfer, p99, ms", "last-byte", P99, Later(10.0, Direct)),
+    claim("exchange on a fresh tunnel, p99, ms", "ping", P99, Most(1.2, HaproxyAuto)),
+    claim("exchange on a fresh tunnel, p99, ms", "ping", P99, Most(1.2, HaproxySplice)),
+    claim("exchange just after bulk, p99, ms", "ping-bulk", P99, Most(1.2, HaproxyAuto)),
+    claim("exchange just after bulk, p99, ms", "ping-bulk", P99, Most(1.2, HaproxySplice)),
+    claim("1,000 set-ups, CPU-s", "set-ups", Figures::cpu_a_thousand, Most(0.5, SquidPeek)),
+    claim("1,000 set-ups, CPU-s", "set-ups", Figures::cpu_a_thousand, Most(0.85, TrafficServer)),
+    claim("set-up, p99, ms", "set-ups", P99, Most(0.5, SquidPeek)),
+    claim("1,000 denials, CPU-s", "denials", Figures::cpu_a_thousand, Most(1.2, HaproxySplice)),
+    claim("1,000 denials, CPU-s", "denials", Figures::cpu_a_thousand, Most(1.2, HaproxyConnect)),
+    claim("an idle tunnel, KiB", "idle", Figures::memory_each, Absolute(4.0)),
+    claim("all tunnels idle, thousandths of a core", "idle", Figures::busy, Absolute(1.0)),
+];
+
+/// As a table in Markdown; claims whose other is absent are left out.
+pub fn markdown(found: &Found) -> String {
+    let mut out = String::from("| what | pullgate | against | limit | holds |\n");
+    out.push_str("| --- | --- | --- | --- | --- |\n");
+    for claim in CLAIMS {
+        let of = |kind| found.figures(claim.row, kind).as_ref().and_then(claim.figure);
+        let Some(own) = of(Kind::Pullgate) else { continue };
+        let (other, limit, holds) = match claim.against {
+            Absolute(most) => (String::new(), format!("at most {most}"), own <= most),
+            Most(most, kind) => {
+                let Some(other) = of(kind) else { continue };
+                let ratio = own / other;
+                let limit = format!("{ratio:.2}, at most {most}");
+                (format!("{}: {}", kind.title(), number(other)), limit, ratio <= most)
+            }
+            Least(least, kind) => {
+                let Some(other) = of(kind) else { continue };
+                let ratio = own / other;
+                let limit = format!("{ratio:.3}, at least {least}");
+                (format!("{}: {}", kind.title(), number(other)), limit, ratio >= least)
+            }
+            Later(most, kind) => {
+                // The other's median: what it takes when nothing goes wrong.
+                let other = found.figures(claim.row, kind).and_then(|of| of.within(500));
+                let Some(other) = other else { continue };
+                let later = own - other;
+                let limit = format!("{later:.1} later, at most {most}");
+                (format!("{}, p50: {}", kind.title(), number(other)), limit, later <= most)
+            }
+        };
+        let holds = if holds { "yes" } else { "**no**" };
+        let _ = writeln!(out, "| {} | {} | {other} | {limit} | {holds} |", claim.what, number(own));
+    }
+    out
+}

@@ -1,0 +1,164 @@
+//! Bulk: as many bytes as go, or as many as the origin's pace lets go.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use socket2::SockRef;
+
+use super::Bench;
+use crate::peer::Peer;
+use crate::sample::{Meter, Sample};
+use crate::socket::Discard;
+use crate::wire::{DATA, Framing, Order, full_records};
+
+/// Windows and buffers grow in this time, and relays find their pace.
+const WARM: Duration = Duration::from_millis(250);
+
+/// Which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    Down,
+    Up,
+}
+
+/// What the tunnels carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Records made beforehand.
+    ReadyMade(Framing),
+    /// What rustls makes of it, at both ends.
+    RealTls,
+}
+
+/// A measurement of bulk.
+#[derive(Debug, Clone, Copy)]
+pub struct Bulk {
+    pub direction: Direction,
+    pub content: Content,
+    pub tunnels: usize,
+    /// Bytes a second and tunnel; 0 for as fast as it goes.
+    pub pace: u64,
+    pub time: Duration,
+}
+
+pub fn run(bench: &mut Bench, peer: &Peer, bulk: &Bulk) -> anyhow::Result<Sample> {
+    let received = AtomicU64::new(0);
+    let ended = AtomicBool::new(false);
+    let tls = Arc::new(client_config(&bench.certificate)?);
+    let mut streams = Vec::with_capacity(bulk.tunnels);
+    for _ in 0..bulk.tunnels {
+        let stream = match bulk.content {
+            Content::ReadyMade(framing) => bench.tunnel(&peer.route, framing)?,
+            Content::RealTls => super::connect(&peer.route, DATA)?
+                .map_err(|_| io::Error::other("the proxy refuses"))?,
+        };
+        // It ends in the midst: a window that is full then would keep the origin waiting.
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        streams.push(stream);
+    }
+    let records = full_records();
+    let start = Barrier::new(bulk.tunnels + 1);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = streams
+            .iter()
+            .map(|stream| {
+                let (start, received, ended) = (&start, &received, &ended);
+                let (tls, records) = (tls.clone(), &records);
+                scope.spawn(move || {
+                    start.wait();
+                    let done = match (bulk.content, bulk.direction) {
+                        (Content::RealTls, _) => real_tls(stream, tls, received),
+                        (_, Direction::Down) => down(stream, bulk.pace, received),
+                        (_, Direction::Up) => up(stream, records),
+                    };
+                    // At the end the streams are shut down under their feet.
+                    done.or_else(
+                        |error| if ended.load(Ordering::SeqCst) { Ok(()) } else { Err(error) },
+                    )
+                })
+            })
+            .collect();
+        start.wait();
+        let sample = measure(bench, peer, bulk, &received);
+        ended.store(true, Ordering::SeqCst);
+        for stream in &streams {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        for worker in workers {
+            worker.join().map_err(|_| anyhow::anyhow!("a thread broke"))?.context("a tunnel")?;
+        }
+        sample
+    })
+    .and_then(|sample| {
+        drop(streams);
+        bench.settle()?;
+        Ok(sample)
+    })
+}
+
+fn measure(
+    bench: &mut Bench,
+    peer: &Peer,
+    bulk: &Bulk,
+    received: &AtomicU64,
+) -> anyhow::Result<Sample> {
+    let so_far = |bench: &mut Bench| match bulk.direction {
+        Direction::Down => Ok(received.load(Ordering::Relaxed)),
+        Direction::Up => bench.counts().map(|(_, taken)| taken),
+    };
+    std::thread::sleep(WARM);
+    let before = so_far(bench)?;
+    let meter = Meter::start(peer);
+    std::thread::sleep(bulk.time);
+    let after = so_far(bench)?;
+    let mut sample = meter.stop();
+    sample.bytes = after - before;
+    Ok(sample)
+}
+
+fn down(mut stream: &TcpStream, pace: u64, received: &AtomicU64) -> io::Result<()> {
+    stream.write_all(&Order::Send { bytes: u64::MAX, pace }.record())?;
+    let mut discard = Discard::new();
+    loop {
+        match discard.some(stream, u64::MAX)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            taken => received.fetch_add(taken as u64, Ordering::Relaxed),
+        };
+    }
+}
+
+fn up(mut stream: &TcpStream, records: &[u8]) -> io::Result<()> {
+    stream.write_all(&Order::Take.record())?;
+    loop {
+        stream.write_all(records)?;
+    }
+}
+
+fn client_config(certificate: &[u8]) -> anyhow::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.to_vec().into())?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(versions.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn real_tls(stream: &TcpStream, config: Arc<ClientConfig>, received: &AtomicU64) -> io::Result<()> {
+    let name = ServerName::try_from(DATA).map_err(io::Error::other)?;
+    let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+    let mut tls = StreamOwned::new(connection, stream);
+    tls.write_all(&Order::Send { bytes: u64::MAX, pace: 0 }.payload())?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match tls.read(&mut buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            taken => received.fetch_add(taken as u64, Ordering::Relaxed),
+        };
+    }
+}

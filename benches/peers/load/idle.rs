@@ -1,0 +1,65 @@
+//! Tunnels that have had one exchange, and then are silent.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::Bench;
+use crate::peer::Peer;
+use crate::process;
+use crate::sample::{Meter, Sample};
+use crate::wire::{Framing, Order, answer_length};
+
+/// So many clients open the tunnels.
+const CLIENTS: usize = 16;
+
+/// What buffers and timers of the set-up may take to go.
+const REST: Duration = Duration::from_millis(1_500);
+
+/// How long they are watched.
+const WATCHED: Duration = Duration::from_secs(2);
+
+/// What the origin answers, in bytes.
+const ANSWER: u16 = 2_000;
+
+pub fn run(bench: &mut Bench, peer: &Peer, tunnels: usize) -> anyhow::Result<Sample> {
+    let processes = peer.processes();
+    let (memory, kernel) = (process::memory(&processes), process::kernel_memory());
+    let held = open(bench, peer, tunnels)?;
+    std::thread::sleep(REST);
+    let memory = process::memory(&processes).saturating_sub(memory);
+    let kernel = process::kernel_memory().saturating_sub(kernel);
+    let meter = Meter::start(peer);
+    std::thread::sleep(WATCHED);
+    let sample = meter.stop();
+    drop(held);
+    bench.settle()?;
+    Ok(Sample { memory, kernel, count: tunnels as u64, ..sample })
+}
+
+/// Opens tunnels, each of which has one exchange.
+pub fn open(bench: &Bench, peer: &Peer, tunnels: usize) -> anyhow::Result<Vec<TcpStream>> {
+    let held = std::thread::scope(|scope| {
+        let shared: &Bench = bench;
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                scope.spawn(move || {
+                    let own = (client..tunnels).step_by(CLIENTS).map(|_| one(shared, peer));
+                    own.collect::<std::io::Result<Vec<_>>>()
+                })
+            })
+            .collect();
+        let joined = clients.into_iter().map(|client| {
+            client.join().map_err(|_| anyhow::anyhow!("a client broke"))?.map_err(Into::into)
+        });
+        joined.collect::<anyhow::Result<Vec<_>>>()
+    })?;
+    Ok(held.into_iter().flatten().collect())
+}
+
+fn one(bench: &Bench, peer: &Peer) -> std::io::Result<TcpStream> {
+    let mut stream = bench.tunnel(&peer.route, Framing::Tls13)?;
+    stream.write_all(&Order::Answer(ANSWER).record())?;
+    stream.read_exact(&mut vec![0; answer_length(ANSWER)])?;
+    Ok(stream)
+}

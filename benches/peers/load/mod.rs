@@ -1,0 +1,152 @@
+//! The load: what a client does, and for how long. Every kind has a file.
+
+pub mod bulk;
+pub mod crowd;
+pub mod idle;
+pub mod ping;
+pub mod setups;
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use socket2::{Domain, Socket, Type};
+
+use crate::peer::{Ask, Peer, Route};
+use crate::process::Role;
+use crate::wire::{DATA, Framing, Hello, Order, SEGMENT, second_flight};
+
+/// How long what a measurement has left behind may take to go.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// How long a single answer may take; a proxy that hangs must not hang the run.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// What all measurements share.
+pub struct Bench {
+    pub origin: Role,
+    /// The origin's certificate, for real TLS.
+    pub certificate: Vec<u8>,
+    pub tls13: Hello,
+    pub tls12: Hello,
+    /// How many names were denied so far: each is asked for once.
+    pub denied: AtomicU64,
+}
+
+impl Bench {
+    pub fn hello(&self, framing: Framing) -> &Hello {
+        match framing {
+            Framing::Tls13 => &self.tls13,
+            Framing::Tls12 => &self.tls12,
+        }
+    }
+
+    /// How many connections the origin has open, and how many bytes it took.
+    pub fn counts(&mut self) -> anyhow::Result<(u64, u64)> {
+        let said = self.origin.ask()?;
+        let (open, taken) = said.split_once(' ').context("the origin is gone")?;
+        Ok((open.parse()?, taken.parse()?))
+    }
+
+    /// Waits until every connection of the measurement has ended.
+    pub fn settle(&mut self) -> anyhow::Result<()> {
+        let end = Instant::now() + SETTLE;
+        while self.counts()?.0 > 0 {
+            if Instant::now() > end {
+                bail!("connections of the measurement stay open");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // What the kernel still does for them.
+        std::thread::sleep(Duration::from_millis(20));
+        Ok(())
+    }
+
+    /// Opens a tunnel as far as the client's last word of the handshake.
+    pub fn tunnel(&self, route: &Route, framing: Framing) -> io::Result<TcpStream> {
+        let hello = self.hello(framing);
+        let mut stream = self.greeted(route, hello)?;
+        stream.write_all(&second_flight(framing))?;
+        if framing == Framing::Tls12 {
+            stream.read_exact(&mut [0; 6 + 45])?;
+        }
+        Ok(stream)
+    }
+
+    /// Opens a tunnel as far as the origin's answer to the hello.
+    pub fn greeted(&self, route: &Route, hello: &Hello) -> io::Result<TcpStream> {
+        let mut stream = connect(route, DATA)?.map_err(|refusal| {
+            io::Error::other(format!("refused: {}", String::from_utf8_lossy(&refusal)))
+        })?;
+        stream.write_all(&hello.bytes)?;
+        let mut answer = vec![0; hello.answer_length()];
+        stream.read_exact(&mut answer)?;
+        Ok(stream)
+    }
+}
+
+/// Connects, and asks for a host where that is the way: the tunnel, or what the proxy said instead.
+pub fn connect(route: &Route, host: &str) -> io::Result<Result<TcpStream, Vec<u8>>> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_tcp_mss(SEGMENT)?;
+    socket.connect(&route.address.into())?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    let Ask::Connect(port) = route.ask else { return Ok(Ok(stream)) };
+    let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::with_capacity(4096);
+    let mut buffer = [0; 4096];
+    loop {
+        // The tunnel is silent until the hello, so that nothing behind the head is taken.
+        let count = stream.read(&mut buffer)?;
+        answer.extend_from_slice(&buffer[..count]);
+        match length(&answer) {
+            Some(_) if is_success(&answer) => return Ok(Ok(stream)),
+            Some(length) if answer.len() >= length => return Ok(Err(answer)),
+            _ if count == 0 => return Ok(Err(answer)),
+            _ => {}
+        }
+    }
+}
+
+fn is_success(answer: &[u8]) -> bool {
+    answer.split(|byte| *byte == b' ').nth(1).is_some_and(|status| status.starts_with(b"2"))
+}
+
+/// How long an answer is with its body, once its head is whole. Some proxies keep a connection
+/// open after they have refused.
+fn length(answer: &[u8]) -> Option<usize> {
+    const END: &[u8] = b"\r\n\r\n";
+    let head = answer.windows(END.len()).position(|part| part == END)? + END.len();
+    let text = String::from_utf8_lossy(&answer[..head]).to_lowercase();
+    let body = text.lines().find_map(|line| line.strip_prefix("content-length:"));
+    Some(head + body.and_then(|body| body.trim().parse().ok()).unwrap_or(0))
+}
+
+/// Whether the proxy carries what it should, and whole, and refuses what it should not.
+pub fn works(bench: &mut Bench, peer: &Peer) -> anyhow::Result<()> {
+    if peer.kind.carries() {
+        carries(bench, peer)?;
+    }
+    if peer.kind.is_policed() && !setups::is_denied(bench, &peer.route)? {
+        bail!("a host outside the allow-list got through");
+    }
+    bench.settle()
+}
+
+fn carries(bench: &Bench, peer: &Peer) -> anyhow::Result<()> {
+    const BYTES: usize = 3_000_000;
+    let mut stream = bench.tunnel(&peer.route, Framing::Tls13)?;
+    stream.write_all(&Order::Send { bytes: BYTES as u64, pace: 0 }.record())?;
+    let mut got = vec![0; BYTES];
+    stream.read_exact(&mut got)?;
+    let expected = crate::wire::full_records();
+    if got.chunks(expected.len()).any(|piece| piece != &expected[..piece.len()]) {
+        bail!("bytes are not as they were sent");
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! Set-ups and denials: how much a tunnel costs before and beside its bytes.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use super::Bench;
+use crate::peer::{Peer, Route};
+use crate::sample::{Meter, Sample};
+use crate::wire::{Framing, Hello, Order, answer_length, second_flight};
+
+/// So many clients work at once.
+const CLIENTS: usize = 32;
+
+/// What the origin answers in a tunnel that is set up, in bytes: a manifest, say.
+const ANSWER: u16 = 2_000;
+
+/// The name that is denied; its digits are replaced, so that no two denials are alike.
+const DENIED: &str = "x0000000.blob.core.windows.net";
+
+/// Tunnels, each with one small exchange, one after the other by each client. The latency is from
+/// the connection to the origin's answer to the hello.
+pub fn run(bench: &mut Bench, peer: &Peer, count: usize) -> anyhow::Result<Sample> {
+    let hello = bench.tls13.clone();
+    let mut last = second_flight(Framing::Tls13);
+    last.extend_from_slice(&Order::Answer(ANSWER).record());
+    measure(bench, peer, count, |bench| {
+        let began = Instant::now();
+        let mut stream = bench.greeted(&peer.route, &hello)?;
+        let taken = began.elapsed();
+        stream.write_all(&last)?;
+        let mut answer = vec![0; answer_length(ANSWER)];
+        stream.read_exact(&mut answer)?;
+        Ok(taken.as_nanos() as u64)
+    })
+}
+
+/// Denials, each of another host. The latency is from the connection to its end.
+pub fn denials(bench: &mut Bench, peer: &Peer, count: usize) -> anyhow::Result<Sample> {
+    measure(bench, peer, count, |bench| {
+        let began = Instant::now();
+        if !is_denied(bench, &peer.route)? {
+            return Err(io::Error::other("a host outside the allow-list got through"));
+        }
+        Ok(began.elapsed().as_nanos() as u64)
+    })
+}
+
+/// Asks for a host outside the allow-list, and says whether that was refused, in whichever way.
+pub fn is_denied(bench: &Bench, route: &Route) -> io::Result<bool> {
+    let number = bench.denied.fetch_add(1, Ordering::Relaxed);
+    let host = DENIED.replacen("0000000", &format!("{number:07}"), 1);
+    let mut stream = match super::connect(route, &host)? {
+        Err(_) => return Ok(true),
+        Ok(stream) => stream,
+    };
+    let hello = denied_hello(&bench.tls13, &host);
+    stream.write_all(&hello)?;
+    Ok(!is_from_origin(&mut stream, &bench.tls13)?)
+}
+
+/// The hello with another name of any length in place of its own.
+fn denied_hello(hello: &Hello, host: &str) -> Vec<u8> {
+    // Both names are as long, so that no length within the hello changes.
+    let own = crate::wire::DATA.as_bytes();
+    let at = hello.bytes.windows(own.len()).position(|part| part == own).unwrap_or(0);
+    let mut bytes = hello.bytes.clone();
+    bytes[at..at + own.len()].copy_from_slice(host.as_bytes());
+    bytes
+}
+
+/// Whether what comes is the origin's answer. Squid answers a hello that it refuses by a ServerHello
+/// of its own, to tell the reason inside TLS; others close.
+fn is_from_origin(stream: &mut TcpStream, hello: &Hello) -> io::Result<bool> {
+    let mut expected = crate::wire::first_flight(&hello.bytes);
+    expected.truncate(64);
+    let mut got = vec![0; 64];
+    let mut have = 0;
+    while have < got.len() {
+        match stream.read(&mut got[have..]) {
+            Ok(0) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
+            Err(error) => return Err(error),
+            Ok(count) => have += count,
+        }
+    }
+    Ok(got == expected)
+}
+
+fn measure(
+    bench: &mut Bench,
+    peer: &Peer,
+    count: usize,
+    work: impl Fn(&Bench) -> io::Result<u64> + Sync,
+) -> anyhow::Result<Sample> {
+    let next = AtomicUsize::new(0);
+    let latencies = Mutex::new(Vec::with_capacity(count));
+    let meter = Meter::start(peer);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let shared: &Bench = bench;
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                let (next, latencies, work) = (&next, &latencies, &work);
+                scope.spawn(move || -> anyhow::Result<()> {
+                    let mut own = Vec::new();
+                    while next.fetch_add(1, Ordering::Relaxed) < count {
+                        own.push(work(shared)?);
+                    }
+                    latencies.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.extend(own);
+                    Ok(())
+                })
+            })
+            .collect();
+        clients.into_iter().try_for_each(|client| {
+            client.join().map_err(|_| anyhow::anyhow!("a client broke"))?.context("a client")
+        })
+    })?;
+    let wall = began.elapsed();
+    bench.settle()?;
+    let mut sample = meter.stop();
+    sample.wall = wall;
+    sample.count = count as u64;
+    sample.latencies = latencies.into_inner()?;
+    Ok(sample)
+}

@@ -1,0 +1,99 @@
+//! pullgate beside its peers: `make bench`, or `cargo bench --bench peers -- --help`.
+//!
+//! A harness with its own client and origin, which runs pullgate beside HAProxy, nginx, Squid and
+//! Traffic Server, beside a relay that does nothing but splice and beside no proxy at all, on the
+//! loopback interface, in interleaved rounds. It prints a table of medians, and what is claimed of
+//! them. docs/performance.md says how it measures, and why so.
+//!
+//! The client is this process; the origin and the bare relay are this program in processes of
+//! their own, so that a proxy's cost is its own.
+#![allow(
+    missing_docs,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a bench fails by panicking, and tells how it gets on"
+)]
+
+mod bare;
+mod chart;
+mod claim;
+mod load;
+mod origin;
+mod peer;
+mod process;
+mod publish;
+mod row;
+mod run;
+mod sample;
+mod socket;
+mod table;
+mod wire;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+
+use peer::Kind;
+
+/// Measures pullgate beside its peers.
+#[derive(Debug, clap::Parser)]
+pub struct Options {
+    /// Only these rows, by their codes (see benches/peers/row.rs).
+    #[arg(long, value_delimiter = ',', value_name = "ROW,…")]
+    only: Vec<String>,
+    /// Only these proxies, by their codes (see benches/peers/peer/mod.rs).
+    #[arg(long, value_delimiter = ',', value_name = "PROXY,…")]
+    peers: Vec<String>,
+    /// So many rounds of every row.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Writes the figures into README.md and docs/, chart included.
+    #[arg(long)]
+    publish: bool,
+    /// Measures nothing: takes what an earlier run has kept.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// What `cargo bench` adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    fn through(&self, kind: Kind) -> bool {
+        self.peers.is_empty() || self.peers.iter().any(|code| code == kind.code())
+    }
+
+    fn measures(&self, row: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|code| code == row)
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["origin", ports] => return origin::run(ports.parse()?),
+        ["bare", upstream] => return bare::run(upstream.parse()?),
+        _ => {}
+    }
+    let options = Options::parse();
+    if !options.bench && options.from.is_none() {
+        println!("this measures for minutes: cargo bench --bench peers");
+        return Ok(());
+    }
+    let kept = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("peers.json");
+    let found = match &options.from {
+        Some(file) => serde_json::from_str(&fs::read_to_string(file)?)?,
+        None => {
+            let found = run::run(&options, &kept)?;
+            eprintln!("{:>4} s  done; kept in {}", found.seconds, kept.display());
+            found
+        }
+    };
+    println!("{}", publish::everything(&found));
+    if options.publish {
+        publish::write(&found).context("the figures cannot be published")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! The origin, in a process of its own: answers hellos, then does as each connection orders.
+//!
+//! It listens on a port for each proxy, so that their connections do not meet in one table of
+//! ports. Connections that only exchange small messages, or are idle, are tasks; bulk, and what is
+//! timed, has a thread each, whose blocking calls cost least.
+
+use std::io::{self, BufRead, Read, Write};
+use std::net::{Ipv4Addr, Shutdown};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context as _;
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::socket::{self, Discard};
+use crate::wire::{self, Framing, Order};
+
+/// A ClientHello is no longer than this, in bytes.
+const LARGEST_HELLO: usize = 16 * 1024;
+
+/// What the harness asks about between measurements.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Connections that are open.
+    open: AtomicU64,
+    /// Bytes that were taken by [`Order::Take`].
+    taken: AtomicU64,
+}
+
+struct Origin {
+    counts: Counts,
+    tls: Arc<ServerConfig>,
+    records: Vec<u8>,
+}
+
+/// Counts a connection for as long as it is open.
+struct Visit(Arc<Origin>);
+
+impl Visit {
+    fn begin(origin: Arc<Origin>) -> Self {
+        origin.counts.open.fetch_add(1, Ordering::Relaxed);
+        Self(origin)
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.0.counts.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// `origin PORTS`: says its certificate and its ports, a line each, then answers every line of its
+/// input with the open connections and the bytes taken. It ends with its input.
+pub fn run(ports: usize) -> anyhow::Result<()> {
+    super::process::raise_descriptors();
+    let names = [wire::LOGIN, wire::DATA].map(str::to_owned).to_vec();
+    let made = rcgen::generate_simple_self_signed(names)?;
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)?;
+    let origin = Arc::new(Origin {
+        counts: Counts::default(),
+        tls: Arc::new(tls),
+        records: wire::full_records(),
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    println!("{}", hex(made.cert.der()));
+    for _ in 0..ports {
+        let listener = runtime.block_on(listen()).context("the origin cannot listen")?;
+        println!("{}", listener.local_addr()?.port());
+        runtime.spawn(accept(listener, origin.clone()));
+    }
+    for line in io::stdin().lock().lines() {
+        line?;
+        let Counts { open, taken } = &origin.counts;
+        println!("{} {}", open.load(Ordering::Relaxed), taken.load(Ordering::Relaxed));
+    }
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+async fn listen() -> io::Result<TcpListener> {
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    SockRef::from(&socket).set_tcp_mss(wire::SEGMENT)?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    socket.listen(4096)
+}
+
+async fn accept(listener: TcpListener, origin: Arc<Origin>) {
+    loop {
+        if let Ok((stream, _)) = listener.accept().await {
+            let visit = Visit::begin(origin.clone());
+            tokio::spawn(async move {
+                // A client that leaves in the midst of something has measured enough.
+                let _ = greet(stream, visit).await;
+            });
+        }
+    }
+}
+
+async fn greet(mut stream: TcpStream, visit: Visit) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut hello = vec![0; 5];
+    stream.read_exact(&mut hello).await?;
+    let length = usize::from(u16::from_be_bytes([hello[3], hello[4]])).min(LARGEST_HELLO);
+    hello.resize(5 + length, 0);
+    stream.read_exact(&mut hello[5..]).await?;
+    if !wire::is_ready_made(&hello) {
+        return in_thread(stream, visit, move |stream, origin| real_tls(stream, &hello, origin));
+    }
+    stream.write_all(&wire::first_flight(&hello)).await?;
+    let framing = wire::framing(&hello);
+    let mut second = vec![0; wire::second_flight(framing).len()];
+    stream.read_exact(&mut second).await?;
+    if framing == Framing::Tls12 {
+        // The server's change_cipher_spec and Finished look like the client's, key exchange apart.
+        let own = second.len() - (6 + 45);
+        stream.write_all(&second[own..]).await?;
+    }
+    small(stream, visit).await
+}
+
+/// Small exchanges, until an order wants more.
+async fn small(mut stream: TcpStream, visit: Visit) -> io::Result<()> {
+    let mut record = vec![0; Order::Attend.record().len()];
+    loop {
+        if stream.read_exact(&mut record).await.is_err() {
+            return Ok(());
+        }
+        match Order::parse(&record[5..])? {
+            Order::Answer(length) => stream.write_all(&wire::answer(length)).await?,
+            order => {
+                return in_thread(stream, visit, move |stream, origin| {
+                    obey(&stream, order, origin)?;
+                    attend(&stream, origin)
+                });
+            }
+        }
+    }
+}
+
+/// Goes on with a connection in a thread of its own.
+fn in_thread(
+    stream: TcpStream,
+    visit: Visit,
+    work: impl FnOnce(std::net::TcpStream, &Origin) -> io::Result<()> + Send + 'static,
+) -> io::Result<()> {
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    let builder = std::thread::Builder::new().stack_size(128 * 1024);
+    builder.spawn(move || {
+        let _ = work(stream, &visit.0);
+        drop(visit);
+    })?;
+    Ok(())
+}
+
+fn attend(stream: &std::net::TcpStream, origin: &Origin) -> io::Result<()> {
+    let mut record = vec![0; Order::Attend.record().len()];
+    let mut reader = stream;
+    loop {
+        if reader.read_exact(&mut record).is_err() {
+            return Ok(());
+        }
+        obey(stream, Order::parse(&record[5..])?, origin)?;
+    }
+}
+
+fn obey(mut stream: &std::net::TcpStream, order: Order, origin: &Origin) -> io::Result<()> {
+    match order {
+        Order::Answer(length) => stream.write_all(&wire::answer(length)),
+        Order::Attend => Ok(()),
+        Order::Send { bytes, pace } => {
+            // It holds until the next such order: what was written waits in the kernel still.
+            socket::pace(stream, pace)?;
+            let mut left = bytes;
+            while left > 0 {
+                let length = usize::try_from(left).unwrap_or(usize::MAX);
+                let piece = &origin.records[..origin.records.len().min(length)];
+                stream.write_all(piece)?;
+                left -= piece.len() as u64;
+            }
+            Ok(())
+        }
+        Order::Take => {
+            let mut discard = Discard::new();
+            loop {
+                match discard.some(stream, u64::MAX)? {
+                    0 => return stream.shutdown(Shutdown::Write),
+                    taken => origin.counts.taken.fetch_add(taken as u64, Ordering::Relaxed),
+                };
+            }
+        }
+    }
+}
+
+/// Real TLS: the hello that was read already goes ahead.
+fn real_tls(stream: std::net::TcpStream, hello: &[u8], origin: &Origin) -> io::Result<()> {
+    let mut connection =
+        rustls::ServerConnection::new(origin.tls.clone()).map_err(io::Error::other)?;
+    let mut ahead = hello;
+    while !ahead.is_empty() {
+        connection.read_tls(&mut ahead)?;
+        connection.process_new_packets().map_err(io::Error::other)?;
+    }
+    let mut tls = rustls::StreamOwned::new(connection, stream);
+    let mut payload = [0; Order::LENGTH];
+    tls.read_exact(&mut payload)?;
+    let Order::Send { bytes, .. } = Order::parse(&payload)? else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    let piece = vec![0x33; 256 * 1024];
+    let mut left = bytes;
+    while left > 0 {
+        tls.write_all(&piece)?;
+        left = left.saturating_sub(piece.len() as u64);
+    }
+    tls.flush()
+}

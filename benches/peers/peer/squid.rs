@@ -1,0 +1,67 @@
+//! Squid: a forward proxy; with peek it judges the hello's name, as pullgate does.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use super::{Kind, Place};
+use crate::process::{Daemon, program};
+use crate::wire::{DATA, LOGIN};
+
+pub fn start(kind: Kind, place: &Place<'_>) -> anyhow::Result<Daemon> {
+    let Place { folder, address, descriptors, .. } = place;
+    // Started by root it becomes another user, who must read and write here.
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o777))?;
+    let hosts = folder.join("hosts");
+    fs::write(&hosts, format!("127.0.0.1 {LOGIN} {DATA}\n"))?;
+    let (bump, peek) = match kind {
+        Kind::SquidPeek => {
+            let made = rcgen::generate_simple_self_signed(vec!["squid.invalid".to_owned()])?;
+            let certificate = folder.join("certificate.pem");
+            let key = made.signing_key.serialize_pem();
+            fs::write(&certificate, format!("{key}{}", made.cert.pem()))?;
+            let certificate = certificate.display();
+            let bump = format!("ssl-bump generate-host-certificates=off tls-cert={certificate}");
+            let peek = format!(
+                "acl names ssl::server_name {LOGIN} {DATA}
+acl first at_step SslBump1
+ssl_bump peek first
+ssl_bump splice names
+ssl_bump terminate all"
+            );
+            (bump, peek)
+        }
+        _ => (String::new(), String::new()),
+    };
+    let text = format!(
+        "http_port {address} {bump}
+hosts_file {hosts}
+acl hosts dstdomain {LOGIN} {DATA}
+http_access allow hosts
+http_access deny all
+{peek}
+access_log none
+cache_log {log}
+cache deny all
+cache_mem 8 MB
+pid_filename none
+pinger_enable off
+max_filedescriptors {descriptors}
+coredump_dir {folder}
+shutdown_lifetime 0 seconds
+visible_hostname squid.invalid
+",
+        hosts = hosts.display(),
+        log = folder.join("cache.log").display(),
+        folder = folder.display(),
+    );
+    let file = folder.join("squid.conf");
+    fs::write(&file, text)?;
+    let mut command = Command::new(program("squid").unwrap_or_default());
+    let log = folder.join("log");
+    Daemon::start(command.arg("-N").arg("-f").arg(file), &log)?.accepting(*address)
+}
+
+pub fn version() -> String {
+    super::version_of("squid", "-v")
+}

@@ -1,0 +1,65 @@
+//! Where the figures go: to the terminal, and between two marks of README.md and the manual.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::run::Found;
+use crate::table::{SUMMARY, TABLES};
+use crate::{chart, claim};
+
+/// Everything that a run has found, as Markdown.
+pub fn everything(found: &Found) -> String {
+    let mut out = conditions(found);
+    for table in TABLES {
+        let lines = table.markdown(found);
+        if !lines.is_empty() {
+            let _ = write!(out, "\n### {}\n{lines}", table.title);
+        }
+    }
+    let _ = write!(out, "\n### What must hold\n{}", claim::markdown(found));
+    out
+}
+
+fn conditions(found: &Found) -> String {
+    let versions: Vec<String> = found
+        .versions
+        .iter()
+        .filter(|(kind, version)| kind.is_peer() && !version.is_empty())
+        .map(|(kind, version)| {
+            let name = kind.title().split(',').next().unwrap_or_default();
+            format!("{name} {version}")
+        })
+        .collect();
+    let mut versions = versions;
+    versions.dedup();
+    let mut out = format!("{}; {}.\n", found.machine, versions.join(", "));
+    if !found.absent.is_empty() {
+        let _ = writeln!(out, "Not installed: {}.", found.absent.join(", "));
+    }
+    out
+}
+
+/// Writes the figures into the repository.
+pub fn write(found: &Found) -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    fs::write(root.join("docs/performance.svg"), chart::svg(found))?;
+    let summary = format!("{}\n{}", SUMMARY.markdown(found), conditions(found));
+    between_marks(&root.join("README.md"), &summary)?;
+    between_marks(&root.join("docs/performance.md"), &everything(found))
+}
+
+const BEGIN: &str = "<!-- figures: written by cargo bench --bench peers -- --publish -->\n";
+const END: &str = "<!-- end of the figures -->\n";
+
+fn between_marks(file: &Path, text: &str) -> anyhow::Result<()> {
+    let page = fs::read_to_string(file)?;
+    let marked = page
+        .split_once(BEGIN)
+        .and_then(|(before, rest)| rest.split_once(END).map(|(_, behind)| (before, behind)));
+    let (before, behind) = marked.with_context(|| format!("{} has no marks", file.display()))?;
+    fs::write(file, format!("{before}{BEGIN}{text}{END}{behind}"))?;
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! What is measured: every row, how often, and through which proxies.
+
+use std::time::Duration;
+
+use crate::load::bulk::{self, Bulk, Content, Direction};
+use crate::load::ping::{self, Before};
+use crate::load::{Bench, crowd, idle, setups};
+use crate::peer::{Kind, Peer};
+use crate::sample::Sample;
+use crate::wire::Framing;
+
+/// A row: one thing that is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// By which it is chosen and kept.
+    pub code: &'static str,
+    pub work: Work,
+    /// How many rounds of it there are.
+    pub rounds: usize,
+    /// Through what.
+    pub through: Through,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Work {
+    Bulk(Bulk),
+    SetUps,
+    Denials,
+    Idle,
+    Ping(Before),
+    /// Transfers of so many bytes, at so many a second.
+    Transfers(u64, u64),
+    Crowd,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Through {
+    /// All but the transparent listener, which relays as the other does.
+    Relays,
+    /// Those that set up something.
+    Gates,
+    /// Those that have an allow-list.
+    Policed,
+    /// These.
+    Only(&'static [Kind]),
+}
+
+impl Through {
+    pub fn has(self, kind: Kind) -> bool {
+        match self {
+            Self::Relays => kind.carries() && kind != Kind::Transparent,
+            Self::Gates => kind.carries() && kind != Kind::Unbatched,
+            Self::Policed => kind.is_policed() && kind != Kind::Unbatched,
+            Self::Only(kinds) => kinds.contains(&kind),
+        }
+    }
+}
+
+const MIB: u64 = 1 << 20;
+
+/// How long bulk is measured.
+const FULL_SPEED: Duration = Duration::from_millis(500);
+const PACED: Duration = Duration::from_millis(1_000);
+
+const fn full(code: &'static str, direction: Direction, tunnels: usize) -> Row {
+    let content = Content::ReadyMade(Framing::Tls13);
+    let bulk = Bulk { direction, content, tunnels, pace: 0, time: FULL_SPEED };
+    Row { code, work: Work::Bulk(bulk), rounds: 5, through: Through::Relays }
+}
+
+const fn paced(code: &'static str, pace: u64) -> Row {
+    let content = Content::ReadyMade(Framing::Tls13);
+    let direction = Direction::Down;
+    let bulk = Bulk { direction, content, tunnels: 16, pace, time: PACED };
+    Row { code, work: Work::Bulk(bulk), rounds: 3, through: Through::Relays }
+}
+
+/// Idle tunnels come first, while no program has memory left over from other work.
+pub const ROWS: &[Row] = &[
+    Row { code: "idle", work: Work::Idle, rounds: 1, through: Through::Gates },
+    full("down-1", Direction::Down, 1),
+    full("down-16", Direction::Down, 16),
+    full("down-64", Direction::Down, 64),
+    full("up-1", Direction::Up, 1),
+    full("up-16", Direction::Up, 16),
+    full("up-64", Direction::Up, 64),
+    paced("paced-8", 8 * MIB),
+    paced("paced-64", 64 * MIB),
+    Row {
+        code: "tls12-up-16",
+        work: Work::Bulk(Bulk {
+            direction: Direction::Up,
+            content: Content::ReadyMade(Framing::Tls12),
+            tunnels: 16,
+            pace: 0,
+            time: FULL_SPEED,
+        }),
+        rounds: 5,
+        through: Through::Only(&[Kind::Bare, Kind::Pullgate, Kind::HaproxySplice, Kind::SquidPeek]),
+    },
+    Row {
+        code: "real-tls-4",
+        work: Work::Bulk(Bulk {
+            direction: Direction::Down,
+            content: Content::RealTls,
+            tunnels: 4,
+            pace: 0,
+            time: FULL_SPEED,
+        }),
+        rounds: 3,
+        through: Through::Only(&[
+            Kind::Direct,
+            Kind::Bare,
+            Kind::Pullgate,
+            Kind::HaproxySplice,
+            Kind::Nginx,
+            Kind::SquidPeek,
+        ]),
+    },
+    Row { code: "set-ups", work: Work::SetUps, rounds: 5, through: Through::Gates },
+    Row { code: "denials", work: Work::Denials, rounds: 5, through: Through::Policed },
+    Row { code: "ping", work: Work::Ping(Before::Fresh), rounds: 3, through: Through::Gates },
+    Row { code: "ping-bulk", work: Work::Ping(Before::Bulk), rounds: 3, through: Through::Gates },
+    Row {
+        code: "last-byte",
+        work: Work::Transfers(MIB, 8 * MIB),
+        rounds: 3,
+        through: Through::Relays,
+    },
+    Row { code: "crowd", work: Work::Crowd, rounds: 3, through: Through::Gates },
+];
+
+/// How many set-ups, and denials, a measurement has.
+const SET_UPS: usize = 3_000;
+const DENIALS: usize = 2_000;
+
+/// How many tunnels are held idle, where the descriptors suffice.
+const IDLE: u64 = 9_000;
+
+/// How many tunnels exchange small messages, one after the other.
+const PINGED: usize = 8;
+
+impl Row {
+    /// Measures once.
+    pub fn measure(
+        &self,
+        bench: &mut Bench,
+        peer: &Peer,
+        descriptors: u64,
+    ) -> anyhow::Result<Sample> {
+        match &self.work {
+            Work::Bulk(it) => bulk::run(bench, peer, it),
+            Work::SetUps => setups::run(bench, peer, SET_UPS),
+            Work::Denials => setups::denials(bench, peer, DENIALS),
+            // A proxy needs two descriptors for each, and pullgate keeps a share for newcomers.
+            Work::Idle => idle::run(bench, peer, IDLE.min(descriptors * 9 / 20) as usize),
+            Work::Ping(before) => ping::run(bench, peer, *before, PINGED),
+            Work::Transfers(bytes, pace) => {
+                ping::transfers(bench, peer, (*bytes, *pace), Duration::from_millis(900))
+            }
+            Work::Crowd => crowd::run(bench, peer, Duration::from_millis(800)),
+        }
+    }
+}

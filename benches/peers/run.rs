@@ -1,0 +1,118 @@
+//! A run: starts the proxies, measures every row in interleaved rounds, and keeps what it found.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::Options;
+use crate::load::{self, Bench};
+use crate::peer::{self, Kind, Peer, Started};
+use crate::process::{self, Role};
+use crate::row::ROWS;
+use crate::sample::{Figures, Sample};
+use crate::wire::{DATA, Framing, Hello};
+
+/// What a run has found.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Found {
+    /// The machine.
+    pub machine: String,
+    /// The proxies that ran, and their versions.
+    pub versions: BTreeMap<Kind, String>,
+    /// The packages of those that did not.
+    pub absent: Vec<String>,
+    pub seconds: u64,
+    /// By row and proxy.
+    pub samples: BTreeMap<String, BTreeMap<Kind, Vec<Sample>>>,
+}
+
+impl Found {
+    pub fn figures(&self, row: &str, kind: Kind) -> Option<Figures> {
+        let samples = self.samples.get(row)?.get(&kind)?;
+        Some(Figures::new(samples.clone()))
+    }
+}
+
+/// Measures all that is asked for.
+///
+/// What was found so far is kept in a file, row by row.
+pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
+    let began = Instant::now();
+    let descriptors = process::raise_descriptors();
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| options.through(*kind)).collect();
+    let folder = tempfile::tempdir()?;
+    open_to_all(folder.path())?;
+    let mut origin = Role::start(&["origin", &kinds.len().to_string()])?;
+    let certificate = bytes_of(&origin.says()?).context("the origin says no certificate")?;
+    let ports = kinds.iter().map(|_| Ok(origin.says()?.parse::<u16>()?));
+    let ports = ports.collect::<anyhow::Result<Vec<_>>>()?;
+    let mut bench = Bench {
+        certificate,
+        tls13: Hello::new(DATA, Framing::Tls13)?,
+        tls12: Hello::new(DATA, Framing::Tls12)?,
+        denied: AtomicU64::new(0),
+        origin,
+    };
+    let mut found = Found { machine: machine(), ..Found::default() };
+    let mut peers = Vec::new();
+    for (kind, port) in kinds.into_iter().zip(ports) {
+        match peer::start(kind, folder.path(), port, descriptors).context(kind.code())? {
+            Started::Peer(peer) => {
+                load::works(&mut bench, &peer).context(kind.code())?;
+                found.versions.insert(kind, peer.version.clone());
+                peers.push(*peer);
+            }
+            Started::Absent(package) => {
+                eprintln!("{} is left out: the package {package} is not installed", kind.title());
+                found.absent.push(format!("{} ({package})", kind.title()));
+            }
+        }
+    }
+    for row in ROWS.iter().filter(|row| options.measures(row.code)) {
+        let through: Vec<&Peer> = peers.iter().filter(|peer| row.through.has(peer.kind)).collect();
+        // What leaves memory behind is measured once.
+        let rounds = options.rounds.filter(|_| row.rounds > 1).unwrap_or(row.rounds);
+        eprintln!("{:>4} s  {} ({rounds} rounds)", began.elapsed().as_secs(), row.code);
+        for round in 0..rounds {
+            // Each round begins with another, so that none always follows the same.
+            for index in 0..through.len() {
+                let peer = through[(index + round) % through.len()];
+                let measured = row.measure(&mut bench, peer, descriptors);
+                let sample =
+                    measured.with_context(|| format!("{} {}", row.code, peer.kind.code()))?;
+                let of_row = found.samples.entry(row.code.to_owned()).or_default();
+                of_row.entry(peer.kind).or_default().push(sample);
+            }
+        }
+        found.seconds = began.elapsed().as_secs();
+        fs::write(kept, serde_json::to_string(&found)?)?;
+    }
+    Ok(found)
+}
+
+/// Some proxies become another user, who must come as far as their own folders.
+fn open_to_all(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
+}
+
+fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    (!hex.is_empty()).then(|| hex.as_bytes().chunks(2).map(pair).collect())?
+}
+
+/// What the figures were found on.
+fn machine() -> String {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find(|line| line.starts_with("model name"));
+    let model = model.and_then(|line| line.split_once(": ")).map_or("", |(_, model)| model);
+    let threads = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel = kernel.split('-').next().unwrap_or_default().trim();
+    format!("{threads} cores of {model}, Linux {kernel}, loopback")
+}
