@@ -430,6 +430,7 @@ impl PolicySet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::clients::{ClientLimits, Clientele};
     use crate::policy::fault::Located;
     use crate::policy::registry::{DataSpec, RegistrySpec};
 
@@ -515,6 +516,41 @@ mod tests {
         assert_eq!(passed.would_deny().unwrap().reason, Reason::StorageAccount);
         assert!(passed.grant().is_none());
         assert_eq!(judge("contoso.azurecr.io:22").unwrap_err().reason, Reason::PortNotAllowed);
+    }
+
+    #[test]
+    fn report_mode_lets_a_client_pass_whom_the_registry_does_not_name() {
+        let client = |name: &str, network: &str| {
+            Arc::new(Client {
+                name: name.into(),
+                place: Place { file: "pullgate.toml".into(), line: 5 },
+                networks: vec![network.parse().unwrap()],
+                certificate_names: Vec::new(),
+                users: Vec::new(),
+                limits: ClientLimits::default(),
+            })
+        };
+        let place = Place { file: "registries.d/contoso.toml".into(), line: 1 };
+        let login = Located { value: "contoso.azurecr.io".to_owned(), place: place.clone() };
+        let named = Located { value: "fleet".to_owned(), place };
+        let spec = RegistrySpec {
+            clientele: Clientele::Named(vec![named]),
+            ..RegistrySpec::new("contoso".into(), login)
+        };
+        let rules = Rules {
+            registries: vec![Registry::new(&spec).unwrap()],
+            clients: vec![client("local", "127.0.0.0/8"), client("fleet", "10.0.0.0/8")],
+            ..Rules::default()
+        };
+        let set = PolicySet::new(1, rules).unwrap();
+        let target = Target::parse_authority("contoso.azurecr.io:443").unwrap();
+        let judged = |enforcement| set.judge_name(&target, &local(), enforcement);
+        assert_eq!(judged(Enforcement::Enforce).unwrap_err().reason, Reason::ClientNotAllowed);
+        let passed = judged(Enforcement::Report).unwrap();
+        assert_eq!(passed.would_deny().unwrap().reason, Reason::ClientNotAllowed);
+        // It is told whose registry it was, and as whom.
+        assert_eq!(&*passed.grant().unwrap().registry, "contoso");
+        assert_eq!(&*passed.client().unwrap().name, "local");
     }
 
     #[test]

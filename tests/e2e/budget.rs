@@ -50,6 +50,22 @@ fn a_push_to_a_pull_only_registry_is_cut() {
     let asked = lab.asked("contoso.azurecr.io");
     assert!(!asked.contains("PUT /v2/app/manifests/"), "nothing was pushed: {asked}");
     assert_eq!(sum(&lines, "bytes-up"), bytes, "the audit tells what went");
+
+    // podman tries again, and each tunnel is cut.
+    let archive = lab.dir().join("loot.tar");
+    let (from, to) = (loot.layout.display(), archive.display());
+    let copy = format!("skopeo copy oci:{from}:latest docker-archive:{to}:localhost/loot:1");
+    lab.sh(Way::Direct, &copy).succeeded();
+    lab.sh(Way::Direct, &format!("podman load --quiet --input {to}")).succeeded();
+    let push = "podman push --creds pusher:secret localhost/loot:1";
+    let push = format!("{push} docker://{REFERENCE}");
+    lab.sh(Way::Through(&gate), &push).failed();
+    for line in gate.audit_of_all() {
+        let allowed = 65_536 + line["bytes-down"].as_u64().unwrap() / 50;
+        assert!(line["bytes-up"].as_u64().unwrap() <= allowed, "{line}");
+    }
+    let asked = lab.asked("contoso.azurecr.io");
+    assert!(!asked.contains("PUT /v2/app/manifests/"), "nothing was pushed: {asked}");
 }
 
 #[test]
