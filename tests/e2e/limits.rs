@@ -90,12 +90,12 @@ fn a_tunnel_ends_with_its_lifetime() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let large = lab.served("contoso").join("layer");
     fs::File::create(large).unwrap().set_len(1 << 30).unwrap();
-    let gate = gate(&lab, "", "session-lifetime-ms = 1500");
+    let gate = gate(&lab, "", "session-lifetime-ms = 3000");
     let url = "https://contoso.eastus.data.azurecr.io/layer";
     let pull = format!("curl -sS --limit-rate 8M -o /dev/null {url}");
     lab.sh(Way::Through(&gate), &pull).failed();
     let line = gate.audited(&[("reason", "lifetime"), ("outcome", "denied")]);
-    assert!(line["ms"]["relay"].as_f64().unwrap() >= 1_400.0, "{line}");
+    assert!(line["ms"]["relay"].as_f64().unwrap() >= 2_900.0, "{line}");
     assert!(line["bytes-down"].as_u64().unwrap() > 0, "{line}");
 }
 
