@@ -4,18 +4,20 @@
 TOOLS := docker-registry=docker-registry skopeo=skopeo podman=podman nginx=nginx \
 	containerd=containerd ctr=containerd curl=curl openssl=openssl ip=iproute2 nft=nftables \
 	dnsmasq=dnsmasq-base dig=bind9-dnsutils python3=python3 prlimit=util-linux \
-	setpriv=util-linux haproxy=haproxy
+	setpriv=util-linux haproxy=haproxy systemd-analyze=systemd logrotate=logrotate \
+	promtool=prometheus faketime=faketime
 BENCH_TOOLS := haproxy=haproxy nginx=nginx squid=squid-openssl traffic_server=trafficserver \
 	/usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream
 
 # The end-to-end tests make namespaces: as root, or as the root of a user namespace.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --user --map-root-user --)
 
-# Seconds a fuzz target runs for, and the soak in all.
+# Seconds a fuzz target runs for, and the soak and the shaking in all.
 FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 3600
+SHAKE_SECONDS ?= 3600
 
-.PHONY: test lint fuzz bench soak demo tools
+.PHONY: test lint fuzz bench soak shake faults demo tools
 
 test: tools
 	$(AS_ROOT) cargo test --locked
@@ -43,10 +45,18 @@ bench:
 	-@.ci/tools $(BENCH_TOOLS)
 	cargo bench --locked --bench '*'
 
+# Mixed traffic through gates that are reloaded and replaced; memory, descriptors and tasks stay flat.
+soak:
+	SOAK_SECONDS=$(SOAK_SECONDS) cargo bench --locked --bench soak
+
+# Faults that take minutes; `make test` has the others.
+faults: tools
+	$(AS_ROOT) cargo test --locked --test e2e -- faults:: --include-ignored --nocapture
+
 # The end-to-end tests again and again, to shake out what happens seldom.
-soak: tools
+shake: tools
 	cargo test --locked --no-run
-	@end=$$(( $$(date +%s) + $(SOAK_SECONDS) )); rounds=0; \
+	@end=$$(( $$(date +%s) + $(SHAKE_SECONDS) )); rounds=0; \
 	while [ $$(date +%s) -lt $$end ]; do \
 		$(AS_ROOT) cargo test --locked --quiet --test e2e || exit 1; \
 		rounds=$$((rounds + 1)); echo "== $$rounds rounds"; \

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 pub use sockets::Inherited;
 
-use crate::account::{Account, Phase, Sink};
+use crate::account::{Account, OnFull, Phase, Sink};
 use crate::admin::{self, Admin, ListenerInfo};
 use crate::answerer::{self, Answerer, Sources};
 use crate::config::{self, AdminAddress, AuditTarget, Files, Listener, Loaded, Mode, Settings};
@@ -185,8 +185,14 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
     let sink = match &settings.audit {
         AuditTarget::StandardOutput => Sink::StandardOutput,
         AuditTarget::File(path) => Sink::File(path.clone()),
+        AuditTarget::Syslog(path) => Sink::Syslog(path.clone()),
+        AuditTarget::Journal(path) => Sink::Journal(path.clone()),
     };
-    let account = Account::new(prometheus::Registry::new(), sink)?;
+    let on_full = match settings.on_full {
+        config::OnFull::GoOn => OnFull::GoOn,
+        config::OnFull::Stop => OnFull::Stop,
+    };
+    let account = Account::with(prometheus::Registry::new(), sink, on_full)?;
     let room = Room::new(room::descriptors());
     if policy_seen.borrow().limits().open_sessions > room.sessions {
         info!("the limit of open files (RLIMIT_NOFILE) allows {} open sessions", room.sessions);

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! main.rs
-//! cli/        one file a command: run, check, explain, import, demo, report
+//! cli/        one file a command: run, check, explain, import, demo, log, report
 //! app         builds everything from Settings, starts it, waits for signals, drains
 //! session     the story of one connection
 //! confine     what the process gives up before it serves

@@ -343,6 +343,9 @@ impl Session {
         self.account.stages.enter(Stage::Resolve);
         let by = Instant::now() + self.set.limits().dial_timeout;
         let answer = self.gate.resolver.resolve(&self.set, &allowed, by).await?;
+        if answer.origin == dial::Origin::Stale {
+            self.account.took_stale_answer();
+        }
         let own = self.gate.own.borrow().clone();
         if let Some(headed) = &mut self.account.headed {
             headed.compare(&answer.addresses, &own);

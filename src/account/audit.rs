@@ -1,11 +1,12 @@
 //! The audit: JSON lines to standard output or a file, written by one thread of its own.
 //!
 //! Sessions only put lines into a bounded queue, so that neither a slow disk nor a full pipe holds
-//! a session up. What does not fit is lost but never in silence: it is counted in the metric and in
-//! a line of its own. Denials have a part of the queue to themselves. A line's id is told only when
+//! a session up. Lines that cannot be written wait in it and are tried again. What does not fit is
+//! lost but never in silence: it is counted in the metric and in a line of its own. Denials have a part of the queue to themselves. A line's id is told only when
 //! its line has been taken.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,6 +33,9 @@ const LINGER: Duration = Duration::from_millis(20);
 /// From so many bytes on it doesn't wait.
 const PLENTY: usize = 64 << 10;
 
+/// How long what could not be written waits for the next try.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// A line seldom needs more bytes.
 const LINE: usize = 768;
 
@@ -49,6 +53,8 @@ struct Shared {
     /// Wakes who waits for the writer to end.
     ended: Condvar,
     dropped: IntCounter,
+    /// The last lines could not be written.
+    failing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +108,7 @@ impl Audit {
             work: Condvar::new(),
             ended: Condvar::new(),
             dropped,
+            failing: AtomicBool::new(false),
         };
         let shared = Arc::new(shared);
         let writer = Writer { shared: shared.clone(), outlet };
@@ -136,6 +143,16 @@ impl Audit {
             state.folds.open(kind, record, Instant::now());
         }
         Some(record.id)
+    }
+
+    /// Whether lines cannot be written now.
+    pub(super) fn is_failing(&self) -> bool {
+        self.shared.failing.load(Ordering::Relaxed)
+    }
+
+    /// Whether lines may soon be lost: they cannot be written, or half of their room is taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_failing() || self.shared.lock().pending.len() >= QUEUE / 2
     }
 
     /// Has the file opened anew, as after a rotation.
@@ -207,7 +224,8 @@ impl Writer {
     fn run(mut self) {
         let mut batch = Vec::new();
         loop {
-            let (lost, reopen, life) = self.next(&mut batch);
+            let (lost, reopen, life) =
+                if batch.is_empty() { self.next(&mut batch) } else { self.again() };
             if reopen == Reopen::Asked {
                 self.outlet.reopen();
             }
@@ -219,13 +237,16 @@ impl Writer {
                 }
             }
             if !batch.is_empty() {
-                let unwritten = self.outlet.write(&batch);
-                self.count_unwritten(unwritten);
-                batch.clear();
+                let left = self.outlet.write(&batch).len();
+                self.shared.failing.store(left > 0, Ordering::Relaxed);
+                batch.drain(..batch.len() - left);
                 batch.shrink_to(PLENTY);
             }
             let mut state = self.shared.lock();
-            if life == Life::Closing && state.pending.is_empty() {
+            if life == Life::Closing && (state.pending.is_empty() || !batch.is_empty()) {
+                self.count_unwritten(&batch);
+                self.count_unwritten(&state.pending);
+                state.pending.clear();
                 state.life = Life::Ended;
                 self.shared.ended.notify_all();
                 return;
@@ -264,6 +285,17 @@ impl Writer {
         (std::mem::take(&mut state.lost), std::mem::take(&mut state.reopen), state.life)
     }
 
+    /// Waits before what could not be written is tried again; for less where the file is to be
+    /// opened anew, or the writer to end.
+    fn again(&self) -> (Lost, Reopen, Life) {
+        let waits = |state: &mut State| state.reopen == Reopen::No && state.life == Life::Writing;
+        let state = self.shared.lock();
+        let waited = self.shared.work.wait_timeout_while(state, AGAIN, waits);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        self.close_folds(&mut state);
+        (Lost::default(), std::mem::take(&mut state.reopen), state.life)
+    }
+
     /// Writes the summaries that are due, all of them when it is closing.
     fn close_folds(&self, state: &mut State) {
         let now = match state.life {
@@ -281,10 +313,13 @@ impl Writer {
         state.folds = folds;
     }
 
-    /// Counts the lines that could not be written. They are told by the metric only: the file is
-    /// what failed.
+    /// Counts the lines that could not be written before the end. They are told by the metric and
+    /// the log only: the file is what failed.
     fn count_unwritten(&self, unwritten: &[u8]) {
         let lines = unwritten.iter().filter(|byte| **byte == b'\n').count();
+        if lines > 0 {
+            tracing::error!(lines, "the audit's last lines could not be written");
+        }
         self.shared.dropped.inc_by(u64::try_from(lines).unwrap_or(u64::MAX));
     }
 }

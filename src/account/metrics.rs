@@ -37,9 +37,23 @@ pub struct Metrics {
     stale: IntGauge,
     enforcing: IntGauge,
     spoofed: IntCounter,
+    stale_answers: IntCounter,
     queries: IntCounterVec,
     panics: IntCounter,
     audit_dropped: IntCounter,
+    audit_failing: IntGauge,
+    storage_asks: IntGauge,
+    open_sessions_limit: IntGauge,
+    tasks: IntGauge,
+}
+
+/// What the accounts know beside the counters.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Told {
+    /// Audit lines cannot be written now.
+    pub audit_failing: bool,
+    /// The most that one client asked for storage accounts of late.
+    pub storage_asks: u64,
 }
 
 impl Metrics {
@@ -101,6 +115,10 @@ impl Metrics {
                 "pullgate_enforcing",
                 "0 while some listener only reports what it would deny.",
             )?,
+            stale_answers: IntCounter::new(
+                "pullgate_stale_answers_total",
+                "Sessions dialled by an answer of DNS that had run out, since no server answered.",
+            )?,
             spoofed: IntCounter::new(
                 "pullgate_spoofed_destinations_total",
                 "Sessions headed for an address that the name in their hello has not.",
@@ -120,9 +138,22 @@ impl Metrics {
                 "pullgate_audit_dropped_total",
                 "Audit lines lost: the queue was full, or they could not be written.",
             )?,
+            storage_asks: IntGauge::new(
+                "pullgate_storage_account_asks_by_one_client",
+                "The most that one client asked for storage accounts, within ten to twenty minutes.",
+            )?,
+            open_sessions_limit: IntGauge::new(
+                "pullgate_open_sessions_limit",
+                "Sessions that may be open at once: the limit, or what descriptors allow.",
+            )?,
+            audit_failing: IntGauge::new(
+                "pullgate_audit_failing",
+                "1 while audit lines cannot be written, and wait.",
+            )?,
+            tasks: IntGauge::new("pullgate_runtime_tasks", "Tasks alive in the runtime.")?,
             registry,
         };
-        let all: [Box<dyn Collector>; 14] = [
+        let all: Vec<Box<dyn Collector>> = vec![
             Box::new(metrics.sessions.clone()),
             Box::new(metrics.open_sessions.clone()),
             Box::new(metrics.bytes.clone()),
@@ -133,9 +164,14 @@ impl Metrics {
             Box::new(metrics.stale.clone()),
             Box::new(metrics.enforcing.clone()),
             Box::new(metrics.spoofed.clone()),
+            Box::new(metrics.stale_answers.clone()),
             Box::new(metrics.queries.clone()),
             Box::new(metrics.panics.clone()),
             Box::new(metrics.audit_dropped.clone()),
+            Box::new(metrics.audit_failing.clone()),
+            Box::new(metrics.storage_asks.clone()),
+            Box::new(metrics.open_sessions_limit.clone()),
+            Box::new(metrics.tasks.clone()),
             Box::new(build),
         ];
         for collector in all {
@@ -149,12 +185,25 @@ impl Metrics {
     ///
     /// # Errors
     /// When a metric cannot be written as text.
-    pub fn text(&self, live: &Live, status: &Status) -> Result<String, prometheus::Error> {
+    pub fn text(
+        &self,
+        live: &Live,
+        told: Told,
+        status: &Status,
+    ) -> Result<String, prometheus::Error> {
+        self.audit_failing.set(i64::from(told.audit_failing));
         live.credit(|labels, volume| self.relayed(labels, volume));
+        self.storage_asks.set(i64::try_from(told.storage_asks).unwrap_or(i64::MAX));
+        let limit = i64::try_from(status.open_sessions_limit).unwrap_or(i64::MAX);
+        self.open_sessions_limit.set(limit);
         self.open_sessions.set(i64::try_from(live.open_sessions()).unwrap_or(i64::MAX));
         self.generation.set(i64::try_from(status.generation).unwrap_or(i64::MAX));
         self.stale.set(i64::from(status.stale.is_some()));
         self.enforcing.set(i64::from(status.enforcement == Enforcement::Enforce));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let tasks = runtime.metrics().num_alive_tasks();
+            self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
@@ -170,6 +219,9 @@ impl Metrics {
         }
         if record.headed.is_some_and(|headed| headed.is_spoofed()) {
             self.spoofed.inc();
+        }
+        if record.is_stale() {
+            self.stale_answers.inc();
         }
         for (stage, spent) in record.stages.spent() {
             if let Some((_, histogram)) = self.stages.get(stage as usize) {

@@ -4,6 +4,7 @@
 //! writes one audit line and moves the counters. No other module touches a counter or the audit.
 //! It decides nothing but whether another session fits ([`Open::admit`]), and knows no socket.
 
+mod askers;
 mod audit;
 mod clock;
 mod fold;
@@ -39,10 +40,12 @@ pub use status::{Phase, Status};
 pub use text::Text;
 
 use crate::policy::{Allowed, Cause, Client, Denial, Ending, Failure, Limits, Reason, Side, Stop};
+use askers::Askers;
 use audit::Audit;
 use id::Ids;
 use live::{Asked, Seat};
 use metrics::Labels;
+use metrics::Told;
 use rates::Rates;
 use sink::Outlet;
 
@@ -70,9 +73,21 @@ pub enum AccountError {
 pub struct Account {
     ids: Ids,
     audit: Audit,
+    on_full: OnFull,
+    askers: Askers,
     metrics: Metrics,
     live: Arc<Live>,
     rates: Rates,
+}
+
+/// What becomes of new sessions while the audit cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFull {
+    /// They are served, for as long as their lines have room in memory and beyond.
+    #[default]
+    GoOn,
+    /// They are refused.
+    Stop,
 }
 
 /// A connection as it is accepted.
@@ -94,18 +109,36 @@ impl Account {
     /// # Errors
     /// When the audit cannot be written to, or the metrics' names are taken.
     pub fn new(registry: Registry, sink: Sink) -> Result<Arc<Self>, AccountError> {
-        let opened = Outlet::open(&sink);
-        let outlet = opened.map_err(|error| AccountError::Sink { sink, error })?;
-        Self::with_outlet(registry, outlet)
+        Self::with(registry, sink, OnFull::GoOn)
     }
 
-    fn with_outlet(registry: Registry, outlet: Outlet) -> Result<Arc<Self>, AccountError> {
+    /// The same, and says what becomes of sessions while the audit cannot be written.
+    ///
+    /// # Errors
+    /// When the audit cannot be written to, or the metrics' names are taken.
+    pub fn with(
+        registry: Registry,
+        sink: Sink,
+        on_full: OnFull,
+    ) -> Result<Arc<Self>, AccountError> {
+        let opened = Outlet::open(&sink);
+        let outlet = opened.map_err(|error| AccountError::Sink { sink, error })?;
+        Self::with_outlet(registry, outlet, on_full)
+    }
+
+    fn with_outlet(
+        registry: Registry,
+        outlet: Outlet,
+        on_full: OnFull,
+    ) -> Result<Arc<Self>, AccountError> {
         let metrics = Metrics::new(registry)?;
         let dropped = metrics.audit_dropped().clone();
         let audit = Audit::start(outlet, dropped).map_err(AccountError::Thread)?;
         Ok(Arc::new(Self {
             ids: Ids::new(),
             audit,
+            on_full,
+            askers: Askers::default(),
             metrics,
             live: Arc::default(),
             rates: Rates::default(),
@@ -133,7 +166,11 @@ impl Account {
     /// # Errors
     /// When a metric cannot be written as text.
     pub fn metrics_text(&self, status: &Status) -> Result<String, prometheus::Error> {
-        self.metrics.text(&self.live, status)
+        let told = Told {
+            audit_failing: self.audit.is_failing(),
+            storage_asks: self.askers.most(Instant::now()),
+        };
+        self.metrics.text(&self.live, told, status)
     }
 
     /// Has the audit file opened anew, as after a rotation.
@@ -171,8 +208,11 @@ impl Open {
     /// Takes a place among the open sessions; it is held until this is dropped.
     ///
     /// # Errors
-    /// `rate-limit` and `session-limit`.
+    /// `rate-limit` and `session-limit`; `audit-full` where no session is to go unrecorded.
     pub fn admit(&mut self, limits: &Limits) -> Result<(), Denial> {
+        if self.account.on_full == OnFull::Stop && self.account.audit.is_full() {
+            return Err(Denial::with_remedy(Reason::AuditFull, "try later"));
+        }
         if self.seat.is_none() {
             if let Some(rate) = limits.new_sessions_per_second_per_client {
                 self.account.rates.admit_address(rate, self.record.client)?;
@@ -236,6 +276,9 @@ impl Open {
         let verdict = record.verdict(end);
         let account = &self.account;
         account.metrics.ended(record, verdict);
+        if verdict.reason == Some(Reason::StorageAccount.code()) {
+            account.askers.count(record.client, Instant::now());
+        }
         let volume = self.seat.as_ref().map_or(record.volume, |seat| seat.credit(record.volume));
         account.metrics.relayed(Labels::of_record(record), volume);
         let told = account.audit.take(record, verdict);

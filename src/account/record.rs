@@ -140,6 +140,7 @@ pub struct Record {
     pub upstream: Option<SocketAddr>,
     /// Where a connection was headed that was brought here without its client's knowing.
     pub headed: Option<Headed>,
+    is_stale: bool,
     /// What was relayed.
     pub volume: Volume,
     /// The policy's generation that judged it.
@@ -210,6 +211,7 @@ impl Record {
             would_deny: None,
             upstream: None,
             headed: None,
+            is_stale: false,
             volume: Volume::default(),
             generation: 0,
             stages: Stages::none(),
@@ -222,6 +224,16 @@ impl Record {
     #[must_use]
     pub fn target(&self) -> Option<&Text> {
         self.target.as_ref()
+    }
+
+    /// Notes that the addresses are from an answer that had run out, since no server answered.
+    pub fn took_stale_answer(&mut self) {
+        self.is_stale = true;
+        self.facts.push(("dns", Text::new("stale")));
+    }
+
+    pub(super) fn is_stale(&self) -> bool {
+        self.is_stale
     }
 
     pub(super) fn allow(&mut self, allowed: &Allowed) {

@@ -1,10 +1,12 @@
-//! Where audit lines go: standard output, or a file that may be rotated away under us.
+//! Where audit lines go: standard output, a file that may be rotated away under us, or the socket of
+//! a log service.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,9 @@ use rustix::io::Errno;
 /// A failing disk is complained about once in so long.
 const COMPLAINT: Duration = Duration::from_secs(60);
 
+/// How long a log service may take to accept a line.
+const SERVICE: Duration = Duration::from_secs(1);
+
 /// Where audit lines are to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sink {
@@ -21,22 +26,46 @@ pub enum Sink {
     StandardOutput,
     /// A file, appended to, and made (for owner and group only) where there is none.
     File(PathBuf),
+    /// The socket of a syslog service (RFC 3164, as `/dev/log` takes it).
+    Syslog(PathBuf),
+    /// The socket of systemd's journal, in its own protocol.
+    Journal(PathBuf),
 }
 
-/// An open file, and its path where it can be opened anew.
+/// An open way out.
 #[derive(Debug)]
 pub(super) struct Outlet {
+    way: Way,
+    complained: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Way {
+    Stream(Stream),
+    Service(Service),
+}
+
+/// A file, and its path where it can be opened anew.
+#[derive(Debug)]
+struct Stream {
     file: File,
     path: Option<PathBuf>,
-    complained: Option<Instant>,
-    /// What was written last is less than a line.
-    torn: Torn,
+    /// How many bytes of the line that comes next are in the file already.
+    torn: usize,
+}
+
+/// The socket of a log service; a line is a datagram.
+#[derive(Debug)]
+struct Service {
+    path: PathBuf,
+    form: Form,
+    socket: UnixDatagram,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Torn {
-    No,
-    Yes,
+enum Form {
+    Syslog,
+    Journal,
 }
 
 impl Outlet {
@@ -45,25 +74,35 @@ impl Outlet {
     /// # Errors
     /// When it cannot be opened for writing.
     pub(super) fn open(sink: &Sink) -> io::Result<Self> {
+        let service = |path: &Path, form| {
+            std::fs::metadata(path)?;
+            let socket = UnixDatagram::unbound()?;
+            socket.set_write_timeout(Some(SERVICE))?;
+            let service = Service { path: path.to_owned(), form, socket };
+            Ok(Self { way: Way::Service(service), complained: None })
+        };
         match sink {
             Sink::StandardOutput => {
                 Ok(Self::of(io::stdout().as_fd().try_clone_to_owned()?.into(), None))
             }
             Sink::File(path) => Ok(Self::of(open(path)?, Some(path.clone()))),
+            Sink::Syslog(path) => service(path, Form::Syslog),
+            Sink::Journal(path) => service(path, Form::Journal),
         }
     }
 
     pub(super) fn of(file: File, path: Option<PathBuf>) -> Self {
-        Self { file, path, complained: None, torn: Torn::No }
+        Self { way: Way::Stream(Stream { file, path, torn: 0 }), complained: None }
     }
 
     /// Opens the path anew; keeps the old file where that fails.
     pub(super) fn reopen(&mut self) {
-        let Some(path) = &self.path else { return };
+        let Way::Stream(Stream { file, path: Some(path), torn }) = &mut self.way else { return };
         match open(path) {
-            Ok(file) => {
-                self.file = file;
-                self.torn = Torn::No;
+            Ok(fresh) => {
+                *file = fresh;
+                // The line that was torn stands whole in the new file.
+                *torn = 0;
             }
             Err(error) => {
                 tracing::error!(path = %path.display(), %error, "the audit file is not reopened; \
@@ -72,34 +111,74 @@ impl Outlet {
         }
     }
 
-    /// Writes all of it, for as long as it takes; hands back what could not be written.
+    /// Writes all of it, for as long as it takes. Hands back the lines that could not be written,
+    /// the one that could only be in part among them; they are to come first the next time.
     #[must_use]
     pub(super) fn write<'a>(&mut self, lines: &'a [u8]) -> &'a [u8] {
-        let mut rest = lines;
-        let mut result = Ok(());
-        if self.torn == Torn::Yes {
-            let mut mark: &[u8] = b"\n";
-            result = write_all(&self.file, &mut mark);
-        }
-        if result.is_ok() {
-            self.torn = Torn::No;
-            result = write_all(&self.file, &mut rest);
-        }
+        let (left, result) = match &mut self.way {
+            Way::Stream(stream) => stream.write(lines),
+            Way::Service(service) => service.write(lines),
+        };
         if let Err(error) = result {
-            let written = lines.len() - rest.len();
-            let whole = written == 0 || lines.get(written - 1) == Some(&b'\n');
-            if !whole {
-                self.torn = Torn::Yes;
-            }
-            self.complain(error);
+            self.complain(&error);
         }
-        rest
+        left
     }
 
-    fn complain(&mut self, error: Errno) {
+    fn complain(&mut self, error: &io::Error) {
         if self.complained.is_none_or(|last| last.elapsed() >= COMPLAINT) {
             self.complained = Some(Instant::now());
-            tracing::error!(%error, "audit lines are lost: the audit cannot be written");
+            tracing::error!(%error, "the audit cannot be written; its lines wait");
+        }
+    }
+}
+
+impl Stream {
+    fn write<'a>(&mut self, lines: &'a [u8]) -> (&'a [u8], io::Result<()>) {
+        let mut rest = lines.get(self.torn..).unwrap_or_default();
+        let result = write_all(&self.file, &mut rest);
+        let written = lines.len() - rest.len();
+        let whole = lines.get(..written).unwrap_or_default();
+        let start = whole.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        self.torn = written - start;
+        (lines.get(start..).unwrap_or_default(), result.map_err(Into::into))
+    }
+}
+
+impl Service {
+    fn write<'a>(&self, lines: &'a [u8]) -> (&'a [u8], io::Result<()>) {
+        let mut left = lines;
+        while let Some(end) = left.iter().position(|byte| *byte == b'\n') {
+            let (line, after) = left.split_at(end);
+            if let Err(error) = self.send(line) {
+                return (left, Err(error));
+            }
+            left = after.get(1..).unwrap_or_default();
+        }
+        (left, Ok(()))
+    }
+
+    fn send(&self, line: &[u8]) -> io::Result<()> {
+        // By its path each time: the service may have been restarted, with a socket of its own.
+        self.socket.send_to(&self.form.datagram(line), &self.path).map(drop)
+    }
+}
+
+impl Form {
+    /// A line as the service takes it.
+    fn datagram(self, line: &[u8]) -> Vec<u8> {
+        match self {
+            // Facility local0, severity informational; the service knows the time and the host.
+            Self::Syslog => {
+                let mut datagram = format!("<134>pullgate[{}]: ", std::process::id()).into_bytes();
+                datagram.extend_from_slice(line);
+                datagram
+            }
+            // systemd.journal-fields(7); a line holds no line feed, so it needs no length.
+            Self::Journal => {
+                let fields: &[u8] = b"PRIORITY=6\nSYSLOG_IDENTIFIER=pullgate\nMESSAGE=";
+                [fields, line, b"\n"].concat()
+            }
         }
     }
 }
@@ -109,6 +188,8 @@ impl fmt::Display for Sink {
         match self {
             Self::StandardOutput => out.write_str("standard output"),
             Self::File(path) => write!(out, "{}", path.display()),
+            Self::Syslog(path) => write!(out, "syslog at {}", path.display()),
+            Self::Journal(path) => write!(out, "the journal at {}", path.display()),
         }
     }
 }

@@ -27,4 +27,6 @@ pub struct Status {
     pub stale: Option<Arc<str>>,
     /// [`Enforcement::Report`] while any listener only reports.
     pub enforcement: Enforcement,
+    /// How many sessions may be open at once.
+    pub open_sessions_limit: usize,
 }

@@ -1,6 +1,7 @@
 //! The account from outside: sessions go in, lines and numbers come out.
 
 use std::io::Read as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -182,7 +183,7 @@ fn folds_close_after_their_window_and_are_bounded() {
 fn a_reader_that_stalls_holds_nobody_up_and_every_loss_is_told() {
     let (reader, writer) = rustix::pipe::pipe().unwrap();
     let outlet = Outlet::of(writer.into(), None);
-    let account = Account::with_outlet(Metered::new(), outlet).unwrap();
+    let account = Account::with_outlet(Metered::new(), outlet, OnFull::GoOn).unwrap();
     let (mut kept, mut lost, mut lost_denials) = (0u64, 0u64, 0u64);
     // The writer may take one queue full of lines before it stalls; the second one stays.
     for count in 0..80_000 {
@@ -220,14 +221,14 @@ fn a_reader_that_stalls_holds_nobody_up_and_every_loss_is_told() {
 fn finishing_gives_up_on_a_reader_that_stalls() {
     let (reader, writer) = rustix::pipe::pipe().unwrap();
     let outlet = Outlet::of(writer.into(), None);
-    let account = Account::with_outlet(Metered::new(), outlet).unwrap();
+    let account = Account::with_outlet(Metered::new(), outlet, OnFull::GoOn).unwrap();
     while relay(&account).is_some() {}
     account.finish(Duration::from_millis(10));
     drop(reader);
 }
 
 #[test]
-fn a_full_disk_is_counted() {
+fn a_full_disk_is_counted_at_the_end() {
     let sink = Sink::File("/dev/full".into());
     let account = Account::new(Metered::new(), sink).unwrap();
     relay(&account);
@@ -235,6 +236,72 @@ fn a_full_disk_is_counted() {
     account.finish(PATIENCE);
     assert_eq!(metric(&account, "pullgate_audit_dropped_total"), 2);
     assert_eq!(relay(&account), None);
+}
+
+#[test]
+fn lines_wait_for_a_disk_that_is_full_for_a_while() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit");
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let account = Account::with(Metered::new(), Sink::File(path.clone()), OnFull::Stop).unwrap();
+    relay(&account).unwrap();
+    while metric(&account, "pullgate_audit_failing") == 0 {
+        std::thread::yield_now();
+    }
+    let mut refused = account.open(arrival("10.0.0.7"));
+    assert_eq!(refused.admit(&Limits::default()).unwrap_err().reason, Reason::AuditFull);
+    refused.close(&Err(Reason::AuditFull.into()));
+    std::fs::remove_file(&path).unwrap();
+    account.reopen_audit();
+    while metric(&account, "pullgate_audit_failing") == 1 {
+        std::thread::yield_now();
+    }
+    account.open(arrival("10.0.0.7")).admit(&Limits::default()).unwrap();
+    account.finish(PATIENCE);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let reasons: Vec<_> = lines.iter().map(|line| line["reason"].as_str()).collect();
+    assert_eq!(reasons, [None, Some("audit-full"), Some("draining")]);
+    assert_eq!(metric(&account, "pullgate_audit_dropped_total"), 0);
+}
+
+#[test]
+fn log_services_get_a_datagram_a_line_and_may_be_restarted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let read = |service: &UnixDatagram| {
+        let mut datagram = [0; 4096];
+        let length = service.recv(&mut datagram).unwrap();
+        String::from_utf8(datagram[..length].to_vec()).unwrap()
+    };
+    let ours = std::process::id();
+    for (sink, begins, ends) in [
+        (Sink::Syslog(path.clone()), format!("<134>pullgate[{ours}]: {{\"time\""), "}"),
+        (
+            Sink::Journal(path.clone()),
+            "PRIORITY=6\nSYSLOG_IDENTIFIER=pullgate\nMESSAGE={\"time\"".to_owned(),
+            "}\n",
+        ),
+    ] {
+        let service = UnixDatagram::bind(&path).unwrap();
+        let account = Account::new(Metered::new(), sink).unwrap();
+        for _ in 0..2 {
+            relay(&account).unwrap();
+            let datagram = read(&service);
+            assert!(datagram.starts_with(&begins) && datagram.ends_with(ends), "{datagram}");
+        }
+        drop(service);
+        std::fs::remove_file(&path).unwrap();
+        relay(&account).unwrap();
+        while metric(&account, "pullgate_audit_failing") == 0 {
+            std::thread::yield_now();
+        }
+        let service = UnixDatagram::bind(&path).unwrap();
+        read(&service);
+        account.finish(PATIENCE);
+        assert_eq!(metric(&account, "pullgate_audit_dropped_total"), 0);
+        std::fs::remove_file(&path).unwrap();
+    }
 }
 
 #[test]

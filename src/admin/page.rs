@@ -20,6 +20,7 @@ pub(super) struct Policy<'a> {
     clients: Vec<OfClient<'a>>,
     addresses_allow: &'a [IpNet],
     dns_servers: Vec<String>,
+    dns_stale_ms: u128,
     dns_hosts: BTreeMap<&'a str, Vec<String>>,
     limits: OfLimits,
 }
@@ -104,6 +105,7 @@ pub(super) fn policy<'a>(set: &'a PolicySet, status: &Status) -> Policy<'a> {
         clients: rules.clients.iter().map(|client| of_client(client)).collect(),
         addresses_allow: &rules.allowed_addresses,
         dns_servers: rules.dns_servers.iter().map(ToString::to_string).collect(),
+        dns_stale_ms: rules.dns_stale.as_millis(),
         dns_hosts: pins
             .map(|(name, pins)| (name.as_str(), pins.iter().map(of_pin).collect()))
             .collect(),

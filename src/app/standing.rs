@@ -52,6 +52,7 @@ pub(super) fn status(
     let mut policy = gate.policy.clone();
     let own: Vec<Option<Enforcement>> =
         settings.listeners.iter().map(|listener| listener.enforcement).collect();
+    let most = gate.most_sessions;
     let now = move |policy: &PolicySet, phase: Phase, stale: &Staleness| {
         let everywhere = policy.rules().enforcement;
         let reports = own.iter().any(|one| one.unwrap_or(everywhere) == Enforcement::Report);
@@ -59,6 +60,7 @@ pub(super) fn status(
             phase,
             generation: policy.generation(),
             stale: stale.0.clone(),
+            open_sessions_limit: policy.limits().open_sessions.min(most),
             enforcement: if reports { Enforcement::Report } else { Enforcement::Enforce },
         }
     };

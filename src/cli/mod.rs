@@ -9,6 +9,7 @@ mod demo;
 mod explain;
 mod import;
 mod kit;
+mod log;
 mod report;
 mod run;
 mod user;
@@ -44,6 +45,8 @@ enum Command {
     Kit(kit::Args),
     /// Make a registry's TOML from what az acr show-endpoints printed.
     Import(import::Args),
+    /// Print audit lines as text, and those that come.
+    Log(log::Args),
     /// Say what audit files show would break, storage accounts first.
     Report(report::Args),
     /// Keep the file with the users' password hashes.
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Kit(args) => kit::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Log(args) => log::run(&args),
         Command::Report(args) => report::run(&args),
         Command::User(args) => user::run(&args),
     };

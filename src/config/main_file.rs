@@ -17,7 +17,7 @@ use super::clients::{self, DOWNLOAD};
 use super::source::Source;
 use super::table::Table;
 use super::uploads::Uploads;
-use super::{AuditTarget, BATCH, Inherited, Settings, TlsPaths};
+use super::{AuditTarget, BATCH, Inherited, OnFull, Settings, TlsPaths};
 use crate::policy::{Enforcement, Limits, Located, Place, Rules, never_dialled, parse_range};
 
 /// What the main file says.
@@ -47,6 +47,8 @@ const USERS: &str = "users";
 
 /// No wait of the gate is longer than a day.
 const MILLISECONDS: RangeInclusive<u64> = 1..=24 * 60 * 60 * 1000;
+/// How long after its time an answer of DNS is used while no server answers.
+const STALE: Duration = Duration::from_secs(600);
 pub(super) const SESSIONS: RangeInclusive<u64> = 1..=1_000_000;
 /// 0 is not at all; more than this would be felt.
 const BATCH_MILLISECONDS: RangeInclusive<u64> = 0..=100;
@@ -59,7 +61,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     let admin = file
         .table("admin", "[admin]")
         .and_then(|table| listen::admin_address(source, table, &mut taken));
-    let mut rules = Rules::default();
+    let mut rules = Rules { dns_stale: STALE, ..Rules::default() };
     let mut servers = Vec::new();
     let mut registries = Located { value: REGISTRIES.to_owned(), place: source.whole() };
     let mut deny_all = None;
@@ -94,6 +96,9 @@ pub(super) fn read(source: &Source<'_>) -> Main {
             servers.extend(server.map(|value| Located { value, place: written.place }));
         }
         rules.dns_servers = servers.iter().map(|server| server.value).collect();
+        if let Some(milliseconds) = table.number("stale-ms", 0..=*MILLISECONDS.end()) {
+            rules.dns_stale = Duration::from_millis(milliseconds);
+        }
         if let Some(hosts) = table.table("hosts", "[dns.hosts]") {
             rules.pins = dns::pins(source, hosts);
         }
@@ -117,13 +122,13 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     });
     let batch = file.table("relay", "[relay]").and_then(batch).unwrap_or(BATCH);
     let batch = Some(batch).filter(|batch| !batch.is_zero());
-    let audit = file.table("audit", "[audit]").and_then(|table| audit(source, table));
+    let audit = file.table("audit", "[audit]").map(|table| audit(source, table));
     let conduct = file.table("process", "[process]");
     let conduct = conduct.map(|table| conduct::conduct(source, table)).unwrap_or_default();
     file.finish();
-    let audit = audit.unwrap_or(AuditTarget::StandardOutput);
+    let (audit, on_full) = audit.unwrap_or((AuditTarget::StandardOutput, OnFull::GoOn));
     Main {
-        settings: Settings { listeners, answerer, admin, audit, batch, conduct },
+        settings: Settings { listeners, answerer, admin, audit, on_full, batch, conduct },
         rules,
         registries,
         deny_all,
@@ -158,19 +163,35 @@ fn batch(mut table: Table<'_>) -> Option<Duration> {
     milliseconds.map(Duration::from_millis)
 }
 
-fn audit(source: &Source<'_>, mut table: Table<'_>) -> Option<AuditTarget> {
+fn audit(source: &Source<'_>, mut table: Table<'_>) -> (AuditTarget, OnFull) {
     let path = table.string("path");
+    let on_full = table.string("on-full");
     table.finish();
-    let path = path?;
-    match path.value.as_str() {
+    let target = path.and_then(|path| match path.value.as_str() {
         "-" => Some(AuditTarget::StandardOutput),
+        "syslog" => Some(AuditTarget::Syslog("/dev/log".into())),
+        "journal" => Some(AuditTarget::Journal("/run/systemd/journal/socket".into())),
         "" => {
-            let remedy = "write \"-\" for standard output, or a path";
+            let remedy = "write \"-\" for standard output, \"syslog\", \"journal\" or a path";
             source.fault(path.place, "path is empty", remedy);
             None
         }
-        other => Some(AuditTarget::File(beside(source, other))),
-    }
+        other => Some(match (other.strip_prefix("syslog:"), other.strip_prefix("journal:")) {
+            (Some(socket), _) => AuditTarget::Syslog(beside(source, socket)),
+            (_, Some(socket)) => AuditTarget::Journal(beside(source, socket)),
+            (None, None) => AuditTarget::File(beside(source, other)),
+        }),
+    });
+    let on_full = on_full.and_then(|written| match written.value.as_str() {
+        "go-on" => Some(OnFull::GoOn),
+        "stop" => Some(OnFull::Stop),
+        other => {
+            let what = format!("on-full {other:?} is unknown");
+            source.fault(written.place, what, "write \"go-on\" or \"stop\"");
+            None
+        }
+    });
+    (target.unwrap_or(AuditTarget::StandardOutput), on_full.unwrap_or_default())
 }
 
 fn range(source: &Source<'_>, written: &Located<String>) -> Option<IpNet> {

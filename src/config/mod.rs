@@ -135,6 +135,20 @@ pub enum AuditTarget {
     StandardOutput,
     /// A file, relative to the main file's folder where it is not absolute.
     File(PathBuf),
+    /// The socket of a syslog service.
+    Syslog(PathBuf),
+    /// The socket of systemd's journal.
+    Journal(PathBuf),
+}
+
+/// What becomes of new sessions while the audit cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFull {
+    /// They are served.
+    #[default]
+    GoOn,
+    /// They are refused.
+    Stop,
 }
 
 /// Whether a second process may listen at the gate's addresses.
@@ -180,6 +194,8 @@ pub struct Settings {
     pub admin: Option<AdminAddress>,
     /// Where audit lines go.
     pub audit: AuditTarget,
+    /// What becomes of new sessions while they cannot be written.
+    pub on_full: OnFull,
     /// The longest that bytes of a bulk flow wait for more; `None`: not at all.
     pub batch: Option<Duration>,
     /// What concerns the process as a whole.

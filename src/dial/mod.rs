@@ -7,6 +7,7 @@ mod connect;
 mod own;
 mod resolve;
 mod servers;
+mod stale;
 
 use std::io;
 

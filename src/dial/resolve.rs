@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::servers::{Fresh, Servers};
+use super::stale::{self, LastAnswers};
 use super::upstream;
 use crate::policy::{Allowed, Cause, Failure, Name, PolicySet};
 
@@ -36,6 +37,8 @@ pub enum Origin {
     Cache,
     /// A DNS server, just now.
     Server,
+    /// An answer that has run out, since no server answers.
+    Stale,
 }
 
 /// Where an allowed name resolves to.
@@ -56,6 +59,7 @@ pub struct Resolver {
     /// Locked only where a name is not known.
     servers: Mutex<Arc<Servers>>,
     names: DashMap<Name, Line>,
+    last: LastAnswers,
     room: Semaphore,
 }
 
@@ -103,6 +107,7 @@ impl Resolver {
             resolv_conf: resolv_conf.to_owned(),
             servers: Mutex::new(Arc::new(Servers::new(servers, resolv_conf))),
             names: DashMap::new(),
+            last: LastAnswers::default(),
             room: Semaphore::new(MOST_LOOK_UPS),
         }
     }
@@ -128,14 +133,36 @@ impl Resolver {
         let (fresh, origin) = match self.known(&target.name, configured) {
             Some(fresh) => (fresh, Origin::Cache),
             None => {
+                let last = self.last.find(&target.name, configured, set.rules().dns_stale);
+                let by = if last.is_some() { by.min(Instant::now() + stale::PATIENCE) } else { by };
                 let looked_up = timeout_at(by, self.look_up(&target.name, configured)).await;
-                let fresh = looked_up.map_err(|_| upstream(Cause::LookupTimeout))?;
+                let fresh = looked_up.unwrap_or_else(|_| {
+                    let late = Err(upstream(Cause::LookupTimeout));
+                    let fresh = Fresh { found: late, lives: stale::BETWEEN };
+                    if last.is_some() {
+                        // Others need not wait as long for the same.
+                        self.keep(&target.name, self.servers_of(configured), &fresh);
+                    }
+                    fresh
+                });
                 (fresh, Origin::Server)
             }
         };
         let Fresh { found, lives } = fresh;
+        if let Some(last) = self.instead(set, &target.name, &found) {
+            let addresses = last.iter().map(|ip| SocketAddr::new(*ip, target.port)).collect();
+            return Ok(Answer { addresses, origin: Origin::Stale, lives: stale::LIVES });
+        }
         let addresses = found?.iter().map(|ip| SocketAddr::new(*ip, target.port)).collect();
         Ok(Answer { addresses, origin, lives })
+    }
+
+    /// The last good answer, where asking has failed and it may still be used.
+    fn instead(&self, set: &PolicySet, name: &Name, found: &Found) -> Option<Arc<[IpAddr]>> {
+        let failure = found.as_ref().err()?;
+        let unheard = [Cause::LookupFailed, Cause::LookupTimeout].contains(&failure.cause);
+        let rules = set.rules();
+        unheard.then(|| self.last.find(name, &rules.dns_servers, rules.dns_stale)).flatten()
     }
 
     fn known(&self, name: &Name, configured: &[SocketAddr]) -> Option<Fresh> {
@@ -213,6 +240,9 @@ impl Resolver {
     }
 
     fn keep(&self, name: &Name, servers: Arc<Servers>, fresh: &Fresh) {
+        if let Ok(addresses) = &fresh.found {
+            self.last.note(name, servers.configured(), addresses, fresh.lives);
+        }
         if fresh.lives.is_zero() {
             self.names.remove(name);
             return;

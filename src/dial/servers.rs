@@ -110,6 +110,11 @@ impl Servers {
         Self { configured: configured.to_vec(), system, clients }
     }
 
+    /// What the policy says of them: none for the system's.
+    pub(super) fn configured(&self) -> &[SocketAddr] {
+        &self.configured
+    }
+
     /// Whether they are the servers of this policy.
     pub(super) fn are(&self, configured: &[SocketAddr]) -> bool {
         self.configured == configured

@@ -120,7 +120,7 @@ fn status_and_error(stop: &Stop) -> (StatusCode, &'static str) {
             Reason::RateLimit => (StatusCode::TOO_MANY_REQUESTS, "connection_limit_reached"),
             Reason::UploadBudget => (StatusCode::TOO_MANY_REQUESTS, DENIED),
             Reason::SessionLimit => (StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached"),
-            Reason::Draining => (StatusCode::SERVICE_UNAVAILABLE, DENIED),
+            Reason::Draining | Reason::AuditFull => (StatusCode::SERVICE_UNAVAILABLE, DENIED),
             Reason::AddressNotAllowed | Reason::IpLiteral => {
                 (StatusCode::FORBIDDEN, "destination_ip_prohibited")
             }
@@ -163,6 +163,7 @@ fn says_of_reason(reason: Reason) -> &'static str {
         Reason::SessionLimit => "has to wait: too many open sessions",
         Reason::RateLimit => "has to wait",
         Reason::UploadBudget => "has to wait: too much was sent",
+        Reason::AuditFull => "has to wait: the gate cannot write its audit",
         Reason::Draining => "has to wait: the gate is shutting down",
         Reason::HelloMalformed
         | Reason::HelloTooLarge

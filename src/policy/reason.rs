@@ -78,6 +78,7 @@ codes! {
         SessionLimit "session-limit" "As many sessions are open as the limits allow.",
         RateLimit "rate-limit" "The client opens sessions faster than the limits allow.",
         Lifetime "lifetime" "The session lasted as long as the limits allow.",
+        AuditFull "audit-full" "The audit cannot be written, and no session is to go unrecorded.",
         Draining "draining" "The gate is shutting down.",
         PolicyRevoked "policy-revoked" "A reload took away what the session was permitted.",
     }

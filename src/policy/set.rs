@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -84,6 +85,8 @@ pub struct Rules {
     pub allowed_addresses: Vec<IpNet>,
     /// `[dns] servers`; empty for the system's.
     pub dns_servers: Vec<SocketAddr>,
+    /// `[dns] stale-ms`.
+    pub dns_stale: Duration,
     /// `[dns.hosts]`.
     pub pins: HashMap<Name, Vec<Pin>>,
     /// `[limits]`.

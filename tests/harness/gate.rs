@@ -90,6 +90,7 @@ pub fn az_json(label: &str) -> String {
     )
 }
 
+/// Every line of its audit is held to the schema of the manual when it goes.
 pub struct Gate {
     daemon: Daemon,
     dir: PathBuf,
@@ -106,6 +107,11 @@ impl Gate {
     pub fn start_with_descriptors(most: usize, dir: &Path, policy: &Policy) -> Self {
         let mut command = bound_to_this_thread("prlimit");
         command.args([&format!("--nofile={most}:{most}"), env!("CARGO_BIN_EXE_pullgate")]);
+        Self::start_with(command, dir, policy)
+    }
+
+    /// The same by a command that becomes the gate.
+    pub fn start_by(command: Command, dir: &Path, policy: &Policy) -> Self {
         Self::start_with(command, dir, policy)
     }
 
@@ -252,6 +258,19 @@ pub fn spawn_in(
     let mut command = place.command(GATE_USER, capabilities, program);
     command.arg("run").arg("--config").arg(config).env_clear();
     (Daemon::start("pullgate", &dir, &mut command, None), dir)
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let schema = serde_json::from_str(include_str!("../../docs/audit.schema.json")).unwrap();
+        let schema = jsonschema::validator_for(&schema).unwrap();
+        for line in self.audit() {
+            assert!(schema.is_valid(&line), "docs/audit.schema.json does not know {line}");
+        }
+    }
 }
 
 /// Writes `pullgate.toml` and the folder below `dir`, and says where the former is.

@@ -277,6 +277,14 @@ impl Lab {
         Daemon::start(name, self.dir(), &mut command, None)
     }
 
+    /// The same of a client that a test stops and goes on with, sent through a gate.
+    pub fn daemon_through(&self, gate: &Gate, name: &str, line: &[&str]) -> Daemon {
+        let mut command = bound_to_this_thread(line[0]);
+        command.args(&line[1..]);
+        self.surround(&mut command, Way::Through(gate));
+        Daemon::start(name, self.dir(), &mut command, None)
+    }
+
     fn surround(&self, command: &mut Command, way: Way) {
         let home = self.dir().join("home");
         fs::create_dir_all(&home).unwrap();

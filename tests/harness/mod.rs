@@ -26,7 +26,7 @@ mod wait;
 pub use attacker::{ATTACKER, Attacker};
 pub use certificates::{Authority, Certificate};
 pub use containerd::containerd;
-pub use daemon::{Daemon, bound_to_this_thread};
+pub use daemon::{Daemon, bound_to_this_thread, find};
 pub use dnsmasq::{Family, dnsmasq, resolver};
 pub use gate::{Gate, Policy, az_json, write_config};
 pub use haproxy::haproxy;

@@ -1,0 +1,89 @@
+//! Who asks for storage accounts, and how often: no client stands in a metric, so the most of any
+//! one client is counted here and told as a number.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Two windows of this length are looked at, the current one and the one before.
+const WINDOW: Duration = Duration::from_secs(600);
+
+/// So many clients are told apart in a window; the others are not counted.
+const CLIENTS: usize = 10_000;
+
+/// Counts by client, forgotten after a while.
+#[derive(Debug, Default)]
+pub(super) struct Askers {
+    windows: Mutex<Windows>,
+}
+
+#[derive(Debug, Default)]
+struct Windows {
+    began: Option<Instant>,
+    current: HashMap<IpAddr, u64>,
+    before: HashMap<IpAddr, u64>,
+}
+
+impl Askers {
+    /// A client has asked for a storage account.
+    pub(super) fn count(&self, client: IpAddr, now: Instant) {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.turn(now);
+        if windows.current.len() < CLIENTS || windows.current.contains_key(&client) {
+            *windows.current.entry(client).or_default() += 1;
+        }
+    }
+
+    /// How often the client did that did so the most, within the last ten to twenty minutes.
+    pub(super) fn most(&self, now: Instant) -> u64 {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.turn(now);
+        let Windows { current, before, .. } = &*windows;
+        let in_both = |(client, count): (&IpAddr, &u64)| {
+            count + current.get(client).copied().unwrap_or_default()
+        };
+        let before = before.iter().map(in_both).max();
+        before.max(current.values().max().copied()).unwrap_or_default()
+    }
+}
+
+impl Windows {
+    fn turn(&mut self, now: Instant) {
+        let began = *self.began.get_or_insert(now);
+        let age = now.saturating_duration_since(began);
+        if age < WINDOW {
+            return;
+        }
+        self.before = std::mem::take(&mut self.current);
+        if age >= 2 * WINDOW {
+            self.before.clear();
+        }
+        self.began = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_of_one_client_is_told_for_a_while() {
+        let askers = Askers::default();
+        let start = Instant::now();
+        let (one, two) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        assert_eq!(askers.most(start), 0);
+        for _ in 0..3 {
+            askers.count(one, start);
+            askers.count(two, start);
+        }
+        askers.count(two, start + WINDOW / 2);
+        assert_eq!(askers.most(start + WINDOW / 2), 4);
+        askers.count(one, start + WINDOW);
+        assert_eq!(askers.most(start + WINDOW), 4);
+        askers.count(one, start + WINDOW);
+        assert_eq!(askers.most(start + WINDOW), 5, "both windows count");
+        assert_eq!(askers.most(start + 2 * WINDOW), 2);
+        assert_eq!(askers.most(start + 5 * WINDOW), 0);
+    }
+}

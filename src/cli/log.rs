@@ -1,0 +1,276 @@
+//! `pullgate log`: audit lines as text, and those that come, across rotations.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use tokio::runtime::Builder;
+
+use crate::account::Text;
+
+/// How often the file is looked at for more.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// A line of the audit is seldom longer than 1 KiB; longer than this is none.
+const LONGEST_LINE: usize = 64 << 10;
+
+/// Print audit lines as text.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The audit file; `-` for standard input.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Go on with the lines that come, also when the file is rotated.
+    #[arg(long, short)]
+    follow: bool,
+    /// Print only the last lines of what is there; 10 with --follow, else all.
+    #[arg(long, short = 'n', value_name = "NUMBER")]
+    lines: Option<usize>,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let out = &mut io::stdout().lock();
+    let ended = if args.file == Path::new("-") {
+        print_all(io::stdin().lock(), args.lines, out)
+    } else {
+        let name = || args.file.display().to_string();
+        let file = File::open(&args.file).with_context(name)?;
+        if args.follow {
+            let runtime = Builder::new_current_thread().enable_time().build();
+            runtime.context("no runtime")?.block_on(follow(&args.file, file, args.lines, out))
+        } else {
+            print_all(BufReader::new(file), args.lines, out)
+        }
+    };
+    match ended {
+        // Whoever reads has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        ended => ended.map(|()| ExitCode::SUCCESS).with_context(|| args.file.display().to_string()),
+    }
+}
+
+fn print_all(
+    mut lines: impl io::BufRead,
+    last: Option<usize>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let mut kept = std::collections::VecDeque::new();
+    let mut bytes = Vec::new();
+    while read(&mut lines, &mut bytes)? > 0 {
+        match last {
+            None => print(&bytes, out)?,
+            Some(most) => {
+                kept.push_back(std::mem::take(&mut bytes));
+                if kept.len() > most {
+                    kept.pop_front();
+                }
+            }
+        }
+        bytes.clear();
+    }
+    kept.iter().try_for_each(|line| print(line, out))
+}
+
+/// Reads on to the end of a line, or of what is there; of a line that is too long, the start.
+fn read(lines: &mut impl io::BufRead, line: &mut Vec<u8>) -> io::Result<usize> {
+    let room = LONGEST_LINE.saturating_sub(line.len());
+    let count = lines.by_ref().take(room as u64).read_until(b'\n', line)?;
+    if line.len() < LONGEST_LINE || line.ends_with(b"\n") {
+        return Ok(count);
+    }
+    let skipped = lines.skip_until(b'\n')?;
+    if skipped > 0 {
+        line.pop();
+        line.push(b'\n');
+    }
+    Ok(count + skipped)
+}
+
+/// Prints what is there, then what comes, for as long as somebody reads it.
+async fn follow(
+    path: &Path,
+    file: File,
+    last: Option<usize>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let mut lines = BufReader::new(file);
+    print_all(&mut lines, Some(last.unwrap_or(10)), out)?;
+    let mut line = Vec::new();
+    loop {
+        out.flush()?;
+        // Only whole lines are printed: the rest of one may come later.
+        while read(&mut lines, &mut line)? > 0 && line.ends_with(b"\n") {
+            print(&line, out)?;
+            line.clear();
+        }
+        if let Some(next) = successor(path, &mut lines)? {
+            lines = BufReader::new(next);
+            line.clear();
+            continue;
+        }
+        out.flush()?;
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// The file that now has the path, where it is another; a file that was cut short is read anew.
+fn successor(path: &Path, lines: &mut BufReader<File>) -> io::Result<Option<File>> {
+    let here = lines.get_ref().metadata()?;
+    if here.len() < lines.stream_position()? {
+        lines.seek(SeekFrom::Start(0))?;
+    }
+    // Between a rename and the gate's opening it anew there is none.
+    let Ok(there) = std::fs::metadata(path) else { return Ok(None) };
+    if (there.dev(), there.ino()) == (here.dev(), here.ino()) {
+        return Ok(None);
+    }
+    // What was written to the old one in the meantime comes first.
+    if here.len() > lines.stream_position()? {
+        return Ok(None);
+    }
+    File::open(path).map(Some)
+}
+
+fn print(line: &[u8], out: &mut impl Write) -> io::Result<()> {
+    // A log collector may have put something of its own in front.
+    let start = line.iter().position(|byte| *byte == b'{').unwrap_or_default();
+    let line = line.get(start..).unwrap_or_default();
+    if line.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    match serde_json::from_slice::<Value>(line) {
+        Ok(line) if line.is_object() => writeln!(out, "{}", told(&line)),
+        _ => writeln!(out, "(a line that is no audit line)"),
+    }
+}
+
+/// A line in words.
+fn told(line: &Value) -> String {
+    let text = |key: &str| line.get(key).and_then(Value::as_str).map(Text::new);
+    let part = |key: &str| text(key).map_or("-".to_owned(), |text| text.as_str().to_owned());
+    let number = |key: &str| line.get(key).and_then(Value::as_u64);
+    let time = part("time");
+    if let Some(dropped) = number("dropped") {
+        return format!("{time} LOST     {dropped} lines did not fit into the queue");
+    }
+    let mut words = format!("{time} {:<8} {}", part("outcome"), part("client"));
+    if let Some(name) = text("client-name") {
+        words.push_str(&format!(" ({})", name.as_str()));
+    }
+    let target = text("target").or(text("sni"));
+    let target = target.as_ref().map_or("-", Text::as_str);
+    words.push_str(&format!(" -> {}", target.strip_suffix(":443").unwrap_or(target)));
+    if let (Some(registry), Some(endpoint)) = (text("registry"), text("endpoint")) {
+        words.push_str(&format!(" [{} {}]", registry.as_str(), endpoint.as_str()));
+    }
+    for key in ["reason", "would-deny", "ended"] {
+        if let Some(code) = text(key) {
+            words.push_str(&format!(" {}", code.as_str()));
+        }
+    }
+    match number("repeated") {
+        Some(repeated) => {
+            words.push_str(&format!(", {repeated} times more until {}", part("until")));
+        }
+        None if line.get("upstream").is_some() => {
+            let (up, down) = (number("bytes-up"), number("bytes-down"));
+            let relay = line.get("ms").and_then(|ms| ms.get("relay")).and_then(Value::as_f64);
+            words.push_str(&format!(
+                ", up {}, down {} in {:.1} s",
+                size(up.unwrap_or_default()),
+                size(down.unwrap_or_default()),
+                relay.unwrap_or_default() / 1e3
+            ));
+        }
+        None => {}
+    }
+    words.push_str(&format!("  {}", part("id")));
+    words
+}
+
+/// Bytes as people read them.
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+fn size(bytes: u64) -> String {
+    let mut amount = bytes as f64;
+    let mut units = ["B", "kB", "MB", "GB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    for larger in units {
+        if amount < 1000.0 {
+            break;
+        }
+        amount /= 1000.0;
+        unit = larger;
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{amount:.1} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(lines: &str, last: Option<usize>) -> String {
+        let mut out = Vec::new();
+        print_all(lines.as_bytes(), last, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn lines_in_words() {
+        let relayed = r#"{"time":"2026-11-24T03:40:00.123Z","id":"01J1","client":"10.0.0.7","client-name":"builders","listener":"l","target":"contoso.azurecr.io:443","registry":"contoso","endpoint":"data","outcome":"relayed","upstream":"20.1.2.3:443","bytes-up":2310,"bytes-down":209715822,"ms":{"relay":1840.2}}"#;
+        let denied = r#"{"time":"T","id":"01J2","client":"10.0.0.7","target":"x.blob.core.windows.net:443","outcome":"denied","reason":"storage-account","bytes-up":0,"bytes-down":0}"#;
+        let folded = r#"{"time":"T","id":"01J2","client":"10.0.0.7","outcome":"denied","reason":"bad-target","repeated":12,"until":"U"}"#;
+        let hostile = r#"{"time":"T\u001b[2J","outcome":"denied","target":"\u001b[2J"}"#;
+        let lines = format!(
+            "{relayed}\nNov 24 host pullgate[1]: {denied}\n{folded}\n{{\"time\":\"T\",\"dropped\":3}}\n\nno\n{hostile}"
+        );
+        let expected = "\
+            2026-11-24T03:40:00.123Z relayed  10.0.0.7 (builders) -> contoso.azurecr.io [contoso data], up 2.3 kB, down 209.7 MB in 1.8 s  01J1\n\
+            T denied   10.0.0.7 -> x.blob.core.windows.net storage-account  01J2\n\
+            T denied   10.0.0.7 -> - bad-target, 12 times more until U  01J2\n\
+            T LOST     3 lines did not fit into the queue\n\
+            (a line that is no audit line)\n\
+            T\\u{1b}[2J denied   - -> \\u{1b}[2J  -\n";
+        assert_eq!(printed(&lines, None), expected);
+        assert_eq!(printed(&lines, Some(1)).lines().count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rotated_file_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let line = |id: u8| format!("{{\"time\":\"T\",\"outcome\":\"relayed\",\"id\":\"{id}\"}}\n");
+        std::fs::write(&path, line(1)).unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let following = {
+            let path = path.clone();
+            std::thread::spawn(move || {
+                let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+                let file = File::open(&path).unwrap();
+                let mut out = File::from(writer);
+                runtime.block_on(follow(&path, file, None, &mut out)).unwrap_err().kind()
+            })
+        };
+        let mut told = BufReader::new(File::from(reader)).lines();
+        let mut next = || told.next().unwrap().unwrap();
+        assert!(next().ends_with(" 1"));
+        let mut open = File::options().append(true).open(&path).unwrap();
+        let second = line(2);
+        let (start, end) = second.as_bytes().split_at(9);
+        open.write_all(start).unwrap();
+        open.write_all(end).unwrap();
+        assert!(next().ends_with(" 2"));
+        std::fs::rename(&path, folder.path().join("audit.1")).unwrap();
+        open.write_all(line(3).as_bytes()).unwrap();
+        std::fs::write(&path, line(4)).unwrap();
+        assert!(next().ends_with(" 3"));
+        assert!(next().ends_with(" 4"));
+        drop(told);
+        std::fs::write(&path, line(5) + &line(6)).unwrap();
+        assert_eq!(following.join().unwrap(), io::ErrorKind::BrokenPipe);
+    }
+}

@@ -1,0 +1,97 @@
+//! Answers that have run out, kept for the time when no server answers (RFC 8767).
+//!
+//! A registry moves its names on fail-over, so an answer that has run out is used only where asking
+//! has failed, and for no longer than the operator says. It is vetted like any other.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use tokio::time::Instant;
+
+use crate::policy::Name;
+
+/// So many names are kept.
+const MOST_NAMES: usize = 10_000;
+
+/// How long a session waits for the servers where there is an answer that has run out: the client
+/// response timer of RFC 8767 §5.
+pub(super) const PATIENCE: Duration = Duration::from_millis(1800);
+
+/// How long no session asks again after one that waited in vain.
+pub(super) const BETWEEN: Duration = Duration::from_secs(5);
+
+/// How long such an answer holds for others: RFC 8767 §4.
+pub(super) const LIVES: Duration = Duration::from_secs(30);
+
+/// The last good answer for each name.
+#[derive(Debug, Default)]
+pub(super) struct LastAnswers {
+    names: DashMap<Name, Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    /// When it ran out.
+    ended: Instant,
+    addresses: Arc<[IpAddr]>,
+    /// Another policy's servers may have known another world.
+    servers: Box<[SocketAddr]>,
+}
+
+impl LastAnswers {
+    /// Notes an answer of these servers.
+    pub(super) fn note(
+        &self,
+        name: &Name,
+        servers: &[SocketAddr],
+        addresses: &Arc<[IpAddr]>,
+        lives: Duration,
+    ) {
+        if self.names.len() >= MOST_NAMES && !self.names.contains_key(name) {
+            return;
+        }
+        let ended = Instant::now() + lives;
+        let last = Last { ended, addresses: addresses.clone(), servers: servers.into() };
+        self.names.insert(name.clone(), last);
+    }
+
+    /// The last answer of these servers, if it ran out no longer ago than `bound`.
+    pub(super) fn find(
+        &self,
+        name: &Name,
+        servers: &[SocketAddr],
+        bound: Duration,
+    ) -> Option<Arc<[IpAddr]>> {
+        if bound.is_zero() {
+            return None;
+        }
+        let last = self.names.get(name)?;
+        let lives = last.ended + bound > Instant::now() && *last.servers == *servers;
+        lives.then(|| last.addresses.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_outlives_its_time_by_the_bound_and_no_longer() {
+        let last = LastAnswers::default();
+        let name = Name::parse("contoso.azurecr.io").unwrap();
+        let servers = ["10.0.0.53:53".parse().unwrap()];
+        let addresses: Arc<[IpAddr]> = Arc::new(["20.1.2.3".parse().unwrap()]);
+        let bound = Duration::from_secs(600);
+        assert!(last.find(&name, &servers, bound).is_none());
+        last.note(&name, &servers, &addresses, Duration::from_secs(60));
+        for (seconds, is_there) in [(0, true), (659, true), (1, false)] {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            assert_eq!(last.find(&name, &servers, bound).is_some(), is_there, "{seconds}");
+        }
+        last.note(&name, &servers, &addresses, Duration::from_secs(60));
+        assert!(last.find(&name, &[], bound).is_none(), "of other servers");
+        assert!(last.find(&name, &servers, Duration::ZERO).is_none(), "switched off");
+    }
+}

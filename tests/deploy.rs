@@ -1,0 +1,128 @@
+//! Holds what `deploy/` offers to the programs that will read it, and to a gate that runs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking; clippy's exception for tests covers #[test] functions only"
+)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
+}
+
+/// What a program says of our files, which must please it.
+#[track_caller]
+fn says(program: &str, arguments: &[&str]) -> String {
+    let ran = Command::new(program).args(arguments).current_dir(deploy()).output();
+    let ran = ran.unwrap_or_else(|error| panic!("{program}: {error}; make test installs it"));
+    let text = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{program} {arguments:?}: {text}");
+    text.into_owned()
+}
+
+const UNITS: [&str; 5] = [
+    "pullgate.service",
+    "pullgate-bridge.service",
+    "pullgate-hand-over.service",
+    "pullgate.socket",
+    "pullgate-admin.socket",
+];
+
+/// A root directory with our units, and stand-ins for what they start.
+fn root() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let at = |path: &str| root.path().join(path);
+    for program in ["usr/bin/pullgate", "bin/kill", "bin/systemctl"] {
+        fs::create_dir_all(at(program).parent().unwrap()).unwrap();
+        fs::write(at(program), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(at(program), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let units = at("usr/lib/systemd/system");
+    fs::create_dir_all(&units).unwrap();
+    for unit in UNITS {
+        fs::copy(deploy().join("systemd").join(unit), units.join(unit)).unwrap();
+    }
+    for target in ["sysinit", "basic", "sockets", "network-online", "network", "shutdown"] {
+        let name = format!("{target}.target");
+        fs::copy(Path::new("/lib/systemd/system").join(&name), units.join(&name)).unwrap();
+    }
+    root
+}
+
+#[test]
+fn systemd_finds_nothing_to_say_about_the_units() {
+    let root = root();
+    let root = format!("--root={}", root.path().display());
+    let text = says("systemd-analyze", &[&["verify", "--man=no", &root], &UNITS[..]].concat());
+    assert_eq!(text, "");
+}
+
+#[test]
+fn the_services_are_exposed_to_little() {
+    for unit in ["pullgate.service", "pullgate-bridge.service"] {
+        let unit = format!("systemd/{unit}");
+        // systemd-analyze counts in tenths here: 2.0.
+        let line = ["security", "--offline=true", "--threshold=20", "--no-pager", &unit];
+        let text = says("systemd-analyze", &line);
+        assert!(text.contains("Overall exposure level"), "{text}");
+    }
+}
+
+#[test]
+fn the_bridge_is_the_gate_by_another_name() {
+    let directives = |unit: &str| -> Vec<String> {
+        let text = fs::read_to_string(deploy().join("systemd").join(unit)).unwrap();
+        let service = text.split("[Install]").next().unwrap();
+        let lines = service.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        lines.filter(|line| !line.starts_with("Description=")).map(str::to_owned).collect()
+    };
+    assert_eq!(directives("pullgate.service"), directives("pullgate-bridge.service"));
+}
+
+#[test]
+fn logrotate_understands_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = format!("--state={}", folder.path().join("state").display());
+    let text = says("logrotate", &["--debug", &state, "logrotate/pullgate"]);
+    assert!(!text.contains("error"), "{text}");
+    assert!(text.contains("/var/log/pullgate/audit.jsonl"), "{text}");
+}
+
+#[test]
+fn the_alerts_fire_when_they_should_and_keep_silent_otherwise() {
+    says("promtool", &["check", "config", "observability/prometheus.yaml"]);
+    let text = says("promtool", &["test", "rules", "observability/alerts.test.yaml"]);
+    assert!(text.contains("SUCCESS"), "{text}");
+}
+
+/// Words that are metrics: `pullgate_…` and `process_…`.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+        .filter(|word| word.starts_with("pullgate_") || word.starts_with("process_"))
+        .map(|word| word.trim_end_matches("_bucket").to_owned())
+        .collect()
+}
+
+#[test]
+fn every_metric_that_is_looked_at_is_explained_in_the_manual() {
+    let manual = fs::read_to_string(deploy().join("../docs/audit-and-metrics.md")).unwrap();
+    for file in ["alerts.yaml", "dashboard.json"] {
+        let text = fs::read_to_string(deploy().join("observability").join(file)).unwrap();
+        let named = metrics_in(&text);
+        assert!(named.len() > 8, "{file} names {named:?}");
+        // The process's own are one row of the manual.
+        let absent: Vec<_> = named
+            .iter()
+            .filter(|name| name.starts_with("pullgate_") && !manual.contains(&format!("`{name}`")))
+            .collect();
+        assert!(absent.is_empty(), "{file} names {absent:?}");
+    }
+    let dashboard = fs::read_to_string(deploy().join("observability/dashboard.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    assert_eq!(dashboard["uid"], "pullgate");
+}

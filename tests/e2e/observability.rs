@@ -1,0 +1,31 @@
+//! What Grafana and Prometheus are told to look at is there, once something has happened.
+
+use std::collections::BTreeSet;
+
+use crate::harness::{Blobs, Lab, Policy, Way};
+
+const LOOKED_AT: [&str; 2] = [
+    include_str!("../../deploy/observability/alerts.yaml"),
+    include_str!("../../deploy/observability/dashboard.json"),
+];
+
+#[test]
+fn every_metric_that_is_looked_at_is_exported_by_a_gate_that_runs() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    let ask = |url: &str| lab.sh(Way::Through(&gate), &format!("curl -sS -o /dev/null {url}"));
+    ask("https://contoso.azurecr.io/v2/").succeeded();
+    ask("https://eusmanaged123.blob.core.windows.net/").failed();
+    gate.audit_of_all();
+    let (_, text) = gate.admin("/metrics");
+    let exported: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.split([' ', '{']).next()).collect();
+    let named = LOOKED_AT.iter().flat_map(|text| {
+        text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+            .filter(|word| word.starts_with("pullgate_") || word.starts_with("process_"))
+    });
+    let absent: BTreeSet<&str> = named.filter(|name| !exported.contains(name)).collect();
+    assert!(absent.is_empty(), "{absent:?} of {exported:?}");
+    assert_eq!(gate.metric("pullgate_storage_account_asks_by_one_client", &[]), 1.0);
+    assert!(gate.metric("pullgate_open_sessions_limit", &[]) > 100.0);
+}
