@@ -6,6 +6,7 @@
 //! resolves to loopback. It takes no part in a session; one request a connection, a few connections
 //! at once, each with a deadline.
 
+mod live;
 mod page;
 mod socket;
 #[cfg(test)]
@@ -42,6 +43,9 @@ use socket::{Listener, Reach};
 /// Connections served at once; further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
 
+/// Of these so many may be streams for the status page.
+const STREAMS: usize = 8;
+
 /// From accept to the end of the request's head.
 const HEAD: Duration = Duration::from_secs(5);
 
@@ -51,11 +55,15 @@ const WHOLE: Duration = Duration::from_secs(30);
 /// How long accepting pauses when no connection can be had.
 const BACKOFF: Duration = Duration::from_millis(100);
 
+/// A whole answer, or events as they come.
+type Answer = http_body_util::Either<Full<Bytes>, live::Events>;
+
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 
 const INDEX: &str = "pullgate\n\n\
+    /           the status page (loopback and Unix sockets only)\n\
     /metrics    for Prometheus\n\
     /healthz    200 while the process runs\n\
     /readyz     200 while it takes sessions\n\
@@ -126,6 +134,7 @@ impl Admin {
 
     async fn serve(self: Arc<Self>, listener: Listener, reach: Reach) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let streams = Arc::new(Semaphore::new(STREAMS));
         loop {
             // The semaphore is never closed.
             let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -133,24 +142,54 @@ impl Admin {
                 tokio::time::sleep(BACKOFF).await;
                 continue;
             };
-            let admin = self.clone();
+            let (admin, streams) = (self.clone(), streams.clone());
             tokio::spawn(async move {
-                let connection = admin.connection(stream, reach);
+                let streaming = CancellationToken::new();
+                let connection = admin.connection(stream, reach, streams, streaming.clone());
+                let late = async {
+                    tokio::time::sleep(WHOLE).await;
+                    if streaming.is_cancelled() {
+                        tokio::time::sleep(live::LONGEST - WHOLE).await;
+                    }
+                };
                 // Late, broken or gone: there is nobody left to tell.
-                let _ = tokio::time::timeout(WHOLE, connection).await;
+                tokio::select! {
+                    () = connection => {}
+                    () = late => {}
+                }
                 drop(place);
             });
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: Either<TcpStream, UnixStream>, reach: Reach) {
+    /// Serves one request; `streaming` is cancelled when its answer has no end.
+    async fn connection(
+        self: Arc<Self>,
+        stream: Either<TcpStream, UnixStream>,
+        reach: Reach,
+        streams: Arc<Semaphore>,
+        streaming: CancellationToken,
+    ) {
         let service = service_fn(|request: Request<Incoming>| {
-            let admin = self.clone();
+            let (admin, streams, streaming) = (self.clone(), streams.clone(), streaming.clone());
             async move {
+                if request.uri().path() == "/events"
+                    && request.method() == Method::GET
+                    && shown(&request, reach).is_ok()
+                {
+                    return Ok(match streams.try_acquire_owned() {
+                        Ok(place) => {
+                            streaming.cancel();
+                            live::events(admin, place).map(Answer::Right)
+                        }
+                        Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "too many streams\n")
+                            .map(Answer::Left),
+                    });
+                }
                 // A large policy takes its time to write down, and no session is to wait for it.
                 let page = tokio::task::spawn_blocking(move || admin.answer(&request, reach));
                 let failed = |_| plain(StatusCode::INTERNAL_SERVER_ERROR, "a fault of ours\n");
-                Ok::<_, Infallible>(page.await.unwrap_or_else(failed))
+                Ok::<_, Infallible>(page.await.unwrap_or_else(failed).map(Answer::Left))
             }
         });
         let served = http1::Builder::new()
@@ -173,7 +212,16 @@ impl Admin {
             Err(why) => plain(StatusCode::FORBIDDEN, why),
         };
         match request.uri().path() {
-            "/" => plain(StatusCode::OK, INDEX),
+            path @ ("/" | "/page.css" | "/page.js") => match shown(request, reach) {
+                Ok(()) => page_part(path),
+                // Who may not see the page is told what else there is.
+                Err(_) => plain(StatusCode::OK, INDEX),
+            },
+            "/events" => secret(|_| plain(StatusCode::OK, "")),
+            "/explain" => match shown(request, reach) {
+                Ok(()) => json(&self.explain(request.uri().query().unwrap_or_default())),
+                Err(why) => plain(StatusCode::FORBIDDEN, why),
+            },
             "/healthz" => plain(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness(),
             "/metrics" => self.metrics(),
@@ -239,6 +287,13 @@ fn is_local(host: &str) -> bool {
     }
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     name.eq_ignore_ascii_case("localhost")
+}
+
+fn page_part(path: &str) -> Response<Full<Bytes>> {
+    let Some((kind, text)) = live::asset(path) else { return plain(StatusCode::NOT_FOUND, INDEX) };
+    let mut response = response(StatusCode::OK, kind, text);
+    live::fence(&mut response);
+    response
 }
 
 fn plain(code: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

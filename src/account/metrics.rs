@@ -3,8 +3,11 @@
 //! A registry's label is its [`Grant`](crate::policy::Grant)'s; what a client chooses (a host, an
 //! address) has no way in here.
 
+use std::collections::BTreeMap;
+
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{LabelPair, MetricFamily};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -205,6 +208,26 @@ impl Metrics {
             self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
         }
         TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// What was relayed so far, up and down, by the registry's label.
+    pub(super) fn moved_by_registry(&self, live: &Live) -> BTreeMap<String, (u64, u64)> {
+        live.credit(|labels, volume| self.relayed(labels, volume));
+        let mut moved: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for metric in self.bytes.collect().iter().flat_map(MetricFamily::get_metric) {
+            let label = |name: &str| {
+                let mut labels = metric.get_label().iter();
+                labels.find(|label| label.name() == name).map(LabelPair::value)
+            };
+            let (Some(registry), Some(direction)) = (label("registry"), label("direction")) else {
+                continue;
+            };
+            let (up, down) = moved.entry(registry.to_owned()).or_default();
+            // Counted in whole numbers; they come as floating ones.
+            let count = metric.get_counter().get_value() as u64;
+            *if direction == "up" { up } else { down } += count;
+        }
+        moved
     }
 
     /// Counts a session's end. What it moved is counted apart, since part of it may be already.

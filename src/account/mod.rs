@@ -7,6 +7,7 @@
 mod askers;
 mod audit;
 mod clock;
+mod denials;
 mod fold;
 mod id;
 mod live;
@@ -21,6 +22,7 @@ mod status;
 mod tests;
 mod text;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
@@ -29,6 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use prometheus::Registry;
 
+pub use denials::{DenialRow, Denials};
 pub use id::SessionId;
 pub use live::{Live, Progress, Row};
 pub use metrics::Metrics;
@@ -75,6 +78,7 @@ pub struct Account {
     audit: Audit,
     on_full: OnFull,
     askers: Askers,
+    denials: Denials,
     metrics: Metrics,
     live: Arc<Live>,
     rates: Rates,
@@ -139,6 +143,7 @@ impl Account {
             audit,
             on_full,
             askers: Askers::default(),
+            denials: Denials::default(),
             metrics,
             live: Arc::default(),
             rates: Rates::default(),
@@ -159,6 +164,18 @@ impl Account {
     #[must_use]
     pub fn live(&self) -> &Live {
         &self.live
+    }
+
+    /// The latest denials.
+    #[must_use]
+    pub fn denials(&self) -> &Denials {
+        &self.denials
+    }
+
+    /// What was relayed so far, up and down, by the registry's label; live sessions included.
+    #[must_use]
+    pub fn moved_by_registry(&self) -> BTreeMap<String, (u64, u64)> {
+        self.metrics.moved_by_registry(&self.live)
     }
 
     /// The metrics as Prometheus reads them (text format 0.0.4).
@@ -276,6 +293,11 @@ impl Open {
         let verdict = record.verdict(end);
         let account = &self.account;
         account.metrics.ended(record, verdict);
+        match (end, record.would_deny) {
+            (Err(Stop::Denied(denial)), _) => account.denials.note(record, denial),
+            (_, Some(reason)) => account.denials.note(record, &Denial::new(reason)),
+            _ => {}
+        }
         if verdict.reason == Some(Reason::StorageAccount.code()) {
             account.askers.count(record.client, Instant::now());
         }

@@ -27,6 +27,7 @@ mod handover;
 mod limits;
 mod mutual;
 mod observability;
+mod page;
 mod pull;
 mod refuse;
 mod reload;

@@ -8,6 +8,7 @@
 //! [`Lab::with_gateway`] puts a gateway between a client and all that.
 
 mod attacker;
+mod browser;
 mod certificates;
 mod containerd;
 mod daemon;
@@ -24,6 +25,7 @@ mod token;
 mod wait;
 
 pub use attacker::{ATTACKER, Attacker};
+pub use browser::Browser;
 pub use certificates::{Authority, Certificate};
 pub use containerd::containerd;
 pub use daemon::{Daemon, bound_to_this_thread, find};

@@ -1,0 +1,88 @@
+//! The latest denials, grouped by host and reason, for whoever looks at the status page.
+//!
+//! What is kept is bounded, and what a client wrote is a [`Text`]: a page may show it as text.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::clock::Timestamp;
+use super::record::Record;
+use super::text::Text;
+use crate::policy::{Denial, Reason};
+
+/// So many groups are kept; the one that was quiet for longest goes.
+const GROUPS: usize = 50;
+
+/// The groups.
+#[derive(Debug, Default)]
+pub struct Denials {
+    groups: Mutex<HashMap<(Option<Text>, Reason), Group>>,
+}
+
+#[derive(Debug)]
+struct Group {
+    count: u64,
+    last: SystemTime,
+    client: IpAddr,
+    remedy: Option<Text>,
+}
+
+/// A row of the status page.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DenialRow {
+    host: String,
+    reason: &'static str,
+    meaning: &'static str,
+    remedy: Option<String>,
+    count: u64,
+    last: Timestamp,
+    client: IpAddr,
+}
+
+impl Denials {
+    pub(super) fn note(&self, record: &Record, denial: &Denial) {
+        let host = record.target.clone().or_else(|| record.sni.clone());
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (host, denial.reason);
+        if groups.len() >= GROUPS && !groups.contains_key(&key) {
+            let oldest = groups.iter().min_by_key(|(_, group)| group.last);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                groups.remove(&oldest);
+            }
+        }
+        let remedy = denial.remedy.as_deref().map(Text::new);
+        let group = groups.entry(key).or_insert(Group {
+            count: 0,
+            last: record.started,
+            client: record.client,
+            remedy: None,
+        });
+        group.count += 1;
+        group.last = group.last.max(record.started);
+        group.client = record.client;
+        group.remedy = remedy;
+    }
+
+    /// The groups, the latest first.
+    #[must_use]
+    pub fn rows(&self) -> Vec<DenialRow> {
+        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = |((host, reason), group): (&(Option<Text>, Reason), &Group)| DenialRow {
+            host: host.as_ref().map_or("(no host)", Text::as_str).to_owned(),
+            reason: reason.code(),
+            meaning: reason.meaning(),
+            remedy: group.remedy.as_ref().map(|remedy| remedy.as_str().to_owned()),
+            count: group.count,
+            last: Timestamp(group.last),
+            client: group.client,
+        };
+        let mut rows: Vec<DenialRow> = groups.iter().map(row).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.last.0));
+        rows
+    }
+}

@@ -1,0 +1,237 @@
+//! The status page: its assets, the stream of events behind it, and its box that explains.
+//!
+//! Embedded and from one origin; a strict policy lets it load nothing else. What a client chose
+//! comes as JSON and is shown as text only.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame};
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Response, header};
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::Admin;
+use crate::account::{DenialRow, Phase, Row};
+use crate::listen::answer::{Refusal, shown};
+use crate::policy::{Asker, Denial, Enforcement, HTTPS, Stop, Target};
+
+/// How often the page is told.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// How long one stream lasts; the page then asks for another.
+pub(super) const LONGEST: Duration = Duration::from_secs(600);
+
+/// Of very many sessions and registries so many are shown.
+const MOST_SESSIONS: usize = 100;
+const MOST_REGISTRIES: usize = 200;
+
+/// In place of a session's id, which an explanation has not.
+const NO_ID: &str = "00000000000000000000000000";
+
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'; require-trusted-types-for 'script'";
+
+/// A file of the page, by its path.
+pub(super) fn asset(path: &str) -> Option<(&'static str, &'static str)> {
+    Some(match path {
+        "/" => ("text/html; charset=utf-8", include_str!("assets/page.html")),
+        "/page.css" => ("text/css; charset=utf-8", include_str!("assets/page.css")),
+        "/page.js" => ("text/javascript; charset=utf-8", include_str!("assets/page.js")),
+        _ => return None,
+    })
+}
+
+/// Forbids a browser whatever the page does not need.
+pub(super) fn fence<B>(response: &mut Response<B>) {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        ("content-security-policy", POLICY),
+        ("referrer-policy", "no-referrer"),
+        ("cross-origin-opener-policy", "same-origin"),
+        ("cross-origin-resource-policy", "same-origin"),
+    ] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+}
+
+/// Server-sent events, as they come.
+#[derive(Debug)]
+pub(super) struct Events {
+    events: mpsc::Receiver<Bytes>,
+    /// Its place among the streams.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Body for Events {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.events.poll_recv(context).map(|event| event.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+/// A stream of snapshots, one a second, until the reader goes or [`LONGEST`] is over.
+pub(super) fn events(admin: Arc<Admin>, place: OwnedSemaphorePermit) -> Response<Events> {
+    let (tell, told) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut due = tokio::time::interval(PERIOD);
+        loop {
+            due.tick().await;
+            let admin = admin.clone();
+            // Many sessions take their time to write down.
+            let event = tokio::task::spawn_blocking(move || admin.snapshot().event()).await;
+            let Ok(Some(event)) = event else { return };
+            if tell.send(event).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut response = Response::new(Events { events: told, _place: place });
+    let headers = response.headers_mut();
+    let kind = HeaderValue::from_static("text/event-stream");
+    headers.insert(header::CONTENT_TYPE, kind);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What the page is told.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Snapshot {
+    millis: u64,
+    version: &'static str,
+    phase: &'static str,
+    enforcing: bool,
+    generation: u64,
+    stale: Option<String>,
+    open: usize,
+    limit: usize,
+    sessions: Vec<Row>,
+    registries: Vec<OfRegistry>,
+    denials: Vec<DenialRow>,
+    files: Vec<OfFile>,
+}
+
+#[derive(Debug, Serialize)]
+struct OfRegistry {
+    name: String,
+    up: u64,
+    down: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct OfFile {
+    name: String,
+    file: String,
+    hosts: usize,
+}
+
+impl Snapshot {
+    fn event(&self) -> Option<Bytes> {
+        // JSON has no line feed outside its strings, and there it is escaped.
+        serde_json::to_string(self).ok().map(|json| Bytes::from(format!("data: {json}\n\n")))
+    }
+}
+
+impl Admin {
+    fn snapshot(&self) -> Snapshot {
+        let status = self.status.borrow().clone();
+        let set = self.policy.borrow().clone();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut sessions = self.account.live().rows();
+        sessions.truncate(MOST_SESSIONS);
+        let moved = self.account.moved_by_registry();
+        let of = |(name, (up, down)): (String, (u64, u64))| OfRegistry { name, up, down };
+        let files = set.rules().registries.iter().take(MOST_REGISTRIES).map(|registry| OfFile {
+            name: registry.name().to_string(),
+            file: registry.file().to_string(),
+            hosts: registry.endpoints().len(),
+        });
+        Snapshot {
+            millis: u64::try_from(since.as_millis()).unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION"),
+            phase: match status.phase {
+                Phase::Starting => "starting",
+                Phase::Serving => "serving",
+                Phase::Draining => "draining",
+            },
+            enforcing: status.enforcement == Enforcement::Enforce,
+            generation: status.generation,
+            stale: status.stale.as_deref().map(str::to_owned),
+            open: self.account.live().open_sessions(),
+            limit: status.open_sessions_limit,
+            sessions,
+            registries: moved.into_iter().take(MOST_REGISTRIES).map(of).collect(),
+            denials: self.account.denials().rows(),
+            files: files.collect(),
+        }
+    }
+
+    /// What the policy in force says of a host, asked by the browser's own machine. No name is
+    /// looked up.
+    pub(super) fn explain(&self, query: &str) -> Explanation {
+        let asked = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "host");
+        let asked = asked.map(|(_, host)| host.into_owned()).unwrap_or_default();
+        let with_port = match asked.rsplit_once(':') {
+            Some((_, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => asked.clone(),
+            _ => format!("{asked}:{HTTPS}"),
+        };
+        let mut told = Explanation { target: asked, ..Explanation::default() };
+        let judged = Target::parse_authority(&with_port)
+            .map_err(|fault| Denial::with_remedy(fault.reason(), fault.to_string()))
+            .and_then(|target| {
+                told.target = shown(&target);
+                let set = self.policy.borrow().clone();
+                if let Ok(grant) = set.named(&target) {
+                    told.registry = Some(grant.registry.to_string());
+                    told.endpoint = Some(grant.endpoint.code());
+                    told.place = Some(grant.place.to_string());
+                }
+                let local = Asker::at(std::net::Ipv4Addr::LOCALHOST.into());
+                set.judge_name(&target, &local, set.rules().enforcement)
+            });
+        let denial = match judged {
+            Ok(allowed) => {
+                told.verdict = "allowed";
+                allowed.would_deny().cloned().inspect(|_| told.verdict = "would-deny")
+            }
+            Err(denial) => {
+                told.verdict = "denied";
+                Some(denial)
+            }
+        };
+        if let Some(denial) = denial {
+            told.reason = Some(denial.reason.code());
+            told.meaning = Some(denial.reason.meaning());
+            let stop = Stop::Denied(denial);
+            let refusal = Refusal { stop: &stop, host: Some(&told.target), id: NO_ID };
+            told.docker_prints = (told.verdict == "denied").then(|| refusal.phrase());
+        }
+        told
+    }
+}
+
+/// What the box is told.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Explanation {
+    target: String,
+    verdict: &'static str,
+    reason: Option<&'static str>,
+    meaning: Option<&'static str>,
+    registry: Option<String>,
+    endpoint: Option<&'static str>,
+    place: Option<String>,
+    docker_prints: Option<String>,
+}

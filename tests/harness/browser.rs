@@ -1,0 +1,139 @@
+//! Headless Chromium, driven over WebDriver (W3C) by Debian's chromedriver.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+use super::daemon::Daemon;
+use super::lab::{Lab, address};
+use super::{PATIENCE, wait_until};
+
+const DRIVER: &str = "127.0.0.1:9515";
+
+pub struct Browser {
+    _driver: Daemon,
+    session: String,
+}
+
+impl Browser {
+    /// A browser of its own profile, with a window of this size.
+    pub fn start(lab: &Lab, width: u32, height: u32) -> Self {
+        let driver = lab
+            .daemon("chromedriver", &["chromedriver", "--port=9515", "--allowed-ips=127.0.0.1"])
+            .accepts(address(DRIVER));
+        let profile = lab.dir().join("profile");
+        fs::create_dir_all(&profile).unwrap();
+        let arguments = [
+            "--headless=new".to_owned(),
+            "--no-sandbox".to_owned(),
+            "--disable-gpu".to_owned(),
+            "--disable-quic".to_owned(),
+            "--no-first-run".to_owned(),
+            "--disable-background-networking".to_owned(),
+            "--disable-component-update".to_owned(),
+            "--disable-sync".to_owned(),
+            "--disable-dev-shm-usage".to_owned(),
+            format!("--user-data-dir={}", profile.display()),
+            format!("--window-size={width},{height}"),
+        ];
+        let options = json!({ "args": arguments, "binary": "/usr/bin/chromium" });
+        let logs = json!({ "browser": "ALL" });
+        let wanted = json!({ "goog:chromeOptions": options, "goog:loggingPrefs": logs });
+        let answer = ask("POST", "/session", &json!({ "capabilities": { "alwaysMatch": wanted } }));
+        let session = answer["sessionId"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+        Self { _driver: driver, session }
+    }
+
+    fn tell(&self, method: &str, what: &str, body: &Value) -> Value {
+        ask(method, &format!("/session/{}/{what}", self.session), body)
+    }
+
+    pub fn open(&self, url: &str) {
+        self.tell("POST", "url", &json!({ "url": url }));
+    }
+
+    /// What a script returns.
+    pub fn run(&self, script: &str) -> Value {
+        self.tell("POST", "execute/sync", &json!({ "script": script, "args": [] }))
+    }
+
+    /// The text that the page shows.
+    pub fn text(&self) -> String {
+        self.run("return document.body.innerText").as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until the page shows all of these, without loading it anew.
+    pub fn shows(&self, parts: &[&str]) -> String {
+        wait_until(&format!("the page shows {parts:?}"), || {
+            Some(self.text()).filter(|text| parts.iter().all(|part| text.contains(part)))
+        })
+    }
+
+    /// Whether nothing sticks out of a window as narrow as a telephone's.
+    pub fn narrow(&self) -> Value {
+        self.tell("POST", "window/rect", &json!({ "width": 500, "height": 900 }));
+        self.run(
+            "document.documentElement.style.width = '360px'; \
+             document.body.style.width = '360px'; \
+             return document.body.scrollWidth <= 360",
+        )
+    }
+
+    /// What the browser complained about.
+    pub fn complaints(&self) -> Vec<String> {
+        let log = self.tell("POST", "se/log", &json!({ "type": "browser" }));
+        let entries = log.as_array().cloned().unwrap_or_default();
+        entries.iter().map(|entry| entry["message"].to_string()).collect()
+    }
+
+    /// A picture of the window, as PNG.
+    pub fn picture(&self) -> Vec<u8> {
+        let picture = self.tell("GET", "screenshot", &Value::Null);
+        base64::engine::general_purpose::STANDARD.decode(picture.as_str().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.tell("DELETE", "", &Value::Null);
+        }
+    }
+}
+
+fn ask(method: &str, path: &str, body: &Value) -> Value {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let path = path.trim_end_matches('/');
+    let mut stream = TcpStream::connect(DRIVER).unwrap();
+    stream.set_read_timeout(Some(3 * PATIENCE)).unwrap();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {DRIVER}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    // The driver keeps the connection, whatever is asked of it.
+    let mut answer = BufReader::new(stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        answer.read_line(&mut line).unwrap();
+        match line.trim_end().to_ascii_lowercase().split_once(':') {
+            Some(("content-length", value)) => length = value.trim().parse().unwrap(),
+            Some(_) => {}
+            None if line.trim_end().is_empty() => break,
+            None => {}
+        }
+    }
+    let mut body = vec![0; length];
+    answer.read_exact(&mut body).unwrap();
+    let body = String::from_utf8(body).unwrap();
+    let answer: Value = serde_json::from_str(&body).unwrap_or_else(|_| panic!("{body}"));
+    let value = answer["value"].clone();
+    assert!(value.get("error").is_none(), "{method} {path}: {value}");
+    value
+}
