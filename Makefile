@@ -17,7 +17,7 @@ FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 3600
 SHAKE_SECONDS ?= 3600
 
-.PHONY: test lint fuzz bench soak shake faults demo tools
+.PHONY: test lint fuzz bench soak shake faults page deb deb-test static image kubernetes demo tools
 
 test: tools
 	$(AS_ROOT) cargo test --locked
@@ -48,6 +48,37 @@ bench:
 # Mixed traffic through gates that are reloaded and replaced; memory, descriptors and tasks stay flat.
 soak:
 	SOAK_SECONDS=$(SOAK_SECONDS) cargo bench --locked --bench soak
+
+# The Debian package, in target/debian.
+deb:
+	@command -v cargo-deb >/dev/null || cargo install --locked cargo-deb
+	cargo build --locked --release
+	target/release/pullgate generate target/generated
+	cargo deb --locked --no-build
+
+# It is installed, looked over, made to run the demo as its user, and purged: as root.
+deb-test: deb
+	@.ci/tools systemd-analyze=systemd man=man-db setpriv=util-linux
+	.ci/package
+
+# The static binary, and the image from scratch that holds nothing else.
+static:
+	@.ci/tools musl-gcc=musl-tools
+	@rustup target list --installed | grep -q x86_64-unknown-linux-musl || rustup target add x86_64-unknown-linux-musl
+	cargo build --locked --release --target x86_64-unknown-linux-musl
+
+image: static
+	@.ci/tools buildah=buildah podman=podman
+	.ci/image
+
+# The manifests for Kubernetes, held to its schemas.
+kubernetes:
+	.ci/kubernetes
+
+# The status page in a real browser; PICTURES=docs/pictures renews those of the manual.
+page: tools
+	@.ci/tools chromium=chromium chromedriver=chromium-driver
+	$(AS_ROOT) env PICTURES="$(PICTURES)" cargo test --locked --test e2e -- page:: --include-ignored
 
 # Faults that take minutes; `make test` has the others.
 faults: tools

@@ -16,6 +16,7 @@ struct Sample {
     resident: f64,
     descriptors: f64,
     threads: f64,
+    /// Beside those of the sessions.
     tasks: f64,
 }
 
@@ -33,20 +34,24 @@ impl Measured {
         };
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as f64;
         let metrics = probe::page(admin, "/metrics").await.unwrap();
-        let tasks = metrics.lines().find_map(|line| line.strip_prefix("pullgate_runtime_tasks "));
+        let metric = |name: &str| -> f64 {
+            let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+            value.unwrap().trim().parse().unwrap()
+        };
+        let tasks = metric("pullgate_runtime_tasks ") - metric("pullgate_open_sessions ");
         self.samples.push(Sample {
             at,
             resident: field("VmRSS:"),
             descriptors,
             threads: field("Threads:"),
-            tasks: tasks.unwrap().parse().unwrap(),
+            tasks,
         });
     }
 
     /// Prints a row for each sixth, from its last tenth; whether the last is as the first was.
     ///
-    /// Memory is compared by its mean. Descriptors and tasks come and go with sessions: what is
-    /// compared is the least that there was, and the mean is told.
+    /// Memory and descriptors are compared by their mean. Tasks come and go with sessions: what is
+    /// compared is the least that there were beside them.
     pub fn judge(&self, whole: Duration) -> bool {
         println!("minutes  resident KiB  descriptors: least, mean  threads  tasks: least, mean");
         let rows: Vec<[f64; 6]> = (1..=6).map(|sixth| self.row(whole * sixth / 6, whole)).collect();
@@ -60,7 +65,7 @@ impl Measured {
         }
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return false };
         let growth = |index: usize| last[index] / first[index] - 1.0;
-        let (resident, descriptors, tasks) = (growth(0), growth(1), growth(4));
+        let (resident, descriptors, tasks) = (growth(0), growth(2), growth(4));
         println!(
             "from the first sixth to the last: resident {:+.1} %, descriptors {:+.1} %, tasks \
              {:+.1} %",

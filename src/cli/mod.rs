@@ -7,6 +7,7 @@
 mod check;
 mod demo;
 mod explain;
+mod generate;
 mod import;
 mod kit;
 mod log;
@@ -43,6 +44,9 @@ enum Command {
     Demo(demo::Args),
     /// Print firewall rules that leave no way past the gate, made from the configuration.
     Kit(kit::Args),
+    /// Write the manual pages and the shells' completions into a folder.
+    #[command(hide = true)]
+    Generate(generate::Args),
     /// Make a registry's TOML from what az acr show-endpoints printed.
     Import(import::Args),
     /// Print audit lines as text, and those that come.
@@ -83,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Kit(args) => kit::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Report(args) => report::run(&args),

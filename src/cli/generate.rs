@@ -1,0 +1,47 @@
+//! `pullgate generate`: the manual pages and the shells' completions, for whoever makes a package.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, ValueEnum as _};
+use clap_complete::Shell;
+
+use super::Arguments;
+
+/// Write the manual pages and the shells' completions into a folder.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The folder; it is made where there is none.
+    #[arg(value_name = "FOLDER")]
+    folder: PathBuf,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let name = || args.folder.display().to_string();
+    fs::create_dir_all(&args.folder).with_context(name)?;
+    clap_mangen::generate_to(Arguments::command(), &args.folder).with_context(name)?;
+    for shell in Shell::value_variants() {
+        let mut command = Arguments::command();
+        clap_complete::generate_to(*shell, &mut command, "pullgate", &args.folder)
+            .with_context(name)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_a_page_and_every_shell_its_completion() {
+        let folder = tempfile::tempdir().unwrap();
+        run(&Args { folder: folder.path().to_owned() }).unwrap();
+        for name in ["pullgate.1", "pullgate-run.1", "pullgate.bash", "_pullgate", "pullgate.fish"]
+        {
+            let text = fs::read_to_string(folder.path().join(name)).unwrap();
+            assert!(text.contains("pullgate"), "{name}");
+        }
+    }
+}
