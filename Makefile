@@ -68,7 +68,7 @@ static:
 	cargo build --locked --release --target x86_64-unknown-linux-musl
 
 image: static
-	@.ci/tools buildah=buildah podman=podman
+	@.ci/tools buildah=buildah podman=podman runc=runc strip=binutils
 	.ci/image
 
 # The manifests for Kubernetes, held to its schemas.
