@@ -19,6 +19,7 @@
 //! config/     files -> Settings and PolicySet; what the az command prints         pure
 //! hello/      TLS records, ClientHello, ServerHello; the guard                    pure
 //! policy/     names, targets, clouds, registries, addresses, reasons; the judge   pure
+//! doctor/     tries the ways out of a client
 //! kit/        firewall rules that leave no way past the gate, as text              pure
 //! demo/       the embedded registry of `pullgate demo`
 //! ```
@@ -52,6 +53,7 @@ pub mod config;
 pub mod confine;
 pub mod demo;
 pub mod dial;
+pub mod doctor;
 pub mod hello;
 pub mod kit;
 pub mod listen;

@@ -29,7 +29,7 @@ const FLOORS: &[&[&str]] = &[
     &["confine"],
     &["session"],
     &["app"],
-    &["demo", "kit"],
+    &["demo", "doctor", "kit"],
     &["cli"],
     &["main", "lib"],
 ];
@@ -63,8 +63,9 @@ const OUTSIDE_WORLD: &[&str] = &[
 /// Where output may be printed: the commands.
 const PRINTERS: &[&str] = &["cli", "main"];
 
-/// Where a connection may be opened: `dial` does it with a Permit, and the demo plays the client.
-const DIALLERS: &[&str] = &["dial", "demo"];
+/// Where a connection may be opened: `dial` does it with a Permit, the demo and the doctor play
+/// the client.
+const DIALLERS: &[&str] = &["dial", "demo", "doctor"];
 
 /// What opens one, asks the system's resolver, or blocks a worker of the runtime.
 const DIALLING: &[&str] =

@@ -6,6 +6,7 @@
 
 mod check;
 mod demo;
+mod doctor;
 mod explain;
 mod generate;
 mod import;
@@ -42,6 +43,8 @@ enum Command {
     Explain(explain::Args),
     /// Show, on an embedded registry, that an image comes through and nothing else does.
     Demo(demo::Args),
+    /// Try the ways out of this machine, and say which are open.
+    Doctor(doctor::Args),
     /// Print firewall rules that leave no way past the gate, made from the configuration.
     Kit(kit::Args),
     /// Write the manual pages and the shells' completions into a folder.
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Kit(args) => kit::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Import(args) => import::run(&args),

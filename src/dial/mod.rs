@@ -16,7 +16,7 @@ use rustix::io::Errno;
 pub use connect::connect;
 pub use own::interfaces;
 pub use resolve::{Answer, Origin, Resolver};
-pub use servers::MOST_ADDRESSES;
+pub use servers::{MOST_ADDRESSES, system_servers};
 
 use crate::policy::{Cause, Failure, Side};
 

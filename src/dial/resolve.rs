@@ -13,7 +13,7 @@ use dashmap::{DashMap, Entry};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::servers::{Fresh, Servers};
+use super::servers::{Fresh, RESOLV_CONF, Servers};
 use super::stale::{self, LastAnswers};
 use super::upstream;
 use crate::policy::{Allowed, Cause, Failure, Name, PolicySet};
@@ -99,7 +99,7 @@ impl Resolver {
     /// A resolver that asks these servers, or the system's where there are none.
     #[must_use]
     pub fn new(servers: &[SocketAddr]) -> Self {
-        Self::with_system(servers, Path::new("/etc/resolv.conf"))
+        Self::with_system(servers, Path::new(RESOLV_CONF))
     }
 
     fn with_system(servers: &[SocketAddr], resolv_conf: &Path) -> Self {

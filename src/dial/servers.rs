@@ -52,6 +52,9 @@ const NEGATIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 /// After a failure so long a pause, so that a storm of sessions asks once.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Where the system's servers are named.
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// As many of the system's servers are asked as resolv.conf(5) says.
 const SYSTEM_SERVERS: usize = 3;
 
@@ -264,6 +267,12 @@ fn client(server: SocketAddr) -> Option<TokioResolver> {
     // What is kept is kept by the resolver, under one rule.
     options.cache_size = 0;
     builder.build().inspect_err(|error| warn!(%error, "DNS cannot be set up")).ok()
+}
+
+/// The system's DNS servers, which its programs ask.
+#[must_use]
+pub fn system_servers() -> Vec<SocketAddr> {
+    name_servers(Path::new(RESOLV_CONF))
 }
 
 /// The servers that resolv.conf(5) names; its search lists and options are not for us.

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
+use std::time::Duration;
 
+use crate::cases::drafts::Draft;
 use crate::harness::{
-    ATTACKER, Attacker, Blobs, Family, Gate, INSIDE, Image, Lab, Place, Policy, RESOLVER, Way,
-    resolver, sha256,
+    ATTACKER, Attacker, Blobs, Family, Gate, INSIDE, Image, Lab, PATIENCE, Place, Policy, RESOLVER,
+    Way, resolver, sha256, wait_until,
 };
 
 const CLIENT: Way = Way::In(Place::Client);
@@ -114,6 +118,75 @@ fn an_allowed_name_at_the_attackers_address_is_the_registrys_all_the_same() {
         assert_eq!(gate.metric("pullgate_spoofed_destinations_total", &[]), 2.0);
         assert_eq!(attacker.reached(), 0, "{capture}");
     }
+}
+
+/// Hellos that must not pass, and why not.
+fn forbidden() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    const SERVER_NAME: u16 = 0;
+    const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
+    let named = |name| Draft::modern().named(name).records();
+    vec![
+        ("another registry", named("fabrikam.azurecr.io"), "other-registry"),
+        ("a storage account", named("eusmanaged123.blob.core.windows.net"), "storage-account"),
+        ("a stranger", named("evil.example.com"), "host-not-allowed"),
+        ("no name", Draft::modern().without(SERVER_NAME).records(), "sni-missing"),
+        (
+            "ECH",
+            Draft::modern().with(ENCRYPTED_CLIENT_HELLO, &[0; 64]).records(),
+            "encrypted-client-hello",
+        ),
+        ("plain text", b"GET / HTTP/1.1\r\nHost: contoso.azurecr.io\r\n\r\n".to_vec(), "not-tls"),
+    ]
+}
+
+#[test]
+fn what_is_forbidden_reaches_nobody() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let resolver = resolver(&lab, &[Family::V4, Family::V6]);
+    let attacker = Attacker::start(&lab);
+    lab.route_captured();
+    let registry = ["198.51.100.11", "2001:db8::11"];
+    let places: Vec<IpAddr> =
+        ATTACKER.iter().chain(&registry).map(|address| address.parse().unwrap()).collect();
+    for (capture, capabilities, rules) in CAPTURES {
+        let gate = lab.gate_on_gateway(capabilities, &policy(capture));
+        lab.load(&lab.kit(rules));
+        for to in &places {
+            for (case, hello, reason) in forbidden() {
+                let mut stream = Place::Client.inside(|| TcpStream::connect((*to, 443)).unwrap());
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.write_all(&hello).unwrap();
+                let mut answer = Vec::new();
+                stream.read_to_end(&mut answer).unwrap();
+                assert_eq!(answer, [21, 3, 3, 0, 2, 2, 49], "{case} to {to}: {}", gate.log());
+                gate.audited(&[("reason", reason)]);
+            }
+            // Nothing of this is ever answered, so that there is nothing but a time to wait for.
+            let silence = Duration::from_millis(300);
+            for port in [22, 80, 853, 8443] {
+                let at = SocketAddr::new(*to, port);
+                let ended = Place::Client.inside(|| TcpStream::connect_timeout(&at, silence));
+                assert!(ended.is_err(), "{at} accepted");
+            }
+            let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = Place::Client.inside(|| UdpSocket::bind(any).unwrap());
+            socket.set_read_timeout(Some(silence)).unwrap();
+            for port in [53, 443] {
+                socket.send_to(&[0xc0; 1200], (*to, port)).unwrap();
+            }
+            assert!(socket.recv(&mut [0; 1500]).is_err(), "{to} answered over UDP");
+        }
+        assert_eq!((attacker.reached(), attacker.seen()), (0, 0), "{capture}");
+        assert!(!resolver.log().contains("query["), "{}", resolver.log());
+    }
+    // Without rules all of it goes out: the counters count.
+    lab.load("");
+    let socket = Place::Client.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    socket.send_to(b"out", (places[0], 443)).unwrap();
+    socket.send_to(b"out", (places[2], 443)).unwrap();
+    wait_until("both are reached", || {
+        (attacker.reached() > 0 && attacker.seen() > 0).then_some(())
+    });
 }
 
 #[test]

@@ -9,6 +9,8 @@
     reason = "a test fails by panicking; clippy's exception for tests covers #[test] functions only"
 )]
 
+#[path = "../cases/mod.rs"]
+mod cases;
 #[path = "../harness/mod.rs"]
 mod harness;
 
@@ -19,6 +21,7 @@ mod check;
 mod clients;
 mod confine;
 mod dns;
+mod doctor;
 mod drain;
 mod exhaustion;
 mod faults;

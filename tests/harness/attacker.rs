@@ -42,10 +42,13 @@ asyncio.run(main())
 /// The storage account is any tenant's, and so his.
 const RULES: &str = "table inet watch {
     counter reached {}
+    counter registries {}
     chain input {
         type filter hook input priority filter
         ip daddr { 198.51.100.66, 198.51.100.15 } counter name reached
         ip6 daddr { 2001:db8::66, 2001:db8::15 } counter name reached
+        ip daddr 198.51.100.11-198.51.100.14 counter name registries
+        ip6 daddr 2001:db8::11-2001:db8::14 counter name registries
     }
 }";
 
@@ -65,7 +68,16 @@ impl Attacker {
 
     /// Packets that reached him.
     pub fn reached(&self) -> u64 {
-        let line = ["list", "counter", "inet", "watch", "reached"];
+        Self::packets("reached")
+    }
+
+    /// Packets that reached the registries: the attacker sees them, too.
+    pub fn seen(&self) -> u64 {
+        Self::packets("registries")
+    }
+
+    fn packets(counter: &str) -> u64 {
+        let line = ["list", "counter", "inet", "watch", counter];
         let listed = Command::new(find("nft")).args(line).output().unwrap();
         let text = String::from_utf8_lossy(&listed.stdout).into_owned();
         let mut words = text.split_whitespace();

@@ -1,8 +1,8 @@
 //! A resolver that logs what it is asked.
 
 use super::daemon::Daemon;
-use super::lab::{HOSTS, Lab, address, outside};
-use super::site::RESOLVER;
+use super::lab::{HOSTS, Lab, Way, address, outside};
+use super::site::{Place, RESOLVER};
 
 /// dnsmasq on 127.0.0.53, which knows the given names and nothing else. Its log has the queries.
 pub fn dnsmasq(lab: &Lab, records: &[(&str, &str)]) -> Daemon {
@@ -21,15 +21,29 @@ pub enum Family {
 
 /// dnsmasq outside, which knows the registries' names, by one family or both, and `example.com`.
 pub fn resolver(lab: &Lab, families: &[Family]) -> Daemon {
+    resolver_of(lab, |_| families.to_vec())
+}
+
+/// The same, which knows each name by families of its own.
+pub fn resolver_of(lab: &Lab, families: impl Fn(&str) -> Vec<Family>) -> Daemon {
     let records = HOSTS.iter().enumerate().map(|(number, (name, _))| {
         let addresses = outside(number);
-        let told = families.iter().map(|family| addresses[*family as usize].clone());
+        let told = families(name).into_iter().map(|family| addresses[family as usize].clone());
         std::iter::once((*name).to_owned()).chain(told).collect::<Vec<_>>().join(",")
     });
     let records = records.chain(["example.com,198.51.100.66".to_owned()]);
     let line = command_line(&RESOLVER, records);
     let words: Vec<&str> = line.iter().map(String::as_str).collect();
     lab.daemon("dnsmasq", &words).accepts(address("198.51.100.53:53"))
+}
+
+/// dnsmasq on 127.0.0.53 of a namespace, which answers everything: a stub resolver.
+pub fn stub(lab: &Lab, place: Place) -> Daemon {
+    let mut line = command_line(&["127.0.0.53"], std::iter::empty());
+    line.retain(|word| word != "--local=/#/");
+    line.push("--address=/#/198.51.100.66".to_owned());
+    let words: Vec<&str> = line.iter().map(String::as_str).collect();
+    lab.daemon_on(Way::In(place), "stub", &words).accepts_in(place, address("127.0.0.53:53"))
 }
 
 fn command_line(listen: &[&str], records: impl Iterator<Item = String>) -> Vec<String> {

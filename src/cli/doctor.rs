@@ -1,0 +1,170 @@
+//! `pullgate doctor`: tries the ways out of this machine, and says which are open.
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::dial;
+use crate::doctor::{self, Finding, NoProxy, Plan, Proxy, Verdict};
+use crate::policy::{Name, Target, parse_host};
+
+/// The port of DNS, and of the metadata services.
+const DNS: u16 = 53;
+const HTTP: u16 = 80;
+
+/// Try the ways out of this machine, and say which are open and by which rule to close them.
+///
+/// Run it on a client, as an ordinary user. Give it a host of the policy, or nothing shows that the
+/// network works at all.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A host of the policy, which must work.
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = target)]
+    allowed: Vec<Target>,
+    /// The proxy that clients use; else that of HTTPS_PROXY, else none.
+    #[arg(long, value_name = "URL")]
+    proxy: Option<Proxy>,
+    /// Addresses outside that answer on ports 443, 80, 53 and 853.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',',
+          default_values = ["1.1.1.1", "2606:4700:4700::1111"])]
+    outside: Vec<IpAddr>,
+    /// Ports of these that are tried over TCP, beside 443 and 53.
+    #[arg(long, value_name = "PORT", value_delimiter = ',', default_values = ["22", "80", "853"])]
+    ports: Vec<u16>,
+    /// Further places that must be closed for TCP, such as the gateway's own port 22.
+    #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',')]
+    closed: Vec<SocketAddr>,
+    /// DNS servers that must refuse, beside the system's and those outside.
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_delimiter = ',', value_parser = server)]
+    resolver: Vec<SocketAddr>,
+    /// Where a cloud's machines find their identity.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',',
+          default_values = ["169.254.169.254", "168.63.129.16", "fd00:ec2::254"])]
+    metadata: Vec<IpAddr>,
+    /// A host that no policy names.
+    #[arg(long, value_name = "HOST", default_value = "example.com", value_parser = Name::parse)]
+    stranger: Name,
+    /// A storage account.
+    #[arg(long, value_name = "HOST", value_parser = Name::parse,
+          default_value = "pullgatedoctor.blob.core.windows.net")]
+    storage: Name,
+    /// A host that serves DNS over HTTPS.
+    #[arg(long, value_name = "HOST", default_value = "cloudflare-dns.com", value_parser = Name::parse)]
+    doh: Name,
+    /// How long each way is tried; all are tried at once.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 3000,
+          value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    timeout_ms: u64,
+    /// One JSON object, for scripts.
+    #[arg(long)]
+    json: bool,
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    parse_host(text).map_err(|fault| fault.to_string())
+}
+
+fn server(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
+    text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, DNS)))
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    well: bool,
+    ways: Vec<ToldWay<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ToldWay<'a> {
+    way: &'a str,
+    verdict: &'static str,
+    seen: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<&'a str>,
+}
+
+impl<'a> From<&'a Finding> for ToldWay<'a> {
+    fn from(finding: &'a Finding) -> Self {
+        let Finding { way, verdict, seen, remedy } = finding;
+        Self { way, verdict: verdict.word(), seen, remedy: remedy.as_deref() }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let plan = plan(args)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let findings = runtime.block_on(doctor::examine(&plan));
+    // A look-up by the system may hang on; nobody waits for it.
+    runtime.shutdown_background();
+    let well = findings.iter().all(|finding| finding.verdict.is_well());
+    if args.json {
+        let told = Told { well, ways: findings.iter().map(ToldWay::from).collect() };
+        println!("{}", serde_json::to_string_pretty(&told)?);
+    } else {
+        print(&findings, &plan);
+    }
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn plan(args: &Args) -> anyhow::Result<Plan> {
+    let system_resolvers = dial::system_servers();
+    let outside = args.outside.iter().map(|ip| SocketAddr::new(*ip, DNS));
+    let mut resolvers: Vec<SocketAddr> = outside.chain(args.resolver.iter().copied()).collect();
+    resolvers.retain(|server| !system_resolvers.contains(server));
+    Ok(Plan {
+        outside: args.outside.clone(),
+        ports: args.ports.clone(),
+        closed: args.closed.clone(),
+        system_resolvers,
+        resolvers,
+        metadata: args.metadata.iter().map(|ip| SocketAddr::new(*ip, HTTP)).collect(),
+        stranger: args.stranger.clone(),
+        storage: args.storage.clone(),
+        doh: args.doh.clone(),
+        allowed: args.allowed.clone(),
+        proxy: match &args.proxy {
+            Some(proxy) => Some(proxy.clone()),
+            None => proxy_of_environment()?,
+        },
+        patience: Duration::from_millis(args.timeout_ms),
+    })
+}
+
+/// The proxy that programs of this user are told of.
+fn proxy_of_environment() -> anyhow::Result<Option<Proxy>> {
+    let names = ["https_proxy", "HTTPS_PROXY"];
+    let found = names.iter().filter_map(|name| std::env::var(name).ok());
+    match found.into_iter().find(|value| !value.is_empty()) {
+        // The value may hold a password: it is not quoted.
+        Some(value) => value
+            .parse()
+            .map(Some)
+            .map_err(|error: NoProxy| anyhow::anyhow!("HTTPS_PROXY: {error}")),
+        None => Ok(None),
+    }
+}
+
+fn print(findings: &[Finding], plan: &Plan) {
+    for finding in findings {
+        println!("{finding}");
+    }
+    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    println!(
+        "{} closed, {} open; {} of what should work does, {} does not",
+        count(Verdict::Closed),
+        count(Verdict::Open),
+        count(Verdict::Works),
+        count(Verdict::Fails),
+    );
+    if count(Verdict::Open) > 0 {
+        println!("pullgate kit, on the gateway or on this host, prints rules that close every way");
+    }
+    if plan.allowed.is_empty() {
+        println!("nothing shows that the network works: name a host of the policy with --allowed");
+    }
+}

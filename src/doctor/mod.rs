@@ -1,0 +1,302 @@
+//! Tries the ways out of a client, and whether those work that should: `pullgate doctor`.
+//!
+//! It plays a client that nobody told anything, or one that was told of a proxy, and knows nothing of
+//! the gate but how the gate refuses. All ways are tried at once, each bounded in time and in bytes.
+//! Whatever is not shown to be closed counts as open: an answer, an accepted connection, silence
+//! after it.
+
+mod dns;
+mod hello;
+mod trial;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::policy::{HTTPS, Name, Target};
+pub use trial::{NoProxy, Proxy};
+use trial::{Transport, Trial};
+
+/// What is tried.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Addresses outside, which answer on the ports below.
+    pub outside: Vec<IpAddr>,
+    /// Ports of these, beside 443 and 53, for TCP.
+    pub ports: Vec<u16>,
+    /// Further places that must be closed for TCP.
+    pub closed: Vec<SocketAddr>,
+    /// The system's DNS servers, which must know the hosts of the policy and nothing else.
+    pub system_resolvers: Vec<SocketAddr>,
+    /// Other DNS servers.
+    pub resolvers: Vec<SocketAddr>,
+    /// Where a cloud's machines find their identity.
+    pub metadata: Vec<SocketAddr>,
+    /// A host that no policy names.
+    pub stranger: Name,
+    /// A storage account.
+    pub storage: Name,
+    /// A host that serves DNS over HTTPS.
+    pub doh: Name,
+    /// Hosts of the policy, which must work.
+    pub allowed: Vec<Target>,
+    /// The proxy that clients are told of, where they are.
+    pub proxy: Option<Proxy>,
+    /// How long each way is tried.
+    pub patience: Duration,
+}
+
+/// How a way is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing comes through, as it should be.
+    Closed,
+    /// Something comes through.
+    Open,
+    /// What should come through does.
+    Works,
+    /// What should come through does not, or nothing can be told.
+    Fails,
+    /// The machine has no such network.
+    Skipped,
+}
+
+impl Verdict {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "OPEN",
+            Self::Works => "works",
+            Self::Fails => "FAILS",
+            Self::Skipped => "skipped",
+        }
+    }
+
+    /// Whether all is as it should be.
+    #[must_use]
+    pub fn is_well(self) -> bool {
+        !matches!(self, Self::Open | Self::Fails)
+    }
+}
+
+/// What was found of a way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The way.
+    pub way: String,
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was seen.
+    pub seen: String,
+    /// What would mend it, where it is not well: mostly a rule for nftables.
+    pub remedy: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { way, verdict, seen, remedy } = self;
+        write!(out, "{:<8}{way}: {seen}", verdict.word())?;
+        match (verdict, remedy) {
+            (Verdict::Open, Some(rule)) => write!(out, "; close it by: {rule}"),
+            (Verdict::Fails, Some(rule)) => write!(out, "; it takes: {rule}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A way, how it is tried, and what would mend it.
+#[derive(Debug)]
+struct Way {
+    title: String,
+    trial: Trial,
+    remedy: String,
+}
+
+/// Brings port 443 to the gate, whatever address is dialled.
+const CAPTURE: &str = "tcp dport 443 redirect to :3129";
+
+/// Tries every way at once.
+pub async fn examine(plan: &Plan) -> Vec<Finding> {
+    let mut ways = ways(plan);
+    ways.extend(works(plan));
+    let mut trying = JoinSet::new();
+    for (number, way) in ways.into_iter().enumerate() {
+        let patience = plan.patience;
+        trying.spawn(async move {
+            let Way { title, trial, remedy } = way;
+            let (verdict, seen) = trial.run(patience).await;
+            let remedy = (!verdict.is_well()).then_some(remedy);
+            (number, Finding { way: title, verdict, seen, remedy })
+        });
+    }
+    let mut found = Vec::new();
+    while let Some(ended) = trying.join_next().await {
+        found.push(ended.unwrap_or_else(|_| (usize::MAX, broken())));
+    }
+    found.sort_unstable_by_key(|(number, _)| *number);
+    found.into_iter().map(|(_, finding)| finding).collect()
+}
+
+/// Of a trial that ended by a fault of our own nothing is known.
+fn broken() -> Finding {
+    Finding {
+        way: "a way".into(),
+        verdict: Verdict::Fails,
+        seen: "its trial ended by a fault of pullgate's own".into(),
+        remedy: None,
+    }
+}
+
+/// The ways that should be closed.
+fn ways(plan: &Plan) -> Vec<Way> {
+    let mut ways = Vec::new();
+    let mut add = |title: String, trial: Trial, remedy: String| {
+        ways.push(Way { title, trial, remedy });
+    };
+    for ip in &plan.outside {
+        let at = |port| SocketAddr::new(*ip, port);
+        let hello = |name: &Name| Trial::Hello { to: at(HTTPS), name: Some(name.clone()) };
+        add(
+            format!("TCP 443 to {ip}, as {}", plan.stranger),
+            hello(&plan.stranger),
+            CAPTURE.into(),
+        );
+        add(
+            format!("TCP 443 to {ip}, as the storage account {}", plan.storage),
+            hello(&plan.storage),
+            CAPTURE.into(),
+        );
+        add(
+            format!("TCP 443 to {ip}, DNS over HTTPS as {}", plan.doh),
+            hello(&plan.doh),
+            CAPTURE.into(),
+        );
+        add(
+            format!("TCP 443 to {ip}, without a name"),
+            Trial::Hello { to: at(HTTPS), name: None },
+            CAPTURE.into(),
+        );
+        for port in &plan.ports {
+            add(
+                format!("TCP {port} to {ip}"),
+                Trial::Tcp(at(*port)),
+                format!("tcp dport {port} drop"),
+            );
+        }
+        add(format!("UDP 443 to {ip}, QUIC"), Trial::Quic(at(HTTPS)), "udp dport 443 drop".into());
+    }
+    for to in &plan.closed {
+        let family = if to.is_ipv4() { "ip" } else { "ip6" };
+        add(
+            format!("TCP {} to {}", to.port(), to.ip()),
+            Trial::Tcp(*to),
+            format!("{family} daddr {} tcp dport {} drop", to.ip(), to.port()),
+        );
+    }
+    for to in plan.system_resolvers.iter().chain(&plan.resolvers) {
+        let family = if to.is_ipv4() { "ip" } else { "ip6" };
+        for (word, transport) in [("UDP", Transport::Udp), ("TCP", Transport::Tcp)] {
+            add(
+                format!("DNS at {to} over {word}, for {}", plan.stranger),
+                Trial::Dns { to: *to, transport, name: plan.stranger.clone() },
+                format!(
+                    "{family} daddr {} meta l4proto {{ tcp, udp }} th dport {} drop",
+                    to.ip(),
+                    to.port()
+                ),
+            );
+        }
+    }
+    for to in &plan.metadata {
+        let family = if to.is_ipv4() { "ip" } else { "ip6" };
+        add(
+            format!("the metadata address {}, TCP {}", to.ip(), to.port()),
+            Trial::Tcp(*to),
+            format!("{family} daddr {} drop", to.ip()),
+        );
+    }
+    if let Some(proxy) = &plan.proxy {
+        let policy = |host: &str| format!("a policy without it: pullgate explain {host}");
+        for host in [&plan.storage, &plan.stranger] {
+            let target = format!("{host}:{HTTPS}");
+            let trial = Trial::Tunnel { proxy: proxy.clone(), target };
+            add(format!("{host} through {proxy}"), trial, policy(host.as_str()));
+        }
+        for ip in &plan.outside {
+            let target = SocketAddr::new(*ip, HTTPS).to_string();
+            let trial = Trial::Tunnel { proxy: proxy.clone(), target };
+            add(
+                format!("the address {ip} through {proxy}"),
+                trial,
+                "a proxy that knows names only".into(),
+            );
+        }
+        for target in &plan.allowed {
+            let trial = Trial::OtherName {
+                proxy: proxy.clone(),
+                target: target.to_string(),
+                name: plan.stranger.clone(),
+            };
+            let title = format!("{} as {target} through {proxy}", plan.stranger);
+            add(title, trial, "a proxy that judges the name in the ClientHello".into());
+        }
+    }
+    ways
+}
+
+/// What should work, or else a closed way proves nothing.
+fn works(plan: &Plan) -> Vec<Way> {
+    let mut ways = Vec::new();
+    for target in &plan.allowed {
+        if let Some(proxy) = &plan.proxy {
+            ways.push(Way {
+                title: format!("{target} through {proxy}"),
+                trial: Trial::WorksThrough {
+                    proxy: proxy.clone(),
+                    target: target.to_string(),
+                    name: target.name.clone(),
+                },
+                remedy: format!("the proxy's port to be reached, and pullgate explain {target}"),
+            });
+            continue;
+        }
+        for server in &plan.system_resolvers {
+            ways.push(Way {
+                title: format!("DNS at {server} for {}", target.name),
+                trial: Trial::Asked { to: *server, name: target.name.clone() },
+                remedy: format!(
+                    "the answerer at {}, and meta l4proto {{ tcp, udp }} th dport {} accept to it",
+                    server.ip(),
+                    server.port()
+                ),
+            });
+        }
+        let captured = format!(
+            "tcp dport {} redirect to :3129, the listener's port to be reached, and the gate to \
+             reach its DNS servers and {target}",
+            target.port
+        );
+        ways.push(Way {
+            title: format!("{target} where DNS has it"),
+            trial: Trial::WorksByDns { target: target.clone() },
+            remedy: captured.clone(),
+        });
+        // Wherever it is dialled, the gate takes it to where it belongs.
+        for ip in &plan.outside {
+            let to = SocketAddr::new(*ip, target.port);
+            ways.push(Way {
+                title: format!("{target} at {to}, which is not its own"),
+                trial: Trial::Works { to, name: target.name.clone() },
+                remedy: captured.clone(),
+            });
+        }
+    }
+    ways
+}
+
+#[cfg(test)]
+mod tests;

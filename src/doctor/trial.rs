@@ -1,0 +1,446 @@
+//! One way, tried: what is sent, and what the answer means.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use super::hello::{ALERT_LENGTH, Heard, heard, hello};
+use super::{Verdict, dns};
+use crate::policy::{Name, Target};
+
+/// The most that is read of a proxy's answer, in bytes.
+const LARGEST_HEAD: usize = 16 * 1024;
+
+/// What is said where the protocol is not known: a web server answers, and so does a gate.
+const GREETING: &[u8] = b"HEAD / HTTP/1.0\r\n\r\n";
+
+/// QUIC's datagrams have so many bytes at least (RFC 9000 §14.1).
+const QUIC_DATAGRAM: usize = 1200;
+
+/// How a way is tried.
+#[derive(Debug)]
+pub(super) enum Trial {
+    /// A connection.
+    Tcp(SocketAddr),
+    /// A ClientHello that should be refused.
+    Hello { to: SocketAddr, name: Option<Name> },
+    /// A datagram that every QUIC server answers.
+    Quic(SocketAddr),
+    /// A question.
+    Dns { to: SocketAddr, transport: Transport, name: Name },
+    /// A question that should be answered.
+    Asked { to: SocketAddr, name: Name },
+    /// A CONNECT that should be refused.
+    Tunnel { proxy: Proxy, target: String },
+    /// A ClientHello for another host than the CONNECT's.
+    OtherName { proxy: Proxy, target: String, name: Name },
+    /// A ClientHello that should be answered.
+    Works { to: SocketAddr, name: Name },
+    /// The same, at each address that the system finds.
+    WorksByDns { target: Target },
+    /// The same through a proxy.
+    WorksThrough { proxy: Proxy, target: String, name: Name },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// A proxy that clients are told of: `http://[user:password@]host:port`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// The authority, without credentials.
+    at: String,
+    /// What stands behind `Basic`, secret.
+    credentials: Option<String>,
+}
+
+/// Why a text is no [`Proxy`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoProxy {
+    /// A proxy whose port speaks TLS.
+    #[error("an https:// proxy is not tried: name a listener without tls")]
+    Tls,
+    /// Neither a URL nor `host:port`.
+    #[error("write it as http://HOST:PORT")]
+    Form,
+}
+
+impl std::str::FromStr for Proxy {
+    type Err = NoProxy;
+
+    fn from_str(text: &str) -> Result<Self, NoProxy> {
+        let rest = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => return Err(NoProxy::Tls),
+            Some(_) => return Err(NoProxy::Form),
+            None => text,
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (user, at) = match rest.rsplit_once('@') {
+            Some((user, at)) => (Some(user), at),
+            None => (None, rest),
+        };
+        let port = at.rsplit_once(':').and_then(|(host, port)| {
+            (!host.is_empty()).then(|| crate::policy::parse_port(port)).flatten()
+        });
+        if port.is_none() || at.contains(['/', '?', '#', ' ']) {
+            return Err(NoProxy::Form);
+        }
+        let credentials = user.map(|user| STANDARD.encode(user));
+        Ok(Self { at: at.to_owned(), credentials })
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "http://{}", self.at)
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Proxy({self})")
+    }
+}
+
+/// What a proxy said to a CONNECT.
+struct Answer {
+    code: u16,
+    line: String,
+}
+
+type Found = (Verdict, String);
+
+fn found(verdict: Verdict, seen: impl Into<String>) -> Found {
+    (verdict, seen.into())
+}
+
+impl Trial {
+    /// Tries, for so long at most.
+    pub(super) async fn run(self, patience: Duration) -> Found {
+        let by = Instant::now() + patience;
+        match self {
+            Self::Tcp(to) => refused(to, GREETING, by).await,
+            Self::Hello { to, name } => match hello(name.as_ref()) {
+                Ok(bytes) => refused(to, &bytes, by).await,
+                Err(error) => found(Verdict::Fails, error.to_string()),
+            },
+            Self::Quic(to) => datagram(to, &quic(), by, |_| Some("it answers".to_owned())).await,
+            Self::Dns { to, transport: Transport::Udp, name } => {
+                datagram(to, &dns::question(&name), by, dns::answered).await
+            }
+            Self::Dns { to, transport: Transport::Tcp, name } => dns_over_tcp(to, &name, by).await,
+            Self::Asked { to, name } => asked(to, &name, by).await,
+            Self::Tunnel { proxy, target } => match connect(&proxy, &target, by).await {
+                Ok((answer, _)) => judge_refusal(&answer),
+                Err(error) => found(Verdict::Fails, told(&error)),
+            },
+            Self::OtherName { proxy, target, name } => {
+                match through(&proxy, &target, &name, by).await {
+                    Ok(heard) => judge_forbidden(heard),
+                    Err(seen) => found(Verdict::Fails, seen),
+                }
+            }
+            Self::Works { to, name } => works(to, &name, by).await,
+            Self::WorksByDns { target } => works_by_dns(&target, by).await,
+            Self::WorksThrough { proxy, target, name } => {
+                match through(&proxy, &target, &name, by).await {
+                    Ok(heard) => judge_allowed(heard),
+                    Err(seen) => found(Verdict::Fails, seen),
+                }
+            }
+        }
+    }
+}
+
+/// Connects and says something that should be refused.
+async fn refused(to: SocketAddr, said: &[u8], by: Instant) -> Found {
+    let mut stream = match timeout_at(by, TcpStream::connect(to)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return found(Verdict::Closed, told(&error)),
+        Err(_) => return found(Verdict::Closed, "no answer"),
+    };
+    judge_forbidden(listen(&mut stream, said, by).await)
+}
+
+/// Connects and says something that should be answered.
+async fn works(to: SocketAddr, name: &Name, by: Instant) -> Found {
+    let said = match hello(Some(name)) {
+        Ok(said) => said,
+        Err(error) => return found(Verdict::Fails, error.to_string()),
+    };
+    let mut stream = match timeout_at(by, TcpStream::connect(to)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if has_no_route(&error) => return found(Verdict::Skipped, told(&error)),
+        Ok(Err(error)) => return found(Verdict::Fails, told(&error)),
+        Err(_) => return found(Verdict::Fails, "no answer"),
+    };
+    judge_allowed(listen(&mut stream, &said, by).await)
+}
+
+/// Every address that a client may dial has to work, since it does not know which does.
+async fn works_by_dns(target: &Target, by: Instant) -> Found {
+    let mut trying = JoinSet::new();
+    for to in dns::addresses(target, by).await {
+        let name = target.name.clone();
+        trying.spawn(async move { (to, works(to, &name, by).await) });
+    }
+    let all = trying.join_all().await;
+    let first = |wanted: fn(&Verdict) -> bool| all.iter().find(|(_, (verdict, _))| wanted(verdict));
+    let shown = first(|verdict| !verdict.is_well())
+        .or_else(|| first(|verdict| *verdict == Verdict::Works))
+        .or(all.first());
+    match shown {
+        Some((to, (verdict, seen))) => found(*verdict, format!("{}: {seen}", to.ip())),
+        None => found(Verdict::Fails, "the system finds no address"),
+    }
+}
+
+/// Says something, and hears what comes back.
+async fn listen(stream: &mut TcpStream, said: &[u8], by: Instant) -> Heard {
+    let heard = async {
+        let mut bytes = Vec::with_capacity(ALERT_LENGTH);
+        // Whoever has closed may have answered before.
+        let _ = stream.write_all(said).await;
+        while heard(&bytes) == Heard::NeedMore {
+            match stream.read_u8().await {
+                Ok(byte) => bytes.push(byte),
+                Err(_) => break,
+            }
+        }
+        heard(&bytes)
+    };
+    timeout_at(by, heard).await.unwrap_or(Heard::NeedMore)
+}
+
+fn judge_forbidden(heard: Heard) -> Found {
+    match heard {
+        Heard::Refused => found(Verdict::Closed, "the gate refuses it"),
+        // A gate that tried had nothing against it.
+        Heard::Failed => found(Verdict::Open, "a gate lets it through, and could not reach it"),
+        Heard::Server => found(Verdict::Open, "a TLS server answers"),
+        Heard::Other => found(Verdict::Open, "it answers"),
+        Heard::NeedMore => found(Verdict::Open, "the connection is accepted"),
+    }
+}
+
+fn judge_allowed(heard: Heard) -> Found {
+    match heard {
+        Heard::Server => found(Verdict::Works, "a TLS server answers"),
+        Heard::Refused => found(Verdict::Fails, "the gate refuses it"),
+        Heard::Failed => found(Verdict::Fails, "the gate cannot reach it"),
+        Heard::Other => found(Verdict::Fails, "what answers is not TLS"),
+        Heard::NeedMore => found(Verdict::Fails, "nothing answers"),
+    }
+}
+
+fn judge_refusal(answer: &Answer) -> Found {
+    match answer.code {
+        200..=299 => found(Verdict::Open, format!("the proxy opens a tunnel: {}", answer.line)),
+        407 => found(Verdict::Fails, format!("it takes credentials: {}", answer.line)),
+        400..=499 => found(Verdict::Closed, answer.line.clone()),
+        _ => found(Verdict::Fails, format!("nothing can be told: {}", answer.line)),
+    }
+}
+
+/// Sends a datagram, and says what its answer means; nothing where that is a refusal.
+async fn datagram(
+    to: SocketAddr,
+    said: &[u8],
+    by: Instant,
+    means: impl FnOnce(&[u8]) -> Option<String>,
+) -> Found {
+    match exchange(to, said, by).await {
+        Ok(bytes) => match means(&bytes) {
+            Some(seen) => found(Verdict::Open, seen),
+            None => found(Verdict::Closed, "it refuses"),
+        },
+        Err(error) => found(Verdict::Closed, told(&error)),
+    }
+}
+
+/// Asks for a name that has to be known; of which family it has addresses is all the same.
+async fn asked(to: SocketAddr, name: &Name, by: Instant) -> Found {
+    match exchange(to, &dns::question(name), by).await {
+        Ok(bytes) => match dns::knows(&bytes) {
+            true => found(Verdict::Works, "it answers"),
+            false => found(Verdict::Fails, "it does not know it"),
+        },
+        Err(error) if has_no_route(&error) => found(Verdict::Skipped, told(&error)),
+        Err(error) => found(Verdict::Fails, told(&error)),
+    }
+}
+
+/// Sends a datagram, and takes the one that comes back.
+async fn exchange(to: SocketAddr, said: &[u8], by: Instant) -> io::Result<Vec<u8>> {
+    let own = match to {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let exchange = async {
+        let socket = UdpSocket::bind(own).await?;
+        socket.connect(to).await?;
+        socket.send(said).await?;
+        let mut bytes = vec![0; 2048];
+        let length = socket.recv(&mut bytes).await?;
+        bytes.truncate(length);
+        Ok(bytes)
+    };
+    timeout_at(by, exchange).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn dns_over_tcp(to: SocketAddr, name: &Name, by: Instant) -> Found {
+    let mut stream = match timeout_at(by, TcpStream::connect(to)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return found(Verdict::Closed, told(&error)),
+        Err(_) => return found(Verdict::Closed, "no answer"),
+    };
+    let question = dns::question(name);
+    let exchange = async {
+        let length = u16::try_from(question.len()).map_err(io::Error::other)?;
+        stream.write_all(&[&length.to_be_bytes(), question.as_slice()].concat()).await?;
+        let length = stream.read_u16().await?;
+        let mut bytes = vec![0; usize::from(length)];
+        stream.read_exact(&mut bytes).await?;
+        Ok::<_, io::Error>(bytes)
+    };
+    match timeout_at(by, exchange).await {
+        Ok(Ok(bytes)) => match dns::answered(&bytes) {
+            Some(seen) => found(Verdict::Open, seen),
+            None => found(Verdict::Closed, "it refuses"),
+        },
+        _ => found(Verdict::Open, "the connection is accepted"),
+    }
+}
+
+/// Asks a proxy for a tunnel.
+async fn connect(proxy: &Proxy, target: &str, by: Instant) -> io::Result<(Answer, TcpStream)> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(&*proxy.at).await?;
+        let mut head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
+        if let Some(credentials) = &proxy.credentials {
+            head.push_str("Proxy-Authorization: Basic ");
+            head.push_str(credentials);
+            head.push_str("\r\n");
+        }
+        head.push_str("\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            if answer.len() == LARGEST_HEAD {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            answer.push(stream.read_u8().await?);
+        }
+        let answer = String::from_utf8_lossy(&answer);
+        let line = answer.lines().next().unwrap_or_default();
+        let code = line.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let code = code.ok_or_else(|| io::Error::other("what answers is no proxy"))?;
+        let line = line.split_once(' ').map_or(line, |(_, line)| line).to_owned();
+        Ok((Answer { code, line }, stream))
+    };
+    timeout_at(by, exchange).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Says hello for a name within a tunnel to a target.
+async fn through(proxy: &Proxy, target: &str, name: &Name, by: Instant) -> Result<Heard, String> {
+    let said = hello(Some(name)).map_err(|error| error.to_string())?;
+    let (answer, mut stream) = connect(proxy, target, by).await.map_err(|error| told(&error))?;
+    if !(200..=299).contains(&answer.code) {
+        return Err(answer.line);
+    }
+    Ok(listen(&mut stream, &said, by).await)
+}
+
+/// A datagram of a version of QUIC that is none, which every server answers with those it knows
+/// (RFC 9000 §6, §15).
+fn quic() -> Vec<u8> {
+    let mut bytes = vec![0xc0, 0x1a, 0x2a, 0x3a, 0x4a, 8];
+    bytes.extend_from_slice(b"pullgate");
+    bytes.push(8);
+    bytes.extend_from_slice(b"pullgate");
+    bytes.resize(QUIC_DATAGRAM, 0);
+    bytes
+}
+
+fn has_no_route(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, NetworkUnreachable};
+    matches!(error.kind(), NetworkUnreachable | AddrNotAvailable)
+}
+
+/// An error in few words.
+fn told(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "refused".to_owned(),
+        io::ErrorKind::TimedOut => "no answer".to_owned(),
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => {
+            "no such network here".to_owned()
+        }
+        io::ErrorKind::HostUnreachable => "unreachable".to_owned(),
+        io::ErrorKind::PermissionDenied => "a rule of this machine forbids it".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies() {
+        for (text, expected) in [
+            ("http://10.0.0.10:3128", Ok("http://10.0.0.10:3128")),
+            ("http://gate.example.com:3128/", Ok("http://gate.example.com:3128")),
+            ("HTTP://[fd00::1]:3128", Ok("http://[fd00::1]:3128")),
+            ("10.0.0.10:3128", Ok("http://10.0.0.10:3128")),
+            ("http://ci:p@ss@gate:3128", Ok("http://gate:3128")),
+            ("https://gate:3128", Err(NoProxy::Tls)),
+            ("socks5://gate:1080", Err(NoProxy::Form)),
+            ("http://gate", Err(NoProxy::Form)),
+            ("http://gate:0", Err(NoProxy::Form)),
+            ("http://:3128", Err(NoProxy::Form)),
+            ("http://gate:3128/path", Err(NoProxy::Form)),
+            ("", Err(NoProxy::Form)),
+        ] {
+            let parsed = text.parse::<Proxy>().map(|proxy| proxy.to_string());
+            assert_eq!(parsed, expected.map(ToOwned::to_owned), "{text}");
+        }
+        let secret: Proxy = "http://ci:hunter2@gate:3128".parse().unwrap();
+        assert!(!format!("{secret} {secret:?}").contains("hunter2"));
+        assert_eq!(secret.credentials.unwrap(), STANDARD.encode("ci:hunter2"));
+    }
+
+    #[test]
+    fn what_a_proxy_says() {
+        for (code, expected) in [
+            (200, Verdict::Open),
+            (403, Verdict::Closed),
+            (400, Verdict::Closed),
+            (407, Verdict::Fails),
+            (502, Verdict::Fails),
+            (503, Verdict::Fails),
+        ] {
+            let answer = Answer { code, line: String::new() };
+            assert_eq!(judge_refusal(&answer).0, expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn quic_has_its_shape() {
+        let bytes = quic();
+        assert_eq!(bytes.len(), QUIC_DATAGRAM);
+        assert_eq!(bytes[0] & 0xc0, 0xc0, "a long header");
+        assert!(bytes[1..5].iter().all(|byte| byte & 0xf == 0xa), "a version for this");
+    }
+}

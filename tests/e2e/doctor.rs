@@ -1,0 +1,239 @@
+//! The rules that `pullgate kit` prints leave no way past the gate, none of them is there in vain, and
+//! `pullgate doctor` sees both: with the rules it is content, and without any single one it is not.
+
+use std::process::Command;
+
+use crate::harness::{
+    ATTACKER, Attacker, Blobs, Daemon, Family, INSIDE, Lab, Place, Policy, RESOLVER, Ran, Way,
+    resolver_of, stub, wait_until,
+};
+
+/// One family each, so that neither stands in for the other.
+const ALLOWED: &str = "contoso.azurecr.io,fabrikam.azurecr.io";
+
+/// What a doctor is told to try, in place of the internet.
+fn doctor(lab: &Lab, place: Place, more: &str) -> Ran {
+    let program = env!("CARGO_BIN_EXE_pullgate");
+    let tried = format!(
+        "--outside {} --ports 22,80,853,8443 --metadata 169.254.169.254,168.63.129.16 \
+         --timeout-ms 800",
+        ATTACKER.join(",")
+    );
+    lab.sh(Way::In(place), &format!("{program} doctor {tried} {more}"))
+}
+
+/// Runs the doctor until it says what is expected: a machine that is busy may keep an answer from
+/// being heard in time.
+fn says(lab: &Lab, place: Place, more: &str, code: i32) -> String {
+    let mut last = String::new();
+    wait_until(&format!("the doctor ends with {code}"), || {
+        let ran = doctor(lab, place, more);
+        assert!(ran.status.code().is_some_and(|code| code < 2), "{}", ran.text);
+        // What it said last is shown if it never says what is expected.
+        println!("{}", ran.text);
+        last = ran.text;
+        (ran.status.code() == Some(code)).then_some(())
+    });
+    last
+}
+
+/// The rules without one of them, and that one; and with each policy that drops accepting.
+fn weakened(rules: &str) -> Vec<(String, String)> {
+    let lines: Vec<&str> = rules.lines().collect();
+    let without = |number: usize, instead: String| {
+        let kept = lines.iter().enumerate().map(|(at, line)| match at == number {
+            true => instead.clone(),
+            false => (*line).to_owned(),
+        });
+        kept.collect::<Vec<_>>().join("\n") + "\n"
+    };
+    let rule = |line: &str| {
+        let line = line.trim();
+        let plain = !line.is_empty() && !line.starts_with('#') && !line.ends_with('{');
+        plain && !line.starts_with("type ") && line != "}"
+    };
+    let mut variants = Vec::new();
+    for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("\t\t")) {
+        if rule(line) {
+            variants.push((line.trim().to_owned(), without(number, String::new())));
+        } else if line.contains("policy drop") {
+            let instead = line.replace("policy drop", "policy accept");
+            variants.push((line.trim().to_owned(), without(number, instead)));
+        }
+    }
+    variants
+}
+
+/// Neighbours that were found under other rules.
+fn forget_neighbours() {
+    for place in [Place::Client, Place::Gateway] {
+        place.run("ip neigh flush all");
+    }
+    let here = Command::new("ip").args(["neigh", "flush", "all"]).status();
+    assert!(here.is_ok_and(|status| status.success()));
+}
+
+fn outside(lab: &Lab) -> (Daemon, Attacker) {
+    let resolver = resolver_of(lab, |name| match name.starts_with("fabrikam") {
+        true => vec![Family::V6],
+        false => vec![Family::V4],
+    });
+    (resolver, Attacker::start(lab))
+}
+
+fn gateway_policy(capture: &str) -> Policy {
+    let listening = INSIDE.map(|ip| if ip.contains(':') { format!("[{ip}]") } else { ip.into() });
+    let listening = listening.map(|ip| {
+        format!(
+            "[[listen]]\nmode = \"transparent\"\naddress = \"{ip}:3129\"\ncapture = \"{capture}\"\n"
+        )
+    });
+    let more = format!(
+        "{}[[listen]]\nmode = \"connect\"\naddress = \"{}:3128\"\n\
+         [answerer]\naddresses = [\"{}\", \"{}\"]\nanswer = \"real\"\n",
+        listening.concat(),
+        INSIDE[0],
+        INSIDE[0],
+        INSIDE[1]
+    );
+    let dns = format!("[dns]\nservers = [\"{}\"]\n", RESOLVER[0]);
+    Policy::of(&["contoso", "fabrikam"]).with_dns(&dns).with_more(&more)
+}
+
+fn on_a_gateway(capture: &str, capabilities: &str, kit: &str) {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let (_resolver, attacker) = outside(&lab);
+    // What a gateway has beside the gate, and clients have no business with.
+    let own = ["python3", "-m", "http.server", "--bind", INSIDE[0], "22"];
+    let _own = lab
+        .daemon_on(Way::In(Place::Gateway), "own", &own)
+        .accepts_in(Place::Gateway, "10.7.0.1:22".parse().unwrap());
+    let _gate = lab.gate_on_gateway(capabilities, &gateway_policy(capture));
+    lab.resolve_by(Place::Client, &INSIDE);
+    lab.route_captured();
+    let transparent = format!("--allowed {ALLOWED} --closed 10.7.0.1:22");
+    let explicit = format!("{transparent} --proxy http://10.7.0.1:3128");
+
+    let ways = [
+        ("TCP 80 to 198.51.100.66", "tcp dport 80 drop"),
+        ("TCP 22 to 2001:db8::66", "tcp dport 22 drop"),
+        ("UDP 443 to 198.51.100.66, QUIC", "udp dport 443 drop"),
+        ("TCP 443 to 198.51.100.66, without a name", "tcp dport 443 redirect to :3129"),
+        ("the metadata address 169.254.169.254", "ip daddr 169.254.169.254 drop"),
+        ("DNS at 198.51.100.66:53 over UDP", "th dport 53 drop"),
+        ("TCP 22 to 10.7.0.1", "ip daddr 10.7.0.1 tcp dport 22 drop"),
+    ];
+    wait_until("every way is told to be open", || {
+        let said = says(&lab, Place::Client, &transparent, 1);
+        let is_told = |(way, rule): &(&str, &str)| {
+            let begins = format!("OPEN    {way}");
+            said.lines().any(|line| line.starts_with(&begins) && line.contains(rule))
+        };
+        ways.iter().all(is_told).then_some(())
+    });
+
+    let rules = lab.kit(kit);
+    lab.load(&rules);
+    forget_neighbours();
+    let before = attacker.reached();
+    let well = says(&lab, Place::Client, &transparent, 0);
+    for works in ["where DNS has it: 198.51.100.11", "at [2001:db8::66]:443, which is not its own"]
+    {
+        let line = format!("works   contoso.azurecr.io:443 {works}");
+        assert!(well.contains(&line), "{line} is absent from\n{well}");
+    }
+    says(&lab, Place::Client, &explicit, 0);
+    assert_eq!(attacker.reached(), before, "{well}");
+
+    let variants = weakened(&rules);
+    assert!(variants.len() >= 8, "{variants:?}");
+    for (rule, weaker) in variants {
+        println!("== without: {rule}");
+        lab.load(&weaker);
+        forget_neighbours();
+        // Some rules are for clients that were told of the proxy.
+        let by_proxy = rule.contains("3128");
+        let more = if by_proxy { &explicit } else { &transparent };
+        let said = says(&lab, Place::Client, more, 1);
+        let named = said.lines().any(|line| {
+            line.starts_with("OPEN") && line.contains("close it by: ")
+                || line.starts_with("FAILS") && line.contains("it takes: ")
+        });
+        assert!(named, "without {rule}:\n{said}");
+    }
+}
+
+#[test]
+fn a_gateway_with_redirect_leaves_no_way() {
+    on_a_gateway("redirect", "+net_bind_service", "nftables --inside inside");
+}
+
+#[test]
+fn a_gateway_with_tproxy_leaves_no_way() {
+    on_a_gateway("tproxy", "+net_bind_service,+net_admin", "tproxy --inside inside");
+}
+
+fn host_policy(capture: &str) -> Policy {
+    let listening = ["127.0.0.1", "[::1]"].map(|ip| {
+        format!(
+            "[[listen]]\nmode = \"transparent\"\naddress = \"{ip}:3129\"\ncapture = \"{capture}\"\n"
+        )
+    });
+    let more = listening.concat()
+        + "[answerer]\naddresses = [\"127.0.0.1\", \"::1\"]\nanswer = \"real\"\n";
+    let dns = format!("[dns]\nservers = [\"{}\"]\n", RESOLVER[0]);
+    Policy::of(&["contoso", "fabrikam"]).with_dns(&dns).with_more(&more)
+}
+
+/// The gateway is the host here, and its client stands for a container.
+fn on_a_host(capture: &str, capabilities: &str, kit: &str) {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let (_resolver, attacker) = outside(&lab);
+    let _stub = stub(&lab, Place::Gateway);
+    lab.resolve_by(Place::Gateway, &["127.0.0.1", "::1"]);
+    lab.route_captured();
+    let host = format!("--allowed {ALLOWED} --resolver 127.0.0.53");
+    let explicit = format!("{host} --proxy http://127.0.0.1:3128");
+
+    let gate = lab.gate_on_gateway(capabilities, &host_policy(capture));
+    let rules = lab.kit(kit);
+    says(&lab, Place::Gateway, &host, 1);
+    lab.load(&rules);
+    forget_neighbours();
+    let before = attacker.reached();
+    let well = says(&lab, Place::Gateway, &host, 0);
+    says(&lab, Place::Gateway, &explicit, 0);
+    says(&lab, Place::Client, "", 0);
+    assert_eq!(attacker.reached(), before, "{well}");
+    drop(gate);
+
+    for (rule, weaker) in weakened(&rules) {
+        println!("== without: {rule}");
+        // A new gate remembers no answer of DNS; without any rule its start can be watched.
+        lab.load("");
+        let _gate = lab.gate_on_gateway(capabilities, &host_policy(capture));
+        lab.load(&weaker);
+        forget_neighbours();
+        let said = match rule.as_str() {
+            rule if rule.contains("hook forward") => says(&lab, Place::Client, "", 1),
+            // What TPROXY brings to the gate needs no address of the host's; its proxy does.
+            "fib daddr type local accept" => says(&lab, Place::Gateway, &explicit, 1),
+            _ => says(&lab, Place::Gateway, &host, 1),
+        };
+        let named = said.lines().any(|line| {
+            line.starts_with("OPEN") && line.contains("close it by: ")
+                || line.starts_with("FAILS") && line.contains("it takes: ")
+        });
+        assert!(named, "without {rule}:\n{said}");
+    }
+}
+
+#[test]
+fn a_host_with_redirect_leaves_no_way() {
+    on_a_host("redirect", "+net_bind_service", "nftables --user 990");
+}
+
+#[test]
+fn a_host_with_tproxy_leaves_no_way() {
+    on_a_host("tproxy", "+net_bind_service,+net_admin", "tproxy --user 990");
+}
