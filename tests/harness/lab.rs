@@ -443,7 +443,7 @@ fn nginx(dir: &Path, pki: &Pki, reach: Reach) -> Daemon {
             fastcgi_temp_path {at}/nginx-fastcgi; uwsgi_temp_path {at}/nginx-uwsgi;
             scgi_temp_path {at}/nginx-scgi;
             ssl_certificate {certificate}; ssl_certificate_key {key};
-            ssl_protocols TLSv1.2 TLSv1.3; ssl_ecdh_curve X25519:prime256v1; client_max_body_size 0; default_type application/octet-stream; sendfile on;
+            ssl_protocols TLSv1.2 TLSv1.3; ssl_ecdh_curve X25519:prime256v1; client_max_body_size 0; default_type application/octet-stream; sendfile on; send_timeout 300s;
             {servers}
             server {{
                 listen {BEHIND_TAP} ssl; {storage_too} server_name eusmanaged123.blob.core.windows.net;
