@@ -5,6 +5,10 @@
 //! makes another, and nothing that is kept tells the password. Wrong ones are charged to the address
 //! that they come from. Each address has few turns at once, so that one that guesses much does not
 //! stand in the way of others.
+//!
+//! It is remembered twice: for the address that it came from, where it passes at once, and for all
+//! others, where to ask costs what a wrong one costs until the answer is yes. Else whoever guesses
+//! could try as fast as connections go whether a word is one that somebody else has just proved.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -22,8 +26,8 @@ use crate::policy::{Bucket, Denial, Reason, User, Users, subscriber};
 /// How long a password that fitted is remembered.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
-/// How many are remembered at once.
-const MOST_REMEMBERED: usize = 4_096;
+/// How many are remembered at once; each is a digest and a time.
+const MOST_REMEMBERED: usize = 16_384;
 
 /// How many wrong passwords an address may send at once, and how long until another.
 const GUESSES: u32 = 10;
@@ -53,7 +57,8 @@ pub struct Passwords {
 /// Digests of what fitted, in the order of their time.
 #[derive(Debug, Default)]
 struct Remembered {
-    until: HashMap<[u8; DIGEST], Instant>,
+    /// Until when each is.
+    times: HashMap<[u8; DIGEST], Instant>,
     order: VecDeque<[u8; DIGEST]>,
 }
 
@@ -103,20 +108,27 @@ impl Passwords {
         by: Instant,
     ) -> Result<User, Denial> {
         let Some(challenge) = users.challenge(credentials.user()) else { return Err(wrong()) };
-        let digest = self.digest(challenge.hash().expose(), &credentials);
-        if self.remembers(&digest) {
+        let from = subscriber(from);
+        let hash = challenge.hash().expose();
+        let here = self.digest(hash, &credentials, Some(from));
+        let anywhere = self.digest(hash, &credentials, None);
+        if self.remembered(&here).is_some() {
             return challenge.known().ok_or_else(wrong);
         }
-        let from = subscriber(from);
         let busy =
             || Denial::with_remedy(Reason::SessionLimit, "too many passwords are being checked");
         let turn = timeout_at(by, self.turns(from)?.acquire_owned()).await;
         let Ok(Ok(_turn)) = turn else { return Err(busy()) };
         // Whoever had the turn before may have had the same password.
-        if self.remembers(&digest) {
+        if self.remembered(&here).is_some() {
             return challenge.known().ok_or_else(wrong);
         }
         self.charge(from)?;
+        if let Some(until) = self.remembered(&anywhere) {
+            self.refund(from);
+            self.remember(here, until);
+            return challenge.known().ok_or_else(wrong);
+        }
         let worker = timeout_at(by, self.workers.clone().acquire_owned()).await;
         let Ok(Ok(worker)) = worker else {
             self.refund(from);
@@ -130,14 +142,22 @@ impl Passwords {
         });
         let user = met.await.ok().flatten().ok_or_else(wrong)?;
         self.refund(from);
-        self.remember(digest);
+        let until = Instant::now() + REMEMBERED;
+        self.remember(anywhere, until);
+        self.remember(here, until);
         Ok(user)
     }
 
-    fn digest(&self, hash: &str, credentials: &Credentials) -> [u8; DIGEST] {
+    /// `from`: where it counts; anywhere without.
+    fn digest(&self, hash: &str, credentials: &Credentials, from: Option<IpAddr>) -> [u8; DIGEST] {
+        let from = from.map(|address| match address {
+            IpAddr::V4(four) => four.to_ipv6_mapped().octets(),
+            IpAddr::V6(six) => six.octets(),
+        });
+        let from = from.as_ref().map_or(&[][..], |octets| octets);
+        let (user, password) = (credentials.user().as_bytes(), credentials.expose_password());
         let mut signing = hmac::Context::with_key(&self.key);
-        for part in [hash.as_bytes(), credentials.user().as_bytes(), credentials.expose_password()]
-        {
+        for part in [hash.as_bytes(), user, password, from] {
             // With its length, so that no two are told by one text.
             signing.update(&part.len().to_be_bytes());
             signing.update(part);
@@ -149,20 +169,21 @@ impl Passwords {
         digest
     }
 
-    fn remembers(&self, digest: &[u8; DIGEST]) -> bool {
+    /// Until when it is remembered, if it is.
+    fn remembered(&self, digest: &[u8; DIGEST]) -> Option<Instant> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.until.get(digest).is_some_and(|until| *until > Instant::now())
+        remembered.times.get(digest).copied().filter(|until| *until > Instant::now())
     }
 
-    fn remember(&self, digest: [u8; DIGEST]) {
+    fn remember(&self, digest: [u8; DIGEST], until: Instant) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let Remembered { until, order } = &mut *remembered;
-        if until.insert(digest, Instant::now() + REMEMBERED).is_none() {
+        let Remembered { times, order } = &mut *remembered;
+        if times.insert(digest, until).is_none() {
             order.push_back(digest);
         }
         while order.len() > MOST_REMEMBERED {
             let Some(oldest) = order.pop_front() else { break };
-            until.remove(&oldest);
+            times.remove(&oldest);
         }
     }
 
@@ -259,9 +280,9 @@ mod tests {
             let user = checked(&passwords, &users, ("ci", "secret"), HERE).await.unwrap();
             assert_eq!(&*user.name, "ci");
         }
-        assert_eq!(passwords.remembered.lock().unwrap().order.len(), 1);
+        assert_eq!(passwords.remembered.lock().unwrap().order.len(), 2);
         assert_eq!(guesses_left(&passwords, HERE), GUESSES);
-        // Even to whom may not guess any more, what is remembered is known.
+        // Where nobody may guess any more, what was proved there is known.
         assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
         // Another hash is another password, even if it is the same word.
         let changed = users_with_other_hash();
@@ -287,12 +308,46 @@ mod tests {
         assert!(rest.iter().all(|reason| *reason == Reason::RateLimit), "{reasons:?}");
         let elsewhere = "10.0.0.8".parse().unwrap();
         assert!(checked(&passwords, &users, ("ci", "secret"), elsewhere).await.is_ok());
-        // It is remembered from there on, wherever it comes from.
-        assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
         tokio::time::advance(GUESS).await;
         assert_eq!(guesses_left(&passwords, HERE), 1);
         tokio::time::advance(GUESS * GUESSES * 2).await;
         assert_eq!(guesses_left(&passwords, HERE), GUESSES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_guessed_too_often_learns_no_word_that_others_have_proved() {
+        let (passwords, users) = (Passwords::new(1).unwrap(), users());
+        let [there, yonder] = ["10.0.0.8", "10.0.0.9"].map(|text| text.parse().unwrap());
+        for from in [there, yonder] {
+            assert!(checked(&passwords, &users, ("ci", "secret"), from).await.is_ok());
+        }
+        for from in [HERE, there] {
+            for _ in 0..GUESSES {
+                let wrong = checked(&passwords, &users, ("ci", "wrong"), from).await.unwrap_err();
+                assert_eq!(wrong.reason, Reason::CredentialsRequired);
+            }
+        }
+        for word in ["wrong", "secret"] {
+            let denial = checked(&passwords, &users, ("ci", word), HERE).await.unwrap_err();
+            assert_eq!(denial.reason, Reason::RateLimit, "{word}");
+        }
+        // Somebody else at his address has proved it, and is not held up by him.
+        assert!(checked(&passwords, &users, ("ci", "secret"), there).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_proved_anywhere_takes_no_worker_and_is_remembered_no_longer() {
+        let (passwords, users) = (Passwords::new(1).unwrap(), users());
+        assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
+        tokio::time::advance(REMEMBERED - GUESS).await;
+        let _busy = passwords.workers.acquire().await.unwrap();
+        let elsewhere = "10.0.0.8".parse().unwrap();
+        assert!(checked(&passwords, &users, ("ci", "secret"), elsewhere).await.is_ok());
+        assert!(checked(&passwords, &users, ("ci", "secret"), elsewhere).await.is_ok());
+        tokio::time::advance(GUESS).await;
+        let denial = checked(&passwords, &users, ("ci", "secret"), elsewhere).await.unwrap_err();
+        assert_eq!(denial.reason, Reason::SessionLimit, "it takes a worker, and none is free");
+        assert_eq!(guesses_left(&passwords, elsewhere), GUESSES);
     }
 
     #[tokio::test(start_paused = true)]
@@ -304,11 +359,11 @@ mod tests {
             digest
         };
         for number in 0..2 * MOST_REMEMBERED as u64 {
-            passwords.remember(digest(number));
+            passwords.remember(digest(number), Instant::now() + REMEMBERED);
         }
-        let remembered = |number| passwords.remembers(&digest(number));
+        let remembered = |number| passwords.remembered(&digest(number)).is_some();
         assert!(!remembered(0) && remembered(2 * MOST_REMEMBERED as u64 - 1));
-        assert_eq!(passwords.remembered.lock().unwrap().until.len(), MOST_REMEMBERED);
+        assert_eq!(passwords.remembered.lock().unwrap().times.len(), MOST_REMEMBERED);
         tokio::time::advance(REMEMBERED).await;
         assert!(!remembered(2 * MOST_REMEMBERED as u64 - 1));
         assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
