@@ -13,7 +13,7 @@ use super::id::SessionId;
 use super::metrics::Labels;
 use super::record::{Granted, Volume};
 use super::text::Text;
-use crate::policy::{Client, Denial, Limits, Reason};
+use crate::policy::{Client, Denial, Limits, Reason, subscriber};
 
 /// Tells what a session has moved so far; asked by the admin listener, never by the session.
 pub type Progress = Box<dyn Fn() -> Volume + Send + Sync>;
@@ -22,6 +22,7 @@ pub type Progress = Box<dyn Fn() -> Volume + Send + Sync>;
 #[derive(Debug, Default)]
 pub struct Live {
     sessions: DashMap<SessionId, Arc<Entry>>,
+    /// By whose address it is.
     clients: DashMap<IpAddr, usize>,
     /// By the name of a `[[client]]`.
     groups: DashMap<Arc<str>, usize>,
@@ -101,7 +102,7 @@ impl Live {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Denial::with_remedy(Reason::SessionLimit, "the gate is full; try later"));
         }
-        let mut count = self.clients.entry(client).or_insert(0);
+        let mut count = self.clients.entry(subscriber(client)).or_insert(0);
         if *count >= limits.open_sessions_per_client {
             drop(count);
             self.open.fetch_sub(1, Ordering::Relaxed);
@@ -212,7 +213,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.live.sessions.remove(&self.entry.id);
-        self.live.clients.remove_if_mut(&self.entry.client, |_, count| {
+        self.live.clients.remove_if_mut(&subscriber(self.entry.client), |_, count| {
             *count = count.saturating_sub(1);
             *count == 0
         });

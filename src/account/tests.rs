@@ -349,7 +349,16 @@ fn places_are_limited_in_all_and_per_client() {
     assert_eq!(books.account.live().open_sessions(), 3);
     drop(first);
     let fourth = enter("10.0.0.7").unwrap();
-    drop((second, third, fourth));
+    drop((second, third));
+    // An IPv6 host picks its addresses within a network of 64 bits.
+    let fifth = enter("2001:db8:1:2::1").unwrap();
+    let sixth = enter("2001:db8:1:2:3::1").unwrap();
+    drop(fourth);
+    assert_eq!(enter("2001:db8:1:2:4::1").unwrap_err().reason, Reason::SessionLimit);
+    let seventh = enter("2001:db8:1:3::1").unwrap();
+    assert_eq!(books.account.live().open_sessions(), 3);
+    drop(fifth);
+    drop((enter("2001:db8:1:2:4::1").unwrap(), sixth, seventh));
     assert_eq!(books.account.live().open_sessions(), 0);
     assert!(books.account.live().rows().is_empty());
 }

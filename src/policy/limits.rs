@@ -18,9 +18,9 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// Sessions open at once, in all.
     pub open_sessions: usize,
-    /// Sessions open at once from one client address.
+    /// Sessions open at once from one client address, as [`subscriber`](super::subscriber) tells.
     pub open_sessions_per_client: usize,
-    /// Sessions that one client address may begin within a second; as many as it likes without.
+    /// Sessions that one such address may begin within a second; as many as it likes without.
     pub new_sessions_per_second_per_client: Option<NonZeroU32>,
     /// How long a tunnel may last.
     pub session_lifetime: Duration,
