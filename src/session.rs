@@ -320,6 +320,9 @@ impl Session {
         authorization: Option<Authorization>,
     ) -> Result<Reached, Stop> {
         self.account.ask(&target.to_string());
+        // It may have been waited for while the policy changed.
+        self.set = self.policy.borrow_and_update().clone();
+        self.account.generation = self.set.generation();
         if self.door.welcome == Welcome::TurnedAway {
             return Err(Denial::with_remedy(Reason::Draining, "try again").into());
         }

@@ -1,6 +1,8 @@
 //! The ways in which a policy changes on disk, good and bad.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 
 use crate::harness::{Blobs, Gate, Lab, Policy, Way, az_json, wait_until};
@@ -36,6 +38,22 @@ pub fn kept(gate: &Gate, change: impl FnOnce()) {
     let (status, body) = gate.admin("/readyz");
     assert_eq!(status, 200, "it still serves what it served: {body}");
     assert!(body.contains("stale"), "/readyz says so: {body}");
+}
+
+#[test]
+fn a_request_is_judged_by_the_policy_in_force_when_it_comes() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&Policy::of(&["contoso", "fabrikam"]));
+    let mut early = TcpStream::connect("127.0.0.1:3128").unwrap();
+    // Connections are taken in their order: this one was not before it.
+    assert!(passes(&lab, &gate, "contoso"));
+    reloaded(&gate, || fs::remove_file(gate.registries().join("fabrikam.json")).unwrap());
+    early.write_all(b"CONNECT fabrikam.azurecr.io:443 HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    early.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("other-registry"), "{answer}");
+    let line = gate.audited(&[("reason", "other-registry")]);
+    assert_eq!(line["generation"], generation(&gate), "{line}");
 }
 
 #[test]
