@@ -385,7 +385,7 @@ impl Session {
 
     /// Refuses a client that has nothing left to send.
     fn spare(&mut self, allowed: &Allowed, enforcement: Enforcement) -> Result<(), Denial> {
-        let spent = self.hour(allowed).is_some_and(|hour| hour.left() == 0);
+        let spent = live::hour(&self.gate, allowed).is_some_and(|hour| hour.left() == 0);
         match enforcement {
             Enforcement::Enforce if spent => {
                 let remedy = "its client has nothing left for this hour";

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::throttle::{Paced, Throttle};
 use crate::policy::{Budget, Enforcement, HourOfUploads};
 
-/// Stands for an upload without a budget.
+/// Stands for an upload without a budget, and for an hour without a limit.
 const UNBOUNDED: u64 = u64::MAX;
 
 /// What one tunnel may send up. Shared with its session, which may change it after a reload.
@@ -87,10 +87,7 @@ impl Bounds {
         let bytes = want.min(usize::try_from(left).unwrap_or(usize::MAX));
         match &self.hour {
             None => Reserved { bytes, counted: 0 },
-            Some(hour) => {
-                let bytes = hour.reserve(bytes);
-                Reserved { bytes, counted: bytes }
-            }
+            Some(hour) => hour.reserve(bytes),
         }
     }
 
@@ -116,6 +113,13 @@ pub struct Hour {
     uploads: Mutex<HourOfUploads>,
 }
 
+impl Default for Hour {
+    /// Without a limit.
+    fn default() -> Self {
+        Self::new(UNBOUNDED)
+    }
+}
+
 impl Hour {
     /// An hour in which so many bytes may go up, and none have.
     #[must_use]
@@ -123,17 +127,19 @@ impl Hour {
         Self { limit: AtomicU64::new(limit), began: Instant::now(), uploads: Mutex::default() }
     }
 
-    /// Sets the limit; what has gone up before still counts.
-    pub fn limit_to(&self, bytes: u64) {
-        self.limit.store(bytes, Ordering::Relaxed);
+    /// Sets the limit, or lifts it. What has gone up before still counts, unless nothing did while
+    /// there was none.
+    pub fn limit_to(&self, bytes: Option<u64>) {
+        self.limit.store(bytes.unwrap_or(UNBOUNDED), Ordering::Relaxed);
     }
 
     /// How many bytes may still go up now.
     #[must_use]
     pub fn left(&self) -> u64 {
-        self.with(|uploads, now| {
-            self.limit.load(Ordering::Relaxed).saturating_sub(uploads.sum(now))
-        })
+        match self.limit.load(Ordering::Relaxed) {
+            UNBOUNDED => UNBOUNDED,
+            limit => self.with(|uploads, now| limit.saturating_sub(uploads.sum(now))),
+        }
     }
 
     fn with<R>(&self, act: impl FnOnce(&mut HourOfUploads, std::time::Duration) -> R) -> R {
@@ -141,24 +147,29 @@ impl Hour {
         act(&mut uploads, self.began.elapsed())
     }
 
-    fn reserve(&self, want: usize) -> usize {
+    fn reserve(&self, want: usize) -> Reserved {
+        let limit = self.limit.load(Ordering::Relaxed);
+        if limit == UNBOUNDED {
+            return Reserved { bytes: want, counted: 0 };
+        }
         self.with(|uploads, now| {
-            let left = self.limit.load(Ordering::Relaxed).saturating_sub(uploads.sum(now));
+            let left = limit.saturating_sub(uploads.sum(now));
             let bytes = want.min(usize::try_from(left).unwrap_or(usize::MAX));
             uploads.add(bytes as u64, now);
-            bytes
+            Reserved { bytes, counted: bytes }
         })
     }
 
     /// Counts what was taken in place of what had been counted: whether it was too much.
     fn settle(&self, counted: usize, took: usize) -> bool {
-        if counted == took {
+        let limit = self.limit.load(Ordering::Relaxed);
+        if counted == took || (counted == 0 && limit == UNBOUNDED) {
             return false;
         }
         self.with(|uploads, now| {
             uploads.take_back(counted.saturating_sub(took) as u64, now);
             uploads.add(took.saturating_sub(counted) as u64, now);
-            uploads.sum(now) > self.limit.load(Ordering::Relaxed)
+            uploads.sum(now) > limit
         })
     }
 }
@@ -194,15 +205,15 @@ impl Shares {
         limit.map(|limit| fresh(limit).clone())
     }
 
-    /// The hour of a client, in which so many bytes may go up from now on.
+    /// The hour of a client, in which so many bytes may go up from now on; as many as it likes
+    /// where that is nothing.
     #[must_use]
-    pub fn hour(&self, client: &Arc<str>, limit: u64) -> Arc<Hour> {
-        if let Some(hour) = self.hours.get(client) {
-            hour.limit_to(limit);
-            return hour.clone();
-        }
-        let hour = self.hours.entry(client.clone()).or_insert_with(|| Arc::new(Hour::new(limit)));
-        hour.clone()
+    pub fn hour(&self, client: &Arc<str>, limit: Option<u64>) -> Arc<Hour> {
+        let known = self.hours.get(client).map(|hour| hour.clone());
+        let fresh = || self.hours.entry(client.clone()).or_default().clone();
+        let hour = known.unwrap_or_else(fresh);
+        hour.limit_to(limit);
+        hour
     }
 }
 
@@ -273,18 +284,27 @@ mod tests {
         one.settle(first, 30, 0, 0);
         other.settle(second, 20, 0, 0);
         assert_eq!(other.reserve(20, 0, 80).bytes, 50);
-        hour.limit_to(10);
+        hour.limit_to(Some(10));
         assert_eq!(hour.left(), 0);
+        assert_eq!(other.reserve(20, 0, 80).bytes, 0);
+        hour.limit_to(None);
+        let free = other.reserve(20, 0, 80);
+        assert_eq!(free.bytes, 80);
+        other.settle(free, 80, 20, 0);
+        hour.limit_to(Some(200));
+        assert_eq!(hour.left(), 100, "what went while there was no limit does not count");
     }
 
     #[test]
     fn an_hour_outlives_a_change_of_its_limit() {
         let hours = Shares::default();
         let name: Arc<str> = "agents".into();
-        let hour = hours.hour(&name, 100);
+        let hour = hours.hour(&name, Some(100));
         hour.settle(0, 60);
-        assert_eq!(hours.hour(&name, 90).left(), 30);
+        assert_eq!(hours.hour(&name, Some(90)).left(), 30);
         assert_eq!(hour.left(), 30);
-        assert_eq!(hours.hour(&"others".into(), 90).left(), 90);
+        assert_eq!(hours.hour(&name, None).left(), UNBOUNDED);
+        assert_eq!(hours.hour(&name, Some(70)).left(), 10);
+        assert_eq!(hours.hour(&"others".into(), Some(90)).left(), 90);
     }
 }

@@ -38,7 +38,7 @@ impl Session {
     pub(super) async fn relay(mut self, tunnel: Tunnel) {
         self.account.stages.enter(Stage::Relay);
         let allowed = tunnel.cleared.permit().allowed();
-        let bounds = Bounds::within(self.hour(allowed), rates(&self.gate, allowed));
+        let bounds = Bounds::within(hour(&self.gate, allowed), rates(&self.gate, allowed));
         let traffic = Arc::new(Traffic::within(bounds));
         bound(&traffic, allowed, self.enforcement(&self.set));
         let seen = traffic.clone();
@@ -58,7 +58,7 @@ impl Session {
                     Ok(allowed) => {
                         bound(&traffic, &allowed, enforcement);
                         // For all tunnels that keep them.
-                        drop(rates(&gate, &allowed));
+                        drop((hour(&gate, &allowed), rates(&gate, &allowed)));
                     }
                     Err(denial) => return Stop::from(denial),
                 }
@@ -100,13 +100,12 @@ impl Session {
         // The place among the open sessions is held until the client is gone.
         closing.finish().await;
     }
+}
 
-    /// The hour in which the client's uploads count, where they are bounded.
-    pub(super) fn hour(&self, allowed: &Allowed) -> Option<Arc<Hour>> {
-        let client = allowed.client()?;
-        let limit = client.limits.upload_bytes_per_hour?;
-        Some(self.gate.shares.hour(&client.name, limit))
-    }
+/// The hour in which the client's uploads count, bounded or not.
+pub(super) fn hour(gate: &Gate, allowed: &Allowed) -> Option<Arc<Hour>> {
+    let client = allowed.client()?;
+    Some(gate.shares.hour(&client.name, client.limits.upload_bytes_per_hour))
 }
 
 /// The rates that downloads keep: the client's, and the registry's.

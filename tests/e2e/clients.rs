@@ -172,3 +172,42 @@ fn an_hour_of_uploads_is_kept_over_reloads() {
     });
     lab.sh(way, fleet).succeeded();
 }
+
+#[test]
+fn an_hour_that_a_reload_gives_or_shortens_holds_for_live_tunnels() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let secret = lab.dir().join("secret");
+    std::fs::File::create(&secret).unwrap().set_len(24 << 20).unwrap();
+    let connected = file("contoso", "[\"build-agents\"]") + "connected-registry = true\n";
+    let gate = lab.gate(&policy().with_file("contoso.toml", &connected));
+    let config = gate.registries().with_file_name("pullgate.toml");
+    let unlimited = std::fs::read_to_string(&config).unwrap();
+    let limited = |bytes: u64| {
+        let agents = "networks = [\"127.0.0.1\"]";
+        let limit = format!("{agents}\nupload-bytes-per-hour = {bytes}");
+        std::fs::write(&config, unlimited.replacen(agents, &limit, 1)).unwrap();
+    };
+    let up = || {
+        let labels = ["client=\"build-agents\"", "direction=\"up\""];
+        gate.metric("pullgate_client_relayed_bytes_total", &labels)
+    };
+    let send = format!(
+        "curl -sS --limit-rate 4M -H Expect: -o /dev/null -T {} \
+         https://contoso.eastus.data.azurecr.io/sync/it",
+        secret.display()
+    );
+    let words: Vec<&str> = send.split_whitespace().collect();
+    // Another limit each time, so that it is a change.
+    for (before, after) in [(None, 65_536), (Some(1 << 30), 65_537)] {
+        if let Some(before) = before {
+            reloaded(&gate, || limited(before));
+        }
+        let sent = up();
+        let mut push = lab.command(Way::Through(&gate), &words).spawn().unwrap();
+        wait_until("the push goes", || (up() > sent + 1e6).then_some(()));
+        reloaded(&gate, || limited(after));
+        assert!(!push.wait().unwrap().success(), "before: {before:?}");
+    }
+    let cut = gate.audit_of_all();
+    assert!(cut.iter().all(|line| line["reason"] == "upload-budget"), "{cut:?}");
+}
