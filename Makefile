@@ -17,7 +17,7 @@ FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 3600
 SHAKE_SECONDS ?= 3600
 
-.PHONY: test lint fuzz bench soak shake faults page deb deb-test static image kubernetes demo tools
+.PHONY: test lint fuzz bench soak shake faults page deb deb-test static static-target image kubernetes demo tools
 
 test: tools
 	$(AS_ROOT) cargo test --locked
@@ -62,10 +62,12 @@ deb-test: deb
 	.ci/package
 
 # The static binary, and the image from scratch that holds nothing else.
-static:
+static: static-target
 	@.ci/tools musl-gcc=musl-tools
-	@rustup target list --installed | grep -q x86_64-unknown-linux-musl || rustup target add x86_64-unknown-linux-musl
 	cargo build --locked --release --target x86_64-unknown-linux-musl
+
+static-target:
+	@rustup target list --installed | grep -q x86_64-unknown-linux-musl || rustup target add x86_64-unknown-linux-musl
 
 image: static
 	@.ci/tools buildah=buildah podman=podman runc=runc strip=binutils
