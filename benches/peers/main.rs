@@ -49,6 +49,9 @@ pub struct Options {
     /// So many rounds of every row.
     #[arg(long)]
     rounds: Option<usize>,
+    /// Another build of pullgate, which is measured beside this one.
+    #[arg(long, value_name = "PROGRAM")]
+    beside: Option<PathBuf>,
     /// Writes the figures into README.md and docs/, chart included.
     #[arg(long)]
     publish: bool,
@@ -62,7 +65,8 @@ pub struct Options {
 
 impl Options {
     fn through(&self, kind: Kind) -> bool {
-        self.peers.is_empty() || self.peers.iter().any(|code| code == kind.code())
+        let chosen = self.peers.is_empty() || self.peers.iter().any(|code| code == kind.code());
+        chosen && (kind != Kind::Other || self.beside.is_some())
     }
 
     fn measures(&self, row: &str) -> bool {

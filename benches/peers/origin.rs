@@ -8,15 +8,15 @@ use std::io::{self, BufRead, Read, Write};
 use std::net::{Ipv4Addr, Shutdown};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::socket::{self, Discard};
+use crate::socket::Discard;
 use crate::wire::{self, Framing, Order};
 
 /// A ClientHello is no longer than this, in bytes.
@@ -91,7 +91,6 @@ fn hex(bytes: &[u8]) -> String {
 
 async fn listen() -> io::Result<TcpListener> {
     let socket = tokio::net::TcpSocket::new_v4()?;
-    SockRef::from(&socket).set_tcp_mss(wire::SEGMENT)?;
     socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
     socket.listen(4096)
 }
@@ -181,14 +180,13 @@ fn obey(mut stream: &std::net::TcpStream, order: Order, origin: &Origin) -> io::
         Order::Answer(length) => stream.write_all(&wire::answer(length)),
         Order::Attend => Ok(()),
         Order::Send { bytes, pace } => {
-            // It holds until the next such order: what was written waits in the kernel still.
-            socket::pace(stream, pace)?;
+            let mut paced = Paced::new(pace);
             let mut left = bytes;
             while left > 0 {
-                let length = usize::try_from(left).unwrap_or(usize::MAX);
-                let piece = &origin.records[..origin.records.len().min(length)];
+                let due = paced.due().min(left).min(origin.records.len() as u64);
+                let piece = &origin.records[..usize::try_from(due).unwrap_or(0)];
                 stream.write_all(piece)?;
-                left -= piece.len() as u64;
+                left -= due;
             }
             Ok(())
         }
@@ -201,6 +199,34 @@ fn obey(mut stream: &std::net::TcpStream, order: Order, origin: &Origin) -> io::
                 };
             }
         }
+    }
+}
+
+/// Sends as a network at this pace would deliver: what is due in each millisecond at once. The
+/// kernel's own pacing comes in bursts of 64 KiB where round trips are as short as here.
+struct Paced {
+    bytes_a_second: u64,
+    began: Instant,
+    sent: u64,
+}
+
+impl Paced {
+    /// 0 is as fast as it goes.
+    fn new(bytes_a_second: u64) -> Self {
+        Self { bytes_a_second, began: Instant::now(), sent: 0 }
+    }
+
+    /// Waits until something is due, and says how many bytes.
+    fn due(&mut self) -> u64 {
+        if self.bytes_a_second == 0 {
+            return u64::MAX;
+        }
+        let each = self.bytes_a_second / 1_000;
+        let millisecond = u32::try_from(self.sent / each + 1).unwrap_or(u32::MAX);
+        let at = self.began + Duration::from_millis(1) * millisecond;
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        self.sent += each;
+        each
     }
 }
 

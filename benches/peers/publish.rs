@@ -1,5 +1,6 @@
 //! Where the figures go: to the terminal, and between two marks of README.md and the manual.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use crate::run::Found;
+use crate::sample::Sample;
 use crate::table::{SUMMARY, TABLES};
 use crate::{chart, claim};
 
@@ -35,7 +37,15 @@ fn conditions(found: &Found) -> String {
         .collect();
     let mut versions = versions;
     versions.dedup();
-    let mut out = format!("{}; {}.\n", found.machine, versions.join(", "));
+    let samples: Vec<&Sample> =
+        found.samples.values().flat_map(BTreeMap::values).flatten().collect();
+    let disturbed = samples.iter().filter(|sample| sample.is_disturbed()).count();
+    let mut out = format!(
+        "{}; {}. {} measurements, of which other programs disturbed {disturbed}.\n",
+        found.machine,
+        versions.join(", "),
+        samples.len()
+    );
     if !found.absent.is_empty() {
         let _ = writeln!(out, "Not installed: {}.", found.absent.join(", "));
     }

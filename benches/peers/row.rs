@@ -7,7 +7,6 @@ use crate::load::ping::{self, Before};
 use crate::load::{Bench, crowd, idle, setups};
 use crate::peer::{Kind, Peer};
 use crate::sample::Sample;
-use crate::wire::Framing;
 
 /// A row: one thing that is measured.
 #[derive(Debug, Clone, Copy)]
@@ -63,13 +62,13 @@ const FULL_SPEED: Duration = Duration::from_millis(500);
 const PACED: Duration = Duration::from_millis(1_000);
 
 const fn full(code: &'static str, direction: Direction, tunnels: usize) -> Row {
-    let content = Content::ReadyMade(Framing::Tls13);
+    let content = Content::ReadyMade;
     let bulk = Bulk { direction, content, tunnels, pace: 0, time: FULL_SPEED };
     Row { code, work: Work::Bulk(bulk), rounds: 5, through: Through::Relays }
 }
 
 const fn paced(code: &'static str, pace: u64) -> Row {
-    let content = Content::ReadyMade(Framing::Tls13);
+    let content = Content::ReadyMade;
     let direction = Direction::Down;
     let bulk = Bulk { direction, content, tunnels: 16, pace, time: PACED };
     Row { code, work: Work::Bulk(bulk), rounds: 3, through: Through::Relays }
@@ -90,7 +89,7 @@ pub const ROWS: &[Row] = &[
         code: "tls12-up-16",
         work: Work::Bulk(Bulk {
             direction: Direction::Up,
-            content: Content::ReadyMade(Framing::Tls12),
+            content: Content::ReadyMadeTls12,
             tunnels: 16,
             pace: 0,
             time: FULL_SPEED,

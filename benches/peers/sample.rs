@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::load::Bench;
 use crate::peer::Peer;
 use crate::process;
 
@@ -14,6 +15,8 @@ pub struct Sample {
     pub cpu: Duration,
     /// CPU time of the whole machine: client, origin, proxy and kernel.
     pub machine: Duration,
+    /// CPU time of programs that have no part in it.
+    pub others: Duration,
     /// How long it took.
     pub wall: Duration,
     /// How many bytes came through.
@@ -28,27 +31,49 @@ pub struct Sample {
     pub kernel: u64,
 }
 
+/// So much of one core in other programs' hands is a disturbance. What the kernel does in interrupts
+/// counts among it.
+const DISTURBANCE: f64 = 0.3;
+
+impl Sample {
+    /// Whether other programs took part of the machine meanwhile.
+    pub fn is_disturbed(&self) -> bool {
+        self.others.as_secs_f64() > DISTURBANCE * self.wall.as_secs_f64()
+    }
+}
+
 /// Counts from now on.
 pub struct Meter {
-    processes: Vec<u32>,
-    cpu: Duration,
-    machine: Duration,
+    proxy: Vec<u32>,
+    /// Client and origin.
+    ends: [u32; 2],
+    spent: Sample,
     began: Instant,
 }
 
 impl Meter {
-    pub fn start(peer: &Peer) -> Self {
-        let processes = peer.processes();
-        let cpu = process::cpu_time(&processes);
-        Self { cpu, processes, machine: process::machine_time(), began: Instant::now() }
+    pub fn start(bench: &Bench, peer: &Peer) -> Self {
+        let (proxy, ends) = (peer.processes(), [std::process::id(), bench.origin.pid()]);
+        Self { spent: spent(&proxy, &ends), proxy, ends, began: Instant::now() }
     }
 
     pub fn stop(self) -> Sample {
-        let wall = self.began.elapsed();
-        let cpu = process::cpu_time(&self.processes).saturating_sub(self.cpu);
-        let machine = process::machine_time().saturating_sub(self.machine);
-        Sample { cpu, machine, wall, ..Sample::default() }
+        let now = spent(&self.proxy, &self.ends);
+        Sample {
+            cpu: now.cpu.saturating_sub(self.spent.cpu),
+            machine: now.machine.saturating_sub(self.spent.machine),
+            others: now.others.saturating_sub(self.spent.others),
+            wall: self.began.elapsed(),
+            ..Sample::default()
+        }
     }
+}
+
+/// What has been spent so far.
+fn spent(proxy: &[u32], ends: &[u32]) -> Sample {
+    let (cpu, machine) = (process::cpu_time(proxy), process::machine_time());
+    let others = machine.saturating_sub(cpu + process::cpu_time(ends));
+    Sample { cpu, machine, others, ..Sample::default() }
 }
 
 /// The measurements of one row through one proxy.

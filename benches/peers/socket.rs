@@ -5,27 +5,6 @@ use std::net::TcpStream;
 
 use rustix::net::RecvFlags;
 
-mod option {
-    use nix::{libc, setsockopt_impl, sockopt_impl};
-
-    sockopt_impl!(
-        /// The most that TCP sends a second, in bytes (socket(7)).
-        MaxPacingRate,
-        SetOnly,
-        libc::SOL_SOCKET,
-        libc::SO_MAX_PACING_RATE,
-        u64
-    );
-}
-
-/// Has the kernel send at this pace, as a network would; 0 for as fast as it goes.
-///
-/// TCP paces by itself where no qdisc does, in bursts of about a millisecond.
-pub fn pace(stream: &TcpStream, bytes_a_second: u64) -> io::Result<()> {
-    let rate = if bytes_a_second == 0 { u64::MAX } else { bytes_a_second };
-    Ok(nix::sys::socket::setsockopt(stream, option::MaxPacingRate, &rate)?)
-}
-
 /// Throws away what comes, within the kernel, so that a receiver costs next to nothing (tcp(7),
 /// MSG_TRUNC).
 pub struct Discard {

@@ -10,18 +10,14 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
-/// What the allow-lists hold.
+/// What the allow-lists hold: the host that is asked, and pushed to.
 pub const LOGIN: &str = "contoso.azurecr.io";
-/// The other host of the allow-lists, which all tunnels ask for.
+/// And the host that layers come from. pullgate gives it an upload budget.
 pub const DATA: &str = "contoso.eastus.data.azurecr.io";
 
 /// By this protocol in its ALPN an origin tells a hello whose tunnel is ready-made from one that
 /// means it.
 const READY_MADE: &[u8] = b"ready-made";
-
-/// The largest segment that either end takes, in bytes: Ethernet's. The loopback interface's own is
-/// 64 KiB, and pacing, which counts in segments, would come in bursts that no network has.
-pub const SEGMENT: u32 = 1448;
 
 /// The header of a TLS record, in bytes.
 const HEADER: usize = 5;
@@ -51,11 +47,14 @@ pub enum Framing {
 /// A ClientHello, as rustls makes it.
 #[derive(Debug, Clone)]
 pub struct Hello {
+    /// The host that it names.
+    pub host: &'static str,
+    pub framing: Framing,
     pub bytes: Vec<u8>,
 }
 
 impl Hello {
-    pub fn new(name: &str, framing: Framing) -> anyhow::Result<Self> {
+    pub fn new(host: &'static str, framing: Framing) -> anyhow::Result<Self> {
         let versions: &[&'static SupportedProtocolVersion] = match framing {
             Framing::Tls13 => rustls::ALL_VERSIONS,
             Framing::Tls12 => &[&rustls::version::TLS12],
@@ -66,13 +65,13 @@ impl Hello {
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
         config.alpn_protocols = vec![READY_MADE.to_vec()];
-        let name = ServerName::try_from(name.to_owned())?;
+        let name = ServerName::try_from(host)?;
         let mut connection = ClientConnection::new(Arc::new(config), name)?;
         let mut bytes = Vec::new();
         while connection.wants_write() {
             connection.write_tls(&mut bytes)?;
         }
-        Ok(Self { bytes })
+        Ok(Self { host, framing, bytes })
     }
 
     /// How many bytes the origin answers with.

@@ -15,7 +15,7 @@ use super::Bench;
 use crate::peer::Peer;
 use crate::sample::{Meter, Sample};
 use crate::socket::Discard;
-use crate::wire::{DATA, Framing, Order, full_records};
+use crate::wire::{DATA, Order, full_records};
 
 /// Windows and buffers grow in this time, and relays find their pace.
 const WARM: Duration = Duration::from_millis(250);
@@ -31,7 +31,9 @@ pub enum Direction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// Records made beforehand.
-    ReadyMade(Framing),
+    ReadyMade,
+    /// The same, framed as TLS 1.2.
+    ReadyMadeTls12,
     /// What rustls makes of it, at both ends.
     RealTls,
 }
@@ -53,9 +55,14 @@ pub fn run(bench: &mut Bench, peer: &Peer, bulk: &Bulk) -> anyhow::Result<Sample
     let tls = Arc::new(client_config(&bench.certificate)?);
     let mut streams = Vec::with_capacity(bulk.tunnels);
     for _ in 0..bulk.tunnels {
+        let hello = match (bulk.content, bulk.direction) {
+            (Content::ReadyMadeTls12, _) => &bench.push_tls12,
+            (_, Direction::Up) => &bench.push,
+            (_, Direction::Down) => &bench.pull,
+        };
         let stream = match bulk.content {
-            Content::ReadyMade(framing) => bench.tunnel(&peer.route, framing)?,
-            Content::RealTls => super::connect(&peer.route, DATA)?
+            Content::ReadyMade | Content::ReadyMadeTls12 => super::tunnel(&peer.route, hello)?,
+            Content::RealTls => super::connect(&peer.route, hello.host)?
                 .map_err(|_| io::Error::other("the proxy refuses"))?,
         };
         // It ends in the midst: a window that is full then would keep the origin waiting.
@@ -114,7 +121,7 @@ fn measure(
     };
     std::thread::sleep(WARM);
     let before = so_far(bench)?;
-    let meter = Meter::start(peer);
+    let meter = Meter::start(bench, peer);
     std::thread::sleep(bulk.time);
     let after = so_far(bench)?;
     let mut sample = meter.stop();

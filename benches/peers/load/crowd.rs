@@ -11,7 +11,7 @@ use super::Bench;
 use crate::peer::Peer;
 use crate::sample::{Meter, Sample};
 use crate::socket::Discard;
-use crate::wire::{Framing, Order};
+use crate::wire::Order;
 
 /// How many small tunnels there are.
 const SMALL: usize = 1_000;
@@ -23,7 +23,7 @@ pub fn run(bench: &mut Bench, peer: &Peer, time: Duration) -> anyhow::Result<Sam
     let mut small = super::idle::open(bench, peer, SMALL)?;
     let mut fast = Vec::new();
     for _ in 0..FAST {
-        let stream = bench.tunnel(&peer.route, Framing::Tls13)?;
+        let stream = super::tunnel(&peer.route, &bench.pull)?;
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         fast.push(stream);
     }
@@ -37,7 +37,7 @@ pub fn run(bench: &mut Bench, peer: &Peer, time: Duration) -> anyhow::Result<Sam
             });
         }
         std::thread::sleep(Duration::from_millis(200));
-        let meter = Meter::start(peer);
+        let meter = Meter::start(bench, peer);
         let end = Instant::now() + time;
         let exchanges = (0..SMALL)
             .cycle()

@@ -8,7 +8,7 @@ use super::Bench;
 use crate::peer::Peer;
 use crate::process;
 use crate::sample::{Meter, Sample};
-use crate::wire::{Framing, Order, answer_length};
+use crate::wire::{Order, answer_length};
 
 /// So many clients open the tunnels.
 const CLIENTS: usize = 16;
@@ -29,7 +29,7 @@ pub fn run(bench: &mut Bench, peer: &Peer, tunnels: usize) -> anyhow::Result<Sam
     std::thread::sleep(REST);
     let memory = process::memory(&processes).saturating_sub(memory);
     let kernel = process::kernel_memory().saturating_sub(kernel);
-    let meter = Meter::start(peer);
+    let meter = Meter::start(bench, peer);
     std::thread::sleep(WATCHED);
     let sample = meter.stop();
     drop(held);
@@ -58,7 +58,7 @@ pub fn open(bench: &Bench, peer: &Peer, tunnels: usize) -> anyhow::Result<Vec<Tc
 }
 
 fn one(bench: &Bench, peer: &Peer) -> std::io::Result<TcpStream> {
-    let mut stream = bench.tunnel(&peer.route, Framing::Tls13)?;
+    let mut stream = super::tunnel(&peer.route, &bench.push)?;
     stream.write_all(&Order::Answer(ANSWER).record())?;
     stream.read_exact(&mut vec![0; answer_length(ANSWER)])?;
     Ok(stream)

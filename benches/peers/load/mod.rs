@@ -12,11 +12,10 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use socket2::{Domain, Socket, Type};
 
 use crate::peer::{Ask, Peer, Route};
 use crate::process::Role;
-use crate::wire::{DATA, Framing, Hello, Order, SEGMENT, second_flight};
+use crate::wire::{Framing, Hello, Order, second_flight};
 
 /// How long what a measurement has left behind may take to go.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -29,20 +28,17 @@ pub struct Bench {
     pub origin: Role,
     /// The origin's certificate, for real TLS.
     pub certificate: Vec<u8>,
-    pub tls13: Hello,
-    pub tls12: Hello,
+    /// Of a pull: [`DATA`].
+    pub pull: Hello,
+    /// Of small exchanges, and of a push: [`LOGIN`](crate::wire::LOGIN).
+    pub push: Hello,
+    /// Of a push in TLS 1.2.
+    pub push_tls12: Hello,
     /// How many names were denied so far: each is asked for once.
     pub denied: AtomicU64,
 }
 
 impl Bench {
-    pub fn hello(&self, framing: Framing) -> &Hello {
-        match framing {
-            Framing::Tls13 => &self.tls13,
-            Framing::Tls12 => &self.tls12,
-        }
-    }
-
     /// How many connections the origin has open, and how many bytes it took.
     pub fn counts(&mut self) -> anyhow::Result<(u64, u64)> {
         let said = self.origin.ask()?;
@@ -63,36 +59,32 @@ impl Bench {
         std::thread::sleep(Duration::from_millis(20));
         Ok(())
     }
+}
 
-    /// Opens a tunnel as far as the client's last word of the handshake.
-    pub fn tunnel(&self, route: &Route, framing: Framing) -> io::Result<TcpStream> {
-        let hello = self.hello(framing);
-        let mut stream = self.greeted(route, hello)?;
-        stream.write_all(&second_flight(framing))?;
-        if framing == Framing::Tls12 {
-            stream.read_exact(&mut [0; 6 + 45])?;
-        }
-        Ok(stream)
+/// Opens a tunnel as far as the client's last word of the handshake.
+pub fn tunnel(route: &Route, hello: &Hello) -> io::Result<TcpStream> {
+    let mut stream = greeted(route, hello)?;
+    stream.write_all(&second_flight(hello.framing))?;
+    if hello.framing == Framing::Tls12 {
+        stream.read_exact(&mut [0; 6 + 45])?;
     }
+    Ok(stream)
+}
 
-    /// Opens a tunnel as far as the origin's answer to the hello.
-    pub fn greeted(&self, route: &Route, hello: &Hello) -> io::Result<TcpStream> {
-        let mut stream = connect(route, DATA)?.map_err(|refusal| {
-            io::Error::other(format!("refused: {}", String::from_utf8_lossy(&refusal)))
-        })?;
-        stream.write_all(&hello.bytes)?;
-        let mut answer = vec![0; hello.answer_length()];
-        stream.read_exact(&mut answer)?;
-        Ok(stream)
-    }
+/// Opens a tunnel as far as the origin's answer to the hello.
+pub fn greeted(route: &Route, hello: &Hello) -> io::Result<TcpStream> {
+    let mut stream = connect(route, hello.host)?.map_err(|refusal| {
+        io::Error::other(format!("refused: {}", String::from_utf8_lossy(&refusal)))
+    })?;
+    stream.write_all(&hello.bytes)?;
+    let mut answer = vec![0; hello.answer_length()];
+    stream.read_exact(&mut answer)?;
+    Ok(stream)
 }
 
 /// Connects, and asks for a host where that is the way: the tunnel, or what the proxy said instead.
 pub fn connect(route: &Route, host: &str) -> io::Result<Result<TcpStream, Vec<u8>>> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.set_tcp_mss(SEGMENT)?;
-    socket.connect(&route.address.into())?;
-    let mut stream = TcpStream::from(socket);
+    let mut stream = TcpStream::connect(route.address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(ANSWER))?;
     let Ask::Connect(port) = route.ask else { return Ok(Ok(stream)) };
@@ -140,7 +132,7 @@ pub fn works(bench: &mut Bench, peer: &Peer) -> anyhow::Result<()> {
 
 fn carries(bench: &Bench, peer: &Peer) -> anyhow::Result<()> {
     const BYTES: usize = 3_000_000;
-    let mut stream = bench.tunnel(&peer.route, Framing::Tls13)?;
+    let mut stream = tunnel(&peer.route, &bench.pull)?;
     stream.write_all(&Order::Send { bytes: BYTES as u64, pace: 0 }.record())?;
     let mut got = vec![0; BYTES];
     stream.read_exact(&mut got)?;

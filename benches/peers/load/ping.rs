@@ -8,7 +8,7 @@ use super::Bench;
 use crate::peer::Peer;
 use crate::sample::{Meter, Sample};
 use crate::socket::Discard;
-use crate::wire::{Framing, Order, answer_length};
+use crate::wire::{Order, answer_length};
 
 /// What the origin answers, in bytes.
 const ANSWER: u16 = 1_000;
@@ -34,11 +34,11 @@ pub fn run(
     before: Before,
     tunnels: usize,
 ) -> anyhow::Result<Sample> {
-    let meter = Meter::start(peer);
+    let meter = Meter::start(bench, peer);
     let mut latencies = Vec::with_capacity(tunnels * EXCHANGES);
     let mut discard = Discard::new();
     for _ in 0..tunnels {
-        let mut stream = bench.tunnel(&peer.route, Framing::Tls13)?;
+        let mut stream = super::tunnel(&peer.route, &bench.push)?;
         stream.write_all(&Order::Attend.record())?;
         if before == Before::Bulk {
             let (bytes, pace) = BULK;
@@ -74,9 +74,9 @@ pub fn transfers(
     const TUNNELS: usize = 8;
     let mut streams = Vec::new();
     for _ in 0..TUNNELS {
-        streams.push(bench.tunnel(&peer.route, Framing::Tls13)?);
+        streams.push(super::tunnel(&peer.route, &bench.pull)?);
     }
-    let meter = Meter::start(peer);
+    let meter = Meter::start(bench, peer);
     let each = std::thread::scope(|scope| {
         let threads: Vec<_> = streams
             .iter_mut()

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use super::Bench;
 use crate::peer::{Peer, Route};
 use crate::sample::{Meter, Sample};
-use crate::wire::{Framing, Hello, Order, answer_length, second_flight};
+use crate::wire::{Hello, Order, answer_length, second_flight};
 
 /// So many clients work at once.
 const CLIENTS: usize = 32;
@@ -25,12 +25,12 @@ const DENIED: &str = "x0000000.blob.core.windows.net";
 /// Tunnels, each with one small exchange, one after the other by each client. The latency is from
 /// the connection to the origin's answer to the hello.
 pub fn run(bench: &mut Bench, peer: &Peer, count: usize) -> anyhow::Result<Sample> {
-    let hello = bench.tls13.clone();
-    let mut last = second_flight(Framing::Tls13);
+    let hello = bench.push.clone();
+    let mut last = second_flight(hello.framing);
     last.extend_from_slice(&Order::Answer(ANSWER).record());
-    measure(bench, peer, count, |bench| {
+    measure(bench, peer, count, |_| {
         let began = Instant::now();
-        let mut stream = bench.greeted(&peer.route, &hello)?;
+        let mut stream = super::greeted(&peer.route, &hello)?;
         let taken = began.elapsed();
         stream.write_all(&last)?;
         let mut answer = vec![0; answer_length(ANSWER)];
@@ -58,15 +58,15 @@ pub fn is_denied(bench: &Bench, route: &Route) -> io::Result<bool> {
         Err(_) => return Ok(true),
         Ok(stream) => stream,
     };
-    let hello = denied_hello(&bench.tls13, &host);
+    let hello = denied_hello(&bench.pull, &host);
     stream.write_all(&hello)?;
-    Ok(!is_from_origin(&mut stream, &bench.tls13)?)
+    Ok(!is_from_origin(&mut stream, &bench.pull)?)
 }
 
-/// The hello with another name of any length in place of its own.
+/// The hello with another name in place of its own.
 fn denied_hello(hello: &Hello, host: &str) -> Vec<u8> {
     // Both names are as long, so that no length within the hello changes.
-    let own = crate::wire::DATA.as_bytes();
+    let own = hello.host.as_bytes();
     let at = hello.bytes.windows(own.len()).position(|part| part == own).unwrap_or(0);
     let mut bytes = hello.bytes.clone();
     bytes[at..at + own.len()].copy_from_slice(host.as_bytes());
@@ -99,7 +99,7 @@ fn measure(
 ) -> anyhow::Result<Sample> {
     let next = AtomicUsize::new(0);
     let latencies = Mutex::new(Vec::with_capacity(count));
-    let meter = Meter::start(peer);
+    let meter = Meter::start(bench, peer);
     let began = Instant::now();
     std::thread::scope(|scope| {
         let shared: &Bench = bench;

@@ -24,6 +24,8 @@ pub enum Kind {
     Bare,
     /// This program, over CONNECT.
     Pullgate,
+    /// Another build of it, to compare with.
+    Other,
     /// The same without batching: `[relay] batch-ms = 0`.
     Unbatched,
     /// This program, for redirected traffic.
@@ -45,10 +47,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Direct,
         Self::Bare,
         Self::Pullgate,
+        Self::Other,
         Self::Unbatched,
         Self::Transparent,
         Self::HaproxyAuto,
@@ -66,6 +69,7 @@ impl Kind {
             Self::Direct => "direct",
             Self::Bare => "bare",
             Self::Pullgate => "pullgate",
+            Self::Other => "other",
             Self::Unbatched => "unbatched",
             Self::Transparent => "transparent",
             Self::HaproxyAuto => "haproxy",
@@ -84,6 +88,7 @@ impl Kind {
             Self::Direct => "no proxy",
             Self::Bare => "a bare splice relay",
             Self::Pullgate => "pullgate",
+            Self::Other => "pullgate, the other build",
             Self::Unbatched => "pullgate, `batch-ms = 0`",
             Self::Transparent => "pullgate, transparent",
             Self::HaproxyAuto => "HAProxy, SNI, `splice-auto`",
@@ -98,10 +103,8 @@ impl Kind {
 
     /// Whether it is another's program.
     pub fn is_peer(self) -> bool {
-        !matches!(
-            self,
-            Self::Direct | Self::Bare | Self::Pullgate | Self::Unbatched | Self::Transparent
-        )
+        let own = [Self::Pullgate, Self::Other, Self::Unbatched, Self::Transparent];
+        self.is_policed() && !own.contains(&self)
     }
 
     /// Whether it has an allow-list.
@@ -189,10 +192,18 @@ struct Place<'a> {
     descriptors: u64,
     /// How many tunnels it must be ready for, each with two descriptors.
     tunnels: u64,
+    /// pullgate's other build.
+    other: Option<&'a Path>,
 }
 
 /// Starts a proxy in front of an origin, with its files in `folder`.
-pub fn start(kind: Kind, folder: &Path, origin: u16, descriptors: u64) -> anyhow::Result<Started> {
+pub fn start(
+    kind: Kind,
+    folder: &Path,
+    origin: u16,
+    descriptors: u64,
+    other: Option<&Path>,
+) -> anyhow::Result<Started> {
     if let Some((program, package)) = kind.needs()
         && crate::process::program(program).is_none()
     {
@@ -210,6 +221,7 @@ pub fn start(kind: Kind, folder: &Path, origin: u16, descriptors: u64) -> anyhow
         origin: origin_address,
         descriptors,
         tunnels: descriptors * 19 / 40,
+        other,
     };
     let by_name = Route { address, ask: Ask::Nothing };
     let by_connect = Route { address, ask: Ask::Connect(origin) };
@@ -224,7 +236,7 @@ pub fn start(kind: Kind, folder: &Path, origin: u16, descriptors: u64) -> anyhow
             let route = Route { address: loopback(port), ask: Ask::Nothing };
             (route, String::new(), Running::Role(role))
         }
-        Kind::Pullgate | Kind::Unbatched | Kind::Transparent => {
+        Kind::Pullgate | Kind::Other | Kind::Unbatched | Kind::Transparent => {
             let daemon = pullgate::start(kind, &place)?;
             let ask = if kind == Kind::Transparent { Ask::Nothing } else { Ask::Connect(443) };
             (Route { address, ask }, pullgate::version(), Running::Daemon(daemon))

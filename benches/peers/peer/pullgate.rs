@@ -1,6 +1,7 @@
 //! This program, as `cargo bench` has built it: audit and metrics on, as always.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use super::{Kind, Place};
@@ -33,7 +34,9 @@ path = "audit.jsonl"
     fs::write(folder.join("registries.d/contoso.toml"), registry)?;
     let file = folder.join("pullgate.toml");
     fs::write(&file, text)?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pullgate"));
+    let built = Path::new(env!("CARGO_BIN_EXE_pullgate"));
+    let program = if kind == Kind::Other { place.other.unwrap_or(built) } else { built };
+    let mut command = Command::new(program);
     let command = command.arg("run").arg("--config").arg(file).env_clear();
     Daemon::start(command, &folder.join("log"))?.accepting(*address)
 }

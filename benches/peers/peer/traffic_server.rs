@@ -24,7 +24,7 @@ const EMPTY: &[&str] = &[
 ];
 
 pub fn start(place: &Place<'_>) -> anyhow::Result<Daemon> {
-    let Place { folder, address, origin, descriptors, tunnels } = place;
+    let Place { folder, address, origin, descriptors, tunnels, .. } = place;
     let home = folder.display();
     for name in ["etc", "var", "run", "log", "cache"] {
         fs::create_dir_all(folder.join(name))?;
