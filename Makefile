@@ -17,7 +17,7 @@ FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 3600
 SHAKE_SECONDS ?= 3600
 
-.PHONY: test lint fuzz bench soak shake faults page deb deb-test static static-target image kubernetes demo tools
+.PHONY: test lint fuzz bench bench-parts soak shake faults page deb deb-test static static-target image kubernetes demo tools
 
 test: tools
 	$(AS_ROOT) cargo test --locked
@@ -39,11 +39,16 @@ fuzz:
 			-max_total_time=$(FUZZ_SECONDS) -max_len=20000 -print_final_stats=1 || exit 1; \
 	done
 
-# Criterion's benches of what is pure, then pullgate beside its peers; those that cannot be
-# installed are named and left out. It takes less than ten minutes once all is built.
+# pullgate beside its peers; those that cannot be installed are named and left out. It takes less
+# than ten minutes once all is built.
 bench:
 	-@.ci/tools $(BENCH_TOOLS)
-	cargo bench --locked --bench '*'
+	cargo bench --locked --bench peers
+
+# The parts by themselves: hellos, judgements, policies of up to 100,000 registries and accounts by
+# criterion, then what limits and TLS cost.
+bench-parts:
+	cargo bench --locked --bench pure --bench account --bench limits
 
 # Mixed traffic through gates that are reloaded and replaced; memory, descriptors and tasks stay flat.
 soak:
