@@ -175,7 +175,9 @@ impl Headed {
         self.is_spoofed = !is_found && !own.interfaces.contains(&to);
     }
 
-    pub(super) fn is_spoofed(&self) -> bool {
+    /// Whether the name has no such address, and neither has the gate.
+    #[must_use]
+    pub fn is_spoofed(&self) -> bool {
         self.is_spoofed
     }
 }

@@ -2,6 +2,7 @@
 //! pull from a registry.
 
 mod registry;
+mod transparent;
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::ConfigArgument;
+use crate::config::Loaded;
 use crate::dial::Resolver;
 use crate::listen::answer::{Refusal, shown};
 use crate::policy::{
@@ -20,6 +22,7 @@ use crate::policy::{
 };
 use crate::{config, dial, reload};
 use registry::Clients;
+use transparent::{Dialled, ToldHeaded, Way};
 
 /// How long looking a name up may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,6 +39,13 @@ pub(crate) struct Args {
     /// Who asks: an address, or the name of a [[client]].
     #[arg(long, value_name = "ADDRESS|NAME", default_value = "127.0.0.1")]
     client: String,
+    /// For a client whose traffic is brought to a transparent listener; taken for granted where the
+    /// configuration has no other.
+    #[arg(long)]
+    transparent: bool,
+    /// Where such a client is headed: is it an address of the host's?
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    dialled: Option<Dialled>,
     /// One JSON object, for scripts.
     #[arg(long)]
     json: bool,
@@ -48,6 +58,8 @@ pub(crate) struct Args {
 #[serde(rename_all = "kebab-case")]
 struct Explanation {
     target: String,
+    /// How the client comes.
+    way: &'static str,
     client: String,
     /// The [[client]] that this makes it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,6 +83,12 @@ struct Explanation {
     clients: Option<Clients>,
     addresses: Vec<String>,
     refused_addresses: Vec<String>,
+    /// What the answerer says of the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answerer: Option<String>,
+    /// Where the client is headed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dialled: Option<ToldHeaded>,
     /// The very line that a Go client such as docker would print after the URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     docker_prints: Option<String>,
@@ -108,9 +126,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::from(2));
     };
+    if let Some(dialled) = args.dialled.filter(|dialled| dialled.contradicts(&args.target)) {
+        eprintln!("pullgate: {dialled} and {} name two ports; the dialled one counts", args.target);
+        return Ok(ExitCode::from(2));
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let explanation = runtime.block_on(explain(set, args, &client));
+    let way = Way::of(&loaded.settings, args.transparent, args.dialled);
+    let explanation = runtime.block_on(explain(&loaded, args, way, &client));
     if args.json {
         println!("{}", serde_json::to_string_pretty(&explanation)?);
     } else {
@@ -134,9 +157,11 @@ fn who(set: &PolicySet, written: &str) -> Option<Who> {
     Some(Who::Of(client.clone()))
 }
 
-async fn explain(set: &PolicySet, args: &Args, client: &Who) -> Explanation {
+async fn explain(loaded: &Loaded, args: &Args, way: Way, client: &Who) -> Explanation {
+    let set = &loaded.policy;
     let mut explanation = Explanation {
         target: args.target.clone(),
+        way: way.code(),
         client: args.client.clone(),
         client_name: match client {
             Who::At(asker) => set.group_of(asker).map(|client| client.name.to_string()),
@@ -152,30 +177,43 @@ async fn explain(set: &PolicySet, args: &Args, client: &Who) -> Explanation {
         clients: None,
         addresses: Vec::new(),
         refused_addresses: Vec::new(),
+        answerer: None,
+        dialled: None,
         docker_prints: None,
     };
-    if let Err(stop) = judge(set, args, client, &mut explanation).await {
-        explanation.refuse(&stop);
+    if let Err(stop) = judge(loaded, args, way, client, &mut explanation).await {
+        explanation.refuse(&stop, way);
     }
     explanation
 }
 
+/// The port that stands behind a host.
+fn written_port(target: &str) -> Option<&str> {
+    let (_, port) = target.rsplit_once(':')?;
+    port.bytes().all(|byte| byte.is_ascii_digit()).then_some(port)
+}
+
 /// The session's story, as far as it goes without a connection.
 async fn judge(
-    set: &PolicySet,
+    loaded: &Loaded,
     args: &Args,
+    way: Way,
     client: &Who,
     told: &mut Explanation,
 ) -> Result<(), Stop> {
-    let with_port = match args.target.rsplit_once(':') {
-        Some((_, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => args.target.clone(),
-        _ => format!("{}:{}", args.target, crate::policy::HTTPS),
+    let with_port = match written_port(&args.target) {
+        Some(_) => args.target.clone(),
+        None => format!("{}:{}", args.target, way.port()),
     };
+    let set = &loaded.policy;
     let target = Target::parse_authority(&with_port)
         .map_err(|fault| crate::policy::Denial::with_remedy(fault.reason(), fault.to_string()))?;
     told.target = shown(&target);
     if let Ok(grant) = set.named(&target) {
         told.name(set, &grant);
+    }
+    if way != Way::Connect {
+        told.answerer = transparent::answered(&loaded.settings, set, &target.name, client);
     }
     let allowed = match client {
         Who::At(asker) => set.judge_name(&target, asker, set.rules().enforcement)?,
@@ -185,6 +223,7 @@ async fn judge(
     let resolver = Resolver::new(&set.rules().dns_servers);
     let answer = resolver.resolve(set, &allowed, Instant::now() + PATIENCE).await?;
     let own = OwnAddresses { interfaces: dial::interfaces(), listeners: Vec::new() };
+    told.dialled = way.headed(&target, &answer.addresses, &own);
     match set.judge_addresses(allowed, &answer.addresses, &own) {
         Ok(vetted) => {
             told.addresses = vetted.permit.addresses().iter().map(ToString::to_string).collect();
@@ -220,14 +259,14 @@ impl Explanation {
         }
     }
 
-    fn refuse(&mut self, stop: &Stop) {
+    fn refuse(&mut self, stop: &Stop, way: Way) {
         (self.verdict, self.meaning) = match stop {
             Stop::Denied(denial) => ("denied", Some(denial.reason.meaning())),
             Stop::Failed(failure) => ("failed", Some(failure.cause.meaning())),
         };
         self.reason = Some(stop.code());
         let refusal = Refusal { stop, host: Some(&self.target), id: NO_ID };
-        self.docker_prints = Some(refusal.phrase());
+        self.docker_prints = Some(way.alert(stop).unwrap_or_else(|| refusal.phrase()));
     }
 
     fn refuse_addresses(&mut self, dropped: &[(std::net::SocketAddr, AddressFault)]) {
@@ -256,6 +295,12 @@ fn print(told: &Explanation) {
     }
     if let Some(ToldBudget { base_bytes, ratio_percent }) = &told.upload {
         println!("  upload:    {base_bytes} bytes, and {ratio_percent} % of what comes down");
+    }
+    if let Some(answer) = &told.answerer {
+        println!("  DNS:       the answerer says {answer}");
+    }
+    if let Some(dialled) = &told.dialled {
+        println!("  headed to: {dialled}");
     }
     for address in &told.addresses {
         println!("  dials:     {address}");

@@ -241,3 +241,42 @@ fn tproxy_says_which_capability_it_lacks() {
         assert!(said.contains(part), "{part} is absent from:\n{said}");
     }
 }
+
+#[test]
+fn explain_prints_what_a_client_behind_a_gateway_reads() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let _resolver = resolver(&lab, &[Family::V4]);
+    let (capture, capabilities, rules) = CAPTURES[0];
+    let gate = lab.gate_on_gateway(capabilities, &policy(capture));
+    lab.load(&lab.kit(rules));
+    // DNS refuses the name; an address in the hosts file does not help the client either.
+    lab.resolve_by(Place::Client, &INSIDE);
+    fs::write("/etc/netns/client/hosts", "198.51.100.13 fabrikam.azurecr.io\n").unwrap();
+    let real = lab.sh(CLIENT, "skopeo inspect docker://fabrikam.azurecr.io/app:1").failed();
+    let phrase = "remote error: tls: access denied";
+    assert!(real.text.contains(phrase), "{}", real.text);
+    gate.audited(&[("target", "fabrikam.azurecr.io:443"), ("reason", "other-registry")]);
+
+    let config = lab.dir().join("gate/pullgate.toml");
+    let program = env!("CARGO_BIN_EXE_pullgate");
+    let explain = |what: &str| {
+        let line =
+            format!("{program} explain {what} --client 10.7.0.2 --config {}", config.display());
+        lab.sh(Way::In(Place::Gateway), &line)
+    };
+    let told = explain("fabrikam.azurecr.io --transparent").failed().text;
+    for part in ["denied [other-registry]", "DNS:       the answerer says refused", phrase] {
+        assert!(told.contains(part), "{part} is absent from:\n{told}");
+    }
+    let told = explain("contoso.azurecr.io --dialled 198.51.100.66").succeeded().text;
+    for part in [
+        "contoso.azurecr.io: allowed",
+        "the answerer says the real addresses",
+        "headed to: 198.51.100.66:443, which the name has not: recorded as spoofed-destination",
+        "dials:     198.51.100.11:443",
+    ] {
+        assert!(told.contains(part), "{part} is absent from:\n{told}");
+    }
+    let told = explain("contoso.azurecr.io --dialled 198.51.100.11:8443").failed().text;
+    assert!(told.contains("denied [port-not-allowed]"), "{told}");
+}
