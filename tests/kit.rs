@@ -68,6 +68,11 @@ fn what_the_configuration_lacks_is_told() {
         ))
     };
     let connect = loaded("[[listen]]\nmode = \"connect\"\naddress = \"10.0.0.1:3128\"\n");
+    // A host whose containers come to another address of its own.
+    let both = loaded(
+        "[[listen]]\nmode = \"transparent\"\naddress = \"127.0.0.1:3129\"\n\
+         [[listen]]\nmode = \"transparent\"\naddress = \"172.17.0.1:3129\"\n",
+    );
     let (inside, user) = ([word("eth1")], word("pullgate"));
     let gateway = Site::Gateway(&inside);
     let cases = [
@@ -85,6 +90,7 @@ fn what_the_configuration_lacks_is_told() {
         ),
         (&listen("127.0.0.1:3129", "redirect"), Site::Host(&user), None),
         (&listen("[::]:3129", "redirect"), gateway, None),
+        (&both, gateway, None),
     ];
     for (loaded, site, fault) in cases {
         assert_eq!(printed(loaded, Capture::Redirect, site).err(), fault);
@@ -102,8 +108,8 @@ fn the_ports_and_servers_are_those_of_the_policy() {
         "define gate = 990\n",
         "define ports = { 443 }\n",
         "define dialled = { 443, 8443 }\n",
-        "ip daddr 10.1.0.53 meta l4proto { tcp, udp } th dport 53 accept\n",
-        "ip6 daddr fd01::53 meta l4proto { tcp, udp } th dport 5353 accept\n",
+        "ip daddr 10.1.0.53 meta l4proto { tcp, udp } th dport 53 ct mark set $own accept\n",
+        "ip6 daddr fd01::53 meta l4proto { tcp, udp } th dport 5353 ct mark set $own accept\n",
         "meta nfproto ipv4 tcp dport $ports redirect to :3129\n",
         "meta nfproto ipv6 tcp dport $ports redirect to :3129\n",
     ] {

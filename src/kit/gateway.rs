@@ -3,8 +3,13 @@
 use std::net::SocketAddr;
 
 use super::text::Text;
-use super::{Doors, Family, Kit, MARK, NEIGHBOURS, Word, place, set};
+use super::{Doors, Family, Kit, MARK, Word, place, set};
 use crate::config::{Capture, Mode};
+
+/// ICMPv6 without which IPv6 finds no neighbour and no router, and switches that watch multicast do
+/// not find the gateway (RFC 4890 §4.4.1).
+const NEIGHBOURS: &str = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, \
+                          nd-router-solicit, mld-listener-query } accept";
 
 pub(super) fn rules(kit: &Kit<'_>, inside: &[Word], doors: &Doors) -> String {
     let mut text = Text::default();
@@ -13,8 +18,10 @@ pub(super) fn rules(kit: &Kit<'_>, inside: &[Word], doors: &Doors) -> String {
         &["For a gateway: whoever is behind these interfaces has no way out but the gate, and needs \
            no setting for it. The gateway's own programs are not bound."],
     );
-    let quoted = inside.iter().map(|Word(name)| format!("\"{name}\""));
-    text.line(&format!("define inside = {}", set(quoted)));
+    let quoted = || inside.iter().map(|Word(name)| format!("\"{name}\""));
+    text.line(&format!("define inside = {}", set(quoted())));
+    text.comment("From where the gate may be asked.");
+    text.line(&format!("define near = {}", set(["\"lo\"".to_owned()].into_iter().chain(quoted()))));
     text.comment("The ports of the policy's hosts.");
     text.line(&format!("define ports = {}", set(kit.ports())));
     if kit.capture == Capture::Tproxy {
@@ -28,10 +35,13 @@ pub(super) fn rules(kit: &Kit<'_>, inside: &[Word], doors: &Doors) -> String {
             Capture::Tproxy => tproxy(text, doors),
         }
         text.blank();
-        text.comment("What clients may send to the gateway itself.");
         input(text, kit, doors);
         text.blank();
-        text.comment("What they may send through it: nothing.");
+        from_inside(text, kit, doors);
+        text.blank();
+        text.comment(
+            "What they may send through it: nothing, nor go on with what began before these rules.",
+        );
         text.chain("forward", "filter hook forward priority filter; policy accept", |text| {
             text.line("iifname $inside drop");
         });
@@ -65,34 +75,70 @@ fn tproxy(text: &mut Text, doors: &Doors) {
 }
 
 fn input(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
+    text.comment(
+        "What clients may send to the gateway itself, and only under an address to which the way back \
+         is theirs: an answer to a forged one would carry what they said to whoever has it.",
+    );
     text.chain("input", "filter hook input priority filter; policy accept", |text| {
-        text.line("iifname $inside ct state established,related accept");
         text.line(&format!("iifname $inside {NEIGHBOURS}"));
+        text.line("iifname $inside fib saddr . iif oif exists jump from_inside");
+        text.line("iifname $inside drop");
+        text.comment("The gate is theirs alone: from elsewhere its listeners are not there.");
+        for (family, door) in doors.iter() {
+            text.line(&format!(
+                "iifname != $near {}tcp dport {} drop",
+                at(family, door),
+                door.port()
+            ));
+        }
+        for door in answerers(kit) {
+            let (to, port) = (at(Family::of(door.ip()), door), door.port());
+            text.line(&format!(
+                "iifname != $near {to}meta l4proto {{ tcp, udp }} th dport {port} drop"
+            ));
+        }
+    });
+}
+
+/// Nothing is accepted for being of a connection, or what began before the rules would go on.
+fn from_inside(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
+    text.rules_of("from_inside", |text| {
+        text.comment("Answers to what the gateway itself begins, and errors of what is accepted.");
+        text.line("ct state established ct direction reply accept");
+        text.line("ct state related accept");
         text.comment("The gate.");
         match kit.capture {
             Capture::Redirect => doors.iter().for_each(|(family, door)| {
-                text.line(&format!("{} tcp dport {} accept", new_to(family, door), door.port()));
+                text.line(&format!("{}tcp dport {} accept", at(family, door), door.port()));
             }),
-            Capture::Tproxy => text.line("iifname $inside ct state new meta mark $captured accept"),
+            Capture::Tproxy => text.line("meta mark $captured accept"),
         }
         let proxies = kit.settings.listeners.iter().filter(|one| one.mode == Mode::Connect);
         for door in proxies.map(|one| one.address).filter(is_reached) {
-            let family = Family::of(door.ip());
-            text.line(&format!("{} tcp dport {} accept", new_to(family, door), door.port()));
+            let to = match door {
+                // A socket on `::` takes IPv4 as well.
+                SocketAddr::V6(door) if door.ip().is_unspecified() => String::new(),
+                _ => at(Family::of(door.ip()), door),
+            };
+            text.line(&format!("{to}tcp dport {} accept", door.port()));
         }
-        if let Some(answerer) = &kit.settings.answerer {
+        if answerers(kit).next().is_some() {
             text.comment("The answerer.");
-            for door in answerer.addresses.iter().filter(|one| is_reached(one)) {
-                let to = new_to(Family::of(door.ip()), *door);
-                let port = door.port();
-                text.line(&format!("{to} meta l4proto {{ tcp, udp }} th dport {port} accept"));
-            }
+        }
+        for door in answerers(kit) {
+            let (to, port) = (at(Family::of(door.ip()), door), door.port());
+            text.line(&format!("{to}meta l4proto {{ tcp, udp }} th dport {port} accept"));
         }
         text.comment("Add what clients need of the gateway beside this, such as DHCP and a ping:");
-        text.example("iifname $inside udp dport 67 accept");
-        text.example("iifname $inside icmp type echo-request accept");
-        text.line("iifname $inside drop");
+        text.example("udp dport 67 accept");
+        text.example("icmp type echo-request accept");
     });
+}
+
+/// The answerers that clients reach.
+fn answerers<'a>(kit: &Kit<'a>) -> impl Iterator<Item = SocketAddr> + use<'a> {
+    let addresses = kit.settings.answerer.iter().flat_map(|answerer| &answerer.addresses);
+    addresses.copied().filter(is_reached)
 }
 
 /// Whether other machines reach a listener, and its port is known.
@@ -100,11 +146,10 @@ fn is_reached(door: &SocketAddr) -> bool {
     !door.ip().is_loopback() && door.port() != 0
 }
 
-/// The match of a new connection of a client's to a listener.
-fn new_to(family: Family, door: SocketAddr) -> String {
-    let to = match door.ip().is_unspecified() {
-        true => family.only().to_owned(),
-        false => format!("{} daddr {}", family.word(), door.ip()),
-    };
-    format!("iifname $inside ct state new {to}")
+/// The match of a listener's address.
+fn at(family: Family, door: SocketAddr) -> String {
+    match door.ip().is_unspecified() {
+        true => format!("{} ", family.only()),
+        false => format!("{} daddr {} ", family.word(), door.ip()),
+    }
 }

@@ -4,11 +4,21 @@
 use std::net::IpAddr;
 
 use super::text::Text;
-use super::{Doors, Family, Kit, MARK, NEIGHBOURS, Word, place, set};
+use super::{Doors, Family, Kit, MARK, Word, place, set};
 use crate::config::{Answer, Capture};
 
 /// Elsewhere than on this host itself.
 const OUTWARD: &str = "meta skuid != $gate fib daddr type != local";
+
+/// The mark of the gate's own connections. It stays with the connection: of what a program leaves to
+/// the system when it closes, no user is known.
+const OWN_MARK: &str = "0x3128";
+
+/// ICMPv6 without which IPv6 finds no neighbour and no router, and switches that watch multicast do
+/// not find the host (RFC 4890 §4.4.1).
+const NEIGHBOURS: &str = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, \
+                          nd-router-solicit, mld-listener-report, mld-listener-done, \
+                          mld2-listener-report } accept";
 
 pub(super) fn rules(kit: &Kit<'_>, Word(user): &Word, doors: &Doors) -> String {
     let mut text = Text::default();
@@ -16,13 +26,15 @@ pub(super) fn rules(kit: &Kit<'_>, Word(user): &Word, doors: &Doors) -> String {
         &mut text,
         &["For a host with a gate of its own, which runs as a user of its own: nobody else has a way \
            out but the gate, and needs no setting for it. Root is everybody: whoever is root can \
-           change these rules. Keep a console at hand: everything that is not named here is dropped."],
+           change these rules. Keep a console at hand: everything that is not named here is dropped.",
+            "Whoever comes in gets an answer: what may come in, other rules have to say."],
     );
     // A name is looked up when the rules are loaded.
     text.line(&format!("define gate = {}", word(user)));
     text.comment("The ports of the policy's hosts, and those that the gate dials.");
     text.line(&format!("define ports = {}", set(kit.ports())));
     text.line(&format!("define dialled = {}", set(kit.dialled_ports())));
+    text.line(&format!("define own = {OWN_MARK}"));
     if kit.capture == Capture::Tproxy {
         text.line(&format!("define captured = {MARK}"));
     }
@@ -36,6 +48,13 @@ pub(super) fn rules(kit: &Kit<'_>, Word(user): &Word, doors: &Doors) -> String {
         text.blank();
         output(text, kit);
         text.blank();
+        if kit.capture == Capture::Tproxy {
+            text.comment("Without the routes the mark would be a way out.");
+            text.chain("leave", "filter hook postrouting priority filter; policy accept", |text| {
+                text.line("meta mark $captured oifname != \"lo\" drop");
+            });
+            text.blank();
+        }
         text.comment(
             "Containers on a bridge are forwarded. To let them through the gate, load the rules of \
              `pullgate kit nftables --inside BRIDGE` in place of this chain.",
@@ -110,14 +129,17 @@ fn sent_here<'a>(kit: &Kit<'a>, family: Family) -> impl Iterator<Item = &'a IpAd
 
 fn output(text: &mut Text, kit: &Kit<'_>) {
     text.chain("output", "filter hook output priority filter; policy drop", |text| {
-        text.line("ct state established,related accept");
+        text.comment("Answers to who came in. What began before these rules does not go on.");
+        text.line("ct state established ct direction reply accept");
+        text.line("ct state related accept");
         text.line(NEIGHBOURS);
         text.comment("The gate, to its upstreams and its DNS servers.");
-        text.line("ct state new meta skuid $gate tcp dport $dialled accept");
+        text.line("ct state established ct mark $own accept");
+        text.line("ct state new meta skuid $gate tcp dport $dialled ct mark set $own accept");
         servers(text, kit);
         if kit.capture == Capture::Tproxy {
             text.comment("Everybody else, to the gate.");
-            text.line("ct state new meta mark $captured accept");
+            text.line("meta mark $captured accept");
         }
         text.comment(
             "On this host itself anything, but for a stub resolver, which would carry anybody's names \
@@ -144,12 +166,12 @@ fn servers(text: &mut Text, kit: &Kit<'_>) {
     if servers.is_empty() {
         text.comment("Name [dns] servers in the configuration, and only those are open.");
         let dns = "meta l4proto { tcp, udp } th dport 53";
-        text.line(&format!("ct state new meta skuid $gate {dns} accept"));
+        text.line(&format!("ct state new meta skuid $gate {dns} ct mark set $own accept"));
     }
     for server in servers {
         let daddr = format!("{} daddr {}", Family::of(server.ip()).word(), server.ip());
         let dns = format!("meta l4proto {{ tcp, udp }} th dport {}", server.port());
-        text.line(&format!("ct state new meta skuid $gate {daddr} {dns} accept"));
+        text.line(&format!("ct state new meta skuid $gate {daddr} {dns} ct mark set $own accept"));
     }
     if servers.iter().any(|server| server.ip().is_loopback()) {
         text.comment(

@@ -98,13 +98,16 @@ impl Kit<'_> {
     fn doors(&self) -> Result<Doors, KitFault> {
         let fits = |mode| mode == Mode::Transparent(self.capture);
         let mut doors = Doors { v4: None, v6: None };
+        // A host's own, beside those for the clients behind its bridges.
+        let mut unreached = None;
         for listener in self.settings.listeners.iter().filter(|one| fits(one.mode)) {
             let address = listener.address;
             if address.port() == 0 {
                 return Err(KitFault::AnyPort(address));
             }
             if address.ip().is_loopback() && matches!(self.site, Site::Gateway(_)) {
-                return Err(KitFault::Loopback(address));
+                unreached = unreached.or(Some(address));
+                continue;
             }
             match address {
                 SocketAddr::V4(_) => doors.v4 = doors.v4.or(Some(address)),
@@ -114,6 +117,7 @@ impl Kit<'_> {
         // A socket on `::` takes IPv4 as well.
         doors.v4 = doors.v4.or(doors.v6.filter(|address| address.ip().is_unspecified()));
         match (doors.v4, doors.v6) {
+            (None, None) if let Some(address) = unreached => Err(KitFault::Loopback(address)),
             (None, None) => Err(KitFault::NoListener(match self.capture {
                 Capture::Redirect => "redirect",
                 Capture::Tproxy => "tproxy",
@@ -219,10 +223,6 @@ fn set(items: impl IntoIterator<Item = impl ToString>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     format!("{{ {} }}", items.join(", "))
 }
-
-/// ICMPv6 without which IPv6 finds no neighbour and no router (RFC 4890 §4.4.1).
-const NEIGHBOURS: &str =
-    "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept";
 
 /// The routes that TPROXY needs, as a script that may run again.
 #[must_use]

@@ -58,6 +58,11 @@ impl Text {
         });
     }
 
+    /// A chain that others jump to.
+    pub(super) fn rules_of(&mut self, name: &str, rules: impl FnOnce(&mut Self)) {
+        self.block(&format!("chain {name}"), rules);
+    }
+
     fn block(&mut self, head: &str, body: impl FnOnce(&mut Self)) {
         self.line(&format!("{head} {{"));
         self.depth += 1;

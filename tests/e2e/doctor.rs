@@ -1,33 +1,39 @@
 //! The rules that `pullgate kit` prints leave no way past the gate, none of them is there in vain, and
 //! `pullgate doctor` sees both: with the rules it is content, and without any single one it is not.
 
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::harness::{
-    ATTACKER, Attacker, Blobs, Daemon, Family, INSIDE, Lab, Place, Policy, RESOLVER, Ran, Way,
-    resolver_of, stub, wait_until,
+    ATTACKER, Attacker, Blobs, Daemon, Family, INSIDE, Lab, METADATA, Place, Policy, RESOLVER, Ran,
+    Way, resolver_of, stub, wait_until,
 };
 
 /// One family each, so that neither stands in for the other.
 const ALLOWED: &str = "contoso.azurecr.io,fabrikam.azurecr.io";
 
-/// What a doctor is told to try, in place of the internet.
-fn doctor(lab: &Lab, place: Place, more: &str) -> Ran {
+const CLIENT: Way = Way::In(Place::Client);
+const GATEWAY: Way = Way::In(Place::Gateway);
+
+/// Runs a doctor with what he is told to try, in place of the internet.
+fn doctor(lab: &Lab, way: Way, more: &str) -> Ran {
     let program = env!("CARGO_BIN_EXE_pullgate");
     let tried = format!(
-        "--outside {} --ports 22,80,853,8443 --metadata 169.254.169.254,168.63.129.16 \
-         --timeout-ms 800",
-        ATTACKER.join(",")
+        "--outside {} --ports 22,80,853,8443 --metadata {} --timeout-ms 800",
+        ATTACKER.join(","),
+        METADATA.join(",")
     );
-    lab.sh(Way::In(place), &format!("{program} doctor {tried} {more}"))
+    lab.sh(way, &format!("{program} doctor {tried} {more}"))
 }
 
 /// Runs the doctor until it says what is expected: a machine that is busy may keep an answer from
 /// being heard in time.
-fn says(lab: &Lab, place: Place, more: &str, code: i32) -> String {
+fn says(lab: &Lab, way: Way, more: &str, code: i32) -> String {
     let mut last = String::new();
     wait_until(&format!("the doctor ends with {code}"), || {
-        let ran = doctor(lab, place, more);
+        let ran = doctor(lab, way, more);
         assert!(ran.status.code().is_some_and(|code| code < 2), "{}", ran.text);
         // What it said last is shown if it never says what is expected.
         println!("{}", ran.text);
@@ -73,6 +79,58 @@ fn forget_neighbours() {
     assert!(here.is_ok_and(|status| status.success()));
 }
 
+/// What one machine has of another: whether it can begin a connection, and whether it hears that a
+/// port is closed.
+fn reaches(from: Place, to: Place, address: IpAddr) -> (bool, bool) {
+    let patience = Duration::from_millis(400);
+    let listener = to.inside(|| TcpListener::bind((address, 0)).unwrap());
+    let at = listener.local_addr().unwrap();
+    let connects = from.inside(|| TcpStream::connect_timeout(&at, patience).is_ok());
+    drop(listener);
+    let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let socket = from.inside(|| UdpSocket::bind((any, 0)).unwrap());
+    socket.set_read_timeout(Some(patience)).unwrap();
+    socket.connect(at).unwrap();
+    // The second says what came of the first.
+    let sent = socket.send(b"?").and_then(|_| socket.recv(&mut [0; 8]));
+    let is_told = sent.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+    (connects, is_told)
+}
+
+/// Rules that no client of the gate needs, but the machine that they are loaded on: without them
+/// nothing is open, and something does not work that should.
+fn is_missed_by_the_machine(rule: &str, from: Place, to: Place, addresses: [&str; 2]) -> bool {
+    let expected = match rule {
+        "ct state established ct direction reply accept" => (false, true),
+        "ct state related accept" => (true, false),
+        _ => return false,
+    };
+    for address in addresses.map(|text| text.parse().unwrap()) {
+        wait_until(&format!("{rule} is missed"), || {
+            (reaches(from, to, address) == expected).then_some(())
+        });
+    }
+    true
+}
+
+/// What of the gate is seen from outside, where nobody has any business with it. A doctor there
+/// would call it closed: it refuses him.
+fn shown_outside() -> Vec<SocketAddr> {
+    let places = INSIDE.map(|ip| [3129, 53].map(|port| SocketAddr::new(ip.parse().unwrap(), port)));
+    let patience = Duration::from_millis(400);
+    let shown = |at: &SocketAddr| TcpStream::connect_timeout(at, patience).is_ok();
+    places.into_iter().flatten().filter(shown).collect()
+}
+
+/// The doctor names what is open, or what does not work, and what would mend it.
+fn assert_named(said: &str, rule: &str) {
+    let named = said.lines().any(|line| {
+        line.starts_with("OPEN") && line.contains("close it by: ")
+            || line.starts_with("FAILS") && line.contains("it takes: ")
+    });
+    assert!(named, "without {rule}:\n{said}");
+}
+
 fn outside(lab: &Lab) -> (Daemon, Attacker) {
     let resolver = resolver_of(lab, |name| match name.starts_with("fabrikam") {
         true => vec![Family::V6],
@@ -81,7 +139,8 @@ fn outside(lab: &Lab) -> (Daemon, Attacker) {
     (resolver, Attacker::start(lab))
 }
 
-fn gateway_policy(capture: &str) -> Policy {
+/// A gateway with every kind of listener.
+pub fn gateway_policy(capture: &str, answer: &str) -> Policy {
     let listening = INSIDE.map(|ip| if ip.contains(':') { format!("[{ip}]") } else { ip.into() });
     let listening = listening.map(|ip| {
         format!(
@@ -90,7 +149,7 @@ fn gateway_policy(capture: &str) -> Policy {
     });
     let more = format!(
         "{}[[listen]]\nmode = \"connect\"\naddress = \"{}:3128\"\n\
-         [answerer]\naddresses = [\"{}\", \"{}\"]\nanswer = \"real\"\n",
+         [answerer]\naddresses = [\"{}\", \"{}\"]\nanswer = \"{answer}\"\n",
         listening.concat(),
         INSIDE[0],
         INSIDE[0],
@@ -108,11 +167,12 @@ fn on_a_gateway(capture: &str, capabilities: &str, kit: &str) {
     let _own = lab
         .daemon_on(Way::In(Place::Gateway), "own", &own)
         .accepts_in(Place::Gateway, "10.7.0.1:22".parse().unwrap());
-    let _gate = lab.gate_on_gateway(capabilities, &gateway_policy(capture));
+    let gate = lab.gate_on_gateway(capabilities, &gateway_policy(capture, "real"));
     lab.resolve_by(Place::Client, &INSIDE);
     lab.route_captured();
     let transparent = format!("--allowed {ALLOWED} --closed 10.7.0.1:22");
     let explicit = format!("{transparent} --proxy http://10.7.0.1:3128");
+    let clients = ["10.7.0.2", "fd07::2"];
 
     let ways = [
         ("TCP 80 to 198.51.100.66", "tcp dport 80 drop"),
@@ -124,7 +184,7 @@ fn on_a_gateway(capture: &str, capabilities: &str, kit: &str) {
         ("TCP 22 to 10.7.0.1", "ip daddr 10.7.0.1 tcp dport 22 drop"),
     ];
     wait_until("every way is told to be open", || {
-        let said = says(&lab, Place::Client, &transparent, 1);
+        let said = says(&lab, CLIENT, &transparent, 1);
         let is_told = |(way, rule): &(&str, &str)| {
             let begins = format!("OPEN    {way}");
             said.lines().any(|line| line.starts_with(&begins) && line.contains(rule))
@@ -136,14 +196,19 @@ fn on_a_gateway(capture: &str, capabilities: &str, kit: &str) {
     lab.load(&rules);
     forget_neighbours();
     let before = attacker.reached();
-    let well = says(&lab, Place::Client, &transparent, 0);
+    let well = says(&lab, CLIENT, &transparent, 0);
     for works in ["where DNS has it: 198.51.100.11", "at [2001:db8::66]:443, which is not its own"]
     {
         let line = format!("works   contoso.azurecr.io:443 {works}");
         assert!(well.contains(&line), "{line} is absent from\n{well}");
     }
-    says(&lab, Place::Client, &explicit, 0);
+    says(&lab, CLIENT, &explicit, 0);
+    assert_eq!(shown_outside(), [], "the gate is its clients' alone");
     assert_eq!(attacker.reached(), before, "{well}");
+    for address in clients {
+        let reached = reaches(Place::Gateway, Place::Client, address.parse().unwrap());
+        assert_eq!(reached, (true, true), "what the gateway itself begins");
+    }
 
     let variants = weakened(&rules);
     assert!(variants.len() >= 8, "{variants:?}");
@@ -151,16 +216,25 @@ fn on_a_gateway(capture: &str, capabilities: &str, kit: &str) {
         println!("== without: {rule}");
         lab.load(&weaker);
         forget_neighbours();
+        if is_missed_by_the_machine(&rule, Place::Gateway, Place::Client, clients) {
+            continue;
+        }
+        if rule.starts_with("iifname != $near") {
+            let [shown] = shown_outside()[..] else { panic!("{rule}: {:?}", shown_outside()) };
+            assert!(rule.contains(&format!(" daddr {} ", shown.ip())), "{rule}: {shown}");
+            assert!(rule.contains(&format!(" dport {} ", shown.port())), "{rule}: {shown}");
+            continue;
+        }
         // Some rules are for clients that were told of the proxy.
         let by_proxy = rule.contains("3128");
-        let more = if by_proxy { &explicit } else { &transparent };
-        let said = says(&lab, Place::Client, more, 1);
-        let named = said.lines().any(|line| {
-            line.starts_with("OPEN") && line.contains("close it by: ")
-                || line.starts_with("FAILS") && line.contains("it takes: ")
-        });
-        assert!(named, "without {rule}:\n{said}");
+        let said = says(&lab, CLIENT, if by_proxy { &explicit } else { &transparent }, 1);
+        assert_named(&said, &rule);
     }
+    lab.load(&rules);
+    let before = attacker.reached();
+    drop(gate);
+    let stopped = says(&lab, CLIENT, "--closed 10.7.0.1:22", 0);
+    assert_eq!(attacker.reached(), before, "a gate that has stopped:\n{stopped}");
 }
 
 #[test]
@@ -197,35 +271,65 @@ fn on_a_host(capture: &str, capabilities: &str, kit: &str) {
 
     let gate = lab.gate_on_gateway(capabilities, &host_policy(capture));
     let rules = lab.kit(kit);
-    says(&lab, Place::Gateway, &host, 1);
+    says(&lab, GATEWAY, &host, 1);
     lab.load(&rules);
     forget_neighbours();
     let before = attacker.reached();
-    let well = says(&lab, Place::Gateway, &host, 0);
-    says(&lab, Place::Gateway, &explicit, 0);
-    says(&lab, Place::Client, "", 0);
-    assert_eq!(attacker.reached(), before, "{well}");
+    let well = says(&lab, GATEWAY, &host, 0);
+    says(&lab, GATEWAY, &explicit, 0);
+    says(&lab, CLIENT, "", 0);
+    for address in INSIDE {
+        let reached = reaches(Place::Client, Place::Gateway, address.parse().unwrap());
+        assert_eq!(reached, (true, true), "who comes in is answered");
+    }
     drop(gate);
+    let stopped = says(&lab, GATEWAY, "--resolver 127.0.0.53", 0);
+    assert_eq!(attacker.reached(), before, "{well}\na gate that has stopped:\n{stopped}");
 
     for (rule, weaker) in weakened(&rules) {
         println!("== without: {rule}");
         // A new gate remembers no answer of DNS; without any rule its start can be watched.
         lab.load("");
         let _gate = lab.gate_on_gateway(capabilities, &host_policy(capture));
+        if rule.contains("oifname != \"lo\"") {
+            assert_held_without_routes(&lab, &attacker, &rules, &weaker, &host);
+            continue;
+        }
         lab.load(&weaker);
         forget_neighbours();
+        if is_missed_by_the_machine(&rule, Place::Client, Place::Gateway, INSIDE) {
+            continue;
+        }
         let said = match rule.as_str() {
-            rule if rule.contains("hook forward") => says(&lab, Place::Client, "", 1),
+            rule if rule.contains("hook forward") => says(&lab, CLIENT, "", 1),
             // What TPROXY brings to the gate needs no address of the host's; its proxy does.
-            "fib daddr type local accept" => says(&lab, Place::Gateway, &explicit, 1),
-            _ => says(&lab, Place::Gateway, &host, 1),
+            "fib daddr type local accept" => says(&lab, GATEWAY, &explicit, 1),
+            _ => says(&lab, GATEWAY, &host, 1),
         };
-        let named = said.lines().any(|line| {
-            line.starts_with("OPEN") && line.contains("close it by: ")
-                || line.starts_with("FAILS") && line.contains("it takes: ")
-        });
-        assert!(named, "without {rule}:\n{said}");
+        assert_named(&said, &rule);
     }
+}
+
+/// Without the routes that bring what is marked to the gate, it goes nowhere.
+fn assert_held_without_routes(
+    lab: &Lab,
+    attacker: &Attacker,
+    rules: &str,
+    weaker: &str,
+    host: &str,
+) {
+    for family in ["-4", "-6"] {
+        Place::Gateway.run(&format!("ip {family} rule del fwmark 0x3129 lookup 3129"));
+    }
+    lab.load(rules);
+    let before = attacker.reached();
+    let held = says(lab, GATEWAY, host, 1);
+    assert!(!held.contains("OPEN"), "{held}");
+    assert_eq!(attacker.reached(), before, "{held}");
+    lab.load(weaker);
+    let said = says(lab, GATEWAY, host, 1);
+    assert!(said.contains("OPEN    TCP 443 to 198.51.100.66"), "{said}");
+    lab.route_captured();
 }
 
 #[test]

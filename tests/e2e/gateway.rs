@@ -18,7 +18,7 @@ const REFERENCE: &str = "contoso.azurecr.io/app:1";
 
 /// How traffic comes to the gate, the capabilities that the gate takes for it, and how the rules are
 /// printed that bring it.
-const CAPTURES: [(&str, &str, &str); 2] = [
+pub const CAPTURES: [(&str, &str, &str); 2] = [
     ("redirect", "+net_bind_service", "nftables --inside inside"),
     ("tproxy", "+net_bind_service,+net_admin", "tproxy --inside inside"),
 ];

@@ -27,6 +27,7 @@ mod exhaustion;
 mod faults;
 mod gateway;
 mod handover;
+mod lan;
 mod limits;
 mod mutual;
 mod observability;

@@ -31,7 +31,7 @@ async def main():
             await asyncio.start_server(take, host, port)
         for port in [53, 443]:
             await loop.create_datagram_endpoint(Echo, local_addr=(host, port))
-    for host in ["169.254.169.254", "168.63.129.16"]:
+    for host in ["169.254.169.254", "168.63.129.16", "fd00:ec2::254"]:
         await loop.create_datagram_endpoint(Echo, local_addr=(host, 53))
         await asyncio.start_server(take, host, 80)
     await asyncio.Event().wait()
@@ -39,14 +39,17 @@ async def main():
 asyncio.run(main())
 "#;
 
-/// The storage account is any tenant's, and so his.
+/// The storage account is any tenant's, and so his; and whoever reads a cloud's metadata is the
+/// machine to it.
 const RULES: &str = "table inet watch {
     counter reached {}
     counter registries {}
     chain input {
         type filter hook input priority filter
-        ip daddr { 198.51.100.66, 198.51.100.15 } counter name reached
-        ip6 daddr { 2001:db8::66, 2001:db8::15 } counter name reached
+        iifname \"lo\" accept
+        ip daddr { 198.51.100.66, 198.51.100.15, 169.254.169.254, 168.63.129.16 } \
+            counter name reached
+        ip6 daddr { 2001:db8::66, 2001:db8::15, fd00:ec2::254 } counter name reached
         ip daddr 198.51.100.11-198.51.100.14 counter name registries
         ip6 daddr 2001:db8::11-2001:db8::14 counter name registries
     }
@@ -74,6 +77,13 @@ impl Attacker {
     /// Packets that reached the registries: the attacker sees them, too.
     pub fn seen(&self) -> u64 {
         Self::packets("registries")
+    }
+
+    /// Counts from nothing.
+    pub fn forget(&self) {
+        let line = ["reset", "counters", "table", "inet", "watch"];
+        let reset = Command::new(find("nft")).args(line).output();
+        assert!(reset.unwrap().status.success());
     }
 
     fn packets(counter: &str) -> u64 {

@@ -30,9 +30,11 @@ pub const INSIDE: [&str; 2] = ["10.7.0.1", "fd07::1"];
 /// Outside's own resolver.
 pub const RESOLVER: [&str; 2] = ["198.51.100.53", "2001:db8::53"];
 
-/// Outside's addresses beside those of the registries: an attacker, a resolver, and what a cloud
-/// keeps for its machines.
-const OUTSIDE: [&str; 8] = [
+/// What a cloud keeps for its machines.
+pub const METADATA: [&str; 3] = ["169.254.169.254", "168.63.129.16", "fd00:ec2::254"];
+
+/// Outside's addresses beside those of the registries: an attacker, a resolver, and a cloud's.
+const OUTSIDE: [&str; 9] = [
     "198.51.100.254/24",
     "2001:db8::254/64",
     "198.51.100.66/24",
@@ -41,6 +43,7 @@ const OUTSIDE: [&str; 8] = [
     "2001:db8::53/64",
     "169.254.169.254/32",
     "168.63.129.16/32",
+    "fd00:ec2::254/128",
 ];
 
 /// A network namespace beside the thread's own.
