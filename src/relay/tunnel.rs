@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::pump::Pump;
 use super::socket;
@@ -30,6 +30,54 @@ pub(super) fn aborted(side: Side) -> Stop {
 /// Nothing has moved for too long. It counts as the client's doing, who keeps the tunnel open.
 pub(super) fn idle_for_too_long() -> Stop {
     Stop::Failed(Failure { side: Side::Client, cause: Cause::IdleTimeout })
+}
+
+/// How long an upstream's reset is kept back, where it takes nothing away from a client that is done.
+const PARTING: Duration = Duration::from_millis(500);
+
+/// An upstream that has reset although the client, who was given all that it sent, has not said that
+/// it is done.
+///
+/// nginx may answer a close_notify with a reset, and between that record and its client's end there
+/// is a moment. So the client is asked what it does, before it hears of the reset: if it ends within
+/// that moment, it was done; if it sends more, or stays, the upstream has aborted.
+///
+/// A tunnel's memory has one word for it.
+#[derive(Default)]
+struct Parting(Option<Box<Kept>>);
+
+/// The reset, and until when it is kept back.
+type Kept = (io::Error, Pin<Box<Sleep>>);
+
+impl Parting {
+    /// Whether the upstream is to be asked no more.
+    fn has_begun(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// What has come of the download, kept back for a while if it is such a reset. `is_done`: whether
+    /// the client has said so. `given`: whether it had been given all that the upstream has sent.
+    fn keep_back(
+        &mut self,
+        context: &mut Context<'_>,
+        received: Poll<Result<(), Broken>>,
+        is_done: bool,
+        given: impl FnOnce() -> bool,
+    ) -> Poll<Result<(), Broken>> {
+        match received {
+            Poll::Ready(Err(Broken::Source(error))) if !is_ours(&error) && given() => {
+                self.0 = Some(Box::new((error, Box::pin(sleep(PARTING)))));
+            }
+            Poll::Pending => {}
+            ended => return ended,
+        }
+        let Some(mut kept) = self.0.take() else { return Poll::Pending };
+        if !is_done && kept.1.as_mut().poll(context).is_pending() {
+            self.0 = Some(kept);
+            return Poll::Pending;
+        }
+        Poll::Ready(Err(Broken::Source(kept.0)))
+    }
 }
 
 /// What the handshake left behind.
@@ -96,14 +144,21 @@ impl Relay {
         life: Life<'_, impl Future<Output = Stop>>,
     ) -> Result<Ending, Stop> {
         let (now, traffic) = (self.now(), life.traffic);
-        let mut up = Way::up(now, open.upload, open.watch);
-        let mut down = Way::down(now);
-        life.until_over(|context| {
+        let (up, down) = (Way::up(now, open.upload, open.watch), Way::down(now));
+        // One reference to all of it: a tunnel is small.
+        let all = &mut (up, down, Parting::default());
+        life.until_over(move |context| {
+            let (up, down, parting) = &mut *all;
             let upstream_done = down.has_ended();
             let sent = up.poll(context, self, traffic, client, upstream);
             let ended = (up.has_ended(), upstream_done);
-            let received = down.poll(context, self, traffic, upstream, client);
-            judge(sent, received, ended, || down.has_delivered() && socket::is_dry(upstream))
+            let received = match parting.has_begun() {
+                true => Poll::Pending,
+                false => down.poll(context, self, traffic, upstream, client),
+            };
+            let given = || down.has_delivered() && socket::is_dry(upstream);
+            let received = parting.keep_back(context, received, ended.0, given);
+            judge(sent, received, ended, given)
         })
         .await
     }
@@ -119,12 +174,18 @@ pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin>(
     let traffic = life.traffic;
     let mut up = Pump::up(open.upload, open.watch);
     let mut down = Pump::down();
+    let mut parting = Parting::default();
     life.until_over(|context| {
         let upstream_done = down.has_ended();
         let sent = up.poll(context, traffic, client, upstream);
         let ended = (up.has_ended(), upstream_done);
-        let received = down.poll(context, traffic, upstream, client);
-        judge(sent, received, ended, || down.has_delivered() && socket::is_dry(upstream))
+        let received = match parting.has_begun() {
+            true => Poll::Pending,
+            false => down.poll(context, traffic, upstream, client),
+        };
+        let given = || down.has_delivered() && socket::is_dry(upstream);
+        let received = parting.keep_back(context, received, ended.0, given);
+        judge(sent, received, ended, given)
     })
     .await
 }

@@ -293,6 +293,37 @@ async fn a_client_that_is_done_may_refuse_the_last_bytes() {
     assert_eq!(tunnel.over.await.unwrap(), Ok(Ending::Closed));
 }
 
+/// A tunnel whose upstream has reset after its client was given everything.
+async fn given_and_reset() -> (TcpStream, JoinHandle<Outcome>) {
+    let mut tunnel = tunnel(&relay(1), open()).await;
+    tunnel.server.write_all(b"everything").await.unwrap();
+    tunnel.client.read_exact(&mut [0; 10]).await.unwrap();
+    socket::reset(tunnel.server);
+    // The relay sees it before its client does anything, as far as that can be arranged.
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+    (tunnel.client, tunnel.over)
+}
+
+#[tokio::test]
+async fn a_reset_takes_nothing_from_a_client_that_is_about_to_close() {
+    let (client, over) = given_and_reset().await;
+    drop(client);
+    assert_eq!(over.await.unwrap(), Ok(Ending::Closed));
+}
+
+#[tokio::test]
+async fn a_client_that_stays_or_sends_more_was_not_done() {
+    let aborted = Failure { side: Side::Upstream, cause: Cause::UpstreamAborted };
+    let (client, over) = given_and_reset().await;
+    assert_eq!(over.await.unwrap(), Err(Stop::Failed(aborted)));
+    drop(client);
+    let (mut client, over) = given_and_reset().await;
+    client.write_all(b"more").await.unwrap();
+    assert_eq!(over.await.unwrap(), Err(Stop::Failed(aborted)));
+}
+
 #[tokio::test]
 async fn bytes_before_the_end_arrive() {
     // The end comes right behind the bytes, so that both are there when the relay first looks.
