@@ -59,12 +59,11 @@ impl Socket {
         Ok(Self { listener, address: None, reach: Reach::Socket })
     }
 
-    /// A Unix socket that a service manager has made.
+    /// A Unix socket that a service manager has made, and that does not block.
     ///
     /// # Errors
     /// When the runtime does not take it.
     pub fn inherited(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
         let listener = Listener::Unix(UnixListener::from_std(listener)?);
         Ok(Self { listener, address: None, reach: Reach::Socket })
     }

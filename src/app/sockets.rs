@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use anyhow::{Context as _, bail};
 use listenfd::ListenFd;
 use nix::libc::{BPF_K, BPF_RET, sock_filter, sock_fprog};
 use nix::sys::socket::{setsockopt, sockopt::AttachReusePortCbpf};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::config::{Capture, Mode, Ports};
@@ -27,6 +28,9 @@ const BACKLOG: i32 = 4096;
 /// How long a handshake may still take that began before the kernel was told to send new ones
 /// elsewhere: a SYN-ACK that was lost is repeated after one second.
 pub(super) const LAST_ARRIVALS: Duration = Duration::from_secs(3);
+
+/// How long accept(2) may wait on a socket that somebody else has made one that blocks.
+const LONGEST_ACCEPT: Duration = Duration::from_millis(1);
 
 /// Sockets that the process was started with (systemd's `LISTEN_FDS`).
 #[derive(Debug, Default)]
@@ -46,12 +50,16 @@ impl Inherited {
         let mut inherited = Self::default();
         for index in 0..passed.len() {
             if let Ok(Some(listener)) = passed.take_tcp_listener(index) {
+                never_wait(&listener)?;
                 inherited.tcp.push(listener);
                 continue;
             }
             let listener = passed.take_unix_listener(index);
             let what = "LISTEN_FDS: only listening stream sockets are taken (ListenStream=)";
-            inherited.unix.extend(listener.context(what)?);
+            if let Some(listener) = listener.context(what)? {
+                never_wait(&listener)?;
+                inherited.unix.push(listener);
+            }
         }
         Ok(inherited)
     }
@@ -90,6 +98,17 @@ impl Inherited {
     }
 }
 
+/// Makes a socket that others hold, too, one that accept(2) does not wait for, or not for long.
+///
+/// Whether a descriptor may block is one setting for all its holders, and systemd sets it anew for
+/// each process that it starts (NonBlocking= in systemd.service(5)): a gate that was asked for a
+/// connection just then would stand still until there is one. The timeout holds for it even so.
+fn never_wait<S: AsFd>(listener: &S) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.set_nonblocking(true)?;
+    socket.set_read_timeout(Some(LONGEST_ACCEPT))
+}
+
 /// Who can serve a listener's clients besides this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holding {
@@ -118,7 +137,6 @@ impl Bound {
     ) -> io::Result<Self> {
         if let Some(listener) = inherited.tcp(address) {
             let socket = Socket::from(listener);
-            socket.set_nonblocking(true)?;
             if mode == Mode::Transparent(Capture::Tproxy) {
                 accept_foreign(&socket, address)?;
             }

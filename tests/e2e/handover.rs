@@ -34,6 +34,20 @@ fn a_shared_port_goes_to_the_next_gate() {
     three_hand_overs(Handing::Ports);
 }
 
+#[test]
+fn a_gate_goes_on_while_the_manager_starts_another() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let manager = Manager::new(lab.dir(), Policy::of(&["contoso"]), Handing::Sockets);
+    let mut gate = manager.start("gate");
+    manager.let_sockets_block();
+    // The first takes the gate out of its wait; it then asks whether there is a second.
+    for number in 1..=3 {
+        tunnel().unwrap_or_else(|error| panic!("connection {number}: {error}"));
+    }
+    gate.signal("TERM");
+    assert!(wait_until("it ends", || gate.ended()).success());
+}
+
 fn three_hand_overs(handing: Handing) {
     let lab = Lab::new(Blobs::DataEndpoint);
     File::create(lab.served("contoso").join("layer")).unwrap().set_len(LAYER).unwrap();

@@ -49,8 +49,16 @@ impl Manager {
         Self { dir, config, notified, sockets }
     }
 
+    /// Makes the sockets block, for all who hold them, as systemd does when it starts a gate.
+    pub fn let_sockets_block(&self) {
+        for socket in &self.sockets {
+            socket.set_nonblocking(false).unwrap();
+        }
+    }
+
     /// Starts a gate, and waits until it says that it is ready.
     pub fn start(&self, name: &str) -> Daemon {
+        self.let_sockets_block();
         let mut line = String::new();
         for (index, socket) in self.sockets.iter().enumerate() {
             // Out of the way of one another, then to their places.
