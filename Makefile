@@ -17,7 +17,7 @@ FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 3600
 SHAKE_SECONDS ?= 3600
 
-.PHONY: test lint fuzz bench bench-parts soak shake faults page deb deb-test static static-target image kubernetes demo tools
+.PHONY: test lint fuzz bench bench-parts soak shake faults page deb deb-test booted static static-target image kubernetes demo tools
 
 test: tools
 	$(AS_ROOT) cargo test --locked
@@ -65,6 +65,11 @@ deb:
 deb-test: deb
 	@.ci/tools systemd-analyze=systemd man=man-db setpriv=util-linux
 	.ci/package
+
+# The package under a booted systemd, in a container: as root. It takes two minutes.
+booted: deb
+	@.ci/tools debootstrap=debootstrap systemd-nspawn=systemd-container
+	.ci/booted
 
 # The static binary, and the image from scratch that holds nothing else.
 static: static-target
