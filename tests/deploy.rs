@@ -62,6 +62,50 @@ fn systemd_finds_nothing_to_say_about_the_units() {
     assert_eq!(text, "");
 }
 
+/// The files that a page of the manual has written by the shell: `cat > FILE <<'END'`.
+fn written_by(page: &str) -> Vec<(String, String)> {
+    let text = fs::read_to_string(deploy().join("../docs").join(page)).unwrap();
+    let parts = text.split("cat > ").skip(1);
+    parts
+        .filter_map(|part| {
+            let (file, rest) = part.split_once(" <<'END'\n")?;
+            let (content, _) = rest.split_once("\nEND\n")?;
+            Some((file.to_owned(), format!("{content}\n")))
+        })
+        .collect()
+}
+
+#[test]
+fn the_drop_ins_of_a_gateway_fit_the_units() {
+    let root = root();
+    let units = root.path().join("etc/systemd/system");
+    let mut drop_ins = written_by("gateway.md");
+    drop_ins.retain(|(file, _)| file.starts_with("pullgate"));
+    let files: Vec<&str> = drop_ins.iter().map(|(file, _)| file.as_str()).collect();
+    assert_eq!(files, ["pullgate.socket.d/gateway.conf", "pullgate.service.d/gateway.conf"]);
+    for (file, mut content) in drop_ins {
+        if file.starts_with("pullgate.socket.d") {
+            // As with TPROXY.
+            content.push_str("Transparent=yes\n");
+        }
+        let at = units.join(file);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        fs::write(at, content).unwrap();
+    }
+    let option = format!("--root={}", root.path().display());
+    let text = says("systemd-analyze", &[&["verify", "--man=no", &option], &UNITS[..]].concat());
+    assert_eq!(text, "");
+    // The sockets are the listeners of the configuration that goes with them.
+    let socket = fs::read_to_string(units.join("pullgate.socket.d/gateway.conf")).unwrap();
+    let main = fs::read_to_string(deploy().join("nftables/gateway.toml")).unwrap();
+    let addresses: Vec<&str> =
+        socket.lines().filter_map(|line| line.strip_prefix("ListenStream=")).collect();
+    assert_eq!(addresses.len(), 3, "an empty one takes the package's away");
+    for address in &addresses[1..] {
+        assert!(main.contains(&format!("address = \"{address}\"")), "{address}");
+    }
+}
+
 #[test]
 fn the_services_are_exposed_to_little() {
     for unit in ["pullgate.service", "pullgate-bridge.service"] {
