@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cases::drafts::Draft;
+use crate::cases::drafts::{Draft, names};
 use crate::harness::{
     ATTACKER, Attacker, Blobs, Family, Gate, INSIDE, Image, Lab, PATIENCE, Place, Policy, RESOLVER,
     Way, resolver, sha256, wait_until,
@@ -125,10 +125,16 @@ fn forbidden() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     const SERVER_NAME: u16 = 0;
     const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
     let named = |name| Draft::modern().named(name).records();
+    let two = names(&[(0, b"contoso.azurecr.io"), (0, b"evil.example.com")]);
     vec![
         ("another registry", named("fabrikam.azurecr.io"), "other-registry"),
         ("a storage account", named("eusmanaged123.blob.core.windows.net"), "storage-account"),
         ("a stranger", named("evil.example.com"), "host-not-allowed"),
+        ("a stranger in capitals", named("EVIL.Example.COM"), "host-not-allowed"),
+        ("a name below an allowed one", named("a.contoso.azurecr.io"), "other-registry"),
+        ("a dot at the end", named("contoso.azurecr.io."), "hello-malformed"),
+        ("an address for a name", named("198.51.100.66"), "hello-malformed"),
+        ("two names", Draft::modern().with(SERVER_NAME, &two).records(), "hello-malformed"),
         ("no name", Draft::modern().without(SERVER_NAME).records(), "sni-missing"),
         (
             "ECH",
