@@ -128,6 +128,22 @@ fn a_family_without_a_listener_is_said_to_be_dropped() {
 }
 
 #[test]
+fn a_proxy_on_every_address_is_reached_by_both_families() {
+    let main = "[[listen]]\nmode = \"transparent\"\naddress = \"[::]:3129\"\n\
+                [[listen]]\nmode = \"connect\"\naddress = \"[::]:3128\"\n";
+    let inside = [word("eth1")];
+    let text = printed(&loaded(main), Capture::Redirect, Site::Gateway(&inside)).unwrap();
+    for line in [
+        "\t\ttcp dport 3128 accept\n",
+        "\t\tmeta nfproto ipv4 tcp dport 3129 accept\n",
+        "\t\tmeta nfproto ipv6 tcp dport 3129 accept\n",
+        "\t\tiifname != $near meta nfproto ipv4 tcp dport 3129 drop\n",
+    ] {
+        assert!(text.contains(line), "{line} is absent from\n{text}");
+    }
+}
+
+#[test]
 fn words_are_plain() {
     for text in ["eth0", "br-1f.100", "_pullgate", "990"] {
         assert!(text.parse::<Word>().is_ok(), "{text}");
