@@ -129,7 +129,10 @@ fn sent_here<'a>(kit: &Kit<'a>, family: Family) -> impl Iterator<Item = &'a IpAd
 
 fn output(text: &mut Text, kit: &Kit<'_>) {
     text.chain("output", "filter hook output priority filter; policy drop", |text| {
-        text.comment("Answers to who came in. What began before these rules does not go on.");
+        text.comment(
+            "Answers to who came in. What began before these rules does not go on, unless the other \
+             end speaks first and nothing knew the connection: restart the machine once.",
+        );
         text.line("ct state established ct direction reply accept");
         text.line("ct state related accept");
         text.line(NEIGHBOURS);

@@ -247,7 +247,8 @@ fn a_gateway_with_tproxy_leaves_no_way() {
     on_a_gateway("tproxy", "+net_bind_service,+net_admin", "tproxy --inside inside");
 }
 
-fn host_policy(capture: &str) -> Policy {
+/// A host with a gate of its own.
+pub fn host_policy(capture: &str) -> Policy {
     let listening = ["127.0.0.1", "[::1]"].map(|ip| {
         format!(
             "[[listen]]\nmode = \"transparent\"\naddress = \"{ip}:3129\"\ncapture = \"{capture}\"\n"

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::cases::drafts::Draft;
-use crate::doctor::gateway_policy;
+use crate::doctor::{gateway_policy, host_policy};
 use crate::gateway::CAPTURES;
 use crate::harness::{
     ATTACKER, Attacker, Blobs, Family, INSIDE, Lab, PATIENCE, Place, Way, resolver, wait_until,
@@ -185,6 +185,31 @@ fn opened(place: Place, to: SocketAddr) -> TcpStream {
     place.inside(|| TcpStream::connect_timeout(&to, PATIENCE).unwrap())
 }
 
+/// What goes on between somebody and the attacker.
+struct Begun {
+    streams: Vec<TcpStream>,
+    datagrams: UdpSocket,
+}
+
+impl Begun {
+    fn from(place: Place) -> Self {
+        let places = ATTACKER.into_iter().flat_map(|to| [22, 443].map(|port| (ip(to), port)));
+        let streams = places.map(|to| opened(place, to.into())).collect();
+        let datagrams = place.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+        datagrams.set_read_timeout(Some(PATIENCE)).unwrap();
+        datagrams.connect((ATTACKER[0], 443)).unwrap();
+        datagrams.send(b"before").unwrap();
+        datagrams.recv(&mut [0; 16]).unwrap();
+        Self { streams, datagrams }
+    }
+
+    fn go_on(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.write_all(b"secret").unwrap());
+        // Where the rules are its own machine's, the sender is told.
+        let _ = self.datagrams.send(b"secret");
+    }
+}
+
 /// Rules under which connections are tracked, as a gateway has them that routes for its clients.
 const TRACKED: &str = "table inet before {
     chain forward { type filter hook forward priority filter; ct state established accept; }
@@ -202,17 +227,7 @@ fn what_began_before_the_rules_does_not_go_on() {
             lab.load(before);
             let _gate = lab.gate_on_gateway(capabilities, &gateway_policy(capture, "gate"));
             let own = Place::Gateway.inside(|| TcpListener::bind((INSIDE[0], 0)).unwrap());
-            let mut open: Vec<TcpStream> = Vec::new();
-            for to in ATTACKER.map(ip) {
-                for port in [22, 443] {
-                    open.push(opened(Place::Client, SocketAddr::new(to, port)));
-                }
-            }
-            let datagrams = Place::Client.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
-            datagrams.set_read_timeout(Some(PATIENCE)).unwrap();
-            datagrams.connect((ATTACKER[0], 443)).unwrap();
-            datagrams.send(b"before").unwrap();
-            datagrams.recv(&mut [0; 16]).unwrap();
+            let mut begun = Begun::from(Place::Client);
             let mut to_gateway = opened(Place::Client, own.local_addr().unwrap());
             let mut at_gateway = own.accept().unwrap().0;
             to_gateway.write_all(b"before").unwrap();
@@ -222,14 +237,37 @@ fn what_began_before_the_rules_does_not_go_on() {
             // The kernel sends anew what is not acknowledged: nothing of it may come through.
             settle(&lab);
             attacker.forget();
-            open.iter_mut().for_each(|stream| stream.write_all(b"secret").unwrap());
-            datagrams.send(b"secret").unwrap();
+            begun.go_on();
             to_gateway.write_all(b"secret").unwrap();
             settle(&lab);
             assert_eq!(attacker.reached(), 0, "{capture} {before}");
             at_gateway.set_nonblocking(true).unwrap();
             let came = at_gateway.read(&mut [0; 16]);
             assert!(came.is_err(), "{capture}: the gateway's own program hears {came:?}");
+        }
+    }
+}
+
+#[test]
+fn nor_on_a_host_of_its_own() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let _resolver = resolver(&lab, &[Family::V4]);
+    let attacker = Attacker::start(&lab);
+    lab.route_captured();
+    for (capture, capabilities, _) in CAPTURES {
+        let kind = if capture == "tproxy" { "tproxy" } else { "nftables" };
+        for before in ["", TRACKED] {
+            lab.load(before);
+            let _gate = lab.gate_on_gateway(capabilities, &host_policy(capture));
+            let mut begun = Begun::from(Place::Gateway);
+            lab.load(&lab.kit(&format!("{kind} --user 990")));
+            attacker.forget();
+            begun.go_on();
+            // What the gate sends goes the same way, behind it.
+            let line = "dig @127.0.0.1 +tries=3 +short contoso.azurecr.io A";
+            let ran = lab.sh(Way::In(Place::Gateway), line).succeeded();
+            assert_eq!(ran.stdout(), "198.51.100.11");
+            assert_eq!(attacker.reached(), 0, "{capture} {before}");
         }
     }
 }
