@@ -1,6 +1,8 @@
 //! Builds everything from the settings, starts it, waits for signals, drains.
 
 mod attend;
+mod crew;
+mod ear;
 mod herald;
 mod room;
 mod sockets;
@@ -34,6 +36,8 @@ use crate::relay::{self, Relay, Shares};
 use crate::reload::{self, Reloader};
 use crate::session::{Door, Gate, Welcome};
 use attend::{Attendant, Ending};
+use crew::Crew;
+use ear::Ear;
 use herald::Herald;
 use room::Room;
 use sockets::{Bound, Holding};
@@ -64,10 +68,13 @@ pub struct Running {
     reload: mpsc::Sender<oneshot::Sender<()>>,
     gate: Arc<Gate>,
     phase: watch::Sender<Phase>,
+    crew: Crew,
     ending: Ending,
     /// Cancelled when the operator is to look elsewhere.
     looking: CancellationToken,
     holding: Holding,
+    /// Ends the threads of the sessions, when dropped.
+    _dismissal: DropGuard,
     /// Ends what serves the gate beside the sessions, when dropped.
     _serving: DropGuard,
 }
@@ -233,6 +240,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
     spawn_until(&serving, standing::follow_own_addresses(own, listening));
     let (reload, asked) = mpsc::channel(1);
     spawn_until(&serving, reloader.run(asked));
+    let (crew, dismissal) = Crew::start(threads).context("no thread to serve with")?;
     let ending = Ending::default();
     if let Some(answerer) = &settings.answerer {
         let answerer = Answerer::new(answerer, gate.as_ref().into());
@@ -255,8 +263,10 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         let tls = if door.tls.is_some() { ", TLS" } else { "" };
         info!("listening on {} ({}{tls})", info.address, info.mode.code());
         let (gate, ending, holding) = (gate.clone(), ending.clone(), bound.holding);
-        let listener = bound.listen()?;
-        tokio::spawn(Attendant { listener, holding, gate, door, ending }.attend());
+        let listener = crew.within(|| Ear::new(bound.listen()?))?;
+        let crew = crew.clone();
+        let attendant = Attendant { listener, holding, gate, door, crew: crew.clone(), ending };
+        crew.attend(attendant.attend());
     }
     phase.send_replace(Phase::Serving);
     Ok(Running {
@@ -265,9 +275,11 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         reload,
         gate,
         phase,
+        crew,
         ending,
         looking,
         holding,
+        _dismissal: dismissal,
         _serving: serving.drop_guard(),
     })
 }
@@ -306,7 +318,7 @@ impl Running {
     /// Stops as the settings say, unless another signal ends it at once.
     async fn end(self, signals: &mut Signals, herald: &Herald) {
         let patience = self.gate.policy.borrow().limits().drain_timeout;
-        let open = self.ending.sessions.len();
+        let open = self.crew.sessions();
         info!(open, "ending: no new sessions; open ones have {} s", patience.as_secs());
         self.let_go();
         herald.stopping(format!("{open} sessions open"));
@@ -317,7 +329,7 @@ impl Running {
             tokio::select! {
                 ended = &mut emptied => {
                     if ended.is_err() {
-                        let open = self.ending.sessions.len();
+                        let open = self.crew.sessions();
                         warn!(open, "ending: the time is over for the sessions that are open");
                         self.cut().await;
                     }
@@ -333,7 +345,7 @@ impl Running {
                     }
                 },
                 _ = due.tick() => {
-                    herald.stopping(format!("{} sessions open", self.ending.sessions.len()));
+                    herald.stopping(format!("{} sessions open", self.crew.sessions()));
                 }
             }
         }
@@ -354,8 +366,7 @@ impl Running {
     async fn emptied(&self) {
         self.ending.taking.close();
         self.ending.taking.wait().await;
-        self.ending.sessions.close();
-        self.ending.sessions.wait().await;
+        self.crew.emptied().await;
     }
 
     /// Ends the open sessions; each says its last word within bounds of its own.
@@ -443,7 +454,7 @@ fn look(settings: &Settings, inherited: &mut Inherited) -> anyhow::Result<Option
     let ports = settings.conduct.ports;
     let socket = match address {
         AdminAddress::Tcp(address) => Bound::new(*address, Mode::Connect, inherited, ports)
-            .and_then(Bound::listen)
+            .and_then(Bound::listen_here)
             .and_then(admin::Socket::tcp),
         AdminAddress::Unix(path) => match inherited.unix(path) {
             Some(listener) => admin::Socket::inherited(listener),

@@ -5,12 +5,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::crew::{Among, Crew};
+use super::ear::Ear;
 use super::sockets::{self, Holding};
 use crate::session::{self, Door, Gate, Welcome};
 
@@ -29,8 +30,6 @@ pub(super) struct Ending {
     pub(super) over: CancellationToken,
     /// The listeners that still take sessions.
     pub(super) taking: TaskTracker,
-    /// The sessions that were taken.
-    pub(super) sessions: TaskTracker,
     /// Those that are told to come again.
     pub(super) turned_away: TaskTracker,
 }
@@ -38,10 +37,11 @@ pub(super) struct Ending {
 /// A listener and what it serves with.
 #[derive(Debug)]
 pub(super) struct Attendant {
-    pub(super) listener: TcpListener,
+    pub(super) listener: Ear,
     pub(super) holding: Holding,
     pub(super) gate: Arc<Gate>,
     pub(super) door: Door,
+    pub(super) crew: Crew,
     pub(super) ending: Ending,
 }
 
@@ -49,12 +49,12 @@ impl Attendant {
     /// Accepts connections, each into a task of its own, until the gate has ended.
     pub(super) async fn attend(self) {
         let taking = self.ending.taking.token();
-        let Self { listener, holding, gate, door, ending } = self;
+        let Self { listener, holding, gate, door, crew, ending } = self;
         let closed = Arc::new(Door { welcome: Welcome::TurnedAway, ..door.clone() });
         let open = Arc::new(door);
         tokio::select! {
             () = ending.begun.cancelled() => {}
-            () = accept(&listener, &gate, &open, &ending.sessions) => {}
+            () = accept(&listener, &gate, &open, &crew, Among::Sessions) => {}
         }
         match holding {
             Holding::Together => info!("{} is left to whoever else holds it", open.name),
@@ -62,7 +62,7 @@ impl Attendant {
                 if let Err(error) = sockets::turn_to_successor(&listener) {
                     warn!(%error, listener = %open.name, "connections cannot be handed over");
                 }
-                let last = accept(&listener, &gate, &open, &ending.sessions);
+                let last = accept(&listener, &gate, &open, &crew, Among::Sessions);
                 // What has come is taken in; what is new goes to the successor.
                 let _ = timeout(sockets::LAST_ARRIVALS, last).await;
                 if let Err(error) = sockets::turn_to_all(&listener) {
@@ -72,28 +72,26 @@ impl Attendant {
             }
             Holding::Alone => {
                 drop(taking);
+                let turned_away = Among::These(&ending.turned_away);
                 tokio::select! {
                     () = ending.over.cancelled() => {}
-                    () = accept(&listener, &gate, &closed, &ending.turned_away) => {}
+                    () = accept(&listener, &gate, &closed, &crew, turned_away) => {}
                 }
             }
         }
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    gate: &Arc<Gate>,
-    door: &Arc<Door>,
-    sessions: &TaskTracker,
-) {
+async fn accept(listener: &Ear, gate: &Arc<Gate>, door: &Arc<Door>, crew: &Crew, among: Among<'_>) {
     let mut told: Option<Instant> = None;
     loop {
-        match listener.accept().await {
-            Ok((socket, peer)) => {
-                prepare(&socket);
-                sessions.spawn(session::serve(gate.clone(), door.clone(), socket, peer));
-            }
+        let taken = listener.accept().await.and_then(|(socket, peer)| {
+            crew.serve(socket, among, |socket| {
+                session::serve(gate.clone(), door.clone(), socket, peer)
+            })
+        });
+        match taken {
+            Ok(()) => {}
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // Out of descriptors or memory: trying at once would spin.
@@ -105,11 +103,6 @@ async fn accept(
             }
         }
     }
-}
-
-fn prepare(socket: &TcpStream) {
-    // A socket that refuses the option is served without it.
-    let _ = socket.set_nodelay(true);
 }
 
 /// Errors of accept(2) that concern the connection which was to be accepted, not the listener.

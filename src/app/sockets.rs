@@ -19,6 +19,7 @@ use nix::sys::socket::{setsockopt, sockopt::AttachReusePortCbpf};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
+use super::ear::Ear;
 use crate::config::{Capture, Mode, Ports};
 use crate::listen::transparent::accept_foreign;
 
@@ -163,11 +164,19 @@ impl Bound {
 
     /// Lets clients come. Done last, when nothing can fail any more: among sockets that share a
     /// port it is only now that the kernel sends connections here.
-    pub(super) fn listen(self) -> io::Result<TcpListener> {
+    pub(super) fn listen(self) -> io::Result<Socket> {
+        // What passes is complete as it comes; what is accepted here inherits the option. A socket
+        // that refuses it is served without.
+        let _ = self.socket.set_tcp_nodelay(true);
         if self.holding != Holding::Together {
             self.socket.listen(BACKLOG)?;
         }
-        TcpListener::from_std(self.socket.into())
+        Ok(self.socket)
+    }
+
+    /// The same, for what is served in the runtime that calls.
+    pub(super) fn listen_here(self) -> io::Result<TcpListener> {
+        TcpListener::from_std(self.listen()?.into())
     }
 }
 
@@ -181,25 +190,25 @@ pub(super) fn both_transports(
     udp.set_reuse_port(ports == Ports::Shared)?;
     udp.bind(&address.into())?;
     let tcp = Bound::new(address, Mode::Connect, &mut Inherited::default(), ports)?;
-    Ok((UdpSocket::from_std(udp.into())?, tcp.listen()?))
+    Ok((UdpSocket::from_std(udp.into())?, tcp.listen_here()?))
 }
 
 /// Has the kernel send new connections to the process that has bound the same port after this one;
 /// where there is none, they go on coming here.
-pub(super) fn turn_to_successor(listener: &TcpListener) -> io::Result<()> {
+pub(super) fn turn_to_successor(listener: &Ear) -> io::Result<()> {
     // Sockets of one port are numbered in the order in which they began to listen.
     choose(listener, 1)
 }
 
 /// Has the kernel spread new connections over all sockets of the port again.
-pub(super) fn turn_to_all(listener: &TcpListener) -> io::Result<()> {
+pub(super) fn turn_to_all(listener: &Ear) -> io::Result<()> {
     // A number that no socket has.
     choose(listener, u32::MAX)
 }
 
 /// Makes a socket of the port, by number, take all new connections: a classic BPF program of one
 /// instruction that returns it (socket(7), SO_ATTACH_REUSEPORT_CBPF).
-fn choose(listener: &TcpListener, number: u32) -> io::Result<()> {
+fn choose(listener: &Ear, number: u32) -> io::Result<()> {
     let code = u16::try_from(BPF_RET | BPF_K).map_err(io::Error::other)?;
     let mut program = [sock_filter { code, jt: 0, jf: 0, k: number }];
     let program = sock_fprog { len: 1, filter: program.as_mut_ptr() };

@@ -21,7 +21,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let inherited = app::Inherited::from_environment()?;
     let prepared = app::Prepared::read(&args.config.path())?;
     prepared.confine();
-    let runtime = Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    // The sessions have threads of their own.
+    let runtime = Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(app::run(prepared, inherited))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -54,7 +54,8 @@ pub struct Settings {
 /// What a tunnel starts with.
 #[derive(Debug)]
 pub struct Start<C> {
-    /// The client's connection; it has been read as far as its hello.
+    /// The client's connection; it has been read as far as its hello. What passes is complete as
+    /// it comes, so it should send at once (TCP_NODELAY).
     pub client: C,
     /// The upstream's; nothing has been sent on it.
     pub upstream: TcpStream,
@@ -158,16 +159,15 @@ impl Relay {
         self.carry_layered(start, traffic, stop)
     }
 
-    // Not `async fn`, and nothing taken apart: a future keeps an argument and what it is moved to
-    // side by side, for as long as the tunnel lives.
+    // Nothing taken apart: a future keeps an argument and what it is moved to side by side, for as
+    // long as the tunnel lives.
+    #[expect(clippy::manual_async_fn, reason = "the same holds for the arguments of an async fn")]
     fn carry_bare(
         &self,
         mut start: Start<TcpStream>,
         traffic: &Traffic,
         mut stop: Pin<&mut impl Future<Output = Stop>>,
     ) -> impl Future<Output = Relayed<TcpStream>> {
-        // What passes is complete as it comes; nothing is won by holding it back.
-        let _ = start.client.set_nodelay(true);
         async move {
             match open(&mut start, traffic, stop.as_mut()).await {
                 Opened::Through(open) => {

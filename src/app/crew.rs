@@ -1,0 +1,188 @@
+//! The threads that serve the sessions, each with a runtime of its own: a session stays where it
+//! began, and no thread wakes another to move its bytes. docs/performance.md has the figures that
+//! decided it. A newcomer goes to the thread that has the fewest sessions.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Handle};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+/// The threads, as those see them who have work for them.
+#[derive(Debug, Clone)]
+pub(super) struct Crew {
+    first: Hand,
+    others: Vec<Hand>,
+}
+
+/// One thread: its runtime, and the sessions that it has.
+#[derive(Debug, Clone)]
+pub(super) struct Hand {
+    runtime: Handle,
+    sessions: TaskTracker,
+}
+
+/// Where a task is counted.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Among<'a> {
+    /// Among the sessions.
+    Sessions,
+    /// Elsewhere.
+    These(&'a TaskTracker),
+}
+
+impl Crew {
+    /// Starts so many threads, at least one; they end when the guard is dropped.
+    ///
+    /// # Errors
+    /// When the system gives no thread, or no epoll.
+    pub(super) fn start(threads: usize) -> io::Result<(Self, DropGuard)> {
+        let dismissed = CancellationToken::new();
+        let first = Hand::start(0, dismissed.clone())?;
+        let others = (1..threads).map(|number| Hand::start(number, dismissed.clone()));
+        let others = others.collect::<io::Result<_>>()?;
+        Ok((Self { first, others }, dismissed.drop_guard()))
+    }
+
+    /// Makes something that belongs to the thread which takes connections in.
+    pub(super) fn within<T>(&self, make: impl FnOnce() -> T) -> T {
+        let _entered = self.first.runtime.enter();
+        make()
+    }
+
+    /// Runs what takes connections in, beside sessions: those that stay with it wake no thread.
+    pub(super) fn attend(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.first.runtime.spawn(work);
+    }
+
+    /// Serves a connection that has come, in a task of its own.
+    ///
+    /// # Errors
+    /// When the thread's epoll takes no more.
+    pub(super) fn serve<F>(
+        &self,
+        socket: OwnedFd,
+        among: Among<'_>,
+        serve: impl FnOnce(TcpStream) -> F,
+    ) -> io::Result<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let hand = self.idlest();
+        let session = {
+            // A socket belongs to the runtime in which it is made.
+            let _entered = hand.runtime.enter();
+            serve(TcpStream::from_std(socket.into())?)
+        };
+        let tracker = match among {
+            Among::Sessions => &hand.sessions,
+            Among::These(tracker) => tracker,
+        };
+        tracker.spawn_on(session, &hand.runtime);
+        Ok(())
+    }
+
+    fn idlest(&self) -> &Hand {
+        self.others.iter().fold(&self.first, |idlest, other| {
+            if other.sessions() < idlest.sessions() { other } else { idlest }
+        })
+    }
+
+    fn hands(&self) -> impl Iterator<Item = &Hand> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// How many sessions are open.
+    pub(super) fn sessions(&self) -> usize {
+        self.hands().map(Hand::sessions).sum()
+    }
+
+    /// Waits until none is open. No more may be served from then on.
+    pub(super) async fn emptied(&self) {
+        for hand in self.hands() {
+            hand.sessions.close();
+            hand.sessions.wait().await;
+        }
+    }
+}
+
+impl Hand {
+    fn start(number: usize, dismissed: CancellationToken) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let thread = std::thread::Builder::new().name(format!("serve-{number}"));
+        thread.spawn(move || runtime.block_on(dismissed.cancelled()))?;
+        Ok(Self { runtime: handle, sessions: TaskTracker::new() })
+    }
+
+    fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn socket() -> OwnedFd {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket.into()
+    }
+
+    #[tokio::test]
+    async fn sessions_are_spread_and_waited_for() {
+        let (crew, _dismissed) = Crew::start(3).unwrap();
+        let mut ends = Vec::new();
+        for _ in 0..9 {
+            let (end, ended) = oneshot::channel::<()>();
+            ends.push(end);
+            let served = crew.serve(socket(), Among::Sessions, |socket| async move {
+                let _ = ended.await;
+                drop(socket);
+            });
+            served.unwrap();
+        }
+        assert_eq!(crew.hands().map(Hand::sessions).collect::<Vec<_>>(), [3, 3, 3]);
+        let turned_away = TaskTracker::new();
+        let served = crew.serve(socket(), Among::These(&turned_away), |_| async {});
+        served.unwrap();
+        assert_eq!(crew.sessions(), 9);
+        drop(ends);
+        crew.emptied().await;
+        assert_eq!(crew.sessions(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_panics_takes_none_with_it() {
+        let (crew, _dismissed) = Crew::start(1).unwrap();
+        let (told, heard) = oneshot::channel();
+        let broken = crew.serve(socket(), Among::Sessions, |_| async { panic!("on purpose") });
+        broken.unwrap();
+        let served = crew.serve(socket(), Among::Sessions, |_| async move {
+            let _ = told.send(());
+        });
+        served.unwrap();
+        heard.await.unwrap();
+        crew.emptied().await;
+    }
+
+    #[tokio::test]
+    async fn the_threads_end_with_the_guard() {
+        let (crew, dismissed) = Crew::start(2).unwrap();
+        let (held, dropped) = oneshot::channel::<()>();
+        crew.attend(async move {
+            std::future::pending::<()>().await;
+            drop(held);
+        });
+        drop(dismissed);
+        assert!(dropped.await.is_err());
+    }
+}
