@@ -15,7 +15,7 @@ mod early;
 mod live;
 
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -134,44 +134,65 @@ struct Tunnel {
 }
 
 /// Serves one connection, to its end.
-pub async fn serve(gate: Arc<Gate>, door: Arc<Door>, mut socket: TcpStream, peer: SocketAddr) {
-    let mut policy = gate.policy.clone();
-    let set = policy.borrow_and_update().clone();
-    let mut account = gate.account.open(Arrival {
-        client: peer.ip(),
-        listener: door.name.clone(),
-        accepted: std::time::Instant::now(),
-        first: match door.mode {
-            Mode::Connect => Stage::Head,
-            Mode::Transparent(_) => Stage::Hello,
-        },
-    });
-    account.generation = set.generation();
-    let asker = Asker::at(peer.ip());
-    let place = Some(gate.lobby.enter());
-    let mut session = Session { gate, door, asker, proof: None, account, place, policy, set };
-    // What only the set-up needs is freed with it: an idle tunnel keeps little.
-    let ready = Box::pin(async {
-        let limits = session.set.limits();
-        let by = Instant::now()
-            + match session.door.mode {
-                Mode::Connect => limits.head_timeout,
-                Mode::Transparent(_) => limits.hello_timeout,
-            };
-        if let Err(stop) = session.look_behind_balancer(&mut socket, by).await {
-            return session.spurn(socket, stop).await;
+///
+/// What a session needs at a time is all that it keeps: the set-up's memory is freed before the
+/// relay's is taken, so that an idle tunnel is small.
+pub fn serve(
+    gate: Arc<Gate>,
+    door: Arc<Door>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+) -> impl Future<Output = ()> + Send + 'static {
+    let setting_up = Box::pin(Session::begin(gate, door, peer, place).open(socket));
+    async move {
+        if let Some(relaying) = setting_up.await {
+            relaying.await;
         }
-        match session.door.mode {
-            Mode::Connect => session.set_up(socket, by).await,
-            Mode::Transparent(capture) => session.set_up_transparent(socket, capture, by).await,
-        }
-    })
-    .await;
-    let Some(tunnel) = ready else { return };
-    session.relay(tunnel).await;
+    }
 }
 
 impl Session {
+    fn begin(gate: Arc<Gate>, door: Arc<Door>, peer: SocketAddr, place: Place) -> Self {
+        let mut policy = gate.policy.clone();
+        let set = policy.borrow_and_update().clone();
+        let mut account = gate.account.open(Arrival {
+            client: peer.ip(),
+            listener: door.name.clone(),
+            accepted: std::time::Instant::now(),
+            first: match door.mode {
+                Mode::Connect => Stage::Head,
+                Mode::Transparent(_) => Stage::Hello,
+            },
+        });
+        account.generation = set.generation();
+        let (asker, place) = (Asker::at(peer.ip()), Some(place));
+        Self { gate, door, asker, proof: None, account, place, policy, set }
+    }
+
+    /// From the first byte to the relay, which is still to be carried out.
+    async fn open(mut self, socket: TcpStream) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let tunnel = self.tunnel(socket).await?;
+        Some(Box::pin(self.relay(tunnel)))
+    }
+
+    /// From the first byte to a tunnel that may be relayed.
+    async fn tunnel(&mut self, mut socket: TcpStream) -> Option<Tunnel> {
+        let limits = self.set.limits();
+        let by = Instant::now()
+            + match self.door.mode {
+                Mode::Connect => limits.head_timeout,
+                Mode::Transparent(_) => limits.hello_timeout,
+            };
+        if let Err(stop) = self.look_behind_balancer(&mut socket, by).await {
+            return self.spurn(socket, stop).await;
+        }
+        match self.door.mode {
+            Mode::Connect => self.set_up(socket, by).await,
+            Mode::Transparent(capture) => self.set_up_transparent(socket, capture, by).await,
+        }
+    }
+
     /// Takes the client from the PROXY header, where the listener requires one.
     async fn look_behind_balancer(
         &mut self,

@@ -85,11 +85,15 @@ impl Attendant {
 async fn accept(listener: &Ear, gate: &Arc<Gate>, door: &Arc<Door>, crew: &Crew, among: Among<'_>) {
     let mut told: Option<Instant> = None;
     loop {
-        let taken = listener.accept().await.and_then(|(socket, peer)| {
-            crew.serve(socket, among, |socket| {
-                session::serve(gate.clone(), door.clone(), socket, peer)
-            })
-        });
+        let taken = match listener.accept().await {
+            Ok((socket, peer)) => {
+                let place = gate.lobby.enter().await;
+                crew.serve(socket, among, |socket| {
+                    session::serve(gate.clone(), door.clone(), socket, peer, place)
+                })
+            }
+            Err(error) => Err(error),
+        };
         match taken {
             Ok(()) => {}
             Err(error) if is_of_one_connection(&error) => {}

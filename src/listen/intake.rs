@@ -1,8 +1,12 @@
 //! Reads a head or a hello from a client, bounded in bytes and in total time.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
 use super::head::{Head, HeadReader, Progress, Refused};
@@ -41,15 +45,13 @@ pub enum NoHead {
 /// Why there is none; the caller tells the client.
 pub async fn head(socket: &mut (impl AsyncRead + Unpin), by: Instant) -> Result<Arrived, NoHead> {
     let mut reader = HeadReader::default();
-    let mut chunk = [0; CHUNK];
     loop {
-        let length = match timeout_at(by, socket.read(&mut chunk)).await {
+        let fed = match timeout_at(by, read(socket, |bytes| reader.feed(bytes))).await {
             Err(_) => return Err(NoHead::Late),
             Ok(Err(error)) => return Err(NoHead::Broken(error)),
-            Ok(Ok(0)) => return Err(NoHead::Gone),
-            Ok(Ok(length)) => length,
+            Ok(Ok(None)) => return Err(NoHead::Gone),
+            Ok(Ok(Some(fed))) => fed,
         };
-        let fed = reader.feed(chunk.get(..length).unwrap_or_default());
         match fed.map_err(NoHead::Refused)? {
             Progress::NeedMore => {}
             Progress::Complete(head) => return Ok(Arrived { head, bytes: reader.into_bytes() }),
@@ -81,18 +83,33 @@ pub async fn hello(
 ) -> Result<Hello, NoHello> {
     let mut reader = HelloReader::default();
     let mut step = reader.feed(early).map_err(NoHello::Refused)?;
-    let mut chunk = [0; CHUNK];
     loop {
         if let Step::Complete(hello) = step {
             return Ok(hello);
         }
-        let length = match timeout_at(by, socket.read(&mut chunk)).await {
+        let fed = match timeout_at(by, read(socket, |bytes| reader.feed(bytes))).await {
             Err(_) => return Err(NoHello::Late),
             Ok(Err(error)) => return Err(NoHello::Broken(error)),
-            Ok(Ok(0)) => return Err(NoHello::Gone),
-            Ok(Ok(length)) => length,
+            Ok(Ok(None)) => return Err(NoHello::Gone),
+            Ok(Ok(Some(fed))) => fed,
         };
-        let fed = reader.feed(chunk.get(..length).unwrap_or_default());
         step = fed.map_err(NoHello::Refused)?;
     }
+}
+
+/// What `take` makes of the next bytes; nothing at the end.
+///
+/// They lie on the stack while it looks at them: whoever waits for a client keeps no buffer.
+async fn read<T>(
+    socket: &mut (impl AsyncRead + Unpin),
+    mut take: impl FnMut(&[u8]) -> T,
+) -> io::Result<Option<T>> {
+    poll_fn(|context| {
+        let mut chunk = [MaybeUninit::uninit(); CHUNK];
+        let mut chunk = ReadBuf::uninit(&mut chunk);
+        ready!(Pin::new(&mut *socket).poll_read(context, &mut chunk))?;
+        let bytes = chunk.filled();
+        Poll::Ready(Ok((!bytes.is_empty()).then(|| take(bytes))))
+    })
+    .await
 }

@@ -2,17 +2,23 @@
 //!
 //! A socket costs its peer nothing to open and us a descriptor to hold. Those without a head have
 //! places of their own, so that they cannot take the tunnels'; when all are taken the oldest leaves
-//! for the newest: an honest client says its first word within a round trip.
+//! for the newest: an honest client says its first word within a round trip. Who is asked to leave
+//! may take a moment, on a thread that has other work; when many do, newcomers wait for them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// So many of those who are asked to leave may still be there when another comes in.
+const LEAVING: usize = 32;
 
 /// The places, shared by all listeners.
 #[derive(Debug)]
 pub struct Lobby {
     places: usize,
+    /// One for each who is there, with a place or on the way out.
+    room: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
 }
 
@@ -31,17 +37,23 @@ pub struct Place {
     asked_out: oneshot::Receiver<()>,
     /// A receiver may not be asked again once it has answered.
     is_asked_out: bool,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Lobby {
     /// A lobby of so many places, at least one.
     #[must_use]
     pub fn new(places: usize) -> Arc<Self> {
-        Arc::new(Self { places: places.max(1), waiting: Mutex::default() })
+        let places = places.clamp(1, Semaphore::MAX_PERMITS - LEAVING);
+        let room = Arc::new(Semaphore::new(places + LEAVING));
+        Arc::new(Self { places, room, waiting: Mutex::default() })
     }
 
-    /// Takes a place; where there is none left, that of the one who waited longest.
-    pub fn enter(self: &Arc<Self>) -> Place {
+    /// Takes a place; where there is none left, that of the one who waited longest. Waits while too
+    /// many of those have not left yet.
+    pub async fn enter(self: &Arc<Self>) -> Place {
+        // It is never closed.
+        let room = self.room.clone().acquire_owned().await.ok();
         let (ask_out, asked_out) = oneshot::channel();
         let mut waiting = self.waiting();
         if waiting.guests.len() >= self.places
@@ -54,7 +66,7 @@ impl Lobby {
         waiting.next += 1;
         waiting.guests.insert(number, ask_out);
         drop(waiting);
-        Place { lobby: self.clone(), number, asked_out, is_asked_out: false }
+        Place { lobby: self.clone(), number, asked_out, is_asked_out: false, _room: room }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -82,31 +94,55 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
 
     fn is_asked_out(place: &mut Place) -> bool {
         place.asked_out.try_recv().is_ok()
     }
 
-    #[test]
-    fn the_oldest_leaves_for_the_newest() {
+    #[tokio::test]
+    async fn the_oldest_leaves_for_the_newest() {
         let lobby = Lobby::new(2);
-        let mut first = lobby.enter();
-        let mut second = lobby.enter();
+        let mut first = lobby.enter().await;
+        let mut second = lobby.enter().await;
         assert!(!is_asked_out(&mut first) && !is_asked_out(&mut second));
-        let mut third = lobby.enter();
+        let mut third = lobby.enter().await;
         assert!(is_asked_out(&mut first));
         assert!(!is_asked_out(&mut second) && !is_asked_out(&mut third));
     }
 
-    #[test]
-    fn who_leaves_makes_room() {
+    #[tokio::test]
+    async fn who_leaves_makes_room() {
         let lobby = Lobby::new(2);
-        let mut first = lobby.enter();
-        for _ in 0..10 {
-            drop(lobby.enter());
+        let mut first = lobby.enter().await;
+        for _ in 0..2 * LEAVING {
+            drop(lobby.enter().await);
         }
         assert!(!is_asked_out(&mut first));
         assert_eq!(lobby.waiting().guests.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn newcomers_wait_while_many_have_not_left() {
+        let lobby = Lobby::new(2);
+        let mut held = Vec::new();
+        for _ in 0..2 + LEAVING {
+            held.push(lobby.enter().await);
+        }
+        let mut another = Box::pin(lobby.enter());
+        assert!(poll_once(&mut another).is_none());
+        drop(held.remove(0));
+        assert!(poll_once(&mut another).is_some());
+    }
+
+    fn poll_once<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
+        let mut context = Context::from_waker(Waker::noop());
+        match Pin::new(future).poll(&mut context) {
+            Poll::Ready(done) => Some(done),
+            Poll::Pending => None,
+        }
     }
 }

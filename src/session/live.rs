@@ -35,7 +35,10 @@ impl Proof {
 
 impl Session {
     /// Moves the bytes until somebody ends it.
-    pub(super) async fn relay(mut self, tunnel: Tunnel) {
+    ///
+    /// Not `async fn`, and taken apart ahead of the future: one keeps its arguments and what they
+    /// are moved to side by side, for as long as the tunnel lives.
+    pub(super) fn relay(mut self, tunnel: Tunnel) -> impl Future<Output = ()> + Send {
         self.account.stages.enter(Stage::Relay);
         let allowed = tunnel.cleared.permit().allowed();
         let bounds = Bounds::within(hour(&self.gate, allowed), rates(&self.gate, allowed));
@@ -48,57 +51,59 @@ impl Session {
         let (second_hello, idle) = (set.limits().hello_timeout, set.limits().idle_timeout);
         drop(set);
         let began = Instant::now();
-        let revoked = pin!(async {
-            loop {
-                let set = policy.borrow_and_update().clone();
-                let enforcement = door.enforcement.unwrap_or(set.rules().enforcement);
-                let own = gate.own.borrow().clone();
-                let permit = cleared.permit();
-                match set.still_stands(permit, address, &asker, enforcement, &own) {
-                    Ok(allowed) => {
-                        bound(&traffic, &allowed, enforcement);
-                        // For all tunnels that keep them.
-                        drop((hour(&gate, &allowed), rates(&gate, &allowed)));
+        async move {
+            let revoked = pin!(async {
+                loop {
+                    let set = policy.borrow_and_update().clone();
+                    let enforcement = door.enforcement.unwrap_or(set.rules().enforcement);
+                    let own = gate.own.borrow().clone();
+                    let permit = cleared.permit();
+                    match set.still_stands(permit, address, &asker, enforcement, &own) {
+                        Ok(allowed) => {
+                            bound(&traffic, &allowed, enforcement);
+                            // For all tunnels that keep them.
+                            drop((hour(&gate, &allowed), rates(&gate, &allowed)));
+                        }
+                        Err(denial) => return Stop::from(denial),
                     }
-                    Err(denial) => return Stop::from(denial),
+                    let end = began + set.limits().session_lifetime;
+                    drop((set, own));
+                    if let (Some(proof), Some(paths)) = (&mut proof, &door.tls)
+                        && !proof.still_stands(paths)
+                    {
+                        return Reason::PolicyRevoked.into();
+                    }
+                    tokio::select! {
+                        changed = policy.changed() => if changed.is_err() {
+                            return Reason::Draining.into();
+                        },
+                        () = gate.halt.cancelled() => return Reason::Draining.into(),
+                        () = sleep_until(end) => return Reason::Lifetime.into(),
+                    }
                 }
-                let end = began + set.limits().session_lifetime;
-                drop((set, own));
-                if let (Some(proof), Some(paths)) = (&mut proof, &door.tls)
-                    && !proof.still_stands(paths)
-                {
-                    return Reason::PolicyRevoked.into();
+            });
+            let relay = &gate.relay;
+            let relayed = match socket {
+                Either::Left(client) => {
+                    let start = Start { client, upstream, hello, second_hello, idle };
+                    relay.carry(&cleared, start, &traffic, revoked).await.map(Either::Left)
                 }
-                tokio::select! {
-                    changed = policy.changed() => if changed.is_err() {
-                        return Reason::Draining.into();
-                    },
-                    () = gate.halt.cancelled() => return Reason::Draining.into(),
-                    () = sleep_until(end) => return Reason::Lifetime.into(),
+                Either::Right(client) => {
+                    let start = Start { client, upstream, hello, second_hello, idle };
+                    let carried = relay.carry_wrapped(&cleared, start, &traffic, revoked);
+                    // It is the larger, and few need it.
+                    Box::pin(carried).await.map(Either::Right)
                 }
+            };
+            let Relayed { outcome, closing } = relayed;
+            account.volume = volume(&traffic);
+            if traffic.bounds.were_exceeded() {
+                account.would_deny.get_or_insert(Reason::UploadBudget);
             }
-        });
-        let relay = &gate.relay;
-        let relayed = match socket {
-            Either::Left(client) => {
-                let start = Start { client, upstream, hello, second_hello, idle };
-                relay.carry(&cleared, start, &traffic, revoked).await.map(Either::Left)
-            }
-            Either::Right(client) => {
-                let start = Start { client, upstream, hello, second_hello, idle };
-                let carried = relay.carry_wrapped(&cleared, start, &traffic, revoked);
-                // It is the larger, and few need it.
-                Box::pin(carried).await.map(Either::Right)
-            }
-        };
-        let Relayed { outcome, closing } = relayed;
-        account.volume = volume(&traffic);
-        if traffic.bounds.were_exceeded() {
-            account.would_deny.get_or_insert(Reason::UploadBudget);
+            account.close(&outcome);
+            // The place among the open sessions is held until the client is gone.
+            closing.finish().await;
         }
-        account.close(&outcome);
-        // The place among the open sessions is held until the client is gone.
-        closing.finish().await;
     }
 }
 
