@@ -75,14 +75,32 @@ pub(super) fn room(stream: &TcpStream) -> io::Result<usize> {
 }
 
 /// Reads what is there into `buffer`; nothing is the end.
+///
+/// When it leaves room in the buffer then the source is dry, as with epoll(7), and tokio forgets the
+/// readiness just as it would after `WouldBlock`: no second call has to ask.
 pub(super) fn read<'a>(
     stream: &TcpStream,
     buffer: &'a mut [MaybeUninit<u8>],
 ) -> io::Result<&'a mut [u8]> {
-    at_once(stream, Interest::READABLE, || {
+    let room = buffer.len();
+    let mut buffer = Some(buffer);
+    let mut read = || {
+        let buffer = buffer.take().unwrap_or_default();
         let ((filled, _), _) = rustix::net::recv(stream, buffer, RecvFlags::DONTWAIT)?;
         Ok(filled)
-    })
+    };
+    let mut answer = None;
+    let _ = stream.try_io(Interest::READABLE, || match answer.insert(read()) {
+        Ok(filled) if filled.is_empty() || filled.len() == room => Ok(()),
+        Ok(_) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(rustix::io::Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(_) => Ok(()),
+    });
+    let answer = match answer {
+        Some(answer) => answer,
+        None => read(),
+    };
+    answer.map_err(io::Error::from)
 }
 
 /// How many bytes wait at least, of one that is asked for; none is the end.

@@ -150,11 +150,11 @@ impl Relay {
         life.until_over(move |context| {
             let (up, down, parting) = &mut *all;
             let upstream_done = down.has_ended();
-            let sent = up.poll(context, self, traffic, client, upstream);
+            let sent = up.poll(context, self, traffic, (client, upstream), down.flow());
             let ended = (up.has_ended(), upstream_done);
             let received = match parting.has_begun() {
                 true => Poll::Pending,
-                false => down.poll(context, self, traffic, upstream, client),
+                false => down.poll(context, self, traffic, (upstream, client), up.flow()),
             };
             let given = || down.has_delivered() && socket::is_dry(upstream);
             let received = parting.keep_back(context, received, ended.0, given);

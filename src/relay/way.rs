@@ -38,6 +38,10 @@ const LEAST_FILL: usize = 4 * 1024;
 /// The buffer of the copying path, in bytes; it lives on the stack.
 pub(super) const COPY: usize = 32 * 1024;
 
+/// What comes in pieces smaller than this is copied, in bytes: it costs less than a splice, and a
+/// read that leaves room tells that there is no more, which a splice does not.
+const SMALL: usize = 4 * 1024;
+
 /// Where it broke.
 #[derive(Debug)]
 pub(super) enum Broken {
@@ -66,6 +70,8 @@ pub(super) struct Way {
     moved: u64,
     /// How much the next fill may be; it follows the flow.
     fill: usize,
+    /// Whether the last wake-up brought a small piece only, or there was none yet.
+    is_small: bool,
     /// Whether the destination has once taken less than it was expected to.
     pressed: bool,
 }
@@ -85,14 +91,26 @@ pub(super) enum Flow {
 enum Step {
     /// It took so many bytes from the source, as many as it would take at once.
     Took(usize),
-    /// It took so many bytes, and there were no more.
+    /// It took so many bytes, and there seem to be no more.
     TookAll(usize),
+    /// It took so many bytes, and the source has no more.
+    Emptied(usize),
     /// The source has nothing now.
     Dry,
     /// The destination takes nothing now.
     Full,
     /// The source has ended.
     Ended,
+}
+
+impl Step {
+    /// How many bytes it took from the source.
+    fn took(&self) -> usize {
+        match self {
+            Self::Took(count) | Self::TookAll(count) | Self::Emptied(count) => *count,
+            Self::Dry | Self::Full | Self::Ended => 0,
+        }
+    }
 }
 
 impl Way {
@@ -118,6 +136,7 @@ impl Way {
             woken: Woken::Ready,
             moved: 0,
             fill: FIRST_FILL,
+            is_small: true,
             pressed: false,
         }
     }
@@ -140,14 +159,20 @@ impl Way {
         self.rest.is_empty()
     }
 
-    /// Moves what can be moved now; ready once the end has been passed on.
+    /// How far it has come.
+    pub(super) fn flow(&self) -> Flow {
+        self.flow
+    }
+
+    /// Moves what can be moved now; ready once the end has been passed on, or is left to the closing
+    /// of `to`, which follows where the other way is over.
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
         relay: &Relay,
         traffic: &Traffic,
-        from: &TcpStream,
-        to: &TcpStream,
+        (from, to): (&TcpStream, &TcpStream),
+        other: Flow,
     ) -> Poll<Result<(), Broken>> {
         let tally = traffic.tally(self.direction);
         let mut budget = TURN;
@@ -162,7 +187,9 @@ impl Way {
             match self.flow {
                 Flow::Open => {}
                 Flow::Ended => {
-                    socket::finish(to).map_err(Broken::Destination)?;
+                    if other != Flow::Passed {
+                        socket::finish(to).map_err(Broken::Destination)?;
+                    }
                     self.flow = Flow::Passed;
                     self.tick = None;
                     return Poll::Ready(Ok(()));
@@ -199,6 +226,11 @@ impl Way {
                     if self.woken == Woken::Tick {
                         self.wait(relay, from);
                     }
+                }
+                Step::Emptied(count) => {
+                    self.moved += count as u64;
+                    budget = budget.saturating_sub(count);
+                    self.wait(relay, from);
                 }
                 Step::Dry => self.wait(relay, from),
                 Step::Full => self.due = self.pace.waits_for() == Wait::Batch,
@@ -241,6 +273,9 @@ impl Way {
         if self.moved < FIRST_FILL as u64 {
             self.fill = FIRST_FILL;
         }
+        if self.moved > 0 {
+            self.is_small = self.moved < SMALL as u64;
+        }
         self.due = false;
         self.woken = Woken::Ready;
         self.moved = 0;
@@ -276,11 +311,9 @@ impl Way {
             let Some(paced) = &traffic.bounds.paced else {
                 return self.step(relay, &traffic.down, from, to, usize::MAX);
             };
-            let step = self.step(relay, &traffic.down, from, to, paced.most());
-            if let Ok(Step::Took(count) | Step::TookAll(count)) = step {
-                paced.moved(count);
-            }
-            return step;
+            let step = self.step(relay, &traffic.down, from, to, paced.most())?;
+            paced.moved(step.took());
+            return Ok(step);
         }
         // What was taken has been delivered by now, but for a part of a header.
         let held = self.watch.as_ref().map_or(0, |watch| watch.held());
@@ -292,10 +325,7 @@ impl Way {
             return Self::beyond(from);
         }
         let step = self.step(relay, &traffic.up, from, to, reserved.bytes);
-        let took = match step {
-            Ok(Step::Took(count) | Step::TookAll(count)) => count,
-            _ => 0,
-        };
+        let took = step.as_ref().map_or(0, Step::took);
         traffic.bounds.settle(reserved, took, up, down);
         step
     }
@@ -326,6 +356,12 @@ impl Way {
                 left => length = length.min(left),
             }
         }
+        if self.is_small && self.moved == 0 {
+            // What the destination has no room for, `rest` keeps.
+            let step = self.copy::<SMALL>(tally, from, to, length)?;
+            self.passed(&step);
+            return Ok(step);
+        }
         if self.pressed || self.fill > FIRST_FILL {
             match socket::room(to) {
                 Ok(room) => length = length.min(room.max(LEAST_FILL)),
@@ -346,12 +382,17 @@ impl Way {
                 relay.pipes.give_back(pipe);
                 step?
             }
-            None => self.copy(tally, from, to, length)?,
+            None => self.copy::<COPY>(tally, from, to, length)?,
         };
-        if let (Some(watch), Step::Took(count) | Step::TookAll(count)) = (&mut self.watch, &step) {
-            watch.passed(*count);
-        }
+        self.passed(&step);
         Ok(step)
+    }
+
+    /// Has what judges the headers count what a step took.
+    fn passed(&mut self, step: &Step) {
+        if let (Some(watch), 1..) = (&mut self.watch, step.took()) {
+            watch.passed(step.took());
+        }
     }
 
     fn splice(
@@ -377,15 +418,16 @@ impl Way {
         Ok(if filled < length { Step::TookAll(filled) } else { Step::Took(filled) })
     }
 
-    fn copy(
+    fn copy<const MOST: usize>(
         &mut self,
         tally: &Tally,
         from: &TcpStream,
         to: &TcpStream,
         length: usize,
     ) -> Result<Step, Broken> {
-        let mut buffer = [MaybeUninit::uninit(); COPY];
-        let buffer = buffer.get_mut(..length.min(COPY)).unwrap_or_default();
+        let mut buffer = [MaybeUninit::uninit(); MOST];
+        let buffer = buffer.get_mut(..length.min(MOST)).unwrap_or_default();
+        let room = buffer.len();
         let bytes = match socket::read(from, buffer) {
             Ok([]) => return Ok(Step::Ended),
             Ok(bytes) => bytes,
@@ -398,7 +440,8 @@ impl Way {
         };
         tally.copied(wrote);
         self.rest.push(bytes.get(wrote..).unwrap_or_default());
-        Ok(Step::Took(bytes.len()))
+        let took = bytes.len();
+        Ok(if took < room { Step::Emptied(took) } else { Step::Took(took) })
     }
 
     /// Reads on in a record's header, which passes only once it is whole and judged.

@@ -413,7 +413,8 @@ async fn bulk_bytes_below_the_low_water_mark_arrive() {
         if ends {
             server.shutdown().await.unwrap();
         }
-        let carried = poll_fn(|context| way.poll(context, &relay, &traffic, &from, &to));
+        let carried =
+            poll_fn(|context| way.poll(context, &relay, &traffic, (&from, &to), Flow::Open));
         let read = async {
             let mut few = [0; 11];
             client.read_exact(&mut few).await.unwrap();
