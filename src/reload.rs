@@ -211,7 +211,7 @@ impl Reloader {
                     "policy reloaded"
                 );
                 self.renew_tls(loaded.tls);
-                self.policy.send_replace(Arc::new(loaded.policy));
+                retire(self.policy.send_replace(Arc::new(loaded.policy)));
                 self.settle(None);
             }
             Ok(Err(faults)) => {
@@ -237,6 +237,21 @@ impl Reloader {
     fn settle(&self, fault: Option<String>) {
         self.stale.send_replace(Staleness(fault.map(Into::into)));
     }
+}
+
+/// How often a set that was replaced is looked at, until nobody holds it.
+const RETIRING: Duration = Duration::from_secs(1);
+
+/// Frees a set once nobody asks it any more. Sessions that were being set up still hold it, and
+/// whoever let go last would free 100,000 registries on a thread that relays.
+fn retire(set: Arc<PolicySet>) {
+    tokio::spawn(async move {
+        while Arc::strong_count(&set) > 1 {
+            tokio::time::sleep(RETIRING).await;
+        }
+        // It ends as any other work of that kind: there is nothing to wait for.
+        tokio::task::spawn_blocking(move || drop(set));
+    });
 }
 
 /// A hash of all content. Not cryptographic: who writes the operator's files needs no collision.

@@ -103,6 +103,8 @@ pub struct PolicySet {
     /// Labels of Azure's registries, for telling an unnamed replica from a stranger.
     labels: HashMap<(Box<str>, &'static str), u32>,
     clients: Clients,
+    /// [`OTHER_LABEL`], shared by all that it is given to.
+    other_label: Arc<str>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -153,7 +155,8 @@ impl PolicySet {
         }
         match Clients::new(&rules.clients, &rules.registries) {
             Ok(clients) if faults.is_empty() => {
-                Ok(Self { generation, rules, hosts, labels, clients })
+                let other_label = OTHER_LABEL.into();
+                Ok(Self { generation, rules, hosts, labels, clients, other_label })
             }
             Ok(_) => Err(faults),
             Err(of_clients) => {
@@ -301,7 +304,7 @@ impl PolicySet {
         let label = if (entry.registry as usize) < LABELLED_REGISTRIES {
             registry.name().clone()
         } else {
-            OTHER_LABEL.into()
+            self.other_label.clone()
         };
         let grant = Grant {
             registry: registry.name().clone(),
