@@ -9,6 +9,7 @@ use crate::table::number;
 
 /// A figure of pullgate's against the same of another.
 struct Claim {
+    of: Kind,
     what: &'static str,
     row: &'static str,
     figure: fn(&Figures) -> Option<f64>,
@@ -37,7 +38,12 @@ const fn claim(
     figure: fn(&Figures) -> Option<f64>,
     against: Against,
 ) -> Claim {
-    Claim { what, row, figure, against }
+    Claim { of: Kind::Pullgate, what, row, figure, against }
+}
+
+/// The same of its transparent listener, whose client says no more than HAProxy's.
+const fn transparent(what: &'static str, row: &'static str, against: Against) -> Claim {
+    Claim { of: Kind::Transparent, what, row, figure: Figures::cpu_a_thousand, against }
 }
 
 const CPU: fn(&Figures) -> Option<f64> = Figures::cpu_a_gib;
@@ -77,6 +83,8 @@ const CLAIMS: &[Claim] = &[
     claim("1,000 set-ups, CPU-s", "set-ups", Figures::cpu_a_thousand, Most(0.5, SquidPeek)),
     claim("1,000 set-ups, CPU-s", "set-ups", Figures::cpu_a_thousand, Most(0.85, TrafficServer)),
     claim("set-up, p99, ms", "set-ups", P99, Most(0.5, SquidPeek)),
+    transparent("1,000 transparent set-ups, CPU-s", "set-ups", Most(1.1, HaproxyAuto)),
+    transparent("1,000 transparent set-ups, CPU-s", "set-ups", Most(1.1, HaproxySplice)),
     claim("1,000 denials, CPU-s", "denials", Figures::cpu_a_thousand, Most(1.2, HaproxySplice)),
     claim("1,000 denials, CPU-s", "denials", Figures::cpu_a_thousand, Most(1.2, HaproxyConnect)),
     claim("an idle tunnel, KiB", "idle", Figures::memory_each, Absolute(4.0)),
@@ -89,7 +97,7 @@ pub fn markdown(found: &Found) -> String {
     out.push_str("| --- | --- | --- | --- | --- |\n");
     for claim in CLAIMS {
         let of = |kind| found.figures(claim.row, kind).as_ref().and_then(claim.figure);
-        let Some(own) = of(Kind::Pullgate) else { continue };
+        let Some(own) = of(claim.of) else { continue };
         let (other, limit, holds) = match claim.against {
             Absolute(most) => (String::new(), format!("at most {most}"), own <= most),
             Most(most, kind) => {

@@ -202,8 +202,12 @@ fn obey(mut stream: &std::net::TcpStream, order: Order, origin: &Origin) -> io::
     }
 }
 
-/// Sends as a network at this pace would deliver: what is due in each millisecond at once. The
-/// kernel's own pacing comes in bursts of 64 KiB where round trips are as short as here.
+/// So many times a second a paced sender sends. What a proxy pays at such a pace is its wake-ups, so
+/// that much depends on it: see docs/performance.md.
+const PIECES: u32 = 2_000;
+
+/// Sends as a network at this pace would deliver: piece by piece. The kernel's own pacing comes in
+/// bursts of 64 KiB where round trips are as short as here.
 struct Paced {
     bytes_a_second: u64,
     began: Instant,
@@ -221,9 +225,9 @@ impl Paced {
         if self.bytes_a_second == 0 {
             return u64::MAX;
         }
-        let each = self.bytes_a_second / 1_000;
-        let millisecond = u32::try_from(self.sent / each + 1).unwrap_or(u32::MAX);
-        let at = self.began + Duration::from_millis(1) * millisecond;
+        let each = (self.bytes_a_second / u64::from(PIECES)).max(1);
+        let piece = u32::try_from(self.sent / each + 1).unwrap_or(u32::MAX);
+        let at = self.began + Duration::from_secs(1) / PIECES * piece;
         std::thread::sleep(at.saturating_duration_since(Instant::now()));
         self.sent += each;
         each
