@@ -240,6 +240,7 @@ fn carry(
 
 fn start<C>(client: C, upstream: tokio::net::TcpStream, hello: Hello) -> Start<C> {
     let second_hello = Duration::from_secs(10);
+    let hello = Box::new(hello);
     Start { client, upstream, hello, second_hello, idle: Duration::from_secs(60) }
 }
 

@@ -130,7 +130,7 @@ struct Tunnel {
     upstream: TcpStream,
     address: SocketAddr,
     cleared: Cleared,
-    hello: Hello,
+    hello: Box<Hello>,
 }
 
 /// Serves one connection, to its end.
@@ -271,7 +271,10 @@ impl Session {
             return self.lose(CLIENT_ABORTED);
         };
         match self.clear(&mut client, &bytes, permit).await {
-            Ok((cleared, hello)) => Some(Tunnel { client, upstream, address, cleared, hello }),
+            Ok((cleared, hello)) => {
+                let hello = Box::new(hello);
+                Some(Tunnel { client, upstream, address, cleared, hello })
+            }
             Err(stop) => {
                 // It need not wait for the client to go.
                 drop(upstream);
@@ -309,7 +312,10 @@ impl Session {
             Err(stop) => return self.cut(socket, stop).await,
         };
         match self.set.judge_hello(permit, hello.facts.server_name()) {
-            Ok(cleared) => Some(Tunnel { client: socket, upstream, address, cleared, hello }),
+            Ok(cleared) => {
+                let hello = Box::new(hello);
+                Some(Tunnel { client: socket, upstream, address, cleared, hello })
+            }
             Err(denial) => self.cut(socket, denial.into()).await,
         }
     }

@@ -82,18 +82,19 @@ impl Attendant {
     }
 }
 
+/// Accepts connections for as long as it is polled. It can be dropped at any time: whoever was
+/// accepted is served.
 async fn accept(listener: &Ear, gate: &Arc<Gate>, door: &Arc<Door>, crew: &Crew, among: Among<'_>) {
     let mut told: Option<Instant> = None;
     loop {
-        let taken = match listener.accept().await {
-            Ok((socket, peer)) => {
-                let place = gate.lobby.enter().await;
-                crew.serve(socket, among, |socket| {
-                    session::serve(gate.clone(), door.clone(), socket, peer, place)
-                })
-            }
-            Err(error) => Err(error),
-        };
+        let listened = listener.listen().await;
+        let room = gate.lobby.room().await;
+        let taken = listened.and_then(|()| listener.accept()).and_then(|(socket, peer)| {
+            let place = gate.lobby.enter(room);
+            crew.serve(socket, among, |socket| {
+                session::serve(gate.clone(), door.clone(), socket, peer, place)
+            })
+        });
         match taken {
             Ok(()) => {}
             Err(error) if is_of_one_connection(&error) => {}
@@ -109,8 +110,14 @@ async fn accept(listener: &Ear, gate: &Arc<Gate>, door: &Arc<Door>, crew: &Crew,
     }
 }
 
-/// Errors of accept(2) that concern the connection which was to be accepted, not the listener.
+/// Errors of accept(2) that concern the connection which was to be accepted, not the listener; or
+/// there is none any more.
 fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied, WouldBlock,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied | WouldBlock
+    )
 }

@@ -25,11 +25,19 @@ impl Ear {
         Ok(Self { socket: TcpStream::from_std(listening.into())? })
     }
 
-    /// The next connection, and who made it.
-    pub(super) async fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
+    /// Waits until somebody may be there.
+    pub(super) async fn listen(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// The next connection that is there, and who made it.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none.
+    pub(super) fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let accept = || Ok(acceptfrom_with(&self.socket, flags)?);
-        let (socket, peer) = self.socket.async_io(Interest::READABLE, accept).await?;
+        let (socket, peer) = self.socket.try_io(Interest::READABLE, accept)?;
         let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
         Ok((socket, peer.ok_or(io::ErrorKind::ConnectionAborted)?))
     }

@@ -29,6 +29,12 @@ struct Waiting {
     guests: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
+/// Room for one more, who is still to come.
+#[derive(Debug)]
+pub struct Room {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
 /// A place in the lobby, until dropped.
 #[derive(Debug)]
 pub struct Place {
@@ -37,7 +43,7 @@ pub struct Place {
     asked_out: oneshot::Receiver<()>,
     /// A receiver may not be asked again once it has answered.
     is_asked_out: bool,
-    _room: Option<OwnedSemaphorePermit>,
+    _room: Room,
 }
 
 impl Lobby {
@@ -49,11 +55,14 @@ impl Lobby {
         Arc::new(Self { places, room, waiting: Mutex::default() })
     }
 
-    /// Takes a place; where there is none left, that of the one who waited longest. Waits while too
-    /// many of those have not left yet.
-    pub async fn enter(self: &Arc<Self>) -> Place {
+    /// Waits while too many of those who were asked to leave have not left yet.
+    pub async fn room(&self) -> Room {
         // It is never closed.
-        let room = self.room.clone().acquire_owned().await.ok();
+        Room { _permit: self.room.clone().acquire_owned().await.ok() }
+    }
+
+    /// Takes a place; where there is none left, that of the one who waited longest.
+    pub fn enter(self: &Arc<Self>, room: Room) -> Place {
         let (ask_out, asked_out) = oneshot::channel();
         let mut waiting = self.waiting();
         if waiting.guests.len() >= self.places
@@ -99,6 +108,10 @@ mod tests {
 
     use super::*;
 
+    async fn enter(lobby: &Arc<Lobby>) -> Place {
+        lobby.enter(lobby.room().await)
+    }
+
     fn is_asked_out(place: &mut Place) -> bool {
         place.asked_out.try_recv().is_ok()
     }
@@ -106,10 +119,10 @@ mod tests {
     #[tokio::test]
     async fn the_oldest_leaves_for_the_newest() {
         let lobby = Lobby::new(2);
-        let mut first = lobby.enter().await;
-        let mut second = lobby.enter().await;
+        let mut first = enter(&lobby).await;
+        let mut second = enter(&lobby).await;
         assert!(!is_asked_out(&mut first) && !is_asked_out(&mut second));
-        let mut third = lobby.enter().await;
+        let mut third = enter(&lobby).await;
         assert!(is_asked_out(&mut first));
         assert!(!is_asked_out(&mut second) && !is_asked_out(&mut third));
     }
@@ -117,9 +130,9 @@ mod tests {
     #[tokio::test]
     async fn who_leaves_makes_room() {
         let lobby = Lobby::new(2);
-        let mut first = lobby.enter().await;
+        let mut first = enter(&lobby).await;
         for _ in 0..2 * LEAVING {
-            drop(lobby.enter().await);
+            drop(enter(&lobby).await);
         }
         assert!(!is_asked_out(&mut first));
         assert_eq!(lobby.waiting().guests.len(), 1);
@@ -130,9 +143,9 @@ mod tests {
         let lobby = Lobby::new(2);
         let mut held = Vec::new();
         for _ in 0..2 + LEAVING {
-            held.push(lobby.enter().await);
+            held.push(enter(&lobby).await);
         }
-        let mut another = Box::pin(lobby.enter());
+        let mut another = Box::pin(enter(&lobby));
         assert!(poll_once(&mut another).is_none());
         drop(held.remove(0));
         assert!(poll_once(&mut another).is_some());

@@ -1,16 +1,23 @@
 //! The ways to close: told by an alert, in order, or with a reset. All closings of a tunnel are
 //! here, so that no unread byte turns a last word into a reset.
 
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 use crate::hello::{ACCESS_DENIED, INTERNAL_ERROR};
 use crate::policy::Stop;
 
 /// How much a peer may still send after our last word, in bytes.
-const LAST_BYTES: u64 = 1024 * 1024;
+const LAST_BYTES: usize = 1024 * 1024;
+
+/// How much of that is read at once, in bytes; it lies on the stack.
+const CHUNK: usize = 4 * 1024;
 
 /// How long a peer may take to accept our last word, and again to close in its turn.
 const LAST_WAIT: Duration = Duration::from_secs(2);
@@ -63,8 +70,25 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Closing<C> {
             client.shutdown().await
         });
         let Ok(Ok(())) = said.await else { return };
-        let mut sent = client.take(LAST_BYTES);
         // Whether it closes in time or not, it is closed now.
-        let _ = timeout(LAST_WAIT, tokio::io::copy(&mut sent, &mut tokio::io::sink())).await;
+        let _ = timeout(LAST_WAIT, drained(client)).await;
     }
+}
+
+/// Reads and forgets, until the peer closes or has sent more than we want to know.
+async fn drained(mut client: impl AsyncRead + Unpin) {
+    let mut left = LAST_BYTES;
+    poll_fn(|context| {
+        while left > 0 {
+            let mut bytes = [MaybeUninit::uninit(); CHUNK];
+            let mut bytes = ReadBuf::uninit(&mut bytes);
+            let read = ready!(Pin::new(&mut client).poll_read(context, &mut bytes));
+            if read.is_err() || bytes.filled().is_empty() {
+                break;
+            }
+            left = left.saturating_sub(bytes.filled().len());
+        }
+        Poll::Ready(())
+    })
+    .await;
 }

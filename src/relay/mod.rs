@@ -59,12 +59,29 @@ pub struct Start<C> {
     pub client: C,
     /// The upstream's; nothing has been sent on it.
     pub upstream: TcpStream,
-    /// The judged hello.
-    pub hello: Hello,
+    /// The judged hello. Apart, since it goes before the rest does.
+    pub hello: Box<Hello>,
     /// How long a second hello may take, from the server's asking for it to its last byte.
     pub second_hello: Duration,
     /// How long neither side may send a byte.
     pub idle: Duration,
+}
+
+impl<C> Start<C> {
+    /// The hello, which is gone when the handshake is over, and the rest.
+    fn split(self) -> (Sides<C>, Box<Hello>) {
+        let Self { client, upstream, hello, second_hello, idle } = self;
+        (Sides { client, upstream, second_hello, idle }, hello)
+    }
+}
+
+/// What a tunnel has for as long as it lives.
+#[derive(Debug)]
+struct Sides<C> {
+    client: C,
+    upstream: TcpStream,
+    second_hello: Duration,
+    idle: Duration,
 }
 
 /// How a tunnel ended.
@@ -84,8 +101,8 @@ impl<C> Relayed<C> {
 
     /// Both ways were open. On a stop the client's side ends in order, since an alert of ours would
     /// be garbage in its session, and the upstream's with a reset.
-    fn ended(outcome: Result<Ending, Stop>, start: Start<C>) -> Self {
-        let Start { client, upstream, .. } = start;
+    fn ended(outcome: Result<Ending, Stop>, sides: Sides<C>) -> Self {
+        let Sides { client, upstream, .. } = sides;
         let closing = match outcome {
             Ok(Ending::Closed) => Closing::done(),
             Err(_) => {
@@ -97,8 +114,8 @@ impl<C> Relayed<C> {
     }
 
     /// It ended within the handshake.
-    fn early(opened: Opened, start: Start<C>) -> Self {
-        let Start { client, upstream, .. } = start;
+    fn early(opened: Opened, sides: Sides<C>) -> Self {
+        let Sides { client, upstream, .. } = sides;
         let (stop, closing) = match opened {
             Opened::Through(_) | Opened::Over => {
                 return Self { outcome: Ok(Ending::Closed), closing: Closing::in_order(client) };
@@ -161,38 +178,39 @@ impl Relay {
 
     // Nothing taken apart: a future keeps an argument and what it is moved to side by side, for as
     // long as the tunnel lives.
-    #[expect(clippy::manual_async_fn, reason = "the same holds for the arguments of an async fn")]
     fn carry_bare(
         &self,
-        mut start: Start<TcpStream>,
+        start: Start<TcpStream>,
         traffic: &Traffic,
         mut stop: Pin<&mut impl Future<Output = Stop>>,
     ) -> impl Future<Output = Relayed<TcpStream>> {
+        let (mut sides, hello) = start.split();
         async move {
-            match open(&mut start, traffic, stop.as_mut()).await {
+            match open(&mut sides, *hello, traffic, stop.as_mut()).await {
                 Opened::Through(open) => {
-                    let life = Life { traffic, idle: start.idle, stop };
-                    let both = self.splice_both(&start.client, &start.upstream, open, life);
-                    Relayed::ended(both.await, start)
+                    let life = Life { traffic, idle: sides.idle, stop };
+                    let both = self.splice_both(&sides.client, &sides.upstream, open, life);
+                    Relayed::ended(both.await, sides)
                 }
-                early => Relayed::early(early, start),
+                early => Relayed::early(early, sides),
             }
         }
     }
 
     async fn carry_layered<C: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        mut start: Start<C>,
+        start: Start<C>,
         traffic: &Traffic,
         mut stop: Pin<&mut impl Future<Output = Stop>>,
     ) -> Relayed<C> {
-        match open(&mut start, traffic, stop.as_mut()).await {
+        let (mut sides, hello) = start.split();
+        match open(&mut sides, *hello, traffic, stop.as_mut()).await {
             Opened::Through(open) => {
-                let life = Life { traffic, idle: start.idle, stop };
-                let both = tunnel::copy_both(&mut start.client, &mut start.upstream, open, life);
-                Relayed::ended(both.await, start)
+                let life = Life { traffic, idle: sides.idle, stop };
+                let both = tunnel::copy_both(&mut sides.client, &mut sides.upstream, open, life);
+                Relayed::ended(both.await, sides)
             }
-            early => Relayed::early(early, start),
+            early => Relayed::early(early, sides),
         }
     }
 
@@ -211,11 +229,12 @@ impl Relay {
 
 /// The handshake, in a box that is freed behind it.
 fn open<'a, C: AsyncRead + AsyncWrite + Unpin>(
-    start: &'a mut Start<C>,
+    sides: &'a mut Sides<C>,
+    hello: Hello,
     traffic: &'a Traffic,
     stop: Pin<&'a mut impl Future<Output = Stop>>,
 ) -> Pin<Box<impl Future<Output = Opened>>> {
-    Box::pin(Opening::new(start, traffic).carry(stop))
+    Box::pin(Opening::new(sides, hello, traffic).carry(stop))
 }
 
 #[cfg(test)]

@@ -1,20 +1,22 @@
 //! The first phase of a tunnel: the hello goes out, and the guard reads along until nothing can
 //! name another server any more. All bytes are copied. What it needs is freed when it ends.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::tunnel::{Open, aborted, idle_for_too_long};
 use super::watch::Watch;
 use super::way::Flow;
-use super::{Start, Traffic};
-use crate::hello::{Cut, Guard, Onward, Output};
+use super::{Sides, Traffic};
+use crate::hello::{Cut, Guard, Hello, Onward, Output};
 use crate::policy::{Reason, Side, Stop};
 
 /// How much is read at once, in bytes; a server's first flight takes two or three.
@@ -46,17 +48,18 @@ pub(super) enum Opened {
     Served(Stop),
 }
 
+/// What the guard made of the next bytes; nothing at the end.
 enum Input {
-    Client(io::Result<usize>),
-    Upstream(io::Result<usize>),
+    Client(io::Result<Option<Result<(), Cut>>>),
+    Upstream(io::Result<Option<Result<(), Cut>>>),
 }
 
 impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
     /// A handshake whose judged hello has not gone out yet.
-    pub(super) fn new(start: &'a mut Start<C>, traffic: &'a Traffic) -> Self {
-        let Start { client, upstream, hello, second_hello, idle } = start;
-        let output = Output { to_server: std::mem::take(&mut hello.raw), ..Output::default() };
-        let guard = Guard::new(hello.facts.clone());
+    pub(super) fn new(sides: &'a mut Sides<C>, hello: Hello, traffic: &'a Traffic) -> Self {
+        let Sides { client, upstream, second_hello, idle } = sides;
+        let output = Output { to_server: hello.raw, ..Output::default() };
+        let guard = Guard::new(hello.facts);
         Self {
             client,
             upstream,
@@ -84,7 +87,6 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
         &mut self,
         mut stop: Pin<&mut impl Future<Output = Stop>>,
     ) -> Result<Option<Open>, Stop> {
-        let (mut from_client, mut from_upstream) = ([0; READ], [0; READ]);
         let mut cut: Result<(), Cut> = Ok(());
         loop {
             // What passed before a cut may go, and the client then knows how far it came.
@@ -103,43 +105,55 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
                 };
                 return Ok(Some(Open { upload: self.upload, watch }));
             }
-            // The client first: what it sent before the server's reply came is not behind it.
-            let may_come = self.upload == Flow::Open;
             let late = self.late();
             let input = tokio::select! {
                 biased;
                 stop = stop.as_mut() => return Err(stop),
-                read = self.client.read(&mut from_client), if may_come => Input::Client(read),
-                read = self.upstream.read(&mut from_upstream) => Input::Upstream(read),
+                input = self.input() => input,
                 late = late => return Err(late),
             };
             cut = match input {
                 Input::Client(Err(_)) => return Err(aborted(Side::Client)),
                 Input::Upstream(Err(_)) => return Err(aborted(Side::Upstream)),
                 // Whoever leaves before the server's reply cannot finish the handshake.
-                Input::Client(Ok(0)) if self.guard.is_servers_turn() => {
+                Input::Client(Ok(None)) if self.guard.is_servers_turn() => {
                     return Err(aborted(Side::Client));
                 }
-                Input::Client(Ok(0)) => {
+                Input::Client(Ok(None)) => {
                     self.upload = Flow::Passed;
                     self.upstream.shutdown().await.map_err(|_| aborted(Side::Upstream))?;
                     Ok(())
                 }
                 // A server that leaves without a word has not answered; later it may leave.
-                Input::Upstream(Ok(0)) if !self.guard.served() && self.upload == Flow::Open => {
+                Input::Upstream(Ok(None)) if !self.guard.served() && self.upload == Flow::Open => {
                     return Err(aborted(Side::Upstream));
                 }
-                Input::Upstream(Ok(0)) => return Ok(None),
-                Input::Client(Ok(read)) => {
-                    let bytes = from_client.get(..read).unwrap_or_default();
-                    self.guard.client(bytes, &mut self.output)
-                }
-                Input::Upstream(Ok(read)) => {
-                    let bytes = from_upstream.get(..read).unwrap_or_default();
-                    self.guard.server(bytes, &mut self.output)
-                }
+                Input::Upstream(Ok(None)) => return Ok(None),
+                Input::Client(Ok(Some(cut))) | Input::Upstream(Ok(Some(cut))) => cut,
             };
         }
+    }
+
+    /// Reads once from either side, the client first: what it sent before the server's reply came is
+    /// not behind it. The bytes lie on the stack, so that a handshake keeps no buffer.
+    fn input(&mut self) -> impl Future<Output = Input> {
+        let may_come = self.upload == Flow::Open;
+        let Self { client, upstream, guard, output, .. } = self;
+        poll_fn(move |context| {
+            let mut bytes = [MaybeUninit::uninit(); READ];
+            let mut bytes = ReadBuf::uninit(&mut bytes);
+            if may_come
+                && let Poll::Ready(read) = Pin::new(&mut **client).poll_read(context, &mut bytes)
+            {
+                let bytes = bytes.filled();
+                let mut judge = || (!bytes.is_empty()).then(|| guard.client(bytes, output));
+                return Poll::Ready(Input::Client(read.map(|()| judge())));
+            }
+            let read = ready!(Pin::new(&mut **upstream).poll_read(context, &mut bytes));
+            let bytes = bytes.filled();
+            let mut judge = || (!bytes.is_empty()).then(|| guard.server(bytes, output));
+            Poll::Ready(Input::Upstream(read.map(|()| judge())))
+        })
     }
 
     /// Why it ends where nothing more comes, once that is so.

@@ -171,7 +171,8 @@ async fn every_byte_arrives_in_order_once() {
             if pipes == 0 {
                 assert_eq!((sent.splice, received.splice), (0, 0));
             } else {
-                assert!(received.copy <= received.splice / 4, "{received:?}");
+                // A piece that comes alone is copied.
+                assert!(received.copy <= received.splice / 4 + 4096, "{received:?}");
             }
             assert_eq!(relay.pipes.idle(), pipes);
         }

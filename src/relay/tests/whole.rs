@@ -66,7 +66,7 @@ async fn whole(stop: impl Future<Output = Stop> + Send + 'static) -> (Peers, Joi
         let start = Start {
             client: gate_client,
             upstream: gate_upstream,
-            hello,
+            hello: Box::new(hello),
             second_hello: IDLE,
             idle: IDLE,
         };
@@ -138,7 +138,7 @@ async fn tls_behind_another_layer_is_copied() {
             let start = Start {
                 client: gate_client,
                 upstream: gate_upstream,
-                hello,
+                hello: Box::new(hello),
                 second_hello: IDLE,
                 idle: IDLE,
             };
@@ -230,7 +230,7 @@ async fn a_whole_tunnel_is_small() {
     let start = Start {
         client: gate_client,
         upstream: gate_upstream,
-        hello,
+        hello: Box::new(hello),
         second_hello: IDLE,
         idle: IDLE,
     };
