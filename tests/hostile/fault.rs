@@ -1,5 +1,7 @@
 //! A fault of the gate's own code, in the midst of a session: that session ends, and no other.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::span::{Attributes, Id, Record};
@@ -8,9 +10,15 @@ use tracing::{Event, Metadata, Subscriber};
 use crate::site::{CONNECT, Feeding, PATIENT, on_a_site};
 
 /// Panics, once, where the resolver logs something while it works for a session: as good a place for
-/// a fault as any.
+/// a fault as any. All threads of the process log here; those of this test's gate are in its network.
 struct Fault {
-    is_due: AtomicBool,
+    is_due: Arc<AtomicBool>,
+    network: PathBuf,
+}
+
+/// The network namespace of this thread.
+fn network() -> PathBuf {
+    std::fs::read_link("/proc/thread-self/ns/net").unwrap()
 }
 
 impl Subscriber for Fault {
@@ -19,7 +27,7 @@ impl Subscriber for Fault {
     }
 
     fn event(&self, event: &Event<'_>) {
-        if self.is_due.swap(false, Ordering::SeqCst) {
+        if network() == self.network && self.is_due.swap(false, Ordering::SeqCst) {
             panic!("a fault for the test's sake, in {}", event.metadata().target());
         }
     }
@@ -45,13 +53,13 @@ fn a_panic_ends_its_own_session_and_is_counted() {
         assert!(before.head().await.starts_with("HTTP/1.1 200 "));
         let _upstream = site.dialled().await;
 
-        // The sessions run on this thread.
-        let due = Fault { is_due: AtomicBool::new(true) };
-        let watched = tracing::subscriber::set_default(due);
+        let is_due = Arc::new(AtomicBool::new(true));
+        let fault = Fault { is_due: is_due.clone(), network: network() };
+        tracing::subscriber::set_global_default(fault).unwrap();
         let mut unlucky = site.client(site.connect).await;
         unlucky.send(CONNECT.as_bytes(), Feeding::Whole).await;
         assert!(unlucky.rest().await.0.is_empty(), "there is nobody left to answer");
-        drop(watched);
+        assert!(!is_due.load(Ordering::SeqCst));
 
         let mut after = site.client(site.connect).await;
         after.send(CONNECT.as_bytes(), Feeding::Whole).await;
