@@ -64,7 +64,7 @@ const PACED: Duration = Duration::from_millis(1_000);
 const fn full(code: &'static str, direction: Direction, tunnels: usize) -> Row {
     let content = Content::ReadyMade;
     let bulk = Bulk { direction, content, tunnels, pace: 0, time: FULL_SPEED };
-    Row { code, work: Work::Bulk(bulk), rounds: 5, through: Through::Relays }
+    Row { code, work: Work::Bulk(bulk), rounds: 3, through: Through::Relays }
 }
 
 const fn paced(code: &'static str, pace: u64) -> Row {
@@ -94,7 +94,7 @@ pub const ROWS: &[Row] = &[
             pace: 0,
             time: FULL_SPEED,
         }),
-        rounds: 5,
+        rounds: 3,
         through: Through::Only(&[Kind::Bare, Kind::Pullgate, Kind::HaproxySplice, Kind::SquidPeek]),
     },
     Row {
@@ -116,8 +116,8 @@ pub const ROWS: &[Row] = &[
             Kind::SquidPeek,
         ]),
     },
-    Row { code: "set-ups", work: Work::SetUps, rounds: 5, through: Through::Gates },
-    Row { code: "denials", work: Work::Denials, rounds: 5, through: Through::Policed },
+    Row { code: "set-ups", work: Work::SetUps, rounds: 3, through: Through::Gates },
+    Row { code: "denials", work: Work::Denials, rounds: 3, through: Through::Policed },
     Row { code: "ping", work: Work::Ping(Before::Fresh), rounds: 3, through: Through::Gates },
     Row { code: "ping-bulk", work: Work::Ping(Before::Bulk), rounds: 3, through: Through::Gates },
     Row {
