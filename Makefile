@@ -46,9 +46,9 @@ bench:
 	cargo bench --locked --bench peers
 
 # The parts by themselves: hellos, judgements, policies of up to 100,000 registries and accounts by
-# criterion, then what limits and TLS cost.
+# criterion, then what limits and TLS cost, and what tunnels notice of a reload.
 bench-parts:
-	cargo bench --locked --bench pure --bench account --bench limits
+	cargo bench --locked --bench pure --bench account --bench limits --bench scale
 
 # Mixed traffic through gates that are reloaded and replaced; memory, descriptors and tasks stay flat.
 soak:
