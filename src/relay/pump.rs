@@ -23,6 +23,8 @@ pub(super) struct Pump {
     watch: Option<Box<Watch>>,
     /// Whether the destination may hold bytes back until it is flushed.
     unflushed: bool,
+    /// Whether the source ended without a word.
+    cut: bool,
 }
 
 impl Pump {
@@ -38,12 +40,17 @@ impl Pump {
 
     fn new(direction: Direction) -> Self {
         let (flow, rest) = (Flow::Open, Rest::default());
-        Self { direction, flow, rest, watch: None, unflushed: false }
+        Self { direction, flow, rest, watch: None, unflushed: false, cut: false }
     }
 
     /// Whether the source has said that no more will come.
     pub(super) fn has_ended(&self) -> bool {
         self.flow != Flow::Open
+    }
+
+    /// Whether it has said so in TLS: by a close_notify.
+    pub(super) fn has_said_so(&self) -> bool {
+        self.has_ended() && !self.cut
     }
 
     /// Whether all that was taken from the source has been delivered.
@@ -203,7 +210,7 @@ impl Pump {
         match ready!(from.poll_read(context, &mut buffer)) {
             // TLS without its last word. What is within has an end of its own, so that nobody can
             // be made to take a part for the whole.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.cut = true,
             read => read.map_err(Broken::Source)?,
         }
         let bytes = buffer.filled();

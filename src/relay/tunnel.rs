@@ -32,22 +32,25 @@ pub(super) fn idle_for_too_long() -> Stop {
     Stop::Failed(Failure { side: Side::Client, cause: Cause::IdleTimeout })
 }
 
-/// How long an upstream's reset is kept back, where it takes nothing away from a client that is done.
+/// How long a fault of the download is kept back for what the client says last.
 const PARTING: Duration = Duration::from_millis(500);
 
-/// An upstream that has reset although the client, who was given all that it sent, has not said that
-/// it is done.
+/// A fault of the download that the upload may put in another light: the client is asked what it
+/// did, before it hears of it.
 ///
-/// nginx may answer a close_notify with a reset, and between that record and its client's end there
-/// is a moment. So the client is asked what it does, before it hears of the reset: if it ends within
-/// that moment, it was done; if it sends more, or stays, the upstream has aborted.
+/// An upstream that has reset, when the client had been given all that it sent: nginx may answer a
+/// close_notify with a reset, and between that record and its client's end there is a moment. If the
+/// client ends within that moment, it was done; if it sends more, or stays, the upstream has aborted.
+///
+/// A client that refuses what is sent to it: what it said last, its end among it, may not have been
+/// seen yet.
 ///
 /// A tunnel's memory has one word for it.
 #[derive(Default)]
 struct Parting(Option<Box<Kept>>);
 
-/// The reset, and until when it is kept back.
-type Kept = (io::Error, Pin<Box<Sleep>>);
+/// The fault, and until when it is kept back.
+type Kept = (Broken, Pin<Box<Sleep>>);
 
 impl Parting {
     /// Whether the upstream is to be asked no more.
@@ -55,28 +58,81 @@ impl Parting {
         self.0.is_some()
     }
 
-    /// What has come of the download, kept back for a while if it is such a reset. `is_done`: whether
-    /// the client has said so. `given`: whether it had been given all that the upstream has sent.
+    /// What has come of the download, kept back for a while if it is such a fault. `is_over`: whether
+    /// the client has nothing more to say. `given`: whether it had been given all that the upstream
+    /// has sent.
     fn keep_back(
         &mut self,
         context: &mut Context<'_>,
         received: Poll<Result<(), Broken>>,
-        is_done: bool,
+        is_over: bool,
         given: impl FnOnce() -> bool,
     ) -> Poll<Result<(), Broken>> {
         match received {
-            Poll::Ready(Err(Broken::Source(error))) if !is_ours(&error) && given() => {
-                self.0 = Some(Box::new((error, Box::pin(sleep(PARTING)))));
+            Poll::Ready(Err(broken)) if broken.may_be_an_end(given) => {
+                self.0 = Some(Box::new((broken, Box::pin(sleep(PARTING)))));
             }
             Poll::Pending => {}
             ended => return ended,
         }
         let Some(mut kept) = self.0.take() else { return Poll::Pending };
-        if !is_done && kept.1.as_mut().poll(context).is_pending() {
+        if !is_over && kept.1.as_mut().poll(context).is_pending() {
             self.0 = Some(kept);
             return Poll::Pending;
         }
-        Poll::Ready(Err(Broken::Source(kept.0)))
+        Poll::Ready(Err(kept.0))
+    }
+}
+
+impl Broken {
+    fn may_be_an_end(&self, given: impl FnOnce() -> bool) -> bool {
+        match self {
+            Self::Source(error) => !is_ours(error) && given(),
+            Self::Destination(_) => self.refusal().is_some(),
+            Self::Cut(_) => false,
+        }
+    }
+
+    fn refusal(&self) -> Option<Refusal> {
+        let Self::Destination(error) = self else { return None };
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Some(Refusal::AfterItsEnd),
+            io::ErrorKind::ConnectionReset => Some(Refusal::Reset),
+            _ => None,
+        }
+    }
+}
+
+/// How a peer refuses what is sent to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// Its connection had ended in order before: EPIPE.
+    AfterItsEnd,
+    /// It had not: ECONNRESET. A client that closes with bytes unread does so, too. Reading ends
+    /// then as if it had.
+    Reset,
+}
+
+/// What has become of both directions, once the download's fault is not kept back any more: `sent`
+/// as far as it counts, and whether the client had ended. `said_so`: whether in its own words.
+fn told(
+    sent: Poll<Result<(), Broken>>,
+    received: &Poll<Result<(), Broken>>,
+    has_ended: bool,
+    said_so: bool,
+) -> (Poll<Result<(), Broken>>, bool) {
+    let refusal = match received {
+        Poll::Ready(Err(broken)) => broken.refusal(),
+        _ => None,
+    };
+    let done = match refusal {
+        None | Some(Refusal::AfterItsEnd) => has_ended,
+        Some(Refusal::Reset) => said_so,
+    };
+    match sent {
+        // That it can be read no more is the refusal over again.
+        Poll::Ready(Err(Broken::Source(_))) if refusal.is_some() => (Poll::Pending, done),
+        sent => (sent, done),
     }
 }
 
@@ -151,13 +207,15 @@ impl Relay {
             let (up, down, parting) = &mut *all;
             let upstream_done = down.has_ended();
             let sent = up.poll(context, self, traffic, (client, upstream), down.flow());
-            let ended = (up.has_ended(), upstream_done);
             let received = match parting.has_begun() {
                 true => Poll::Pending,
                 false => down.poll(context, self, traffic, (upstream, client), up.flow()),
             };
             let given = || down.has_delivered() && socket::is_dry(upstream);
-            let received = parting.keep_back(context, received, ended.0, given);
+            let received =
+                parting.keep_back(context, received, sent.is_ready() || up.has_ended(), given);
+            let (sent, done) = told(sent, &received, up.has_ended(), false);
+            let ended = (done, upstream_done);
             judge(sent, received, ended, given)
         })
         .await
@@ -178,13 +236,15 @@ pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin>(
     life.until_over(|context| {
         let upstream_done = down.has_ended();
         let sent = up.poll(context, traffic, client, upstream);
-        let ended = (up.has_ended(), upstream_done);
         let received = match parting.has_begun() {
             true => Poll::Pending,
             false => down.poll(context, traffic, upstream, client),
         };
         let given = || down.has_delivered() && socket::is_dry(upstream);
-        let received = parting.keep_back(context, received, ended.0, given);
+        let received =
+            parting.keep_back(context, received, sent.is_ready() || up.has_ended(), given);
+        let (sent, done) = told(sent, &received, up.has_ended(), up.has_said_so());
+        let ended = (done, upstream_done);
         judge(sent, received, ended, given)
     })
     .await
@@ -192,10 +252,10 @@ pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin>(
 
 /// What the two directions come to.
 ///
-/// `ended`: whether the client, and before this turn the upstream, had said that they are done
-/// (once one direction has met an error, the other may read it as an end). A peer that is done and then refuses what is
-/// still sent has closed, it has not aborted: many TLS clients do not wait for the server's
-/// close_notify. `given`: whether the client had been given all that the upstream has sent. One
+/// `ended`: whether the client, and before this turn the upstream, had said that they are done (once
+/// one direction has met an error, the other may read it as an end). A peer that is done and then
+/// refuses what is still sent has closed, it has not aborted: many TLS clients do not wait for the
+/// server's close_notify. `given`: whether the client had been given all that the upstream has sent. One
 /// that resets then has closed too: it did not read that close_notify, or a session ticket, and
 /// the kernel resets a connection that is closed with bytes unread.
 fn judge(

@@ -5,12 +5,14 @@ mod paced;
 mod whole;
 
 use std::future::{pending, poll_fn};
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -292,6 +294,78 @@ async fn a_client_that_is_done_may_refuse_the_last_bytes() {
         tokio::task::yield_now().await;
     }
     assert_eq!(tunnel.over.await.unwrap(), Ok(Ending::Closed));
+}
+
+/// A client of which the gate hears nothing until it is told something itself: then it has said
+/// its last word, ended in order, and closed.
+struct Gone {
+    refused: bool,
+    heard: bool,
+    word: &'static [u8],
+    /// How it refuses what it is told.
+    refuses: io::ErrorKind,
+    /// Whether it has said in TLS that it is done.
+    says_so: bool,
+}
+
+impl AsyncRead for Gone {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.refused || !std::mem::replace(&mut self.heard, true) {
+            // What has come is heard of later than that it refuses.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.word.is_empty() && !self.says_so {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        buffer.put_slice(std::mem::take(&mut self.word));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Gone {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.refused = true;
+        Poll::Ready(Err(self.refuses.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn the_last_word_of_a_client_that_has_closed_is_heard() {
+    let aborted = Failure { side: Side::Client, cause: Cause::ClientAborted };
+    for (refuses, says_so, ends) in [
+        (io::ErrorKind::BrokenPipe, true, Ok(Ending::Closed)),
+        (io::ErrorKind::BrokenPipe, false, Ok(Ending::Closed)),
+        (io::ErrorKind::ConnectionReset, true, Ok(Ending::Closed)),
+        (io::ErrorKind::ConnectionReset, false, Err(Stop::Failed(aborted))),
+    ] {
+        let (mut server, mut upstream) = pair().await;
+        server.write_all(b"more than it wanted").await.unwrap();
+        let mut client =
+            Gone { refused: false, heard: false, word: b"close_notify", refuses, says_so };
+        let traffic = Traffic::default();
+        let life = Life { traffic: &traffic, idle: IDLE, stop: pin!(pending()) };
+        let over = tunnel::copy_both(&mut client, &mut upstream, open(), life).await;
+        assert_eq!(over, ends, "{refuses}, {says_so}");
+        drop(upstream);
+        assert_eq!(receive(&mut server).await, b"close_notify");
+    }
 }
 
 /// A tunnel whose upstream has reset after its client was given everything.
