@@ -88,7 +88,7 @@ pub async fn run(prepared: Prepared, inherited: Inherited) -> anyhow::Result<()>
     let herald = Herald::new()?;
     let running = start(prepared, inherited).await?;
     herald.ready(running.status());
-    tokio::spawn(herald.clone().stay_alive());
+    tokio::spawn(herald.clone().stay_alive(running.crew.clone()));
     while signals.next().await == Told::Renew {
         info!("SIGHUP: reading the configuration, reopening the audit");
         herald.reloading();

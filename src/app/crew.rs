@@ -99,6 +99,14 @@ impl Crew {
         self.hands().map(Hand::sessions).sum()
     }
 
+    /// Waits until each thread has run something: one that stands still never does.
+    pub(super) async fn has_answered(&self) {
+        for hand in self.hands() {
+            // A runtime that ends drops the task.
+            let _ = hand.runtime.spawn(async {}).await;
+        }
+    }
+
     /// Waits until none is open. No more may be served from then on.
     pub(super) async fn emptied(&self) {
         for hand in self.hands() {
@@ -172,6 +180,29 @@ mod tests {
         served.unwrap();
         heard.await.unwrap();
         crew.emptied().await;
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_stands_still_does_not_answer() {
+        let (crew, _dismissed) = Crew::start(2).unwrap();
+        crew.has_answered().await;
+        let (free, stands) = std::sync::mpsc::sync_channel::<()>(1);
+        let (told, still) = oneshot::channel();
+        crew.attend(async move {
+            let _ = told.send(());
+            let _ = stands.recv();
+        });
+        still.await.unwrap();
+        let mut answered = std::pin::pin!(crew.has_answered());
+        let now = tokio::select! {
+            biased;
+            () = &mut answered => true,
+            // The other thread answers, and this one would have by then.
+            () = async { crew.others[0].runtime.spawn(async {}).await.unwrap() } => false,
+        };
+        assert!(!now);
+        drop(free);
+        answered.await;
     }
 
     #[tokio::test]

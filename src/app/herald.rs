@@ -9,6 +9,8 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tracing::warn;
 
+use super::crew::Crew;
+
 /// How often the manager is told that an ending goes on, and how long it then waits for more.
 pub(super) const ENDING: Duration = Duration::from_secs(20);
 const ENDING_EXTENDED: Duration = Duration::from_secs(60);
@@ -58,13 +60,14 @@ impl Herald {
         self.send(Message::Stopping(status));
     }
 
-    /// Tells a manager that watches (`WatchdogSec=`) that the runtime still runs tasks, until the
+    /// Tells a manager that watches (`WatchdogSec=`) that every thread still runs tasks, until the
     /// runtime ends.
-    pub(super) async fn stay_alive(self) {
+    pub(super) async fn stay_alive(self, crew: Crew) {
         let Some(patience) = sd_notify::watchdog_enabled() else { return };
         let mut due = tokio::time::interval(patience / 3);
         loop {
             due.tick().await;
+            crew.has_answered().await;
             self.send(Message::Alive);
         }
     }
