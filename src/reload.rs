@@ -15,12 +15,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use notify::event::{EventKind, ModifyKind};
 use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
-use crate::config::{self, File, Files, Further, Named, Readers, Settings, TlsOfListeners};
+use crate::config::{
+    self, AuditTarget, File, Files, Further, Named, Readers, Settings, TlsOfListeners,
+};
 use crate::policy::{Fault, PolicySet};
 
 /// The largest configuration file that is read, in bytes.
@@ -146,7 +149,7 @@ impl Reloader {
     /// asks is told when it is done, well or not.
     pub async fn run(mut self, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
         let (hint, mut hinted) = mpsc::channel(1);
-        let mut watching = Watching::begin(&self.main, hint.clone());
+        let mut watching = Watching::begin(&self.main, &self.settings.audit, hint.clone());
         // What changed since the files were read, while nothing watched them, gave no hint.
         self.reload().await;
         loop {
@@ -168,7 +171,7 @@ impl Reloader {
             };
             // Watch anew before reading: what changes from here on gives a hint of its own, and a
             // folder that was replaced is watched by its new inode.
-            watching = Watching::begin(&self.main, hint.clone());
+            watching = Watching::begin(&self.main, &self.settings.audit, hint.clone());
             if demand.is_none() {
                 let end = Instant::now() + PATIENCE;
                 while let Ok(Ok(Some(()))) = timeout_at(end, timeout(QUIET, hinted.recv())).await {}
@@ -270,19 +273,26 @@ struct Watching {
 }
 
 impl Watching {
-    fn begin(main: &Path, hint: mpsc::Sender<()>) -> Result<Self, notify::Error> {
-        let begun = Self::over(&directories(main), hint);
+    fn begin(
+        main: &Path,
+        audit: &AuditTarget,
+        hint: mpsc::Sender<()>,
+    ) -> Result<Self, notify::Error> {
+        let begun = Self::over(&directories(main), audit.clone(), hint);
         if let Err(error) = &begun {
             warn!(%error, "the files cannot be watched; reading them every {} s", POLL.as_secs());
         }
         begun
     }
 
-    fn over(directories: &[PathBuf], hint: mpsc::Sender<()>) -> Result<Self, notify::Error> {
+    fn over(
+        directories: &[PathBuf],
+        audit: AuditTarget,
+        hint: mpsc::Sender<()>,
+    ) -> Result<Self, notify::Error> {
         let mut watcher =
             notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-                // Reading the files makes events too, which tell nothing.
-                if !event.is_ok_and(|event| event.kind.is_access()) {
+                if !event.is_ok_and(|event| tells_nothing(&event, &audit)) {
                     // A full channel holds a hint already.
                     let _ = hint.try_send(());
                 }
@@ -291,6 +301,20 @@ impl Watching {
             watcher.watch(directory, RecursiveMode::NonRecursive)?;
         }
         Ok(Self { _watcher: watcher })
+    }
+}
+
+/// Whether an event cannot mean that the configuration has changed: the gate itself reads its files,
+/// and writes its audit, maybe in the same directory.
+fn tells_nothing(event: &notify::Event, audit: &AuditTarget) -> bool {
+    let of_audit = || match audit {
+        AuditTarget::File(audit) => event.paths.iter().all(|path| path == audit),
+        _ => false,
+    };
+    match event.kind {
+        EventKind::Access(_) => true,
+        EventKind::Modify(ModifyKind::Data(_)) => of_audit(),
+        _ => false,
     }
 }
 
@@ -316,4 +340,35 @@ pub fn directories(main: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use notify::Event;
+    use notify::event::{AccessKind, CreateKind, DataChange, MetadataKind, RenameMode};
+
+    use super::*;
+
+    #[test]
+    fn what_the_gate_does_itself_tells_nothing() {
+        let data = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let event = |kind, path: &str| Event::new(kind).add_path(path.into());
+        let audit = AuditTarget::File("/etc/gate/audit.jsonl".into());
+        for (event, nothing) in [
+            (event(EventKind::Access(AccessKind::Any), "/etc/gate/gate.toml"), true),
+            (event(data, "/etc/gate/audit.jsonl"), true),
+            (event(data, "/etc/gate/gate.toml"), false),
+            (event(data, "/etc/gate/audit.jsonl").add_path("/etc/gate/gate.toml".into()), false),
+            (event(EventKind::Create(CreateKind::File), "/etc/gate/audit.jsonl"), false),
+            (event(EventKind::Modify(ModifyKind::Name(RenameMode::To)), "/etc/gate/..data"), false),
+            (
+                event(EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any)), "/etc/gate/key"),
+                false,
+            ),
+        ] {
+            assert_eq!(tells_nothing(&event, &audit), nothing, "{event:?}");
+        }
+        let kept = event(data, "/etc/gate/audit.jsonl");
+        assert!(!tells_nothing(&kept, &AuditTarget::StandardOutput));
+    }
 }
