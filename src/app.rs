@@ -241,6 +241,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
     let (reload, asked) = mpsc::channel(1);
     spawn_until(&serving, reloader.run(asked));
     let (crew, dismissal) = Crew::start(threads).context("no thread to serve with")?;
+    gate.account.count_tasks_of(crew.runtimes());
     let ending = Ending::default();
     if let Some(answerer) = &settings.answerer {
         let answerer = Answerer::new(answerer, gate.as_ref().into());

@@ -4,6 +4,7 @@
 //! address) has no way in here.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
@@ -12,6 +13,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
+use tokio::runtime::Handle;
 
 use super::live::Live;
 use super::query::QueryResult;
@@ -48,6 +50,8 @@ pub struct Metrics {
     storage_asks: IntGauge,
     open_sessions_limit: IntGauge,
     tasks: IntGauge,
+    /// The runtimes whose tasks count, beside that in which the metrics are asked for.
+    runtimes: OnceLock<Vec<Handle>>,
 }
 
 /// What the accounts know beside the counters.
@@ -153,7 +157,11 @@ impl Metrics {
                 "pullgate_audit_failing",
                 "1 while audit lines cannot be written, and wait.",
             )?,
-            tasks: IntGauge::new("pullgate_runtime_tasks", "Tasks alive in the runtime.")?,
+            tasks: IntGauge::new(
+                "pullgate_runtime_tasks",
+                "Tasks alive in all threads' runtimes.",
+            )?,
+            runtimes: OnceLock::new(),
             registry,
         };
         let all: Vec<Box<dyn Collector>> = vec![
@@ -184,6 +192,11 @@ impl Metrics {
         Ok(metrics)
     }
 
+    /// Counts the tasks of these runtimes too, from now on.
+    pub(super) fn count_tasks_of(&self, runtimes: Vec<Handle>) {
+        let _ = self.runtimes.set(runtimes);
+    }
+
     /// The metrics as Prometheus reads them (text format 0.0.4).
     ///
     /// # Errors
@@ -203,10 +216,10 @@ impl Metrics {
         self.generation.set(i64::try_from(status.generation).unwrap_or(i64::MAX));
         self.stale.set(i64::from(status.stale.is_some()));
         self.enforcing.set(i64::from(status.enforcement == Enforcement::Enforce));
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let tasks = runtime.metrics().num_alive_tasks();
-            self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
-        }
+        let here = Handle::try_current().ok();
+        let runtimes = here.iter().chain(self.runtimes.get().into_iter().flatten());
+        let tasks: usize = runtimes.map(|runtime| runtime.metrics().num_alive_tasks()).sum();
+        self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 

@@ -178,6 +178,12 @@ impl Account {
         self.metrics.moved_by_registry(&self.live)
     }
 
+    /// Counts the tasks of the runtimes that serve, beside that in which the metrics are asked for.
+    /// Said once; later words change nothing.
+    pub fn count_tasks_of(&self, runtimes: Vec<tokio::runtime::Handle>) {
+        self.metrics.count_tasks_of(runtimes);
+    }
+
     /// The metrics as Prometheus reads them (text format 0.0.4).
     ///
     /// # Errors

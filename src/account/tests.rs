@@ -494,3 +494,17 @@ fn the_contracts_metrics_are_there() {
         assert!(text.contains(name), "{name} in {text}");
     }
 }
+
+#[test]
+fn the_tasks_of_every_runtime_count() {
+    let books = Books::new();
+    let made = tokio::runtime::Builder::new_current_thread;
+    let (here, there) = (made().build().unwrap(), made().build().unwrap());
+    for runtime in [&here, &there, &there] {
+        drop(runtime.spawn(std::future::pending::<()>()));
+    }
+    let tasks = || here.block_on(async { metric(&books.account, "pullgate_runtime_tasks") });
+    assert_eq!(tasks(), 1);
+    books.account.count_tasks_of(vec![there.handle().clone()]);
+    assert_eq!(tasks(), 3);
+}

@@ -94,6 +94,11 @@ impl Crew {
         std::iter::once(&self.first).chain(&self.others)
     }
 
+    /// The threads' runtimes.
+    pub(super) fn runtimes(&self) -> Vec<Handle> {
+        self.hands().map(|hand| hand.runtime.clone()).collect()
+    }
+
     /// How many sessions are open.
     pub(super) fn sessions(&self) -> usize {
         self.hands().map(Hand::sessions).sum()
