@@ -265,7 +265,6 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         info!("listening on {} ({}{tls})", info.address, info.mode.code());
         let (gate, ending, holding) = (gate.clone(), ending.clone(), bound.holding);
         let listener = crew.within(|| Ear::new(bound.listen()?))?;
-        let crew = crew.clone();
         let attendant = Attendant { listener, holding, gate, door, crew: crew.clone(), ending };
         crew.attend(attendant.attend());
     }
