@@ -11,7 +11,6 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -25,13 +24,6 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// It bounds the descriptors that one session takes, however many addresses its name has.
 const MOST_AT_ONCE: usize = 8;
 
-/// Silence before the first probe, and between probes: shorter than the four minutes after which
-/// Azure's load balancers and NAT gateways forget a connection.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(60))
-    .with_interval(Duration::from_secs(15))
-    .with_retries(4);
-
 /// Connects, IPv6 first and the families in turn; the first that accepts wins, and the sockets of
 /// the others are closed.
 ///
@@ -41,19 +33,23 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
 /// been another; `connect-refused` where any was refused, since somebody was there;
 /// `connect-timeout` where any was given up; `connect-unreachable`.
 pub async fn connect(permit: &Permit, by: Instant) -> Result<(TcpStream, SocketAddr), Failure> {
-    let (stream, address) = match permit.addresses() {
+    match permit.addresses() {
         // The common case needs no queue.
         [address] => {
-            let ended = timeout_at(by, TcpStream::connect(*address)).await;
+            let ended = timeout_at(by, attempt(*address)).await;
             let ended = ended.map_err(|_| upstream(Cause::ConnectTimeout))?;
-            (ended.map_err(|error| failure(&[error]))?, *address)
+            Ok((ended.map_err(|error| failure(&[error]))?, *address))
         }
-        addresses => race(interleaved(addresses), by, TcpStream::connect).await?,
-    };
-    // A socket that refuses these options is served without them.
+        addresses => race(interleaved(addresses), by, attempt).await,
+    }
+}
+
+/// Connects to one address.
+async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // What passes is complete as it comes. A socket that refuses the option is served without it.
     let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
-    Ok((stream, address))
+    Ok(stream)
 }
 
 /// The families in turn, IPv6 first, each in the resolver's order (RFC 8305 §4).

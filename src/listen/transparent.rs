@@ -46,36 +46,35 @@ pub fn original_destination(
     capture: Capture,
     listener: SocketAddr,
 ) -> Option<SocketAddr> {
-    let local = plain(socket.local_addr().ok()?);
-    let original = match capture {
-        Capture::Redirect => replaced(socket, local)?,
-        Capture::Tproxy => local,
-    };
-    let own = match capture {
-        Capture::Redirect => local,
-        // The kernel leaves the destination as it was; a listener on every address has none.
-        Capture::Tproxy if listener.ip().is_unspecified() => {
-            SocketAddr::new(original.ip(), listener.port())
+    let local = || Some(plain(socket.local_addr().ok()?));
+    let (original, own) = match capture {
+        Capture::Redirect => {
+            let is_v4 = listener.is_ipv4() || local()?.is_ipv4();
+            // Of who came by itself nothing else is asked.
+            (replaced(socket, is_v4)?, local()?)
         }
-        Capture::Tproxy => plain(listener),
+        Capture::Tproxy => {
+            let original = local()?;
+            // The kernel leaves the destination as it was; a listener on every address has none.
+            let everywhere = listener.ip().is_unspecified();
+            let own = SocketAddr::new(original.ip(), listener.port());
+            (original, if everywhere { own } else { plain(listener) })
+        }
     };
     (original != own).then_some(original)
 }
 
 /// The destination that connection tracking keeps of a redirected connection (`SO_ORIGINAL_DST`);
 /// nothing where it tracks none.
-fn replaced(socket: &TcpStream, local: SocketAddr) -> Option<SocketAddr> {
-    Some(match local {
-        SocketAddr::V4(_) => {
-            let found = getsockopt(socket, sockopt::OriginalDst).ok()?;
-            let ip = u32::from_be(found.sin_addr.s_addr).into();
-            SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(found.sin_port)))
-        }
-        SocketAddr::V6(_) => {
-            let found = getsockopt(socket, sockopt::Ip6tOriginalDst).ok()?;
-            let ip = found.sin6_addr.s6_addr.into();
-            SocketAddr::V6(SocketAddrV6::new(ip, u16::from_be(found.sin6_port), 0, 0))
-        }
+fn replaced(socket: &TcpStream, is_v4: bool) -> Option<SocketAddr> {
+    Some(if is_v4 {
+        let found = getsockopt(socket, sockopt::OriginalDst).ok()?;
+        let ip = u32::from_be(found.sin_addr.s_addr).into();
+        SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(found.sin_port)))
+    } else {
+        let found = getsockopt(socket, sockopt::Ip6tOriginalDst).ok()?;
+        let ip = found.sin6_addr.s6_addr.into();
+        SocketAddr::V6(SocketAddrV6::new(ip, u16::from_be(found.sin6_port), 0, 0))
     })
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use rustix::pipe::SpliceFlags;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -23,6 +24,19 @@ mod option {
         libc::SO_RCVLOWAT,
         i32
     );
+}
+
+/// Silence before the first probe, and between probes: shorter than the four minutes after which
+/// Azure's load balancers and NAT gateways forget a connection.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(4);
+
+/// Has the kernel probe `stream` whenever it is silent. Four system calls, of which a short tunnel
+/// has no use; a socket that refuses them is served without.
+pub(super) fn keep_alive(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE);
 }
 
 /// Calls `call` now, and lets tokio forget a readiness that turned out to be none.

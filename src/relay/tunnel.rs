@@ -32,6 +32,10 @@ pub(super) fn idle_for_too_long() -> Stop {
     Stop::Failed(Failure { side: Side::Client, cause: Cause::IdleTimeout })
 }
 
+/// How old a tunnel is when it counts as one that stays. Most end before, and are spared what only
+/// those need: see [`socket::keep_alive`].
+const GROWN: Duration = Duration::from_secs(30);
+
 /// How long a fault of the download is kept back for what the client says last.
 const PARTING: Duration = Duration::from_millis(500);
 
@@ -156,20 +160,22 @@ pub(super) struct Life<'a, S> {
 }
 
 impl<S: Future<Output = Stop>> Life<'_, S> {
-    /// Polls `ways` until they or the stop end the tunnel, or nothing has moved for too long.
+    /// Polls `ways` until they or the stop end the tunnel, or nothing has moved for too long. They are
+    /// told once that the tunnel has grown old.
     async fn until_over(
         mut self,
-        mut ways: impl FnMut(&mut Context<'_>) -> Poll<Result<Ending, Stop>>,
+        mut ways: impl FnMut(&mut Context<'_>, Age) -> Poll<Result<Ending, Stop>>,
     ) -> Result<Ending, Stop> {
         let mut moved = self.traffic.total();
         let mut last = Instant::now();
+        let mut is_young = true;
         // Set when it fires, not with every byte.
-        let mut timer = pin!(sleep_until(last + self.idle));
+        let mut timer = pin!(sleep_until(last + self.idle.min(GROWN)));
         poll_fn(|context| {
             if let Poll::Ready(stop) = self.stop.as_mut().poll(context) {
                 return Poll::Ready(Err(stop));
             }
-            if let Poll::Ready(over) = ways(context) {
+            if let Poll::Ready(over) = ways(context, Age::AsBefore) {
                 return Poll::Ready(over);
             }
             let total = self.traffic.total();
@@ -178,6 +184,11 @@ impl<S: Future<Output = Stop>> Life<'_, S> {
                 last = Instant::now();
             }
             while timer.as_mut().poll(context).is_ready() {
+                if std::mem::take(&mut is_young)
+                    && let Poll::Ready(over) = ways(context, Age::Grown)
+                {
+                    return Poll::Ready(over);
+                }
                 let limit = last + self.idle;
                 if limit <= Instant::now() {
                     return Poll::Ready(Err(idle_for_too_long()));
@@ -188,6 +199,13 @@ impl<S: Future<Output = Stop>> Life<'_, S> {
         })
         .await
     }
+}
+
+/// Whether a tunnel has grown old since it was last polled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    AsBefore,
+    Grown,
 }
 
 impl Relay {
@@ -203,7 +221,10 @@ impl Relay {
         let (up, down) = (Way::up(now, open.upload, open.watch), Way::down(now));
         // One reference to all of it: a tunnel is small.
         let all = &mut (up, down, Parting::default());
-        life.until_over(move |context| {
+        life.until_over(move |context, age| {
+            if age == Age::Grown {
+                socket::keep_alive(upstream);
+            }
             let (up, down, parting) = &mut *all;
             let upstream_done = down.has_ended();
             let sent = up.poll(context, self, traffic, (client, upstream), down.flow());
@@ -233,7 +254,10 @@ pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin>(
     let mut up = Pump::up(open.upload, open.watch);
     let mut down = Pump::down();
     let mut parting = Parting::default();
-    life.until_over(|context| {
+    life.until_over(|context, age| {
+        if age == Age::Grown {
+            socket::keep_alive(upstream);
+        }
         let upstream_done = down.has_ended();
         let sent = up.poll(context, traffic, client, upstream);
         let received = match parting.has_begun() {

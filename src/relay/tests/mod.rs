@@ -442,6 +442,33 @@ async fn thousands_of_tunnels_share_four_pipes() {
     many(4_900, 4).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_that_stays_is_kept_alive() {
+    let relay = relay(0);
+    let traffic = Traffic::default();
+    let cases = [(true, true), (true, false), (false, true), (false, false)];
+    for (is_spliced, stays) in cases {
+        let (mut client, mut gate_client) = pair().await;
+        let (mut gate_upstream, server) = pair().await;
+        if !stays {
+            client.shutdown().await.unwrap();
+            drop(server);
+        }
+        // It ends at the idle limit where nobody closes.
+        let stop = pin!(pending::<Stop>());
+        let life = Life { traffic: &traffic, idle: IDLE, stop };
+        let over = if is_spliced {
+            relay.splice_both(&gate_client, &gate_upstream, open(), life).await
+        } else {
+            tunnel::copy_both(&mut gate_client, &mut gate_upstream, open(), life).await
+        };
+        assert_eq!(over.is_err(), stays);
+        let socket = SockRef::from(&gate_upstream);
+        assert_eq!(socket.keepalive().unwrap(), stays);
+        assert!(!stays || socket.tcp_keepalive_time().unwrap() < Duration::from_secs(240));
+    }
+}
+
 #[tokio::test]
 async fn a_tunnel_is_small() {
     let relay = relay(0);
