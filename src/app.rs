@@ -72,6 +72,8 @@ pub struct Running {
     ending: Ending,
     /// Cancelled when the operator is to look elsewhere.
     looking: CancellationToken,
+    /// Cancelled when open sessions may last no longer: there is no policy to be had any more.
+    policing: CancellationToken,
     holding: Holding,
     /// Ends the threads of the sessions, when dropped.
     _dismissal: DropGuard,
@@ -216,7 +218,6 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         passwords: Passwords::new(threads / 2)?,
         lobby: Lobby::new(room.lobby),
         most_sessions: room.sessions,
-        halt: CancellationToken::new(),
     });
     let reloader = Reloader::new(&main, &files, settings.clone(), policy, tls);
     let (phase, phase_seen) = watch::channel(Phase::Starting);
@@ -239,7 +240,8 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
     own.send_replace(Arc::new(standing::own_addresses(&listening)));
     spawn_until(&serving, standing::follow_own_addresses(own, listening));
     let (reload, asked) = mpsc::channel(1);
-    spawn_until(&serving, reloader.run(asked));
+    let policing = serving.child_token();
+    spawn_until(&policing, reloader.run(asked));
     let (crew, dismissal) = Crew::start(threads).context("no thread to serve with")?;
     gate.account.count_tasks_of(crew.runtimes());
     let ending = Ending::default();
@@ -278,6 +280,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         crew,
         ending,
         looking,
+        policing,
         holding,
         _dismissal: dismissal,
         _serving: serving.drop_guard(),
@@ -371,7 +374,7 @@ impl Running {
 
     /// Ends the open sessions; each says its last word within bounds of its own.
     async fn cut(&self) {
-        self.gate.halt.cancel();
+        self.policing.cancel();
         self.emptied().await;
     }
 

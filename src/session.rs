@@ -25,7 +25,6 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::either::Either;
-use tokio_util::sync::CancellationToken;
 
 use crate::account::{Account, Arrival, Headed, Open, Stage, Text};
 use crate::config::{Capture, Mode, TlsOfListeners, TlsPaths};
@@ -51,7 +50,7 @@ use live::Proof;
 /// What every session shares.
 #[derive(Debug)]
 pub struct Gate {
-    /// The policy in force.
+    /// The policy in force. When its sender is gone, open sessions may last no longer.
     pub policy: watch::Receiver<Arc<PolicySet>>,
     /// The gate's own place in the network.
     pub own: watch::Receiver<Arc<OwnAddresses>>,
@@ -71,8 +70,6 @@ pub struct Gate {
     pub most_sessions: usize,
     /// Keeps the accounts.
     pub account: Arc<Account>,
-    /// Cancelled when open sessions may last no longer.
-    pub halt: CancellationToken,
 }
 
 /// A listener, as its sessions know it.

@@ -77,7 +77,6 @@ impl Session {
                         changed = policy.changed() => if changed.is_err() {
                             return Reason::Draining.into();
                         },
-                        () = gate.halt.cancelled() => return Reason::Draining.into(),
                         () = sleep_until(end) => return Reason::Lifetime.into(),
                     }
                 }
