@@ -14,7 +14,9 @@
 mod early;
 mod live;
 
+use std::future::ready;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
@@ -130,33 +132,69 @@ struct Tunnel {
     hello: Box<Hello>,
 }
 
-/// Serves one connection, to its end.
+/// A connection that has come, before the thread is reached that serves it.
+struct Come {
+    gate: Arc<Gate>,
+    door: Arc<Door>,
+    socket: OwnedFd,
+    peer: SocketAddr,
+    place: Place,
+    accepted: std::time::Instant,
+}
+
+/// Serves one connection, to its end. The runtime is the one in which the future is polled.
 ///
 /// What a session needs at a time is all that it keeps: the set-up's memory is freed before the
-/// relay's is taken, so that an idle tunnel is small.
+/// relay's is taken, so that an idle tunnel is small. And its own thread takes the memory: to free
+/// what another one took, both would have to wait for each other.
 pub fn serve(
     gate: Arc<Gate>,
     door: Arc<Door>,
-    socket: TcpStream,
+    socket: OwnedFd,
     peer: SocketAddr,
     place: Place,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let setting_up = Box::pin(Session::begin(gate, door, peer, place).open(socket));
+    let accepted = std::time::Instant::now();
+    let come = Box::new(Come { gate, door, socket, peer, place, accepted });
     async move {
-        if let Some(relaying) = setting_up.await {
+        if let Some(relaying) = set_up(*come).await {
             relaying.await;
         }
     }
 }
 
+/// What is still to be carried out.
+type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// From the first byte to the relay, which is still to be carried out.
+fn set_up(come: Come) -> Later<Option<Later<()>>> {
+    let Come { gate, door, socket, peer, place, accepted } = come;
+    let mut session = Session::begin(gate, door, peer, place, accepted);
+    // A socket belongs to the runtime in which it is made.
+    match TcpStream::from_std(socket.into()) {
+        Ok(socket) => Box::pin(session.open(socket)),
+        Err(_) => {
+            // The thread's epoll takes no more.
+            let ended = session.lose(Failure { side: Side::Gate, cause: Cause::Internal });
+            Box::pin(ready(ended))
+        }
+    }
+}
+
 impl Session {
-    fn begin(gate: Arc<Gate>, door: Arc<Door>, peer: SocketAddr, place: Place) -> Self {
+    fn begin(
+        gate: Arc<Gate>,
+        door: Arc<Door>,
+        peer: SocketAddr,
+        place: Place,
+        accepted: std::time::Instant,
+    ) -> Self {
         let mut policy = gate.policy.clone();
         let set = policy.borrow_and_update().clone();
         let mut account = gate.account.open(Arrival {
             client: peer.ip(),
             listener: door.name.clone(),
-            accepted: std::time::Instant::now(),
+            accepted,
             first: match door.mode {
                 Mode::Connect => Stage::Head,
                 Mode::Transparent(_) => Stage::Hello,
@@ -168,7 +206,7 @@ impl Session {
     }
 
     /// From the first byte to the relay, which is still to be carried out.
-    async fn open(mut self, socket: TcpStream) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+    async fn open(mut self, socket: TcpStream) -> Option<Later<()>> {
         let tunnel = self.tunnel(socket).await?;
         Some(Box::pin(self.relay(tunnel)))
     }

@@ -89,14 +89,11 @@ async fn accept(listener: &Ear, gate: &Arc<Gate>, door: &Arc<Door>, crew: &Crew,
     loop {
         let listened = listener.listen().await;
         let room = gate.lobby.room().await;
-        let taken = listened.and_then(|()| listener.accept()).and_then(|(socket, peer)| {
-            let place = gate.lobby.enter(room);
-            crew.serve(socket, among, |socket| {
-                session::serve(gate.clone(), door.clone(), socket, peer, place)
-            })
-        });
-        match taken {
-            Ok(()) => {}
+        match listened.and_then(|()| listener.accept()) {
+            Ok((socket, peer)) => {
+                let place = gate.lobby.enter(room);
+                crew.serve(among, session::serve(gate.clone(), door.clone(), socket, peer, place));
+            }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // Out of descriptors or memory: trying at once would spin.

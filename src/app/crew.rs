@@ -3,9 +3,7 @@
 //! decided it. A newcomer goes to the thread that has the fewest sessions.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
-use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -58,30 +56,17 @@ impl Crew {
     }
 
     /// Serves a connection that has come, in a task of its own.
-    ///
-    /// # Errors
-    /// When the thread's epoll takes no more.
-    pub(super) fn serve<F>(
+    pub(super) fn serve(
         &self,
-        socket: OwnedFd,
         among: Among<'_>,
-        serve: impl FnOnce(TcpStream) -> F,
-    ) -> io::Result<()>
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
+        session: impl Future<Output = ()> + Send + 'static,
+    ) {
         let hand = self.idlest();
-        let session = {
-            // A socket belongs to the runtime in which it is made.
-            let _entered = hand.runtime.enter();
-            serve(TcpStream::from_std(socket.into())?)
-        };
         let tracker = match among {
             Among::Sessions => &hand.sessions,
             Among::These(tracker) => tracker,
         };
         tracker.spawn_on(session, &hand.runtime);
-        Ok(())
     }
 
     fn idlest(&self) -> &Hand {
@@ -137,18 +122,9 @@ impl Hand {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use tokio::sync::oneshot;
 
     use super::*;
-
-    fn socket() -> OwnedFd {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        socket.into()
-    }
 
     #[tokio::test]
     async fn sessions_are_spread_and_waited_for() {
@@ -157,16 +133,13 @@ mod tests {
         for _ in 0..9 {
             let (end, ended) = oneshot::channel::<()>();
             ends.push(end);
-            let served = crew.serve(socket(), Among::Sessions, |socket| async move {
+            crew.serve(Among::Sessions, async {
                 let _ = ended.await;
-                drop(socket);
             });
-            served.unwrap();
         }
         assert_eq!(crew.hands().map(Hand::sessions).collect::<Vec<_>>(), [3, 3, 3]);
         let turned_away = TaskTracker::new();
-        let served = crew.serve(socket(), Among::These(&turned_away), |_| async {});
-        served.unwrap();
+        crew.serve(Among::These(&turned_away), async {});
         assert_eq!(crew.sessions(), 9);
         drop(ends);
         crew.emptied().await;
@@ -177,12 +150,10 @@ mod tests {
     async fn a_session_that_panics_takes_none_with_it() {
         let (crew, _dismissed) = Crew::start(1).unwrap();
         let (told, heard) = oneshot::channel();
-        let broken = crew.serve(socket(), Among::Sessions, |_| async { panic!("on purpose") });
-        broken.unwrap();
-        let served = crew.serve(socket(), Among::Sessions, |_| async move {
+        crew.serve(Among::Sessions, async { panic!("on purpose") });
+        crew.serve(Among::Sessions, async {
             let _ = told.send(());
         });
-        served.unwrap();
         heard.await.unwrap();
         crew.emptied().await;
     }
