@@ -15,6 +15,7 @@ mod early;
 mod live;
 
 use std::future::ready;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::Response;
 use ipnet::IpNet;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -33,7 +35,7 @@ use crate::config::{Capture, Mode, TlsOfListeners, TlsPaths};
 use crate::dial::{self, Resolver};
 use crate::hello::Hello;
 use crate::listen::answer::shown;
-use crate::listen::connect::Exchange;
+use crate::listen::connect;
 use crate::listen::credentials::Authorization;
 use crate::listen::intake::{self, Arrived, NoHead};
 use crate::listen::lobby::{Lobby, Place};
@@ -181,6 +183,12 @@ fn set_up(come: Come) -> Later<Option<Later<()>>> {
     }
 }
 
+/// Sends what is to be said to a client.
+async fn send(client: &mut ClientStream, said: io::Result<Vec<u8>>) -> io::Result<()> {
+    client.write_all(&said?).await?;
+    client.flush().await
+}
+
 impl Session {
     fn begin(
         gate: Arc<Gate>,
@@ -296,24 +304,28 @@ impl Session {
             Err(none) => return self.turn_away(socket, none).await,
         };
         let mut bytes = Bytes::from(bytes);
-        let exchange = Exchange::begin(socket, bytes.split_to(head.length));
+        let request = bytes.split_to(head.length);
         let Reached { permit, upstream, address } =
             match self.reach(&head.target, &bytes, head.authorization).await {
                 Ok(reached) => reached,
-                Err(stop) => return self.refuse(exchange, &shown(&head.target), stop).await,
+                Err(stop) => {
+                    let answer = |response| connect::answer(request, response);
+                    return self.refuse(socket, &shown(&head.target), stop, answer).await;
+                }
             };
-        let Ok(mut client) = exchange.answer(Response::default()).await else {
+        let accepted = connect::answer(request, Response::default());
+        if send(&mut socket, accepted).await.is_err() {
             return self.lose(CLIENT_ABORTED);
-        };
-        match self.clear(&mut client, &bytes, permit).await {
+        }
+        match self.clear(&mut socket, &bytes, permit).await {
             Ok((cleared, hello)) => {
                 let hello = Box::new(hello);
-                Some(Tunnel { client, upstream, address, cleared, hello })
+                Some(Tunnel { client: socket, upstream, address, cleared, hello })
             }
             Err(stop) => {
                 // It need not wait for the client to go.
                 drop(upstream);
-                self.cut(client, stop).await
+                self.cut(socket, stop).await
             }
         }
     }

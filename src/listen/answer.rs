@@ -4,6 +4,7 @@
 //! the host, the way out, the reason's code and the session's id, in at most 150 printable ASCII
 //! characters. Pure.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use http_body_util::Full;
 use hyper::ext::ReasonPhrase;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::policy::{Cause, HTTPS, Reason, Stop, Target};
 
@@ -74,13 +75,14 @@ impl Refusal<'_> {
         let phrase = self.phrase();
         let (status, error) = status_and_error(self.stop);
         let details = format!("pullgate; error={error}; details=\"{}\"", self.stop.code());
-        let body = json!({
-            "error": self.stop.code(),
-            "host": self.host.map(printable),
-            "message": phrase,
-            "id": self.id,
-        });
-        let mut response = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
+        let host = self.host.map(printable);
+        let body =
+            Body { error: self.stop.code(), host: host.as_deref(), id: self.id, message: &phrase };
+        let mut text = Vec::with_capacity(2 * LONGEST_PHRASE);
+        // Writing strings to memory cannot fail.
+        let _ = serde_json::to_writer(&mut text, &body);
+        text.push(b'\n');
+        let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         let json = HeaderValue::from_static("application/json");
@@ -100,6 +102,15 @@ impl Refusal<'_> {
         }
         response
     }
+}
+
+/// What programs read.
+#[derive(Debug, Serialize)]
+struct Body<'a> {
+    error: &'static str,
+    host: Option<&'a str>,
+    id: &'a str,
+    message: &'a str,
 }
 
 /// The status, and the registered error type of RFC 9209 §2.3.
@@ -196,20 +207,24 @@ fn says_of_cause(cause: Cause) -> &'static str {
 }
 
 /// Printable ASCII in place of whatever a client wrote.
-fn printable(text: &str) -> String {
-    text.chars().map(|one| if matches!(one, ' '..='~') { one } else { '?' }).collect()
+fn printable(text: &str) -> Cow<'_, str> {
+    let is_printable = |one: char| matches!(one, ' '..='~');
+    if text.chars().all(is_printable) {
+        return text.into();
+    }
+    text.chars().map(|one| if is_printable(one) { one } else { '?' }).collect()
 }
 
 /// A host cut in its middle to so many characters: both ends tell whose it is.
-fn shortened(host: &str, room: usize) -> String {
+fn shortened(host: &str, room: usize) -> Cow<'_, str> {
     if host.len() <= room {
-        return host.to_owned();
+        return host.into();
     }
     let kept = room.saturating_sub("...".len());
     let (front, behind) = (kept / 2, kept - kept / 2);
     let start = host.get(..front).unwrap_or_default();
     let end = host.get(host.len() - behind..).unwrap_or_default();
-    format!("{start}...{end}")
+    format!("{start}...{end}").into()
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! CONNECT, served by hyper from a head that was judged before.
 //!
-//! hyper gets exactly the judged head and never reads the socket: what came behind the head belongs
-//! to the tunnel and stays with the caller. The exchange is driven from the caller's own task, in
-//! two steps, so that a session's story can be told in a line: [`Exchange::begin`] until hyper asks
-//! for the answer, [`Exchange::answer`] until the answer is written and the socket is free again.
+//! hyper gets exactly the judged head and never sees the socket: what came behind the head belongs
+//! to the tunnel and stays with the caller, who sends what hyper wrote. So nothing here waits.
 
-use std::future::poll_fn;
+use std::cell::Cell;
+use std::future::{Ready, ready};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -17,18 +16,22 @@ use hyper::rt::ReadBufCursor;
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWrite;
-use tokio::sync::oneshot;
 
-/// A socket that reads as a head and then as nothing, and is written to as it is.
+/// So much an answer takes with all its fields and its body, in bytes; seldom more.
+const ANSWER: usize = 1024;
+
+/// In place of a head that was refused, so that hyper writes that refusal too.
+const STAND_IN: &[u8] = b"CONNECT refused.invalid:443 HTTP/1.1\r\n\r\n";
+
+/// What hyper takes for a connection: it reads as a head and then as nothing, and what is written
+/// to it is kept.
 #[derive(Debug)]
-struct Replayed<S> {
+struct Paper {
     head: Bytes,
-    socket: TokioIo<S>,
+    written: Vec<u8>,
 }
 
-impl<S: Unpin> hyper::rt::Read for Replayed<S> {
+impl hyper::rt::Read for Paper {
     fn poll_read(
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
@@ -44,142 +47,107 @@ impl<S: Unpin> hyper::rt::Read for Replayed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> hyper::rt::Write for Replayed<S> {
+impl hyper::rt::Write for Paper {
     fn poll_write(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        _context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+        self.written.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
-/// Answers one request with whatever the session decides.
-#[derive(Debug)]
-struct OneAnswer {
-    decided: std::sync::Mutex<Option<oneshot::Receiver<Response<Full<Bytes>>>>>,
-}
+/// Answers one request with what was decided.
+struct Decided(Cell<Option<Response<Full<Bytes>>>>);
 
-impl Service<Request<Incoming>> for OneAnswer {
+impl Service<Request<Incoming>> for Decided {
     type Response = Response<Full<Bytes>>;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, io::Error>> + Send>>;
+    type Future = Ready<Result<Self::Response, Self::Error>>;
 
     fn call(&self, _request: Request<Incoming>) -> Self::Future {
-        let decided = self.decided.lock().ok().and_then(|mut slot| slot.take());
-        Box::pin(async move {
-            let decided = decided.ok_or(io::ErrorKind::InvalidInput)?;
-            decided.await.map_err(|_| io::ErrorKind::BrokenPipe.into())
-        })
+        ready(self.0.take().ok_or_else(|| io::ErrorKind::InvalidInput.into()))
     }
 }
 
-/// A CONNECT that waits for its answer.
-pub struct Exchange<S> {
-    connection: http1::Connection<Replayed<S>, OneAnswer>,
-    decide: oneshot::Sender<Response<Full<Bytes>>>,
+/// The answer to a judged head, as it goes to the client.
+///
+/// # Errors
+/// What hyper finds wrong with a head that we let pass.
+pub fn answer(head: Bytes, decided: Response<Full<Bytes>>) -> io::Result<Vec<u8>> {
+    let paper = Paper { head, written: Vec::with_capacity(ANSWER) };
+    let mut connection = http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(super::head::LARGEST_HEAD)
+        .serve_connection(paper, Decided(Cell::new(Some(decided))));
+    match connection.poll_without_shutdown(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => done.map_err(io::Error::other)?,
+        Poll::Pending => return Err(io::Error::other("the answer is not whole")),
+    }
+    Ok(connection.into_parts().io.written)
 }
 
-impl<S> std::fmt::Debug for Exchange<S> {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Exchange")
-    }
-}
-
-/// In place of a head that was refused, so that hyper writes that refusal too.
-const STAND_IN: &[u8] = b"CONNECT refused.invalid:443 HTTP/1.1\r\n\r\n";
-
-impl<S: tokio::io::AsyncRead + AsyncWrite + Unpin + Send> Exchange<S> {
-    /// Hands a judged head to hyper.
-    pub fn begin(socket: S, head: Bytes) -> Self {
-        let (decide, decided) = oneshot::channel();
-        let service = OneAnswer { decided: std::sync::Mutex::new(Some(decided)) };
-        let replayed = Replayed { head, socket: TokioIo::new(socket) };
-        let connection = http1::Builder::new()
-            .keep_alive(false)
-            .max_buf_size(super::head::LARGEST_HEAD)
-            .serve_connection(replayed, service);
-        Self { connection, decide }
-    }
-
-    /// An exchange whose head was refused and is not replayed.
-    pub fn refused(socket: S) -> Self {
-        Self::begin(socket, Bytes::from_static(STAND_IN))
-    }
-
-    /// Answers, and gives the socket back once the answer is written.
-    ///
-    /// # Errors
-    /// What writing to the socket met, or what hyper found wrong with a head that we let pass.
-    pub async fn answer(mut self, response: Response<Full<Bytes>>) -> io::Result<S> {
-        // The receiver lives in the connection, which lives here.
-        let _ = self.decide.send(response);
-        poll_fn(|context| self.connection.poll_without_shutdown(context))
-            .await
-            .map_err(io::Error::other)?;
-        Ok(self.connection.into_parts().io.socket.into_inner())
-    }
+/// The same to a head that was refused, and is not shown to hyper.
+///
+/// # Errors
+/// None that we know of.
+pub fn refusal(decided: Response<Full<Bytes>>) -> io::Result<Vec<u8>> {
+    answer(Bytes::from_static(STAND_IN), decided)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    async fn said(head: &'static str, status: u16) -> String {
-        let (mut client, server) = duplex(4096);
+    fn said(head: &'static str, status: u16) -> String {
         let mut response = Response::new(Full::default());
         *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap();
-        client.write_all(b"early").await.unwrap();
-        let exchange = Exchange::begin(server, Bytes::from_static(head.as_bytes()));
-        let mut server = exchange.answer(response).await.unwrap();
-        let mut early = [0; 5];
-        server.read_exact(&mut early).await.unwrap();
-        assert_eq!(&early, b"early");
-        drop(server);
-        let mut text = String::new();
-        client.read_to_string(&mut text).await.unwrap();
-        text
+        let said = answer(Bytes::from_static(head.as_bytes()), response).unwrap();
+        String::from_utf8(said).unwrap()
     }
 
-    #[tokio::test]
-    async fn the_socket_comes_back_with_its_bytes_unread() {
+    #[test]
+    fn each_version_is_answered_in_its_own() {
         let head = "CONNECT contoso.azurecr.io:443 HTTP/1.1\r\n\r\n";
-        assert!(said(head, 200).await.starts_with("HTTP/1.1 200 OK\r\n"));
-        assert!(said(head, 403).await.starts_with("HTTP/1.1 403 Forbidden\r\n"));
+        assert!(said(head, 200).starts_with("HTTP/1.1 200 OK\r\n"));
+        assert!(said(head, 403).starts_with("HTTP/1.1 403 Forbidden\r\n"));
         let old = "CONNECT contoso.azurecr.io:443 HTTP/1.0\r\n\r\n";
-        assert!(said(old, 200).await.starts_with("HTTP/1.0 200 OK\r\n"));
-        assert!(said(old, 403).await.starts_with("HTTP/1.0 403 Forbidden\r\n"));
+        assert!(said(old, 200).starts_with("HTTP/1.0 200 OK\r\n"));
+        assert!(said(old, 403).starts_with("HTTP/1.0 403 Forbidden\r\n"));
     }
 
-    #[tokio::test]
-    async fn a_refused_head_is_answered_too() {
-        let (mut client, server) = duplex(4096);
-        let server = Exchange::refused(server).answer(Response::new(Full::default())).await;
-        drop(server.unwrap());
-        let mut text = String::new();
-        client.read_to_string(&mut text).await.unwrap();
+    #[test]
+    fn a_refused_head_is_answered_too() {
+        let text = String::from_utf8(refusal(Response::new(Full::default())).unwrap()).unwrap();
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
         assert!(!text.contains("content-length"), "{text}");
+    }
+
+    #[test]
+    fn the_largest_head_is_answered_and_so_is_a_large_body() {
+        let field = format!("Proxy-Authorization: Negotiate {}\r\n", "x".repeat(15_000));
+        let head = format!("CONNECT contoso.azurecr.io:443 HTTP/1.1\r\n{field}\r\n");
+        let body = Bytes::from(vec![b'y'; 100_000]);
+        let mut response = Response::new(Full::new(body.clone()));
+        *response.status_mut() = hyper::StatusCode::FORBIDDEN;
+        let said = answer(head.into(), response).unwrap();
+        assert!(said.starts_with(b"HTTP/1.1 403 ") && said.ends_with(&body));
+    }
+
+    #[test]
+    fn what_is_no_head_is_an_error() {
+        for head in ["", "CONNECT", "GET / HTTP/1.1\r\n", "\u{16}\u{3}\u{1}"] {
+            let answered = answer(Bytes::from_static(head.as_bytes()), Response::default());
+            assert!(answered.is_err(), "{head}");
+        }
     }
 }

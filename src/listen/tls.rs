@@ -8,6 +8,7 @@ use std::pin::Pin;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::Acceptor;
 use rustls::{CertificateError, HandshakeKind};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -19,6 +20,17 @@ use crate::policy::{Cause, CertificateNames, Denial, Failure, Reason, Side, Stop
 
 /// A client's connection: bare, or within TLS.
 pub type ClientStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// Has what is said last go in one packet with the connection's end, so that the client is woken
+/// once for both: it goes when writing is shut down, or the connection closed. One that refuses is
+/// served without.
+pub fn cork(client: &ClientStream) {
+    let socket = match client {
+        Either::Left(socket) => socket,
+        Either::Right(stream) => stream.get_ref().0,
+    };
+    let _ = SockRef::from(socket).set_tcp_cork(true);
+}
 
 /// The content type of a TLS handshake record (RFC 8446 §5.1).
 const HANDSHAKE: u8 = 22;

@@ -1,6 +1,7 @@
 //! The ways to close: told by an alert, in order, or with a reset. All closings of a tunnel are
 //! here, so that no unread byte turns a last word into a reset.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -28,13 +29,13 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 #[must_use]
 pub struct Closing<C> {
     client: Option<C>,
-    word: &'static [u8],
+    word: Cow<'static, [u8]>,
 }
 
 impl<C> Closing<C> {
     /// Nothing is left to say.
     pub(super) fn done() -> Self {
-        Self { client: None, word: &[] }
+        Self { client: None, word: Cow::default() }
     }
 
     /// To a client within its handshake: a TLS alert says why it ends. A client that has had a
@@ -44,16 +45,27 @@ impl<C> Closing<C> {
             Stop::Denied(_) => &ACCESS_DENIED,
             Stop::Failed(_) => &INTERNAL_ERROR,
         };
-        Self { client: Some(client), word }
+        Self { client: Some(client), word: word.into() }
+    }
+
+    /// To a client that awaits an answer: this one.
+    pub fn with_word(client: C, word: Vec<u8>) -> Self {
+        Self { client: Some(client), word: word.into() }
     }
 
     /// To a client that has heard from the server: an end in order.
     pub fn in_order(client: C) -> Self {
-        Self { client: Some(client), word: &[] }
+        Self { client: Some(client), word: Cow::default() }
     }
 }
 
 impl<C> Closing<C> {
+    /// The client, where anything is left to be said.
+    #[must_use]
+    pub fn client(&self) -> Option<&C> {
+        self.client.as_ref()
+    }
+
     /// The same, of a connection that is called otherwise.
     pub fn map<D>(self, call: impl FnOnce(C) -> D) -> Closing<D> {
         Closing { client: self.client.map(call), word: self.word }
@@ -66,7 +78,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Closing<C> {
     pub async fn finish(self) {
         let Some(mut client) = self.client else { return };
         let said = timeout(LAST_WAIT, async {
-            client.write_all(self.word).await?;
+            client.write_all(&self.word).await?;
             client.shutdown().await
         });
         let Ok(Ok(())) = said.await else { return };

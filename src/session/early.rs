@@ -2,18 +2,22 @@
 //! first, then told.
 
 use std::future::pending;
+use std::io;
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Response;
 use tokio::net::TcpStream;
 use tokio_util::either::Either;
 
 use super::{CLIENT_ABORTED, Session};
 use crate::config::Mode;
 use crate::listen::answer::Refusal;
-use crate::listen::connect::Exchange;
+use crate::listen::connect;
 use crate::listen::intake::{NoHead, NoHello};
 use crate::listen::lobby::Place;
 use crate::listen::proxy_protocol::{HeaderFault, NoHeader};
-use crate::listen::tls::{ClientStream, NoTls};
+use crate::listen::tls::{self, ClientStream, NoTls};
 use crate::policy::{Denial, Failure, Reason, Stop};
 use crate::relay::Closing;
 
@@ -28,7 +32,7 @@ impl Session {
                     // As the account shows it: user info and a query may be secrets.
                     let shown = self.account.target().map(|text| text.as_str().to_owned());
                     let shown = shown.unwrap_or_default();
-                    return self.refuse(Exchange::refused(socket), &shown, stop).await;
+                    return self.refuse(socket, &shown, stop, connect::refusal).await;
                 }
                 stop
             }
@@ -36,7 +40,7 @@ impl Session {
             NoHead::AskedOut => asked_to_leave(),
             NoHead::Gone | NoHead::Broken(_) => return self.lose(CLIENT_ABORTED),
         };
-        self.refuse(Exchange::refused(socket), "the request", stop).await
+        self.refuse(socket, "the request", stop, connect::refusal).await
     }
 
     /// Ends a connection of which nothing but its listener is known.
@@ -45,7 +49,7 @@ impl Session {
         match (stop, self.door.mode, &self.door.tls) {
             (Stop::Failed(failure), _, _) => self.lose(failure),
             (stop, Mode::Connect, None) => {
-                self.refuse(Exchange::refused(socket), "the request", stop).await
+                self.refuse(socket, "the request", stop, connect::refusal).await
             }
             (stop, _, _) => self.cut(socket, stop).await,
         }
@@ -59,7 +63,7 @@ impl Session {
                 let remedy = "this port speaks TLS; the proxy URL has to say https://";
                 let stop = Denial::with_remedy(Reason::ProxyTls, remedy).into();
                 let socket = Either::Left(socket);
-                self.refuse(Exchange::refused(socket), "the request", stop).await
+                self.refuse(socket, "the request", stop, connect::refusal).await
             }
             NoTls::Ended { stop, socket: Some(socket) } => {
                 self.cut(Either::Left(socket), stop).await
@@ -77,24 +81,28 @@ impl Session {
         }
     }
 
-    /// Ends a session before `200`, with an answer that tells why.
+    /// Ends a session before `200`, with an answer that tells why: `write` makes its bytes.
     pub(super) async fn refuse<T>(
         &mut self,
-        to: Exchange<ClientStream>,
+        client: ClientStream,
         host: &str,
         stop: Stop,
+        write: impl FnOnce(Response<Full<Bytes>>) -> io::Result<Vec<u8>>,
     ) -> Option<T> {
         let id = self.account.close(&Err(stop.clone()));
         let id = id.map(|id| id.to_string()).unwrap_or_default();
         let response = Refusal { stop: &stop, host: Some(host), id: &id }.response();
-        if let Ok(socket) = to.answer(response).await {
-            self.finish(Closing::in_order(socket)).await;
+        if let Ok(answer) = write(response) {
+            self.finish(Closing::with_word(client, answer)).await;
         }
         None
     }
 
     /// Closes. A refused client that does not go holds its place, and leaves it when it is needed.
     pub(super) async fn finish(&mut self, closing: Closing<ClientStream>) {
+        if let Some(client) = closing.client() {
+            tls::cork(client);
+        }
         tokio::select! {
             () = closing.finish() => {}
             () = asked_out(&mut self.place) => {}
