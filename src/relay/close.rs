@@ -76,15 +76,27 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Closing<C> {
     /// Says the last word, and that no more will come; then drains what the client still sends,
     /// within bounds, until it closes too.
     pub async fn finish(self) {
-        let Some(mut client) = self.client else { return };
+        if let Some(client) = self.say().await {
+            hear_out(client).await;
+        }
+    }
+
+    /// Says the last word, within bounds, and that no more will come. The client is to be heard out
+    /// where it took that.
+    pub async fn say(self) -> Option<C> {
+        let mut client = self.client?;
         let said = timeout(LAST_WAIT, async {
             client.write_all(&self.word).await?;
             client.shutdown().await
         });
-        let Ok(Ok(())) = said.await else { return };
-        // Whether it closes in time or not, it is closed now.
-        let _ = timeout(LAST_WAIT, drained(client)).await;
+        matches!(said.await, Ok(Ok(()))).then_some(client)
     }
+}
+
+/// Drains what a client still sends that has had the last word, within bounds, until it closes.
+pub async fn hear_out(client: impl AsyncRead + Unpin) {
+    // Whether it closes in time or not, it is closed now.
+    let _ = timeout(LAST_WAIT, drained(client)).await;
 }
 
 /// Reads and forgets, until the peer closes or has sent more than we want to know.

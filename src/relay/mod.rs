@@ -37,7 +37,7 @@ use opening::{Opened, Opening};
 use tunnel::Life;
 
 pub use bounds::{Bounds, Hour, Shares, Whose};
-pub use close::Closing;
+pub use close::{Closing, hear_out};
 pub use pipes::{PIPE_SIZE, Pipes};
 pub use throttle::Throttle;
 pub use traffic::{Count, Tally, Traffic};

@@ -19,7 +19,7 @@ use crate::listen::lobby::Place;
 use crate::listen::proxy_protocol::{HeaderFault, NoHeader};
 use crate::listen::tls::{self, ClientStream, NoTls};
 use crate::policy::{Denial, Failure, Reason, Stop};
-use crate::relay::Closing;
+use crate::relay::{Closing, hear_out};
 
 impl Session {
     /// Ends a connection that sent no head we take.
@@ -103,8 +103,10 @@ impl Session {
         if let Some(client) = closing.client() {
             tls::cork(client);
         }
+        // Who was asked out is told so first.
+        let Some(client) = closing.say().await else { return };
         tokio::select! {
-            () = closing.finish() => {}
+            () = hear_out(client) => {}
             () = asked_out(&mut self.place) => {}
         }
     }

@@ -1,7 +1,8 @@
 //! Sockets and descriptors used up: silent sockets and endless hellos cost the gate a bounded number
 //! of descriptors and bounded memory, and a pull beside them goes on.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
 use crate::harness::{Blobs, Gate, Lab, Policy, Way, bound_to_this_thread, wait_until};
@@ -101,6 +102,22 @@ fn few_descriptors_are_shared_out_and_never_used_up() {
     drop((silent, tunnels, more));
     pull(&lab, &gate, "after");
     assert!(!gate.log().contains("cannot accept"), "{}", gate.log());
+}
+
+/// There are 16 places: whoever has to leave for another reads why.
+#[test]
+fn who_is_asked_to_leave_is_told() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = Gate::start_with_descriptors(256, lab.dir(), &Policy::of(&["contoso"]));
+    let connected = (0..60).map(|_| TcpStream::connect("127.0.0.1:3128").unwrap());
+    let silent: Vec<_> = connected.collect();
+    for (number, mut client) in silent.into_iter().take(60 - 16).enumerate() {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        let is_told = answer.starts_with("HTTP/1.1 503 ") && answer.contains("session-limit");
+        assert!(is_told, "number {number} was told {answer:?}");
+    }
+    gate.audited(&[("reason", "session-limit")]);
 }
 
 /// Without a descriptor left the gate waits, says so once, and goes on when there are some.
