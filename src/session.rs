@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::either::Either;
 
-use crate::account::{Account, Arrival, Headed, Open, Stage, Text};
+use crate::account::{Account, Arrival, Open, Stage, Text};
 use crate::config::{Capture, Mode, TlsOfListeners, TlsPaths};
 use crate::dial::{self, Resolver};
 use crate::hello::Hello;
@@ -256,7 +256,7 @@ impl Session {
         if let Some(client) = client {
             self.asker = Asker::at(client);
             self.account.client = client;
-            self.account.facts.push(("balancer", Text::new(&balancer.to_string())));
+            self.account.note("balancer", Text::new(&balancer.to_string()));
         }
         Ok(())
     }
@@ -279,7 +279,7 @@ impl Session {
         let (stream, certificate) = tls::accept(&tls, socket, until).await?;
         if let Some(certificate) = certificate {
             let names = certificate.names();
-            self.account.facts.push(("certificate", Text::new(&names.to_string())));
+            self.account.note("certificate", Text::new(&names.to_string()));
             self.asker.certificate = Some(names);
             self.proof = Some(Proof { certificate, tls: every });
         }
@@ -338,7 +338,9 @@ impl Session {
         by: Instant,
     ) -> Option<Tunnel> {
         let headed = original_destination(&socket, capture, self.door.address);
-        self.account.headed = headed.map(Headed::to);
+        if let Some(to) = headed {
+            self.account.head_for(to);
+        }
         let mut socket = Either::Left(socket);
         self.asker.login = Login::Impossible;
         let read = tokio::select! {
@@ -351,7 +353,7 @@ impl Session {
             Err(stop) => return self.cut(socket, stop).await,
         };
         let name = hello.facts.server_name().clone();
-        self.account.sni = Some(Text::new(name.as_str()));
+        self.account.sni = Some(Text::of_name(&name));
         // The port is judged like any other; of who came by itself HTTPS is meant.
         let target = Target { name, port: headed.map_or(HTTPS, |headed| headed.port()) };
         let Reached { permit, upstream, address } = match self.reach(&target, &[], None).await {
@@ -381,7 +383,7 @@ impl Session {
         let by = Instant::now() + self.set.limits().head_timeout;
         let ClientAddress(from) = self.asker.address;
         let user = self.gate.passwords.check(self.set.users(), credentials, from, by).await?;
-        self.account.facts.push(("user", Text::new(&user.name)));
+        self.account.note("user", Text::new(&user.name));
         self.asker.login = Login::Proved(user);
         Ok(())
     }
@@ -393,7 +395,7 @@ impl Session {
         early: &[u8],
         authorization: Option<Authorization>,
     ) -> Result<Reached, Stop> {
-        self.account.ask(&target.to_string());
+        self.account.ask_for(target);
         // It may have been waited for while the policy changed.
         self.set = self.policy.borrow_and_update().clone();
         self.account.generation = self.set.generation();
@@ -424,17 +426,15 @@ impl Session {
             self.account.took_stale_answer();
         }
         let own = self.gate.own.borrow().clone();
-        if let Some(headed) = &mut self.account.headed {
-            headed.compare(&answer.addresses, &own);
-        }
+        self.account.compare_headed(&answer.addresses, &own);
         let vetted = match self.set.judge_addresses(allowed, &answer.addresses, &own) {
             Ok(vetted) => vetted,
             Err(none) => {
-                self.account.dropped = none.dropped;
+                self.account.drop_addresses(none.dropped);
                 return Err(none.denial.into());
             }
         };
-        self.account.dropped = vetted.dropped;
+        self.account.drop_addresses(vetted.dropped);
 
         self.account.stages.enter(Stage::Dial);
         let (upstream, address) = dial::connect(&vetted.permit, by).await?;
@@ -452,8 +452,10 @@ impl Session {
         self.account.stages.enter(Stage::Hello);
         let by = Instant::now() + self.set.limits().hello_timeout;
         let hello = intake::hello(client, early, by).await.map_err(|none| no_hello(&none))?;
-        self.account.sni = Some(Text::new(hello.facts.server_name().as_str()));
-        let cleared = self.set.judge_hello(permit, hello.facts.server_name())?;
+        let (name, asked) = (hello.facts.server_name(), &permit.allowed().target().name);
+        // They are the same as a rule, and the one that was asked for stays.
+        self.account.sni = Some(Text::of_name(if name == asked { asked } else { name }));
+        let cleared = self.set.judge_hello(permit, name)?;
         Ok((cleared, hello))
     }
 

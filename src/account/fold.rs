@@ -38,7 +38,7 @@ pub(super) struct Kind {
 impl Kind {
     pub(super) fn of(record: &Record, reason: &'static str) -> Self {
         let (target, sni) = (record.target.clone(), record.sni.clone());
-        let (query, facts) = (record.query.clone(), record.facts.clone());
+        let (query, facts) = (record.query().cloned(), record.facts().to_vec());
         Self { client: record.client, target, query, sni, reason, facts }
     }
 }

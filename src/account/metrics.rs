@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 
 use super::live::Live;
 use super::query::QueryResult;
-use super::record::{Granted, Record, Verdict, Volume};
+use super::record::{Granted, Headed, Record, Verdict, Volume};
 use super::stage::Stage;
 use super::status::Status;
 use crate::policy::{Enforcement, NO_LABEL};
@@ -253,7 +253,7 @@ impl Metrics {
         if let Some(client) = client {
             self.client_sessions.with_label_values(&[client, verdict.outcome.code()]).inc();
         }
-        if record.headed.is_some_and(|headed| headed.is_spoofed()) {
+        if record.headed().is_some_and(Headed::is_spoofed) {
             self.spoofed.inc();
         }
         if record.is_stale() {

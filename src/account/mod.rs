@@ -42,7 +42,9 @@ pub use stage::{Stage, Stages};
 pub use status::{Phase, Status};
 pub use text::Text;
 
-use crate::policy::{Allowed, Cause, Client, Denial, Ending, Failure, Limits, Reason, Side, Stop};
+use crate::policy::{
+    Allowed, Cause, Client, Denial, Ending, Failure, Limits, Reason, Side, Stop, Target,
+};
 use askers::Askers;
 use audit::Audit;
 use id::Ids;
@@ -260,6 +262,11 @@ impl Open {
     /// Notes the target as the client wrote it.
     pub fn ask(&mut self, target: &str) {
         self.record.target = Some(Text::of_request(target));
+    }
+
+    /// Notes the target, once it is known to be one.
+    pub fn ask_for(&mut self, target: &Target) {
+        self.record.target = Some(Text::of_target(target));
     }
 
     /// Notes what the policy said to the name, and shows it in `/sessions`.

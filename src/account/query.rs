@@ -88,7 +88,7 @@ impl Account {
         let mut record = Record::new(self.ids.next(started), started, client, listener);
         record.client_name = client_name;
         record.target = Some(name);
-        record.query = Some(kind);
+        record.ask_kind(kind);
         record.generation = generation;
         let verdict =
             Verdict { outcome: Outcome::Denied, reason: Some(reason.code()), ended: None };

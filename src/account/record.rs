@@ -127,8 +127,6 @@ pub struct Record {
     pub client: IpAddr,
     pub(super) listener: Arc<str>,
     pub(super) target: Option<Text>,
-    /// The type of record, where the target was asked of the answerer.
-    pub(super) query: Option<Text>,
     pub(super) granted: Option<Granted>,
     /// The client's group, where there is one.
     pub client_name: Option<Arc<str>>,
@@ -138,8 +136,6 @@ pub struct Record {
     pub would_deny: Option<Reason>,
     /// Where it was dialled.
     pub upstream: Option<SocketAddr>,
-    /// Where a connection was headed that was brought here without its client's knowing.
-    pub headed: Option<Headed>,
     is_stale: bool,
     /// What was relayed.
     pub volume: Volume,
@@ -147,10 +143,17 @@ pub struct Record {
     pub generation: u64,
     /// How long each stage took.
     pub stages: Stages,
-    /// Addresses that the name resolved to and that may not be dialled, with why.
-    pub dropped: Vec<(SocketAddr, AddressFault)>,
-    /// Further facts that bear on no decision; the names are ours, the values may be the client's.
-    pub facts: Vec<(&'static str, Text)>,
+    /// Nothing for most: an open session is small.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few records have.
+#[derive(Debug, Default)]
+struct Rare {
+    query: Option<Text>,
+    headed: Option<Headed>,
+    dropped: Vec<(SocketAddr, AddressFault)>,
+    facts: Vec<(&'static str, Text)>,
 }
 
 /// Where a client was headed: its own word, compared with DNS and never dialled.
@@ -177,7 +180,7 @@ impl Headed {
 
     /// Whether the name has no such address, and neither has the gate.
     #[must_use]
-    pub fn is_spoofed(&self) -> bool {
+    pub fn is_spoofed(self) -> bool {
         self.is_spoofed
     }
 }
@@ -206,19 +209,16 @@ impl Record {
             client: client.to_canonical(),
             listener,
             target: None,
-            query: None,
             granted: None,
             client_name: None,
             sni: None,
             would_deny: None,
             upstream: None,
-            headed: None,
             is_stale: false,
             volume: Volume::default(),
             generation: 0,
             stages: Stages::none(),
-            dropped: Vec::new(),
-            facts: Vec::new(),
+            rare: None,
         }
     }
 
@@ -228,10 +228,60 @@ impl Record {
         self.target.as_ref()
     }
 
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Notes a further fact, which bears on no decision. The name is ours, the value may be the
+    /// client's.
+    pub fn note(&mut self, name: &'static str, value: Text) {
+        self.rare().facts.push((name, value));
+    }
+
+    /// What was noted.
+    pub(super) fn facts(&self) -> &[(&'static str, Text)] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.facts)
+    }
+
+    /// Notes the addresses that the name resolved to and that may not be dialled, with why.
+    pub fn drop_addresses(&mut self, dropped: Vec<(SocketAddr, AddressFault)>) {
+        if !dropped.is_empty() {
+            self.rare().dropped = dropped;
+        }
+    }
+
+    /// Notes where a connection was headed that was brought here without its client's knowing.
+    pub fn head_for(&mut self, to: SocketAddr) {
+        self.rare().headed = Some(Headed::to(to));
+    }
+
+    /// Where it was headed.
+    #[must_use]
+    pub fn headed(&self) -> Option<Headed> {
+        self.rare.as_ref().and_then(|rare| rare.headed)
+    }
+
+    /// Compares where it was headed with what the name resolved to: see [`Headed::compare`].
+    pub fn compare_headed(&mut self, found: &[SocketAddr], own: &OwnAddresses) {
+        if let Some(headed) = self.rare.as_mut().and_then(|rare| rare.headed.as_mut()) {
+            headed.compare(found, own);
+        }
+    }
+
+    /// Notes the type of record that was asked for, where the target was asked of the answerer.
+    pub(super) fn ask_kind(&mut self, kind: Text) {
+        self.rare().query = Some(kind);
+    }
+
+    /// The type of record that was asked for.
+    pub(super) fn query(&self) -> Option<&Text> {
+        self.rare.as_ref().and_then(|rare| rare.query.as_ref())
+    }
+
     /// Notes that the addresses are from an answer that had run out, since no server answered.
     pub fn took_stale_answer(&mut self) {
         self.is_stale = true;
-        self.facts.push(("dns", Text::new("stale")));
+        self.note("dns", Text::new("stale"));
     }
 
     pub(super) fn is_stale(&self) -> bool {
@@ -278,7 +328,7 @@ impl Record {
             client_name: self.client_name.as_deref(),
             listener: &self.listener,
             target: self.target.as_ref().map(Text::as_str),
-            query: self.query.as_ref().map(Text::as_str),
+            query: self.query().map(Text::as_str),
             sni: self.sni.as_ref().map(Text::as_str),
             registry: self.granted.as_ref().map(|granted| &*granted.registry),
             endpoint: self.granted.as_ref().map(|granted| granted.endpoint.code()),
@@ -293,8 +343,8 @@ impl Record {
             spliced_down: self.volume.down.spliced,
             generation: self.generation,
             ms: &self.stages,
-            addresses_dropped: Dropped(&self.dropped),
-            facts: Facts { headed: self.headed, more: &self.facts },
+            addresses_dropped: Dropped(self.rare.as_ref().map_or(&[], |rare| &rare.dropped)),
+            facts: Facts { headed: self.headed(), more: self.facts() },
         }
     }
 }
@@ -435,8 +485,8 @@ mod tests {
             (Stage::Relay, Duration::from_secs(86_400)),
         ]);
         let address = "169.254.169.254:443".parse().unwrap();
-        record.dropped = vec![(address, AddressFault::Never("link-local"))];
-        record.facts = vec![("dialled", Text::new("20.9.9.9:443"))];
+        record.drop_addresses(vec![(address, AddressFault::Never("link-local"))]);
+        record.note("dialled", Text::new("20.9.9.9:443"));
         let expected = concat!(
             r#"{"time":"2024-11-24T03:40:00.123Z","id":"01JDE42FQV0000000000000001","#,
             r#""client":"10.0.0.7","client-name":"builders","listener":"127.0.0.1:3128","#,
@@ -516,10 +566,10 @@ mod tests {
             ("20.9.9.9:443", true),
             ("[2001:db8::2]:443", true),
         ] {
-            let mut headed = Headed::to(to.parse().unwrap());
-            headed.compare(&found, &own);
-            assert_eq!(headed.is_spoofed(), spoofed, "{to}");
-            let record = Record { headed: Some(headed), ..record() };
+            let mut record = record();
+            record.head_for(to.parse().unwrap());
+            record.compare_headed(&found, &own);
+            assert_eq!(record.headed().map(Headed::is_spoofed), Some(spoofed), "{to}");
             let line = line(&record, &Ok(Ending::Closed));
             assert!(line.contains(&format!("\"original-destination\":\"{to}\"")), "{line}");
             assert_eq!(line.contains("spoofed-destination"), spoofed, "{line}");
@@ -530,7 +580,7 @@ mod tests {
     fn an_answer_of_a_thousand_addresses_makes_no_long_line() {
         let mut record = record();
         let address = "127.0.0.1:443".parse().unwrap();
-        record.dropped = vec![(address, AddressFault::Closed("loopback")); 1_000];
+        record.drop_addresses(vec![(address, AddressFault::Closed("loopback")); 1_000]);
         let line = line(&record, &Err(Reason::AddressNotAllowed.into()));
         assert!(line.contains("and 992 more") && line.len() < 1_024, "{line}");
     }

@@ -1,5 +1,6 @@
 //! How long a session spends at each stage of its way.
 
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
@@ -45,7 +46,8 @@ impl Stage {
 #[derive(Debug)]
 pub struct Stages {
     current: Option<(Stage, Instant)>,
-    spent: [Option<Duration>; Stage::ALL.len()],
+    /// In nanoseconds, at least one: every open session keeps these.
+    spent: [Option<NonZeroU64>; Stage::ALL.len()],
 }
 
 impl Stages {
@@ -85,13 +87,16 @@ impl Stages {
     /// The stages that have ended, and how long each took.
     pub fn spent(&self) -> impl Iterator<Item = (Stage, Duration)> {
         let pairs = Stage::ALL.iter().zip(&self.spent);
-        pairs.filter_map(|(stage, spent)| spent.map(|spent| (*stage, spent)))
+        pairs.filter_map(|(stage, spent)| {
+            spent.map(|spent| (*stage, Duration::from_nanos(spent.get())))
+        })
     }
 
     fn end(&mut self, now: Instant) {
         let Some((stage, since)) = self.current.take() else { return };
         if let Some(spent) = self.spent.get_mut(stage as usize) {
-            *spent = Some(spent.unwrap_or_default() + now.saturating_duration_since(since));
+            let more = nanoseconds(now.saturating_duration_since(since));
+            *spent = Some(spent.map_or(more, |spent| spent.saturating_add(more.get())));
         }
     }
 
@@ -99,10 +104,15 @@ impl Stages {
     pub(super) fn fixed(spent: &[(Stage, Duration)]) -> Self {
         let mut stages = Self::none();
         for (stage, duration) in spent {
-            stages.spent[*stage as usize] = Some(*duration);
+            stages.spent[*stage as usize] = Some(nanoseconds(*duration));
         }
         stages
     }
+}
+
+fn nanoseconds(duration: Duration) -> NonZeroU64 {
+    let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    NonZeroU64::new(nanoseconds).unwrap_or(NonZeroU64::MIN)
 }
 
 impl Serialize for Stages {

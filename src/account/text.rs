@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::policy::Target;
+use crate::policy::{Name, Target};
 
 /// The longest text, in characters, its escapes counted.
 const LONGEST: usize = 255;
@@ -67,8 +67,19 @@ impl Text {
         }
     }
 
-    pub(super) fn of_target(target: &Target) -> Self {
-        Self::new(&target.to_string())
+    /// A target that was judged to be one: there is nothing to be left out.
+    #[must_use]
+    pub fn of_target(target: &Target) -> Self {
+        let mut text = String::with_capacity(target.name.as_str().len() + ":65535".len());
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{target}");
+        Self::new(&text)
+    }
+
+    /// A name, of which no copy is made.
+    #[must_use]
+    pub fn of_name(name: &Name) -> Self {
+        Self(name.shared())
     }
 
     /// The text.

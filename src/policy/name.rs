@@ -83,13 +83,20 @@ impl Name {
         if !text.contains('.') {
             return Err(NameError::SingleLabel);
         }
-        Ok(Self(text.to_ascii_lowercase().into()))
+        let is_folded = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+        Ok(Self(if is_folded { text.into() } else { text.to_ascii_lowercase().into() }))
     }
 
     /// The name, lower case, without a trailing dot.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The same as a text that others can hold without a copy.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
     }
 
     /// The labels, from the left.

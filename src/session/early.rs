@@ -73,7 +73,7 @@ impl Session {
                 None
             }
             NoTls::Refused { stop, fault, socket } => {
-                self.account.facts.push(("tls-fault", fault));
+                self.account.note("tls-fault", fault);
                 self.account.close(&Err(stop));
                 self.finish(Closing::in_order(Either::Left(socket))).await;
                 None
