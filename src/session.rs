@@ -276,7 +276,8 @@ impl Session {
                 () = asked_out(&mut self.place) => asked_to_leave(),
             }
         });
-        let (stream, certificate) = tls::accept(&tls, socket, until).await?;
+        // In a box: it is large, and most listeners have none.
+        let (stream, certificate) = Box::pin(tls::accept(&tls, socket, until)).await?;
         if let Some(certificate) = certificate {
             let names = certificate.names();
             self.account.note("certificate", Text::new(&names.to_string()));
@@ -382,7 +383,8 @@ impl Session {
         };
         let by = Instant::now() + self.set.limits().head_timeout;
         let ClientAddress(from) = self.asker.address;
-        let user = self.gate.passwords.check(self.set.users(), credentials, from, by).await?;
+        let checking = self.gate.passwords.check(self.set.users(), credentials, from, by);
+        let user = Box::pin(checking).await?;
         self.account.note("user", Text::new(&user.name));
         self.asker.login = Login::Proved(user);
         Ok(())

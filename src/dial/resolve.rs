@@ -135,7 +135,9 @@ impl Resolver {
             None => {
                 let last = self.last.find(&target.name, configured, set.rules().dns_stale);
                 let by = if last.is_some() { by.min(Instant::now() + stale::PATIENCE) } else { by };
-                let looked_up = timeout_at(by, self.look_up(&target.name, configured)).await;
+                // In a box: it is large, and most names are known.
+                let looking_up = Box::pin(self.look_up(&target.name, configured));
+                let looked_up = timeout_at(by, looking_up).await;
                 let fresh = looked_up.unwrap_or_else(|_| {
                     let late = Err(upstream(Cause::LookupTimeout));
                     let fresh = Fresh { found: late, lives: stale::BETWEEN };
