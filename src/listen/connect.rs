@@ -106,7 +106,11 @@ pub fn refusal(decided: Response<Full<Bytes>>) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::cases::heads::heads;
+    use crate::listen::head::{HeadReader, LARGEST_HEAD, Progress};
 
     fn said(head: &'static str, status: u16) -> String {
         let mut response = Response::new(Full::default());
@@ -148,6 +152,77 @@ mod tests {
         for head in ["", "CONNECT", "GET / HTTP/1.1\r\n", "\u{16}\u{3}\u{1}"] {
             let answered = answer(Bytes::from_static(head.as_bytes()), Response::default());
             assert!(answered.is_err(), "{head}");
+        }
+    }
+
+    /// Whether our own judge lets a head pass; that hyper then answers it, whatever was decided.
+    fn passes_and_is_answered(head: &[u8]) -> bool {
+        let mut reader = HeadReader::default();
+        let Ok(Progress::Complete(judged)) = reader.feed(head) else { return false };
+        let head = Bytes::from(reader.into_bytes()).split_to(judged.length);
+        let request = std::str::from_utf8(&head).unwrap().lines().next().unwrap();
+        let version = request.rsplit(' ').next().unwrap();
+        for status in [200, 400, 403, 407, 429, 502, 503, 504] {
+            let body = if status == 200 { "" } else { "{}\n" };
+            let mut response = Response::new(Full::new(Bytes::from(body)));
+            *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap();
+            let said = answer(head.clone(), response);
+            let said = said.unwrap_or_else(|error| panic!("{error}: {head:?}"));
+            let said = String::from_utf8(said).unwrap();
+            assert!(said.starts_with(&format!("{version} {status} ")), "{said}");
+            assert!(said.ends_with(&format!("\r\n\r\n{body}")), "{said}");
+            assert_eq!(said.matches("HTTP/1.").count(), 1, "{said}");
+        }
+        true
+    }
+
+    #[test]
+    fn every_sample_that_passes_is_answered() {
+        let passed = heads().into_iter().filter(|(head, _)| passes_and_is_answered(head));
+        assert!(passed.count() > 5);
+    }
+
+    #[test]
+    fn as_many_fields_and_bytes_as_may_pass_are_answered() {
+        let start = "CONNECT contoso.azurecr.io:443 HTTP/1.1\r\n";
+        let many: String = (0..64).map(|number| format!("x{number}: y\r\n")).collect();
+        let room = LARGEST_HEAD - start.len() - "x:\r\n\r\n".len();
+        let large = format!("x:{}\r\n", "y".repeat(room));
+        for fields in [many, large, "x:\r\n".repeat(64)] {
+            assert!(passes_and_is_answered(format!("{start}{fields}\r\n").as_bytes()));
+        }
+    }
+
+    /// Field lines that are right, of names that a server may act on.
+    fn field() -> impl Strategy<Value = String> {
+        let any = ("[!#$%&'*+.^_`|~0-9a-zA-Z-]{1,12}", "[ -~\t]{0,20}");
+        let names = "connection|Proxy-Connection|keep-alive|upgrade|http2-settings|Expect|te|\
+                     trailer|via|forwarded|date|accept|max-forwards|content-type|range|cookie";
+        let values = "[ \t]{0,2}(close|keep-alive|upgrade|h2c|websocket|100-continue|[0-9]{1,3}|\
+                      trailers|chunked|, ,|)[ \t]{0,2}(,close|, upgrade|)[ \t]{0,2}";
+        prop_oneof![any.boxed(), (names, values).boxed()]
+            .prop_map(|(name, value)| format!("{name}:{value}\r\n"))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_our_judge_lets_pass_is_answered(
+            host in "([a-zA-Z0-9]{1,9}\\.){1,3}io\\.?",
+            port in 1u16..,
+            version in "HTTP/1\\.[01]",
+            mut fields in proptest::collection::vec(field(), 0..=64),
+            at in any::<prop::sample::Index>(),
+            named in prop::option::of(any::<bool>()),
+        ) {
+            if let Some(with_port) = named && fields.len() < 64 {
+                let port = if with_port { format!(":{port}") } else { String::new() };
+                fields.insert(at.index(fields.len() + 1), format!("Host: {host}{port}\r\n"));
+            }
+            let head = format!("CONNECT {host}:{port} {version}\r\n{}\r\n", fields.concat());
+            // About half of them pass.
+            passes_and_is_answered(head.as_bytes());
         }
     }
 }
