@@ -186,6 +186,21 @@ async fn within_the_handshake_an_alert_tells() {
 }
 
 #[tokio::test]
+async fn what_was_revoked_before_the_relay_sends_nothing() {
+    let revoked = std::future::ready(Reason::PolicyRevoked.into());
+    let (Peers { mut client, mut server }, over) = whole(revoked).await;
+    client.write_all(&first_flight()).await.unwrap();
+    assert_eq!(receive(&mut client).await, ACCESS_DENIED);
+    drop(client);
+    // It may be reset, which is as well.
+    let mut came = Vec::new();
+    let _ = server.read_to_end(&mut came).await;
+    assert!(came.is_empty(), "{} bytes came to the server", came.len());
+    let end = over.await.unwrap();
+    assert_eq!((end.outcome, end.up.total()), (Err(Reason::PolicyRevoked.into()), 0));
+}
+
+#[tokio::test]
 async fn a_stop_within_the_handshake_is_told_to_a_client_that_still_sends() {
     let (stop, stopped) = oneshot::channel();
     let stopped = async { stopped.await.unwrap() };
