@@ -306,7 +306,13 @@ impl Guard {
             return Err(ReplyFault::MessageBehind.into());
         }
         let message = std::mem::replace(&mut self.reply, MessageReader::new(SERVER_HELLO));
-        out.to_client.extend_from_slice(&message.into_raw());
+        let raw = message.into_raw();
+        if out.to_client.is_empty() {
+            // It has room for what came in the same piece.
+            out.to_client = raw;
+        } else {
+            out.to_client.extend_from_slice(&raw);
+        }
         self.served |= reply != Reply::Retry;
         self.stage = stage;
         Ok(())
