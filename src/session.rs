@@ -177,15 +177,15 @@ fn set_up(come: Come) -> Later<Option<Later<()>>> {
         Ok(socket) => Box::pin(session.open(socket)),
         Err(_) => {
             // The thread's epoll takes no more.
-            let ended = session.lose(Failure { side: Side::Gate, cause: Cause::Internal });
+            let ended = session.lose(INTERNAL);
             Box::pin(ready(ended))
         }
     }
 }
 
 /// Sends what is to be said to a client.
-async fn send(client: &mut ClientStream, said: io::Result<Vec<u8>>) -> io::Result<()> {
-    client.write_all(&said?).await?;
+async fn send(client: &mut ClientStream, said: &[u8]) -> io::Result<()> {
+    client.write_all(said).await?;
     client.flush().await
 }
 
@@ -266,7 +266,7 @@ impl Session {
         let Some(paths) = &self.door.tls else { return Ok(Either::Left(socket)) };
         let mut every = self.gate.tls.clone();
         let Some(tls) = every.borrow_and_update().get(paths).cloned() else {
-            let stop = Failure { side: Side::Gate, cause: Cause::Internal }.into();
+            let stop = INTERNAL.into();
             return Err(NoTls::Ended { stop, socket: Some(socket) });
         };
         self.account.stages.enter(Stage::Tls);
@@ -314,8 +314,10 @@ impl Session {
                     return self.refuse(socket, &shown(&head.target), stop, answer).await;
                 }
             };
-        let accepted = connect::answer(request, Response::default());
-        if send(&mut socket, accepted).await.is_err() {
+        let Ok(accepted) = connect::answer(request, Response::default()) else {
+            return self.lose(INTERNAL);
+        };
+        if send(&mut socket, &accepted).await.is_err() {
             return self.lose(CLIENT_ABORTED);
         }
         match self.clear(&mut socket, &bytes, permit).await {
@@ -480,5 +482,7 @@ impl Session {
 
 /// The content type of a TLS handshake record (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 22;
+
+const INTERNAL: Failure = Failure { side: Side::Gate, cause: Cause::Internal };
 
 const CLIENT_ABORTED: Failure = Failure { side: Side::Client, cause: Cause::ClientAborted };
