@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 
 use super::*;
 
@@ -37,8 +37,22 @@ async fn server(says: &'static [u8]) -> SocketAddr {
     at
 }
 
+/// A port that refuses, of TCP and of UDP, and that nobody else is given as long as the test runs:
+/// one socket does not listen, the other hears nobody but its peer.
 async fn closed_port() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
+    loop {
+        let tcp = TcpSocket::new_v4().unwrap();
+        tcp.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let at = tcp.local_addr().unwrap();
+        if let Ok(udp) = UdpSocket::bind(at).await {
+            udp.connect((Ipv4Addr::LOCALHOST, 9)).await.unwrap();
+            tokio::spawn(async move {
+                std::future::pending::<()>().await;
+                drop((tcp, udp));
+            });
+            return at;
+        }
+    }
 }
 
 /// A name server that answers every question with this code.
