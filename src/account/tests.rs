@@ -133,7 +133,7 @@ fn repeated_denials_are_folded_under_the_firsts_id() {
     assert_eq!(metric(account, sessions), 6);
 }
 
-/// An idle tunnel keeps its account: issue 3 allows 4 KiB for all that a tunnel keeps.
+/// An idle tunnel keeps its account; all that it keeps may take 4 KiB.
 #[test]
 fn an_open_account_is_small() {
     let kept = size_of::<Record>() + size_of::<Open>() + Seat::HEAP;
