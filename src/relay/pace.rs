@@ -4,8 +4,8 @@
 //! At the pace of a real network a relay pays for its wake-ups, copying or not. A direction that
 //! moves much in small pieces is therefore *bulk*: it waits until [`LOW_WATER`] bytes are queued
 //! or the next tick has come. Everything else is *interactive*: woken at once. A flow that thins
-//! out, or that batching has slowed, is interactive again; where batching was soon regretted, it is
-//! not tried again for a while, each time longer.
+//! out, that batching has slowed, or whose sender is spoken to after a silence, is interactive
+//! again; where batching was soon regretted, it is not tried again for a while, each time longer.
 
 use std::time::Duration;
 
@@ -29,6 +29,11 @@ const PATIENCE: u8 = 3;
 
 /// A flow as fast as this comes in batches without our doing, in bytes a second.
 const FAST: u64 = 256 * 1024 * 1024;
+
+/// After how many ticks of silence a word the other way may be a request, whose answer must not wait
+/// for a tick. What a client says oftener in the midst of a download is no request: HTTP/2 has it
+/// grant more with every batch (WINDOW_UPDATE, RFC 9113 §6.9).
+pub(super) const SILENCE: u32 = 4;
 
 /// How many batches vindicate the decision to wait for them.
 const VINDICATED: u32 = 16;
@@ -54,17 +59,31 @@ pub(super) enum Woken {
     Tick,
 }
 
-/// The pace of one direction.
+/// The pace of one direction. Every open tunnel keeps two.
 #[derive(Debug)]
 pub(super) struct Pace {
     stage: Stage,
     /// When the window began, and what it has seen.
-    began: Duration,
+    began: Moment,
     bytes: u64,
     wakes: u32,
-    /// Until when batching is not tried, and how long the last such pause was.
-    pause_until: Duration,
-    pause: Duration,
+    /// How often in a row batching was regretted, and until when it is not tried.
+    regrets: u8,
+    pause_until: Moment,
+}
+
+/// A time in microseconds, which takes half of what a [`Duration`] does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Moment(u64);
+
+impl Moment {
+    fn at(time: Duration) -> Self {
+        Self(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +92,18 @@ enum Stage {
     Bulk {
         /// Bytes a second, before.
         rate: u64,
+        /// Since when nothing has gone the other way.
+        silent_since: Moment,
         batches: u32,
         empty_ticks: u8,
     },
+}
+
+impl Stage {
+    /// A flow that was so fast, and is bulk from `now` on.
+    fn bulk(rate: u64, now: Moment) -> Self {
+        Self::Bulk { rate, silent_since: now, batches: 0, empty_ticks: 0 }
+    }
 }
 
 impl Pace {
@@ -83,19 +111,18 @@ impl Pace {
     pub(super) fn new(now: Duration) -> Self {
         Self {
             stage: Stage::Interactive,
-            began: now,
+            began: Moment::at(now),
             bytes: 0,
             wakes: 0,
-            pause_until: Duration::ZERO,
-            pause: Duration::ZERO,
+            regrets: 0,
+            pause_until: Moment(0),
         }
     }
 
     /// A direction in the midst of a bulk flow.
     #[cfg(test)]
     pub(super) fn bulk(now: Duration) -> Self {
-        let stage = Stage::Bulk { rate: 0, batches: 0, empty_ticks: 0 };
-        Self { stage, ..Self::new(now) }
+        Self { stage: Stage::bulk(0, Moment::at(now)), ..Self::new(now) }
     }
 
     /// What it waits for at present.
@@ -106,20 +133,36 @@ impl Pace {
         }
     }
 
+    /// Something has gone the other way `now`: what comes next may be the answer, if it was silent
+    /// before for as long as that.
+    pub(super) fn spoken_to(&mut self, now: Duration, silence: Duration) -> Wait {
+        let now = Moment::at(now);
+        if let Stage::Bulk { silent_since, .. } = &mut self.stage {
+            if now.since(*silent_since) < silence {
+                *silent_since = now;
+            } else {
+                self.stage = Stage::Interactive;
+                self.restart(now);
+            }
+        }
+        self.waits_for()
+    }
+
     /// The direction was `woken`, has `moved` so many bytes, and its source is dry `now`.
     pub(super) fn dry(&mut self, woken: Woken, moved: u64, now: Duration) -> Wait {
+        let now = Moment::at(now);
         self.stage = match self.stage {
             Stage::Interactive => self.interactive(moved, now),
-            Stage::Bulk { rate, batches, empty_ticks } => {
-                self.batch(woken, moved, now, (rate, batches, empty_ticks))
+            Stage::Bulk { rate, silent_since, batches, empty_ticks } => {
+                self.batch(woken, moved, now, (rate, silent_since, batches, empty_ticks))
             }
         };
         self.waits_for()
     }
 
-    fn interactive(&mut self, moved: u64, now: Duration) -> Stage {
+    fn interactive(&mut self, moved: u64, now: Moment) -> Stage {
         self.count(moved);
-        let elapsed = now.saturating_sub(self.began);
+        let elapsed = now.since(self.began);
         if self.bytes < PROOF {
             if elapsed > WINDOW {
                 self.restart(now);
@@ -130,7 +173,7 @@ impl Pace {
         let in_pieces = self.bytes / u64::from(self.wakes.max(1)) < WORTH_A_WAKE;
         self.restart(now);
         if in_pieces && rate < FAST && now >= self.pause_until {
-            Stage::Bulk { rate, batches: 0, empty_ticks: 0 }
+            Stage::bulk(rate, now)
         } else {
             Stage::Interactive
         }
@@ -140,17 +183,17 @@ impl Pace {
         &mut self,
         woken: Woken,
         moved: u64,
-        now: Duration,
-        (rate, batches, empty_ticks): (u64, u32, u8),
+        now: Moment,
+        (rate, silent_since, batches, empty_ticks): (u64, Moment, u32, u8),
     ) -> Stage {
         if woken == Woken::Tick && moved == 0 && empty_ticks + 1 < PATIENCE {
-            return Stage::Bulk { rate, batches, empty_ticks: empty_ticks + 1 };
+            return Stage::Bulk { rate, silent_since, batches, empty_ticks: empty_ticks + 1 };
         }
         if woken == Woken::Tick && moved < THIN {
             return self.regret(batches, now);
         }
         self.count(moved);
-        let elapsed = now.saturating_sub(self.began);
+        let elapsed = now.since(self.began);
         if elapsed >= WINDOW {
             let batched = per_second(self.bytes, elapsed);
             if batched < rate / 2 || batched > FAST {
@@ -158,17 +201,20 @@ impl Pace {
             }
             self.restart(now);
         }
-        Stage::Bulk { rate, batches: batches.saturating_add(1), empty_ticks: 0 }
+        Stage::Bulk { rate, silent_since, batches: batches.saturating_add(1), empty_ticks: 0 }
     }
 
-    fn regret(&mut self, batches: u32, now: Duration) -> Stage {
+    fn regret(&mut self, batches: u32, now: Moment) -> Stage {
         let (first, longest) = REGRET;
-        self.pause = if batches >= VINDICATED {
+        let pause = if batches >= VINDICATED {
+            self.regrets = 0;
             Duration::ZERO
         } else {
-            (self.pause * 2).clamp(first, longest)
+            let pause = first.saturating_mul(1 << self.regrets.min(16)).min(longest);
+            self.regrets = self.regrets.saturating_add(1);
+            pause
         };
-        self.pause_until = now + self.pause;
+        self.pause_until = Moment(now.0.saturating_add(Moment::at(pause).0));
         self.restart(now);
         Stage::Interactive
     }
@@ -178,7 +224,7 @@ impl Pace {
         self.wakes = self.wakes.saturating_add(u32::from(moved > 0));
     }
 
-    fn restart(&mut self, now: Duration) {
+    fn restart(&mut self, now: Moment) {
         self.began = now;
         self.bytes = 0;
         self.wakes = 0;
@@ -259,6 +305,31 @@ mod tests {
         assert_eq!(again.dry(Woken::Tick, 0, now + TICK), Wait::Batch);
         assert_eq!(again.dry(Woken::Tick, 0, now + TICK * 2), Wait::Batch);
         assert_eq!(again.dry(Woken::Tick, 0, now + TICK * 3), Wait::Byte);
+    }
+
+    #[test]
+    fn an_answer_after_a_silence_waits_for_no_tick() {
+        let (mut pace, now) = bulk();
+        assert_eq!(pace.spoken_to(now, TICK * SILENCE), Wait::Byte);
+        assert_eq!(pace.dry(Woken::Ready, 500, now), Wait::Byte);
+        // Where much comes it is bulk again.
+        let now = feed(&mut pace, now, (40, 8_192, MILLI));
+        assert_eq!(pace.waits_for(), Wait::Batch);
+        let silence = TICK * SILENCE;
+        assert_eq!(pace.spoken_to(now, silence), Wait::Batch, "so soon");
+        assert_eq!(pace.spoken_to(now + silence - MILLI, silence), Wait::Batch, "again");
+        assert_eq!(pace.spoken_to(now + silence * 2, silence), Wait::Byte);
+    }
+
+    #[test]
+    fn what_is_said_with_every_batch_is_no_request() {
+        let (mut pace, mut now) = bulk();
+        pace.stage = Stage::bulk(8 << 20, Moment::at(now));
+        for _ in 0..1_000 {
+            now += TICK;
+            assert_eq!(pace.dry(Woken::Tick, 49_152, now), Wait::Batch);
+            assert_eq!(pace.spoken_to(now, TICK * SILENCE), Wait::Batch);
+        }
     }
 
     #[test]

@@ -162,42 +162,47 @@ pub(super) struct Life<'a, S> {
 impl<S: Future<Output = Stop>> Life<'_, S> {
     /// Polls `ways` until they or the stop end the tunnel, or nothing has moved for too long. They are
     /// told once that the tunnel has grown old.
-    async fn until_over(
-        mut self,
+    ///
+    /// Not `async fn`, here and below, which would keep its arguments twice.
+    fn until_over(
+        self,
         mut ways: impl FnMut(&mut Context<'_>, Age) -> Poll<Result<Ending, Stop>>,
-    ) -> Result<Ending, Stop> {
-        let mut moved = self.traffic.total();
-        let mut last = Instant::now();
-        let mut is_young = true;
-        // Set when it fires, not with every byte.
-        let mut timer = pin!(sleep_until(last + self.idle.min(GROWN)));
-        poll_fn(|context| {
-            if let Poll::Ready(stop) = self.stop.as_mut().poll(context) {
-                return Poll::Ready(Err(stop));
-            }
-            if let Poll::Ready(over) = ways(context, Age::AsBefore) {
-                return Poll::Ready(over);
-            }
-            let total = self.traffic.total();
-            if total != moved {
-                moved = total;
-                last = Instant::now();
-            }
-            while timer.as_mut().poll(context).is_ready() {
-                if std::mem::take(&mut is_young)
-                    && let Poll::Ready(over) = ways(context, Age::Grown)
-                {
+    ) -> impl Future<Output = Result<Ending, Stop>> {
+        let Self { traffic, idle, mut stop } = self;
+        async move {
+            let mut moved = traffic.total();
+            let mut last = Instant::now();
+            let mut is_young = true;
+            // Set when it fires, not with every byte.
+            let mut timer = pin!(sleep_until(last + idle.min(GROWN)));
+            poll_fn(|context| {
+                if let Poll::Ready(stop) = stop.as_mut().poll(context) {
+                    return Poll::Ready(Err(stop));
+                }
+                if let Poll::Ready(over) = ways(context, Age::AsBefore) {
                     return Poll::Ready(over);
                 }
-                let limit = last + self.idle;
-                if limit <= Instant::now() {
-                    return Poll::Ready(Err(idle_for_too_long()));
+                let total = traffic.total();
+                if total != moved {
+                    moved = total;
+                    last = Instant::now();
                 }
-                timer.as_mut().reset(limit);
-            }
-            Poll::Pending
-        })
-        .await
+                while timer.as_mut().poll(context).is_ready() {
+                    if std::mem::take(&mut is_young)
+                        && let Poll::Ready(over) = ways(context, Age::Grown)
+                    {
+                        return Poll::Ready(over);
+                    }
+                    let limit = last + idle;
+                    if limit <= Instant::now() {
+                        return Poll::Ready(Err(idle_for_too_long()));
+                    }
+                    timer.as_mut().reset(limit);
+                }
+                Poll::Pending
+            })
+            .await
+        }
     }
 }
 
@@ -210,36 +215,67 @@ enum Age {
 
 impl Relay {
     /// Both directions between two bare sockets.
-    pub(super) async fn splice_both(
+    pub(super) fn splice_both(
         &self,
         client: &TcpStream,
         upstream: &TcpStream,
         open: Open,
         life: Life<'_, impl Future<Output = Stop>>,
-    ) -> Result<Ending, Stop> {
-        let (now, traffic) = (self.now(), life.traffic);
-        let (up, down) = (Way::up(now, open.upload, open.watch), Way::down(now));
-        // One reference to all of it: a tunnel is small.
-        let all = &mut (up, down, Parting::default());
+    ) -> impl Future<Output = Result<Ending, Stop>> {
+        let traffic = life.traffic;
+        let mut ways = Ways::new(self.now(), open);
         life.until_over(move |context, age| {
             if age == Age::Grown {
                 socket::keep_alive(upstream);
             }
-            let (up, down, parting) = &mut *all;
-            let upstream_done = down.has_ended();
-            let sent = up.poll(context, self, traffic, (client, upstream), down.flow());
-            let received = match parting.has_begun() {
-                true => Poll::Pending,
-                false => down.poll(context, self, traffic, (upstream, client), up.flow()),
-            };
-            let given = || down.has_delivered() && socket::is_dry(upstream);
-            let received =
-                parting.keep_back(context, received, sent.is_ready() || up.has_ended(), given);
-            let (sent, done) = told(sent, &received, up.has_ended(), false);
-            let ended = (done, upstream_done);
-            judge(sent, received, ended, given)
+            ways.poll(context, self, traffic, client, upstream)
         })
-        .await
+    }
+}
+
+/// Both directions between two bare sockets.
+pub(super) struct Ways {
+    pub(super) up: Way,
+    pub(super) down: Way,
+    parting: Parting,
+}
+
+impl Ways {
+    pub(super) fn new(now: Duration, open: Open) -> Self {
+        let Open { upload, watch } = open;
+        let (up, down) = (Way::up(now, upload, watch), Way::down(now));
+        Self { up, down, parting: Parting::default() }
+    }
+
+    /// Moves what can be moved now, both ways.
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        relay: &Relay,
+        traffic: &Traffic,
+        client: &TcpStream,
+        upstream: &TcpStream,
+    ) -> Poll<Result<Ending, Stop>> {
+        let Self { up, down, parting } = self;
+        let upstream_done = down.has_ended();
+        let before = (traffic.up.count(), traffic.down.count());
+        let sent = up.poll(context, relay, traffic, (client, upstream), down.flow());
+        if traffic.up.count() != before.0 {
+            down.spoken_to(relay, upstream);
+        }
+        let received = match parting.has_begun() {
+            true => Poll::Pending,
+            false => down.poll(context, relay, traffic, (upstream, client), up.flow()),
+        };
+        if traffic.down.count() != before.1 {
+            up.spoken_to(relay, client);
+        }
+        let given = || down.has_delivered() && socket::is_dry(upstream);
+        let received =
+            parting.keep_back(context, received, sent.is_ready() || up.has_ended(), given);
+        let (sent, done) = told(sent, &received, up.has_ended(), false);
+        let ended = (done, upstream_done);
+        judge(sent, received, ended, given)
     }
 }
 

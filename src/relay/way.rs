@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
 use super::Relay;
-use super::pace::{LOW_WATER, Pace, Wait, Woken};
+use super::pace::{LOW_WATER, Pace, SILENCE, Wait, Woken};
 use super::pipes::Pipe;
 use super::rest::Rest;
 use super::socket::{self, Then};
@@ -239,6 +239,23 @@ impl Way {
         }
     }
 
+    /// Something has gone the other way: where this is the answer, it waits for no tick.
+    pub(super) fn spoken_to(&mut self, relay: &Relay, from: &TcpStream) {
+        if self.pace.waits_for() == Wait::Byte {
+            return;
+        }
+        let silence = relay.settings.batch.unwrap_or_default() * SILENCE;
+        if self.pace.spoken_to(relay.now(), silence) == Wait::Byte {
+            self.wait_for_a_byte(from);
+        }
+    }
+
+    /// The kernel tells at once of what has come meanwhile.
+    fn wait_for_a_byte(&mut self, from: &TcpStream) {
+        self.tick = None;
+        socket::set_low_water(from, 1);
+    }
+
     /// The destination is full. While batching, bytes below the low-water mark raise no event, so
     /// the source must be asked when it goes on.
     fn stalled<T>(&mut self) -> Poll<T> {
@@ -281,10 +298,7 @@ impl Way {
         self.moved = 0;
         match (before, self.pace.waits_for()) {
             (Wait::Byte, Wait::Byte) => {}
-            (Wait::Batch, Wait::Byte) => {
-                self.tick = None;
-                socket::set_low_water(from, 1);
-            }
+            (Wait::Batch, Wait::Byte) => self.wait_for_a_byte(from),
             (before, Wait::Batch) => {
                 if before == Wait::Byte {
                     socket::set_low_water(from, LOW_WATER);
