@@ -23,7 +23,7 @@ use pullgate::app::{self, Inherited, Prepared};
 use pullgate::config::{self, File, Files};
 use pullgate::hello::{Hello, HelloReader, Step};
 use pullgate::policy::{Asker, Budget, Cleared, Ending, Enforcement, OwnAddresses, Target};
-use pullgate::relay::{Bounds, Hour, Relay, Settings, Start, Throttle, Traffic};
+use pullgate::relay::{Bounds, Hour, Relay, Settings, Sides, Throttle, Traffic};
 use rustix::time::{ClockId, clock_gettime};
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
@@ -217,20 +217,22 @@ fn carry(
         let outcome = match acceptor {
             None => {
                 let mut client = client;
-                let hello = hello(&mut client).await;
-                let start = start(client, upstream, hello);
+                let hello = Box::new(hello(&mut client).await);
+                let mut sides = sides(client, upstream);
                 let stop = pin!(pending());
-                if variant == Variant::Copied {
-                    relay.carry_wrapped(&cleared, start, &traffic, stop).await.outcome
+                let carried = if variant == Variant::Copied {
+                    relay.carry_wrapped(&cleared, &mut sides, hello, &traffic, stop).await
                 } else {
-                    relay.carry(&cleared, start, &traffic, stop).await.outcome
-                }
+                    relay.carry(&cleared, &mut sides, hello, &traffic, stop).await
+                };
+                carried.outcome
             }
             Some(acceptor) => {
                 let mut client = acceptor.accept(client).await.unwrap();
-                let hello = hello(&mut client).await;
-                let start = start(client, upstream, hello);
-                relay.carry_wrapped(&cleared, start, &traffic, pin!(pending())).await.outcome
+                let hello = Box::new(hello(&mut client).await);
+                let mut sides = sides(client, upstream);
+                let stop = pin!(pending());
+                relay.carry_wrapped(&cleared, &mut sides, hello, &traffic, stop).await.outcome
             }
         };
         assert_eq!(outcome, Ok(Ending::Closed));
@@ -238,10 +240,9 @@ fn carry(
     })
 }
 
-fn start<C>(client: C, upstream: tokio::net::TcpStream, hello: Hello) -> Start<C> {
+fn sides<C>(client: C, upstream: tokio::net::TcpStream) -> Sides<C> {
     let second_hello = Duration::from_secs(10);
-    let hello = Box::new(hello);
-    Start { client, upstream, hello, second_hello, idle: Duration::from_secs(60) }
+    Sides { client, upstream, second_hello, idle: Duration::from_secs(60) }
 }
 
 /// Reads the hello as the session does.

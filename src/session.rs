@@ -214,9 +214,13 @@ impl Session {
     }
 
     /// From the first byte to the relay, which is still to be carried out.
-    async fn open(mut self, socket: TcpStream) -> Option<Later<()>> {
-        let tunnel = self.tunnel(socket).await?;
-        Some(Box::pin(self.relay(tunnel)))
+    // Not `async fn`, which would keep the session twice.
+    fn open(self, socket: TcpStream) -> impl Future<Output = Option<Later<()>>> + Send {
+        let mut session = self;
+        async move {
+            let tunnel = session.tunnel(socket).await?;
+            Some(Box::pin(session.relay(tunnel)) as Later<()>)
+        }
     }
 
     /// From the first byte to a tunnel that may be relayed.
@@ -281,7 +285,7 @@ impl Session {
         if let Some(certificate) = certificate {
             let names = certificate.names();
             self.account.note("certificate", Text::new(&names.to_string()));
-            self.asker.certificate = Some(names);
+            self.asker.certificate = Some(Box::new(names));
             self.proof = Some(Proof { certificate, tls: every });
         }
         self.account.stages.enter(Stage::Head);
@@ -388,7 +392,7 @@ impl Session {
         let checking = self.gate.passwords.check(self.set.users(), credentials, from, by);
         let user = Box::pin(checking).await?;
         self.account.note("user", Text::new(&user.name));
-        self.asker.login = Login::Proved(user);
+        self.asker.login = Login::Proved(Box::new(user));
         Ok(())
     }
 

@@ -26,7 +26,7 @@ pub struct Asker {
     /// Where from.
     pub address: ClientAddress,
     /// The names of the certificate that was proved, where there was one.
-    pub certificate: Option<CertificateNames>,
+    pub certificate: Option<Box<CertificateNames>>,
     /// The user whose password was proved, if it was.
     pub login: Login,
 }
@@ -39,7 +39,7 @@ pub enum Login {
     /// It has said nothing, and may be asked.
     Absent,
     /// It has proved the password.
-    Proved(User),
+    Proved(Box<User>),
 }
 
 /// Whose address it is, as far as that can be told: of IPv6 one subscriber has a network of 64 bits
@@ -114,7 +114,7 @@ impl Client {
         let is_there = self.networks.is_empty()
             || self.networks.iter().any(|network| network.contains(&address));
         let is_named = || {
-            let names = asker.certificate.as_ref();
+            let names = asker.certificate.as_deref();
             self.certificate_names.is_empty()
                 || names.is_some_and(|names| {
                     self.certificate_names.iter().any(|name| name.is_among(names))
@@ -239,7 +239,7 @@ impl Clients {
 }
 
 fn not_admitted(group: Option<&Client>, asker: Option<&Asker>) -> Denial {
-    let certificate = asker.and_then(|asker| asker.certificate.as_ref());
+    let certificate = asker.and_then(|asker| asker.certificate.as_deref());
     let remedy = match (group, certificate) {
         (Some(group), _) => format!("{} may not use it", group.name),
         (None, None) => "it is in no [[client]]".to_owned(),

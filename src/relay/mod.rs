@@ -51,83 +51,71 @@ pub struct Settings {
     pub pipes: usize,
 }
 
-/// What a tunnel starts with.
+/// The two connections of a tunnel. The relay only borrows them, since a future keeps an argument and
+/// what it is moved to side by side, for as long as the tunnel lives.
 #[derive(Debug)]
-pub struct Start<C> {
+pub struct Sides<C> {
     /// The client's connection; it has been read as far as its hello. What passes is complete as
     /// it comes, so it should send at once (TCP_NODELAY).
     pub client: C,
     /// The upstream's; nothing has been sent on it.
     pub upstream: TcpStream,
-    /// The judged hello. Apart, since it goes before the rest does.
-    pub hello: Box<Hello>,
     /// How long a second hello may take, from the server's asking for it to its last byte.
     pub second_hello: Duration,
     /// How long neither side may send a byte.
     pub idle: Duration,
 }
 
-impl<C> Start<C> {
-    /// The hello, which is gone when the handshake is over, and the rest.
-    fn split(self) -> (Sides<C>, Box<Hello>) {
-        let Self { client, upstream, hello, second_hello, idle } = self;
-        (Sides { client, upstream, second_hello, idle }, hello)
-    }
-}
-
-/// What a tunnel has for as long as it lives.
-#[derive(Debug)]
-struct Sides<C> {
-    client: C,
-    upstream: TcpStream,
-    second_hello: Duration,
-    idle: Duration,
-}
-
 /// How a tunnel ended.
 #[derive(Debug)]
-pub struct Relayed<C> {
+#[must_use]
+pub struct Carried {
     /// Well, or why not.
     pub outcome: Result<Ending, Stop>,
-    /// What is still owed to the client.
-    pub closing: Closing<C>,
+    owed: Owed,
 }
 
-impl<C> Relayed<C> {
-    /// The same, of a connection that is called otherwise.
-    pub fn map<D>(self, call: impl FnOnce(C) -> D) -> Relayed<D> {
-        Relayed { outcome: self.outcome, closing: self.closing.map(call) }
-    }
+/// What the client is still to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owed {
+    Nothing,
+    /// Why it ends, by an alert.
+    Alert,
+    /// That it ends: to say more is too late.
+    End,
+}
 
-    /// Both ways were open. On a stop the client's side ends in order, since an alert of ours would
-    /// be garbage in its session, and the upstream's with a reset.
-    fn ended(outcome: Result<Ending, Stop>, sides: Sides<C>) -> Self {
-        let Sides { client, upstream, .. } = sides;
-        let closing = match outcome {
-            Ok(Ending::Closed) => Closing::done(),
-            Err(_) => {
-                socket::reset(upstream);
-                Closing::in_order(client)
-            }
-        };
-        Self { outcome, closing }
+impl Carried {
+    /// Both ways were open: an alert of ours would be garbage in the client's session.
+    fn through(outcome: Result<Ending, Stop>) -> Self {
+        let owed = if outcome.is_ok() { Owed::Nothing } else { Owed::End };
+        Self { outcome, owed }
     }
 
     /// It ended within the handshake.
-    fn early(opened: Opened, sides: Sides<C>) -> Self {
-        let Sides { client, upstream, .. } = sides;
-        let (stop, closing) = match opened {
-            Opened::Through(_) | Opened::Over => {
-                return Self { outcome: Ok(Ending::Closed), closing: Closing::in_order(client) };
-            }
-            Opened::Unserved(stop) => {
-                let closing = Closing::with_alert(client, &stop);
-                (stop, closing)
-            }
-            Opened::Served(stop) => (stop, Closing::in_order(client)),
+    fn early(opened: Opened) -> Self {
+        let (outcome, owed) = match opened {
+            Opened::Through(_) | Opened::Over => (Ok(Ending::Closed), Owed::End),
+            Opened::Unserved(stop) => (Err(stop), Owed::Alert),
+            Opened::Served(stop) => (Err(stop), Owed::End),
         };
-        socket::reset(upstream);
-        Self { outcome: Err(stop), closing }
+        Self { outcome, owed }
+    }
+}
+
+impl<C> Sides<C> {
+    /// Lets go of the upstream, on a stop with a reset. Once the session is accounted for, what
+    /// comes back must be finished.
+    pub fn closing(self, carried: &Carried) -> Closing<C> {
+        let Self { client, upstream, .. } = self;
+        if carried.outcome.is_err() {
+            socket::reset(upstream);
+        }
+        match (carried.owed, &carried.outcome) {
+            (Owed::Nothing, _) => Closing::done(),
+            (Owed::Alert, Err(stop)) => Closing::with_alert(client, stop),
+            (Owed::Alert | Owed::End, _) => Closing::in_order(client),
+        }
     }
 }
 
@@ -153,64 +141,62 @@ impl Relay {
     /// Carries a tunnel between two bare sockets to its end: first the hello, as it was judged,
     /// then all that may follow. `stop` ends it at once.
     ///
-    /// `traffic` tells at any time what has been delivered. Once the session is accounted for, the
-    /// [`Closing`] that comes back must be finished.
+    /// `traffic` tells at any time what has been delivered. What comes back is for
+    /// [`Sides::closing`].
     pub fn carry(
         &self,
         _: &Cleared,
-        start: Start<TcpStream>,
+        sides: &mut Sides<TcpStream>,
+        hello: Box<Hello>,
         traffic: &Traffic,
         stop: Pin<&mut impl Future<Output = Stop>>,
-    ) -> impl Future<Output = Relayed<TcpStream>> {
-        self.carry_bare(start, traffic, stop)
+    ) -> impl Future<Output = Carried> {
+        self.carry_bare(sides, hello, traffic, stop)
     }
 
     /// The same for a client behind another layer, such as TLS: every byte is copied.
     pub fn carry_wrapped<C: AsyncRead + AsyncWrite + Unpin>(
         &self,
         _: &Cleared,
-        start: Start<C>,
+        sides: &mut Sides<C>,
+        hello: Box<Hello>,
         traffic: &Traffic,
         stop: Pin<&mut impl Future<Output = Stop>>,
-    ) -> impl Future<Output = Relayed<C>> {
-        self.carry_layered(start, traffic, stop)
+    ) -> impl Future<Output = Carried> {
+        self.carry_layered(sides, hello, traffic, stop)
     }
 
-    // Nothing taken apart: a future keeps an argument and what it is moved to side by side, for as
-    // long as the tunnel lives.
-    fn carry_bare(
+    async fn carry_bare(
         &self,
-        start: Start<TcpStream>,
+        sides: &mut Sides<TcpStream>,
+        hello: Box<Hello>,
         traffic: &Traffic,
         mut stop: Pin<&mut impl Future<Output = Stop>>,
-    ) -> impl Future<Output = Relayed<TcpStream>> {
-        let (mut sides, hello) = start.split();
-        async move {
-            match open(&mut sides, *hello, traffic, stop.as_mut()).await {
-                Opened::Through(open) => {
-                    let life = Life { traffic, idle: sides.idle, stop };
-                    let both = self.splice_both(&sides.client, &sides.upstream, open, life);
-                    Relayed::ended(both.await, sides)
-                }
-                early => Relayed::early(early, sides),
+    ) -> Carried {
+        match open(sides, *hello, traffic, stop.as_mut()).await {
+            Opened::Through(open) => {
+                let life = Life { traffic, idle: sides.idle, stop };
+                let both = self.splice_both(&sides.client, &sides.upstream, open, life);
+                Carried::through(both.await)
             }
+            early => Carried::early(early),
         }
     }
 
     async fn carry_layered<C: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        start: Start<C>,
+        sides: &mut Sides<C>,
+        hello: Box<Hello>,
         traffic: &Traffic,
         mut stop: Pin<&mut impl Future<Output = Stop>>,
-    ) -> Relayed<C> {
-        let (mut sides, hello) = start.split();
-        match open(&mut sides, *hello, traffic, stop.as_mut()).await {
+    ) -> Carried {
+        match open(sides, *hello, traffic, stop.as_mut()).await {
             Opened::Through(open) => {
                 let life = Life { traffic, idle: sides.idle, stop };
                 let both = tunnel::copy_both(&mut sides.client, &mut sides.upstream, open, life);
-                Relayed::ended(both.await, sides)
+                Carried::through(both.await)
             }
-            early => Relayed::early(early, sides),
+            early => Carried::early(early),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::account::{Moved, Stage, Volume};
 use crate::config::{TlsOfListeners, TlsPaths};
 use crate::listen::tls::ClientCertificate;
 use crate::policy::{Allowed, Enforcement, Reason, Stop};
-use crate::relay::{Bounds, Count, Hour, Relayed, Start, Throttle, Traffic, Whose};
+use crate::relay::{Bounds, Count, Hour, Sides, Throttle, Traffic, Whose};
 
 /// A client's certificate, and what it is judged by after a reload.
 pub(super) struct Proof {
@@ -50,6 +50,10 @@ impl Session {
         let Tunnel { client: socket, upstream, address, cleared, hello } = tunnel;
         let (second_hello, idle) = (set.limits().hello_timeout, set.limits().idle_timeout);
         drop(set);
+        let mut sides = match socket {
+            Either::Left(client) => Either::Left(Sides { client, upstream, second_hello, idle }),
+            Either::Right(client) => Either::Right(Sides { client, upstream, second_hello, idle }),
+        };
         let began = Instant::now();
         async move {
             let revoked = pin!(async {
@@ -82,24 +86,23 @@ impl Session {
                 }
             });
             let relay = &gate.relay;
-            let relayed = match socket {
-                Either::Left(client) => {
-                    let start = Start { client, upstream, hello, second_hello, idle };
-                    relay.carry(&cleared, start, &traffic, revoked).await.map(Either::Left)
-                }
-                Either::Right(client) => {
-                    let start = Start { client, upstream, hello, second_hello, idle };
-                    let carried = relay.carry_wrapped(&cleared, start, &traffic, revoked);
+            let carried = match &mut sides {
+                Either::Left(bare) => relay.carry(&cleared, bare, hello, &traffic, revoked).await,
+                Either::Right(wrapped) => {
+                    let carried = relay.carry_wrapped(&cleared, wrapped, hello, &traffic, revoked);
                     // It is the larger, and few need it.
-                    Box::pin(carried).await.map(Either::Right)
+                    Box::pin(carried).await
                 }
             };
-            let Relayed { outcome, closing } = relayed;
+            let closing = match sides {
+                Either::Left(bare) => bare.closing(&carried).map(Either::Left),
+                Either::Right(wrapped) => wrapped.closing(&carried).map(Either::Right),
+            };
             account.volume = volume(&traffic);
             if traffic.bounds.were_exceeded() {
                 account.would_deny.get_or_insert(Reason::UploadBudget);
             }
-            account.close(&outcome);
+            account.close(&carried.outcome);
             // The place among the open sessions is held until the client is gone.
             closing.finish().await;
         }
