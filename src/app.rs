@@ -29,6 +29,7 @@ use crate::answerer::{self, Answerer, Sources};
 use crate::config::{self, AdminAddress, AuditTarget, Files, Listener, Loaded, Mode, Settings};
 use crate::confine;
 use crate::dial::Resolver;
+use crate::listen::connect::Accepted;
 use crate::listen::lobby::Lobby;
 use crate::listen::passwords::Passwords;
 use crate::policy::{Enforcement, Fault};
@@ -216,6 +217,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         account: account.clone(),
         shares: Shares::default(),
         passwords: Passwords::new(threads / 2)?,
+        accepted: Accepted::new()?,
         lobby: Lobby::new(room.lobby),
         most_sessions: room.sessions,
     });

@@ -22,7 +22,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::Response;
 use ipnet::IpNet;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -35,7 +34,7 @@ use crate::config::{Capture, Mode, TlsOfListeners, TlsPaths};
 use crate::dial::{self, Resolver};
 use crate::hello::Hello;
 use crate::listen::answer::shown;
-use crate::listen::connect;
+use crate::listen::connect::{self, Accepted};
 use crate::listen::credentials::Authorization;
 use crate::listen::intake::{self, Arrived, NoHead};
 use crate::listen::lobby::{Lobby, Place};
@@ -68,6 +67,8 @@ pub struct Gate {
     pub shares: Shares,
     /// Checks passwords.
     pub passwords: Passwords,
+    /// What is said to clients whose CONNECT is accepted.
+    pub accepted: Accepted,
     /// Where connections wait until their head has come.
     pub lobby: Arc<Lobby>,
     /// How many sessions the process has descriptors for, whatever the limits say.
@@ -318,10 +319,8 @@ impl Session {
                     return self.refuse(socket, &shown(&head.target), stop, answer).await;
                 }
             };
-        let Ok(accepted) = connect::answer(request, Response::default()) else {
-            return self.lose(INTERNAL);
-        };
-        if send(&mut socket, &accepted).await.is_err() {
+        let accepted = self.gate.accepted.in_version(head.version);
+        if send(&mut socket, accepted).await.is_err() {
             return self.lose(CLIENT_ABORTED);
         }
         match self.clear(&mut socket, &bytes, permit).await {

@@ -17,11 +17,14 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Request, Response};
 
+use super::head::Version;
+
 /// So much an answer takes with all its fields and its body, in bytes; seldom more.
 const ANSWER: usize = 1024;
 
-/// In place of a head that was refused, so that hyper writes that refusal too.
+/// In place of a head that hyper is not shown, so that it writes the answer to it too.
 const STAND_IN: &[u8] = b"CONNECT refused.invalid:443 HTTP/1.1\r\n\r\n";
+const STAND_IN_10: &[u8] = b"CONNECT refused.invalid:443 HTTP/1.0\r\n\r\n";
 
 /// What hyper takes for a connection: it reads as a head and then as nothing, and what is written
 /// to it is kept.
@@ -79,14 +82,54 @@ impl Service<Request<Incoming>> for Decided {
     }
 }
 
+/// What is said to clients whose CONNECT is accepted: the same to all that speak one version, since
+/// it has no Date, which only an origin server must tell (RFC 9110 §6.6.1).
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    http10: Bytes,
+    http11: Bytes,
+}
+
+impl Accepted {
+    /// Has hyper write it, once for all sessions.
+    ///
+    /// # Errors
+    /// None that we know of.
+    pub fn new() -> io::Result<Self> {
+        let said = |head| {
+            let mut builder = http1::Builder::new();
+            builder.auto_date_header(false);
+            written(&builder, Bytes::from_static(head), Response::default()).map(Bytes::from)
+        };
+        Ok(Self { http10: said(STAND_IN_10)?, http11: said(STAND_IN)? })
+    }
+
+    /// As this version has it.
+    #[must_use]
+    pub fn in_version(&self, version: Version) -> &[u8] {
+        match version {
+            Version::Http10 => &self.http10,
+            Version::Http11 => &self.http11,
+        }
+    }
+}
+
 /// The answer to a judged head, as it goes to the client.
 ///
 /// # Errors
 /// What hyper finds wrong with a head that we let pass.
 pub fn answer(head: Bytes, decided: Response<Full<Bytes>>) -> io::Result<Vec<u8>> {
+    written(http1::Builder::new().keep_alive(false), head, decided)
+}
+
+fn written(
+    builder: &http1::Builder,
+    head: Bytes,
+    decided: Response<Full<Bytes>>,
+) -> io::Result<Vec<u8>> {
     let paper = Paper { head, written: Vec::with_capacity(ANSWER) };
-    let mut connection = http1::Builder::new()
-        .keep_alive(false)
+    let mut connection = builder
+        .clone()
         .max_buf_size(super::head::LARGEST_HEAD)
         .serve_connection(paper, Decided(Cell::new(Some(decided))));
     match connection.poll_without_shutdown(&mut Context::from_waker(Waker::noop())) {
@@ -127,6 +170,13 @@ mod tests {
         let old = "CONNECT contoso.azurecr.io:443 HTTP/1.0\r\n\r\n";
         assert!(said(old, 200).starts_with("HTTP/1.0 200 OK\r\n"));
         assert!(said(old, 403).starts_with("HTTP/1.0 403 Forbidden\r\n"));
+    }
+
+    #[test]
+    fn whoever_is_accepted_is_told_so_in_its_own_version() {
+        let accepted = Accepted::new().unwrap();
+        let told = [Version::Http10, Version::Http11].map(|version| accepted.in_version(version));
+        assert_eq!(told, [&b"HTTP/1.0 200 OK\r\n\r\n"[..], b"HTTP/1.1 200 OK\r\n\r\n"]);
     }
 
     #[test]

@@ -19,10 +19,21 @@ const MOST_FIELDS: usize = 64;
 pub struct Head {
     /// Where the client wants to go.
     pub target: Target,
+    /// In which version of HTTP it asks.
+    pub version: Version,
     /// How many bytes the head takes, its empty line included.
     pub length: usize,
     /// What it says of a user.
     pub authorization: Option<Authorization>,
+}
+
+/// A version of HTTP that is spoken here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
 }
 
 /// What is wrong with a head.
@@ -188,9 +199,11 @@ fn judge(head: &[u8]) -> Result<Head, Refused> {
     if method == "PRI" && version == "HTTP/2.0" {
         return Err(HeadFault::Http2.into());
     }
-    if !matches!(version, "HTTP/1.1" | "HTTP/1.0") {
-        return Err(refused(HeadFault::Version));
-    }
+    let version = match version {
+        "HTTP/1.0" => Version::Http10,
+        "HTTP/1.1" => Version::Http11,
+        _ => return Err(refused(HeadFault::Version)),
+    };
     let mut host = None;
     let mut authorization = None;
     let mut content = Ok(());
@@ -220,7 +233,7 @@ fn judge(head: &[u8]) -> Result<Head, Refused> {
     if host.is_some_and(|host| !names_target(host, &parsed)) {
         return Err(refused(HeadFault::HostDiffers));
     }
-    Ok(Head { target: parsed, length: head.len(), authorization })
+    Ok(Head { target: parsed, version, length: head.len(), authorization })
 }
 
 /// Method, request target and version, between exactly one space each.
