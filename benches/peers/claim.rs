@@ -85,7 +85,6 @@ const CLAIMS: &[Claim] = &[
     claim("set-up, p99, ms", "set-ups", P99, Most(0.5, SquidPeek)),
     transparent("1,000 transparent set-ups, CPU-s", "set-ups", Most(1.1, HaproxyAuto)),
     transparent("1,000 transparent set-ups, CPU-s", "set-ups", Most(1.1, HaproxySplice)),
-    claim("1,000 denials, CPU-s", "denials", Figures::cpu_a_thousand, Most(1.2, HaproxySplice)),
     claim("1,000 denials, CPU-s", "denials", Figures::cpu_a_thousand, Most(1.2, HaproxyConnect)),
     claim("an idle tunnel, KiB", "idle", Figures::memory_each, Absolute(4.0)),
     claim("all tunnels idle, thousandths of a core", "idle", Figures::busy, Absolute(1.0)),

@@ -61,10 +61,14 @@ const MIB: u64 = 1 << 20;
 const FULL_SPEED: Duration = Duration::from_millis(500);
 const PACED: Duration = Duration::from_millis(1_000);
 
+/// How often what is soon over, and differs much from one time to the next, is measured.
+const OFTEN: usize = 7;
+
 const fn full(code: &'static str, direction: Direction, tunnels: usize) -> Row {
     let content = Content::ReadyMade;
     let bulk = Bulk { direction, content, tunnels, pace: 0, time: FULL_SPEED };
-    Row { code, work: Work::Bulk(bulk), rounds: 3, through: Through::Relays }
+    let rounds = if tunnels == 1 { OFTEN } else { 3 };
+    Row { code, work: Work::Bulk(bulk), rounds, through: Through::Relays }
 }
 
 const fn paced(code: &'static str, pace: u64) -> Row {
@@ -116,10 +120,15 @@ pub const ROWS: &[Row] = &[
             Kind::SquidPeek,
         ]),
     },
-    Row { code: "set-ups", work: Work::SetUps, rounds: 3, through: Through::Gates },
-    Row { code: "denials", work: Work::Denials, rounds: 3, through: Through::Policed },
-    Row { code: "ping", work: Work::Ping(Before::Fresh), rounds: 3, through: Through::Gates },
-    Row { code: "ping-bulk", work: Work::Ping(Before::Bulk), rounds: 3, through: Through::Gates },
+    Row { code: "set-ups", work: Work::SetUps, rounds: OFTEN, through: Through::Gates },
+    Row { code: "denials", work: Work::Denials, rounds: OFTEN, through: Through::Policed },
+    Row { code: "ping", work: Work::Ping(Before::Fresh), rounds: OFTEN, through: Through::Gates },
+    Row {
+        code: "ping-bulk",
+        work: Work::Ping(Before::Bulk),
+        rounds: OFTEN,
+        through: Through::Gates,
+    },
     Row {
         code: "last-byte",
         work: Work::Transfers(MIB, 8 * MIB),
