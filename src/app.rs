@@ -85,21 +85,32 @@ pub struct Running {
 /// Runs the gate until a signal ends it: `pullgate run`.
 ///
 /// # Errors
-/// When addresses cannot be bound, or accounts cannot be kept.
+/// When addresses cannot be bound, or accounts cannot be kept; after the end, where no policy was to
+/// be had any more.
 pub async fn run(prepared: Prepared, inherited: Inherited) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let herald = Herald::new()?;
     let running = start(prepared, inherited).await?;
     herald.ready(running.status());
     tokio::spawn(herald.clone().stay_alive(running.crew.clone()));
-    while signals.next().await == Told::Renew {
+    let lost = loop {
+        let told = tokio::select! {
+            told = signals.next() => told,
+            () = running.policy_lost() => break true,
+        };
+        if told == Told::End {
+            break false;
+        }
         info!("SIGHUP: reading the configuration, reopening the audit");
         herald.reloading();
         running.gate.account.reopen_audit();
         running.reload().await;
         herald.ready(running.status());
-    }
+    };
     running.end(&mut signals, &herald).await;
+    if lost {
+        bail!("what keeps the policy has ended: start the gate again, and report what it said");
+    }
     Ok(())
 }
 
@@ -311,6 +322,12 @@ impl Running {
         }
     }
 
+    /// Waits until no policy is to be had any more: what reads it has ended, which only a fault of
+    /// ours or the gate's own end brings about. Open tunnels have been ended by then.
+    async fn policy_lost(&self) {
+        self.reload.closed().await;
+    }
+
     /// Stops taking sessions, lets the open ones end for as long as `patience`, then ends them.
     pub async fn stop(self, patience: Duration) {
         self.let_go();
@@ -478,4 +495,31 @@ fn spawn_until(token: &CancellationToken, work: impl Future<Output = ()> + Send 
             () = work => {}
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_gate_whose_policy_is_lost_knows_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pullgate.toml");
+        std::fs::create_dir(folder.path().join("registries.d")).unwrap();
+        let text = "[[listen]]\nmode = \"connect\"\naddress = \"127.0.0.1:0\"\n\
+                    [policy]\ndeny-all = true\n[audit]\npath = \"audit.jsonl\"\n";
+        std::fs::write(&file, text).unwrap();
+        let running = start(Prepared::read(&file).unwrap(), Inherited::default()).await.unwrap();
+        running.reload().await;
+        let mut lost = Box::pin(running.policy_lost());
+        let now = std::future::poll_fn(|context| {
+            std::task::Poll::Ready(lost.as_mut().poll(context).is_ready())
+        });
+        assert!(!now.await, "it is kept");
+        // As a panic in it would.
+        running.policing.cancel();
+        lost.await;
+        assert_eq!(running.gate.policy.has_changed().ok(), None, "and its sessions are told");
+        running.stop(Duration::ZERO).await;
+    }
 }
