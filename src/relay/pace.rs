@@ -35,6 +35,10 @@ const FAST: u64 = 256 * 1024 * 1024;
 /// grant more with every batch (WINDOW_UPDATE, RFC 9113 §6.9).
 pub(super) const SILENCE: u32 = 4;
 
+/// What must come after a word for the flow to be bulk again without a new proof, in bytes, at a
+/// quarter of its former rate at least; another word begins anew.
+const RESUMED: u64 = 16 * 1024;
+
 /// How many batches vindicate the decision to wait for them.
 const VINDICATED: u32 = 16;
 
@@ -89,6 +93,15 @@ impl Moment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Interactive,
+    /// Interactive since a word the other way; it was bulk before.
+    Heard {
+        /// Bytes a second, before.
+        rate: u64,
+        /// When, and how many bytes the window had seen.
+        since: Moment,
+        from: u64,
+        batches: u32,
+    },
     Bulk {
         /// Bytes a second, before.
         rate: u64,
@@ -128,7 +141,7 @@ impl Pace {
     /// What it waits for at present.
     pub(super) fn waits_for(&self) -> Wait {
         match self.stage {
-            Stage::Interactive => Wait::Byte,
+            Stage::Interactive | Stage::Heard { .. } => Wait::Byte,
             Stage::Bulk { .. } => Wait::Batch,
         }
     }
@@ -137,11 +150,14 @@ impl Pace {
     /// before for as long as that.
     pub(super) fn spoken_to(&mut self, now: Duration, silence: Duration) -> Wait {
         let now = Moment::at(now);
-        if let Stage::Bulk { silent_since, .. } = &mut self.stage {
-            if now.since(*silent_since) < silence {
+        match &mut self.stage {
+            Stage::Interactive => {}
+            Stage::Heard { since, from, .. } => (*since, *from) = (now, self.bytes),
+            Stage::Bulk { silent_since, .. } if now.since(*silent_since) < silence => {
                 *silent_since = now;
-            } else {
-                self.stage = Stage::Interactive;
+            }
+            Stage::Bulk { rate, batches, .. } => {
+                self.stage = Stage::Heard { rate: *rate, since: now, from: 0, batches: *batches };
                 self.restart(now);
             }
         }
@@ -153,6 +169,9 @@ impl Pace {
         let now = Moment::at(now);
         self.stage = match self.stage {
             Stage::Interactive => self.interactive(moved, now),
+            Stage::Heard { rate, since, from, batches } => {
+                self.heard(moved, now, (rate, since, from, batches))
+            }
             Stage::Bulk { rate, silent_since, batches, empty_ticks } => {
                 self.batch(woken, moved, now, (rate, silent_since, batches, empty_ticks))
             }
@@ -176,6 +195,27 @@ impl Pace {
             Stage::bulk(rate, now)
         } else {
             Stage::Interactive
+        }
+    }
+
+    /// Whether it goes on as it did before the word.
+    fn heard(
+        &mut self,
+        moved: u64,
+        now: Moment,
+        (rate, since, from, batches): (u64, Moment, u64, u32),
+    ) -> Stage {
+        let came = self.bytes.saturating_sub(from) + moved;
+        if came >= RESUMED && per_second(came, now.since(since)) >= rate / 4 {
+            self.restart(now);
+            return Stage::Bulk { rate, silent_since: since, batches, empty_ticks: 0 };
+        }
+        let began = self.began;
+        match self.interactive(moved, now) {
+            // Nothing like it has come within the window.
+            Stage::Interactive if self.began != began => Stage::Interactive,
+            Stage::Interactive => Stage::Heard { rate, since, from, batches },
+            bulk => bulk,
         }
     }
 
@@ -312,13 +352,26 @@ mod tests {
         let (mut pace, now) = bulk();
         assert_eq!(pace.spoken_to(now, TICK * SILENCE), Wait::Byte);
         assert_eq!(pace.dry(Woken::Ready, 500, now), Wait::Byte);
-        // Where much comes it is bulk again.
-        let now = feed(&mut pace, now, (40, 8_192, MILLI));
+        // Where much comes it is bulk again, and listens again after a silence.
+        let now = feed(&mut pace, now, (3, 8_192, MILLI));
         assert_eq!(pace.waits_for(), Wait::Batch);
         let silence = TICK * SILENCE;
         assert_eq!(pace.spoken_to(now, silence), Wait::Batch, "so soon");
         assert_eq!(pace.spoken_to(now + silence - MILLI, silence), Wait::Batch, "again");
         assert_eq!(pace.spoken_to(now + silence * 2, silence), Wait::Byte);
+        // Where little comes it stays as it is.
+        let now = feed(&mut pace, now + silence * 2, (200, 500, MILLI * 2));
+        assert_eq!((pace.waits_for(), pace.stage), (Wait::Byte, Stage::Interactive), "{now:?}");
+    }
+
+    #[test]
+    fn exchanges_after_a_word_wait_for_no_tick() {
+        let (mut pace, mut now) = bulk();
+        for _ in 0..200 {
+            assert_eq!(pace.spoken_to(now, TICK * SILENCE), Wait::Byte);
+            now += MILLI / 10;
+            assert_eq!(pace.dry(Woken::Ready, 1_000, now), Wait::Byte);
+        }
     }
 
     #[test]
@@ -367,5 +420,55 @@ mod tests {
             }
             prop_assert_eq!(pace.waits_for(), Wait::Byte);
         }
+    }
+
+    /// How often 30 s of a flow wake its direction: so many bytes a second, in segments of 250 µs,
+    /// a pause of `gap` behind each `burst`, and every so many milliseconds a word the other way.
+    fn wakes(rate: u64, burst: u64, gap: Duration, word: Option<u64>) -> u32 {
+        const STEP: u64 = 250;
+        let tick = Duration::from_millis(8);
+        let mut pace = Pace::new(Duration::ZERO);
+        let (mut queued, mut sent, mut count) = (0, 0, 0);
+        let (mut resumes, mut next_tick) = (Duration::ZERO, tick);
+        for at in (0..30_000_000).step_by(250) {
+            let now = Duration::from_micros(at);
+            if now >= resumes {
+                queued += rate * STEP / 1_000_000;
+                sent += rate * STEP / 1_000_000;
+                if sent >= burst {
+                    (sent, resumes) = (0, now + gap);
+                }
+            }
+            if word.is_some_and(|word| at % (word * 1_000) == 0) {
+                pace.spoken_to(now, tick * SILENCE);
+            }
+            let woken = match pace.waits_for() {
+                Wait::Byte if queued > 0 => Woken::Ready,
+                Wait::Batch if queued >= u64::from(LOW_WATER.unsigned_abs()) => Woken::Ready,
+                Wait::Batch if now >= next_tick => Woken::Tick,
+                _ => continue,
+            };
+            count += 1;
+            pace.dry(woken, std::mem::take(&mut queued), now);
+            let ticks = u32::try_from(now.as_millis() / tick.as_millis()).unwrap();
+            next_tick = tick * (ticks + 1);
+        }
+        count
+    }
+
+    #[test]
+    fn words_in_the_midst_of_a_flow_leave_it_bulk() {
+        let gap = Duration::from_millis(60);
+        let mut bad = Vec::new();
+        for (rate, burst) in [(2 << 20, u64::MAX), (8 << 20, u64::MAX), (32 << 20, 16 << 20)] {
+            let alone = wakes(rate, burst, gap, None);
+            for word in [20, 40, 60, 100, 200, 1_000] {
+                let with = wakes(rate, burst, gap, Some(word));
+                if with > alone * 4 {
+                    bad.push((rate >> 20, word, alone, with));
+                }
+            }
+        }
+        assert!(bad.is_empty(), "MiB/s, ms between words, wakes without and with: {bad:?}");
     }
 }
