@@ -146,6 +146,11 @@ impl Pace {
         }
     }
 
+    /// Whether words the other way mean nothing to it.
+    pub(super) fn is_interactive(&self) -> bool {
+        self.stage == Stage::Interactive
+    }
+
     /// Something has gone the other way `now`: what comes next may be the answer, if it was silent
     /// before for as long as that.
     pub(super) fn spoken_to(&mut self, now: Duration, silence: Duration) -> Wait {

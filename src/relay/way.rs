@@ -241,11 +241,12 @@ impl Way {
 
     /// Something has gone the other way: where this is the answer, it waits for no tick.
     pub(super) fn spoken_to(&mut self, relay: &Relay, from: &TcpStream) {
-        if self.pace.waits_for() == Wait::Byte {
+        if self.pace.is_interactive() {
             return;
         }
+        let before = self.pace.waits_for();
         let silence = relay.settings.batch.unwrap_or_default() * SILENCE;
-        if self.pace.spoken_to(relay.now(), silence) == Wait::Byte {
+        if self.pace.spoken_to(relay.now(), silence) != before {
             self.wait_for_a_byte(from);
         }
     }
