@@ -3,6 +3,7 @@
 mod budget;
 mod ends;
 mod paced;
+mod storm;
 mod whole;
 
 use std::future::{pending, poll_fn};
