@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub use sockets::Inherited;
 
@@ -317,7 +317,6 @@ impl Running {
     pub async fn reload(&self) {
         let (done, told) = oneshot::channel();
         if self.reload.send(done).await.is_ok() {
-            // The reloader lives as long as the gate.
             let _ = told.await;
         }
     }
@@ -326,6 +325,7 @@ impl Running {
     /// ours or the gate's own end brings about. Open tunnels have been ended by then.
     async fn policy_lost(&self) {
         self.reload.closed().await;
+        error!("what keeps the policy has ended: no session is allowed any more, the gate ends");
     }
 
     /// Stops taking sessions, lets the open ones end for as long as `patience`, then ends them.

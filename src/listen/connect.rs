@@ -205,7 +205,8 @@ mod tests {
         }
     }
 
-    /// Whether our own judge lets a head pass; that hyper then answers it, whatever was decided.
+    /// Whether our own judge lets a head pass, of which hyper must then make an answer, whatever was
+    /// decided. (The 200 of an accepted CONNECT, made once at the start, is tested beside it.)
     fn passes_and_is_answered(head: &[u8]) -> bool {
         let mut reader = HeadReader::default();
         let Ok(Progress::Complete(judged)) = reader.feed(head) else { return false };

@@ -203,7 +203,8 @@ impl Pace {
         }
     }
 
-    /// Whether it goes on as it did before the word.
+    /// Whether the flow goes on as it did before the word: then it is bulk again, without a new proof.
+    /// One that does not within the window is interactive, and has to prove itself.
     fn heard(
         &mut self,
         moved: u64,
