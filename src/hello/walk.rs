@@ -1,4 +1,5 @@
-//! A cursor over bytes that others wrote: every step may fail, and none panics or allocates.
+//! A cursor over bytes that others wrote: every step may fail, and none panics. Beside it, what has
+//! been seen on the way.
 
 /// What is left to read.
 #[derive(Clone, Copy)]
@@ -52,22 +53,74 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The 65,536 extension types, to tell which have been seen: 8 KiB of stack, so that each
-/// costs one step however many there are.
-pub(super) struct Seen([u64; 1024]);
+/// How many extension types a hello has at most, in general: browsers send 18.
+const FEW: usize = 32;
+
+/// The extension types that have been seen: a few are looked through. Where there are more, they are
+/// marked among all 65,536, so that each costs one step however many there are.
+pub(super) struct Seen {
+    few: [u16; FEW],
+    count: usize,
+    marks: Option<Box<[u64; 1024]>>,
+}
 
 impl Seen {
     pub(super) fn none() -> Self {
-        Self([0; 1024])
+        Self { few: [0; FEW], count: 0, marks: None }
     }
 
-    /// Marks one; whether it had not been marked before.
+    /// Notes one; whether it had not been seen before.
     pub(super) fn is_new(&mut self, kind: u16) -> bool {
-        let bit = 1_u64 << (kind % 64);
-        // The index is at most 65535 / 64 = 1023; `None` cannot be, and would deny.
-        let Some(word) = self.0.get_mut(usize::from(kind / 64)) else { return false };
-        let fresh = *word & bit == 0;
-        *word |= bit;
-        fresh
+        if let Some(marks) = &mut self.marks {
+            return mark(marks, kind);
+        }
+        let few = self.few.get(..self.count).unwrap_or(&self.few);
+        if few.contains(&kind) {
+            return false;
+        }
+        if let Some(free) = self.few.get_mut(self.count) {
+            *free = kind;
+            self.count += 1;
+            return true;
+        }
+        let mut marks = Box::new([0; 1024]);
+        for kind in self.few {
+            mark(&mut marks, kind);
+        }
+        mark(self.marks.insert(marks), kind)
+    }
+}
+
+/// Marks a type; whether it had no mark.
+fn mark(marks: &mut [u64; 1024], kind: u16) -> bool {
+    let bit = 1_u64 << (kind % 64);
+    // The index is at most 65535 / 64 = 1023; `None` cannot be, and would deny.
+    let Some(word) = marks.get_mut(usize::from(kind / 64)) else { return false };
+    let fresh = *word & bit == 0;
+    *word |= bit;
+    fresh
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_new_was_not_seen_before(
+            kinds in prop_oneof![
+                proptest::collection::vec(0_u16..60, 0..100),
+                proptest::collection::vec(any::<u16>(), 0..100),
+            ],
+        ) {
+            let (mut seen, mut set) = (Seen::none(), HashSet::new());
+            for kind in kinds {
+                prop_assert_eq!(seen.is_new(kind), set.insert(kind));
+            }
+        }
     }
 }
