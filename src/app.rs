@@ -1,12 +1,13 @@
 //! Builds everything from the settings, starts it, waits for signals, drains.
 
-mod attend;
-mod crew;
-mod ear;
-mod herald;
-mod room;
-mod sockets;
-mod standing;
+mod accept;
+mod bind;
+mod descriptors;
+mod listener;
+pub mod sandbox;
+mod status;
+mod systemd;
+mod workers;
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,27 +22,26 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info, warn};
 
-pub use sockets::Inherited;
+pub use bind::Inherited;
 
 use crate::account::{Account, OnFull, Phase, Sink};
 use crate::admin::{self, Admin, ListenerInfo};
-use crate::answerer::{self, Answerer, Sources};
 use crate::config::{self, AdminAddress, AuditTarget, Files, Listener, Loaded, Mode, Settings};
-use crate::confine;
 use crate::dial::Resolver;
-use crate::listen::connect::Accepted;
+use crate::dns::{self, Answerer, Sources};
+use crate::listen::http::connect::Accepted;
 use crate::listen::lobby::Lobby;
 use crate::listen::passwords::Passwords;
 use crate::policy::{Enforcement, Fault};
 use crate::relay::{self, Relay, Shares};
 use crate::reload::{self, Reloader};
 use crate::session::{Door, Gate, Welcome};
-use attend::{Attendant, Ending};
-use crew::Crew;
-use ear::Ear;
-use herald::Herald;
-use room::Room;
-use sockets::{Bound, Holding};
+use accept::{Attendant, Ending};
+use bind::{Bound, Holding};
+use descriptors::Room;
+use listener::Ear;
+use systemd::Herald;
+use workers::Crew;
 
 /// How long the audit may take to write its last lines.
 const LAST_LINES: Duration = Duration::from_secs(5);
@@ -168,8 +168,8 @@ impl Prepared {
 
     /// Gives up what the process does not need for it, for good: call it while there is one thread.
     pub fn confine(&self) {
-        confine::give_up_privileges();
-        confine::give_up_files(&self.main, &self.loaded.settings);
+        sandbox::drop_privileges();
+        sandbox::restrict_files(&self.main, &self.loaded.settings);
     }
 }
 
@@ -202,7 +202,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
     let serving = CancellationToken::new();
     let mut listening: Vec<SocketAddr> = listeners.iter().map(|info| info.address).collect();
     listening.extend(settings.answerer.iter().flat_map(|answerer| &answerer.addresses));
-    let (own, own_seen) = watch::channel(Arc::new(standing::own_addresses(&listening)));
+    let (own, own_seen) = watch::channel(Arc::new(status::own_addresses(&listening)));
     let sink = match &settings.audit {
         AuditTarget::StandardOutput => Sink::StandardOutput,
         AuditTarget::File(path) => Sink::File(path.clone()),
@@ -214,7 +214,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         config::OnFull::Stop => OnFull::Stop,
     };
     let account = Account::with(prometheus::Registry::new(), sink, on_full)?;
-    let room = Room::new(room::descriptors());
+    let room = Room::new(descriptors::descriptors());
     if policy_seen.borrow().limits().open_sessions > room.sessions {
         info!("the limit of open files (RLIMIT_NOFILE) allows {} open sessions", room.sessions);
     }
@@ -234,7 +234,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
     });
     let reloader = Reloader::new(&main, &files, settings.clone(), policy, tls);
     let (phase, phase_seen) = watch::channel(Phase::Starting);
-    let status = standing::status(&gate, &settings, phase_seen, reloader.staleness(), &serving);
+    let status = status::status(&gate, &settings, phase_seen, reloader.staleness(), &serving);
     let looking = serving.child_token();
     let admin = match looked_at {
         Some(socket) => {
@@ -250,8 +250,8 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         None => None,
     };
     listening.extend(admin);
-    own.send_replace(Arc::new(standing::own_addresses(&listening)));
-    spawn_until(&serving, standing::follow_own_addresses(own, listening));
+    own.send_replace(Arc::new(status::own_addresses(&listening)));
+    spawn_until(&serving, status::follow_own_addresses(own, listening));
     let (reload, asked) = mpsc::channel(1);
     let policing = serving.child_token();
     spawn_until(&policing, reloader.run(asked));
@@ -344,7 +344,7 @@ impl Running {
         info!(open, "ending: no new sessions; open ones have {} s", patience.as_secs());
         self.let_go();
         herald.stopping(format!("{open} sessions open"));
-        let mut due = interval(herald::ENDING);
+        let mut due = interval(systemd::ENDING);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut emptied = Box::pin(timeout(patience, self.emptied()));
         loop {
@@ -435,11 +435,11 @@ fn bind(
 }
 
 /// Binds what the answerer is asked on.
-fn bind_answerer(settings: &Settings) -> anyhow::Result<Vec<answerer::Bound>> {
+fn bind_answerer(settings: &Settings) -> anyhow::Result<Vec<dns::Bound>> {
     let addresses = settings.answerer.iter().flat_map(|answerer| &answerer.addresses);
     let bind = |address: &SocketAddr| {
-        sockets::both_transports(*address, settings.conduct.ports)
-            .map(|(udp, tcp)| answerer::Bound::new(*address, udp, tcp))
+        bind::both_transports(*address, settings.conduct.ports)
+            .map(|(udp, tcp)| dns::Bound::new(*address, udp, tcp))
             .map_err(|error| with_capability(error, *address))
             .with_context(|| format!("cannot answer DNS on {address}"))
     };

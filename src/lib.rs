@@ -6,22 +6,19 @@
 //!
 //! ```text
 //! main.rs
-//! cli/        one file a command: run, check, explain, import, demo, log, report
-//! app         builds everything from Settings, starts it, waits for signals, drains
-//! session     the story of one connection
-//! confine     what the process gives up before it serves
+//! cli/        one file per command
+//! app/        bind, accept, workers, shutdown, systemd, sandbox, descriptors, status
+//! tools/      demo, doctor, nftables
+//! session/    the story of one connection
 //! admin reload
-//! answerer/   DNS for the clients of a gateway
-//! listen/     how clients come in; intake reads a head or a hello, bounded in bytes and time
+//! dns/        the DNS server for the clients of a gateway
+//! listen/     how clients come in: PROXY header, TLS, HTTP head, transparent destination
 //! relay/      two directions, half-close, idle limit, byte counts, revocation; splice
 //! dial/       resolve, connect with a staggered second try
 //! account/    Record, written once at the end: one audit line, and the counters
 //! config/     files -> Settings and PolicySet; what the az command prints         pure
 //! hello/      TLS records, ClientHello, ServerHello; the guard                    pure
 //! policy/     names, targets, clouds, registries, addresses, reasons; the judge   pure
-//! doctor/     tries the ways out of a client
-//! kit/        firewall rules that leave no way past the gate, as text              pure
-//! demo/       the embedded registry of `pullgate demo`
 //! ```
 //!
 //! # Invariants, above all absences
@@ -46,18 +43,15 @@ mod cases;
 
 pub mod account;
 pub mod admin;
-pub mod answerer;
 pub mod app;
 pub mod cli;
 pub mod config;
-pub mod confine;
-pub mod demo;
 pub mod dial;
-pub mod doctor;
+pub mod dns;
 pub mod hello;
-pub mod kit;
 pub mod listen;
 pub mod policy;
 pub mod relay;
 pub mod reload;
 pub mod session;
+pub mod tools;

@@ -11,8 +11,8 @@
 //! `200`, as a TLS alert after it. On a transparent listener the hello comes first, its name is the
 //! target, and every refusal is an alert.
 
-mod early;
-mod live;
+mod refuse;
+mod relay;
 
 use std::future::ready;
 use std::io;
@@ -33,9 +33,9 @@ use crate::account::{Account, Arrival, Open, Stage, Text};
 use crate::config::{Capture, Mode, TlsOfListeners, TlsPaths};
 use crate::dial::{self, Resolver};
 use crate::hello::Hello;
-use crate::listen::answer::shown;
-use crate::listen::connect::{self, Accepted};
 use crate::listen::credentials::Authorization;
+use crate::listen::http::answer::shown;
+use crate::listen::http::connect::{self, Accepted};
 use crate::listen::intake::{self, Arrived, NoHead};
 use crate::listen::lobby::{Lobby, Place};
 use crate::listen::passwords::Passwords;
@@ -47,8 +47,8 @@ use crate::policy::{
     OwnAddresses, Permit, PolicySet, Reason, Side, Stop, Target,
 };
 use crate::relay::{Relay, Shares};
-use early::{asked_out, asked_to_leave, no_hello, no_proxy_header, proxy_header_invalid};
-use live::Proof;
+use refuse::{asked_out, asked_to_leave, no_hello, no_proxy_header, proxy_header_invalid};
+use relay::Proof;
 
 /// What every session shares.
 #[derive(Debug)]
@@ -468,7 +468,7 @@ impl Session {
 
     /// Refuses a client that has nothing left to send.
     fn spare(&mut self, allowed: &Allowed, enforcement: Enforcement) -> Result<(), Denial> {
-        let spent = live::hour(&self.gate, allowed).is_some_and(|hour| hour.left() == 0);
+        let spent = relay::hour(&self.gate, allowed).is_some_and(|hour| hour.left() == 0);
         match enforcement {
             Enforcement::Enforce if spent => {
                 let remedy = "its client has nothing left for this hour";

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 
 use pullgate::config::{self, Capture, File, Files, Loaded};
-use pullgate::kit::{self, Kit, KitFault, Site, Word};
+use pullgate::tools::nftables::{self, Kit, KitFault, Site, Word};
 
 const REGISTRY: &str = "login-server = \"contoso.azurecr.io\"\n\
                         data-endpoints = [\"contoso.eastus.data.azurecr.io\"]\n";
@@ -57,7 +57,7 @@ fn what_is_deployed_is_what_is_printed() {
         assert!(loaded.warnings.is_empty(), "{name}: {:?}", loaded.warnings);
         check(&format!("{name}.nft"), &printed(&loaded, capture, site).unwrap());
     }
-    check("tproxy-routes.sh", &kit::routes());
+    check("tproxy-routes.sh", &nftables::routes());
 }
 
 #[test]

@@ -24,18 +24,17 @@ const FLOORS: &[&[&str]] = &[
     &["account"],
     &["dial", "relay"],
     &["listen"],
-    &["answerer"],
+    &["dns"],
     &["admin", "reload"],
-    &["confine"],
     &["session"],
     &["app"],
-    &["demo", "doctor", "kit"],
+    &["tools"],
     &["cli"],
     &["main", "lib"],
 ];
 
 /// Modules that take bytes and facts and return values.
-const PURE: &[&str] = &["policy", "hello", "config", "kit"];
+const PURE: &[&str] = &["policy", "hello", "config"];
 
 /// Words that a pure module has no use for: runtimes, files, sockets, clocks, the environment.
 const OUTSIDE_WORLD: &[&str] = &[
@@ -65,7 +64,7 @@ const PRINTERS: &[&str] = &["cli", "main"];
 
 /// Where a connection may be opened: `dial` does it with a Permit, the demo and the doctor play
 /// the client.
-const DIALLERS: &[&str] = &["dial", "demo", "doctor"];
+const DIALLERS: &[&str] = &["dial", "tools"];
 
 /// What opens one, asks the system's resolver, or blocks a worker of the runtime.
 const DIALLING: &[&str] =

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use pullgate::demo::folder::Folder;
+use pullgate::tools::demo::folder::Folder;
 
 /// How long a gate may take to start.
 const PATIENCE: Duration = Duration::from_secs(10);

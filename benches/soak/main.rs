@@ -21,13 +21,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use pullgate::demo::authority::Authority;
-use pullgate::demo::folder::{Afterwards, Folder};
-use pullgate::demo::image::Image;
-use pullgate::demo::progress::Progress;
-use pullgate::demo::pull::{Puller, Way};
-use pullgate::demo::registry::Registry;
-use pullgate::demo::{
+use pullgate::tools::demo::authority::Authority;
+use pullgate::tools::demo::folder::{Afterwards, Folder};
+use pullgate::tools::demo::image::Image;
+use pullgate::tools::demo::progress::Progress;
+use pullgate::tools::demo::pull::{Puller, Way};
+use pullgate::tools::demo::registry::Registry;
+use pullgate::tools::demo::{
     DATA, FOREIGN_LOGIN, IMAGE, LATER_DATA, LATER_LOGIN, LOGIN, STORAGE, TAG, probe,
 };
 use tokio::time::{MissedTickBehavior, interval, sleep};

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pullgate::demo::probe;
+use pullgate::tools::demo::probe;
 
 /// How much more there may be at the end than after the first sixth.
 const MOST_GROWTH: f64 = 0.05;

@@ -14,7 +14,7 @@ use prometheus::IntCounter;
 use serde::Serialize;
 
 use super::clock::Timestamp;
-use super::fold::{Folds, Kind};
+use super::dedup::{Folds, Kind};
 use super::id::SessionId;
 use super::record::{Outcome, Record, Verdict};
 use super::sink::Outlet;
@@ -300,7 +300,7 @@ impl Writer {
     fn close_folds(&self, state: &mut State) {
         let now = match state.life {
             Life::Writing => Instant::now(),
-            Life::Closing | Life::Ended => Instant::now() + 2 * super::fold::WINDOW,
+            Life::Closing | Life::Ended => Instant::now() + 2 * super::dedup::WINDOW,
         };
         let mut folds = std::mem::take(&mut state.folds);
         folds.close_until(now, |line, repeated| {

@@ -4,11 +4,10 @@
 //! writes one audit line and moves the counters. No other module touches a counter or the audit.
 //! It decides nothing but whether another session fits ([`Open::admit`]), and knows no socket.
 
-mod askers;
 mod audit;
 mod clock;
+mod dedup;
 mod denials;
-mod fold;
 mod id;
 mod live;
 mod metrics;
@@ -18,6 +17,7 @@ mod record;
 mod sink;
 mod stage;
 mod status;
+mod storage_requests;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -45,7 +45,6 @@ pub use text::Text;
 use crate::policy::{
     Allowed, Cause, Client, Denial, Ending, Failure, Limits, Reason, Side, Stop, Target,
 };
-use askers::Askers;
 use audit::Audit;
 use id::Ids;
 use live::{Asked, Seat};
@@ -53,6 +52,7 @@ use metrics::Labels;
 use metrics::Told;
 use rates::Rates;
 use sink::Outlet;
+use storage_requests::Askers;
 
 /// Why accounts cannot be kept.
 #[derive(Debug, thiserror::Error)]

@@ -154,13 +154,13 @@ fn what_was_relayed_is_never_folded() {
 #[test]
 fn folds_close_after_their_window_and_are_bounded() {
     let books = Books::new();
-    let mut folds = fold::Folds::default();
+    let mut folds = dedup::Folds::default();
     let now = Instant::now();
     let open = books.account.open(arrival("10.0.0.7"));
     let kind = |count: usize| {
         let mut open = books.account.open(arrival("10.0.0.7"));
         open.ask(&format!("{count}.example:443"));
-        fold::Kind::of(&open, "host-not-allowed")
+        dedup::Kind::of(&open, "host-not-allowed")
     };
     for count in 0..10_000 {
         folds.open(kind(count), &open, now);

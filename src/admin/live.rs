@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Admin;
 use crate::account::{DenialRow, Phase, Row};
-use crate::listen::answer::{Refusal, shown};
+use crate::listen::http::answer::{Refusal, shown};
 use crate::policy::{Asker, Denial, Enforcement, HTTPS, Stop, Target};
 
 /// How often the page is told.

@@ -9,12 +9,12 @@ mod acts;
 mod gate;
 mod show;
 
-use crate::demo::authority::Authority;
-use crate::demo::folder::{Afterwards, Folder};
-use crate::demo::image::Image;
-use crate::demo::registry::Registry;
-use crate::demo::table::{Paint, Table};
-use crate::demo::{DATA, LATER_DATA, LATER_LOGIN, LOGIN, STORAGE, mebibytes};
+use crate::tools::demo::authority::Authority;
+use crate::tools::demo::folder::{Afterwards, Folder};
+use crate::tools::demo::image::Image;
+use crate::tools::demo::registry::Registry;
+use crate::tools::demo::table::{Paint, Table};
+use crate::tools::demo::{DATA, LATER_DATA, LATER_LOGIN, LOGIN, STORAGE, mebibytes};
 use acts::Rates;
 use anyhow::{Context, bail};
 use gate::Gate;
@@ -111,7 +111,7 @@ async fn perform(size: u64, afterwards: Afterwards) -> anyhow::Result<Outcome> {
 
 impl Outcome {
     fn is_well(&self) -> bool {
-        self.table.rows().all(crate::demo::table::Row::is_well)
+        self.table.rows().all(crate::tools::demo::table::Row::is_well)
     }
 
     fn render(&self, paint: Paint) -> String {

@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::dial;
-use crate::doctor::{self, Finding, NoProxy, Plan, Proxy, Verdict};
 use crate::policy::{Name, Target, parse_host};
+use crate::tools::doctor::{self, Finding, NoProxy, Plan, Proxy, Verdict};
 
 /// The port of DNS, and of the metadata services.
 const DNS: u16 = 53;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::ConfigArgument;
 use crate::config::Loaded;
 use crate::dial::Resolver;
-use crate::listen::answer::{Refusal, shown};
+use crate::listen::http::answer::{Refusal, shown};
 use crate::policy::{
     AddressFault, Allowed, Asker, Budget, Client, Grant, OwnAddresses, PolicySet, Stop, Target,
 };

@@ -7,8 +7,8 @@ use anyhow::Context as _;
 
 use super::ConfigArgument;
 use crate::config::{self, Capture};
-use crate::kit::{self, Kit, Site, Word};
 use crate::reload;
+use crate::tools::nftables::{self, Kit, Site, Word};
 
 /// Print firewall rules that leave no way past the gate.
 #[derive(Debug, clap::Args)]
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (args, capture) = match &args.what {
         What::Nftables(args) => (args, Capture::Redirect),
         What::Tproxy(args) => (args, Capture::Tproxy),
-        What::Routes => return print(&kit::routes()),
+        What::Routes => return print(&nftables::routes()),
     };
     let path = args.config.path();
     let loaded = reload::read_files(&path).and_then(|files| config::compile(&files, 1));

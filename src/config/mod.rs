@@ -5,8 +5,8 @@
 
 mod azure;
 mod clients;
-mod further;
 mod main_file;
+mod referenced_files;
 mod registry_file;
 mod source;
 mod table;
@@ -23,7 +23,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use azure::{Import, ImportedEndpoints, import};
-pub use further::{Further, Readers, Secret};
+pub use referenced_files::{Further, Readers, Secret};
 pub use tls::{ClientPaths, Presence, Tls, TlsOfListeners, TlsPaths};
 pub use users::{is_user_name, names as user_names, with_user, without_user};
 
@@ -314,7 +314,7 @@ fn users(main: &Main, files: &[Further], found: &mut Found) -> Users {
     let path = &main.users_file;
     let before = found.faults.len();
     let told = (&mut found.faults, &mut found.warnings);
-    let users = users::read(further::find(files, path), path, &first.place, told);
+    let users = users::read(referenced_files::find(files, path), path, &first.place, told);
     if found.faults.len() == before {
         let strangers = main.named_users.iter().filter(|user| !users.has(&user.value));
         found.faults.extend(strangers.map(|user| Fault {

@@ -12,7 +12,7 @@ use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClien
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 
-use super::further::{Further, Readers, Secret, find};
+use super::referenced_files::{Further, Readers, Secret, find};
 use super::source::Source;
 use super::table::{OneOrMany, Table};
 use crate::policy::{Fault, Located, Place};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::further::{Further, Readers, Secret};
+use super::referenced_files::{Further, Readers, Secret};
 use crate::policy::{Fault, PasswordHash, Place, Users};
 
 /// The longest name, in characters.

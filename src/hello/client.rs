@@ -5,10 +5,10 @@
 //! anything else does not. The insides of the extensions that the gate does not itself read are
 //! rustls' to judge.
 
+use super::cross_check;
 use super::fault::{HelloFault, JoinFault, RecordFault};
-use super::message::{CLIENT_HELLO, MESSAGE_HEADER, MessageReader};
-use super::opinion;
-use super::walk::{Seen, Walk};
+use super::reader::{Seen, Walk};
+use super::reassembler::{CLIENT_HELLO, MESSAGE_HEADER, MessageReader};
 use crate::policy::{Name, NameError};
 
 /// `ProtocolVersion` of TLS 1.2 (RFC 5246 §6.2.1).
@@ -308,7 +308,7 @@ impl HelloReader {
         }
         let message = self.message.message();
         let facts = ClientHello::read(message.get(MESSAGE_HEADER..).unwrap_or_default())?;
-        opinion::ask(&message, facts.server_name())?;
+        cross_check::ask(&message, facts.server_name())?;
         drop(message);
         let message = std::mem::replace(&mut self.message, MessageReader::new(CLIENT_HELLO));
         Ok(Step::Complete(Hello { facts, raw: message.into_raw() }))

@@ -28,7 +28,7 @@
 
 use super::client::{ClientHello, Hello, HelloReader, Step};
 use super::fault::{Cut, JoinFault, ReplyFault, UploadFault};
-use super::message::{MESSAGE_HEADER, MessageReader, SERVER_HELLO};
+use super::reassembler::{MESSAGE_HEADER, MessageReader, SERVER_HELLO};
 use super::record::{self, HEADER, Header, Kind, RecordWatch};
 use super::server::{self, Reply};
 use super::upload::{ClearUpload, Then};

@@ -24,20 +24,20 @@
 
 mod alert;
 mod client;
+mod cross_check;
 mod fault;
 mod guard;
-mod message;
-mod opinion;
+mod reader;
+mod reassembler;
 mod record;
 mod server;
 mod upload;
-mod walk;
 
 pub use alert::{ACCESS_DENIED, INTERNAL_ERROR};
 pub use client::{ClientHello, Hello, HelloReader, MOST_EXTENSIONS, Step};
 pub use fault::{Cut, HelloFault, RecordFault, ReplyFault, UploadFault};
 pub use guard::{Guard, Onward, Output};
-pub use message::{LARGEST_MESSAGE, LARGEST_RAW};
+pub use reassembler::{LARGEST_MESSAGE, LARGEST_RAW};
 pub use record::{HEADER, RecordWatch};
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 
 use super::client::{ClientHello, LONGEST_SESSION_ID, RANDOM, SUPPORTED_VERSIONS, TLS12, TLS13};
 use super::fault::ReplyFault;
-use super::walk::{Seen, Walk};
+use super::reader::{Seen, Walk};
 
 /// The random by which a ServerHello says that it is a HelloRetryRequest: the SHA-256 of
 /// "HelloRetryRequest" (RFC 8446 §4.1.3).

@@ -2,7 +2,7 @@
 //! one handshake, and nothing that could begin another.
 
 use super::fault::{RecordFault, UploadFault};
-use super::message::{CLIENT_HELLO, MESSAGE_HEADER};
+use super::reassembler::{CLIENT_HELLO, MESSAGE_HEADER};
 use super::record::{self, HEADER, Header, Kind, LARGEST_CLEAR};
 
 /// The largest record that can hold a Finished of 16 bytes and no more: with AES-CBC and

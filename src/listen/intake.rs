@@ -9,7 +9,7 @@ use std::task::{Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
-use super::head::{Head, HeadReader, Progress, Refused};
+use super::http::head::{Head, HeadReader, Progress, Refused};
 use crate::hello::{Hello, HelloFault, HelloReader, Step};
 
 /// So much is read at once. A head with its fields fits, and so does a post-quantum ClientHello.

@@ -1,9 +1,7 @@
 //! How clients come in: reading a PROXY header, a head or a hello within bounds, and answering.
 
-pub mod answer;
-pub mod connect;
 pub mod credentials;
-pub mod head;
+pub mod http;
 pub mod intake;
 pub mod lobby;
 pub mod passwords;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::certificate::{CertificateName, CertificateNames};
-use super::fault::{Fault, Located, Place};
+use super::location::{Fault, Located, Place};
 use super::reason::{Denial, Reason};
 use super::registry::Registry;
 use super::users::User;

@@ -4,38 +4,38 @@
 //! dial its addresses, who holds a [`Cleared`] may relay, and only [`PolicySet`] makes them.
 
 mod addresses;
-mod azure;
 mod bucket;
 mod budget;
 mod certificate;
 mod clients;
-mod fault;
+mod cloud;
+mod host;
 mod limits;
+mod location;
 mod name;
+mod permits;
 mod reason;
 mod regions;
 mod registry;
-mod rights;
 mod set;
 mod target;
 mod users;
-mod written;
 
 pub use addresses::{AddressFault, Class, PrivateOnly, canonical, class_of};
-pub use azure::{CLOUDS, Cloud, HostKind};
 pub use bucket::Bucket;
 pub use budget::{Budget, Budgets, HourOfUploads};
 pub use certificate::{CertificateName, CertificateNameFault, CertificateNames};
 pub use clients::{Asker, Client, ClientAddress, ClientLimits, Clientele, Login, subscriber};
-pub use fault::{Fault, Located, Place};
+pub use cloud::{CLOUDS, Cloud, HostKind};
+pub use host::{HostFault, never_dialled, parse_host, parse_range};
 pub use limits::Limits;
+pub use location::{Fault, Located, Place};
 pub use name::{LONGEST_NAME, Name, NameError};
+pub use permits::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 pub use reason::{Cause, Denial, Ending, Failure, Reason, Side, Stop};
 pub use registry::{DataSpec, Endpoint, EndpointKind, Origin, Registry, RegistrySpec};
-pub use rights::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 pub use set::{
     Enforcement, LABELLED_REGISTRIES, NO_LABEL, OTHER_LABEL, OwnAddresses, Pin, PolicySet, Rules,
 };
 pub use target::{HTTPS, Target, TargetError, parse_port};
 pub use users::{Challenge, MOST_MEMORY_KIB, PasswordHash, PasswordHashFault, User, Users};
-pub use written::{HostFault, never_dialled, parse_host, parse_range};

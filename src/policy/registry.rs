@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use super::addresses::PrivateOnly;
 use super::budget::Budgets;
 use super::clients::Clientele;
-use super::fault::{Fault, Located, Place};
+use super::location::{Fault, Located, Place};
 use super::target::Target;
 
 /// What a host is to its registry; `endpoint` in audit lines and metrics.

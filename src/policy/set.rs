@@ -12,14 +12,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::addresses::{self, AddressFault, Opened, PrivateOnly};
-use super::azure::HostKind;
 use super::clients::{Asker, Client, Clients, Login};
-use super::fault::{Fault, Place};
+use super::cloud::HostKind;
 use super::limits::Limits;
+use super::location::{Fault, Place};
 use super::name::Name;
+use super::permits::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 use super::reason::{Denial, Reason};
 use super::registry::{EndpointKind, Registry};
-use super::rights::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 use super::target::{HTTPS, Target};
 use super::users::Users;
 
@@ -437,7 +437,7 @@ impl PolicySet {
 mod tests {
     use super::*;
     use crate::policy::clients::{ClientLimits, Clientele};
-    use crate::policy::fault::Located;
+    use crate::policy::location::Located;
     use crate::policy::registry::{DataSpec, RegistrySpec};
 
     fn local() -> Asker {

@@ -11,17 +11,17 @@
 
 mod bounds;
 mod close;
-mod opening;
-mod pace;
-mod pipes;
-mod pump;
-mod rest;
+mod copy;
+mod handshake;
+mod leftover;
+mod meter;
+mod pacing;
+mod pipe_pool;
 mod socket;
+mod splice;
 mod throttle;
-mod traffic;
 mod tunnel;
 mod watch;
-mod way;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -33,14 +33,14 @@ use tokio::time::Instant;
 
 use crate::hello::Hello;
 use crate::policy::{Cleared, Ending, Stop};
-use opening::{Opened, Opening};
+use handshake::{Opened, Opening};
 use tunnel::Life;
 
 pub use bounds::{Bounds, Hour, Shares, Whose};
 pub use close::{Closing, hear_out};
-pub use pipes::{PIPE_SIZE, Pipes};
+pub use meter::{Count, Tally, Traffic};
+pub use pipe_pool::{PIPE_SIZE, Pipes};
 pub use throttle::Throttle;
-pub use traffic::{Count, Tally, Traffic};
 
 /// What the operator, or the machine, decides of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

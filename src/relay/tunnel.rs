@@ -10,10 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::pump::Pump;
+use super::copy::Pump;
 use super::socket;
+use super::splice::{Broken, Flow, Way};
 use super::watch::Watch;
-use super::way::{Broken, Flow, Way};
 use super::{Relay, Traffic};
 use crate::policy::{Cause, Ending, Failure, Side, Stop};
 

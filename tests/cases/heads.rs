@@ -1,6 +1,6 @@
 //! Requests' heads: whole ones, halves, and wrong ones.
 
-use pullgate::listen::head::{HeadFault, LARGEST_HEAD};
+use pullgate::listen::http::head::{HeadFault, LARGEST_HEAD};
 use pullgate::policy::{NameError, TargetError};
 
 /// What a head is.

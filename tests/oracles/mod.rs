@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use pullgate::config::{self, File, Files};
 use pullgate::hello::{Cut, Guard, HelloFault, HelloReader, Onward, Output, Step};
-use pullgate::listen::head::{HeadReader, Progress};
+use pullgate::listen::http::head::{HeadReader, Progress};
 
 /// Cuts that come from the input itself, so that a finding can be replayed.
 fn cuts(bytes: &[u8]) -> Vec<&[u8]> {

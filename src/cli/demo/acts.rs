@@ -3,18 +3,18 @@
 
 use super::Stage;
 use super::show::{showing, tell};
-use crate::demo::folder::Folder;
-use crate::demo::image::Image;
-use crate::demo::probe::{self, Handshake};
-use crate::demo::progress::Progress;
-use crate::demo::pull::{PullError, Puller, Way};
-use crate::demo::registry::DataEndpoints;
-use crate::demo::table::{Row, Table};
-use crate::demo::{
+use crate::policy::Reason;
+use crate::tools::demo::folder::Folder;
+use crate::tools::demo::image::Image;
+use crate::tools::demo::probe::{self, Handshake};
+use crate::tools::demo::progress::Progress;
+use crate::tools::demo::pull::{PullError, Puller, Way};
+use crate::tools::demo::registry::DataEndpoints;
+use crate::tools::demo::table::{Row, Table};
+use crate::tools::demo::{
     FOREIGN_DATA, FOREIGN_LOGIN, Fault, IMAGE, LATER_LOGIN, LOGIN, SMALL_IMAGE, STORAGE, TAG,
     mebibytes,
 };
-use crate::policy::Reason;
 use anyhow::Context;
 use rustls::AlertDescription;
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 //! uses, and looked at from outside only, through its admin listener.
 
 use crate::app;
-use crate::demo::probe;
+use crate::tools::demo::probe;
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Tells on standard error what is being done: bars on a terminal, plain lines elsewhere. Nobody to
 //! tell it to is no reason to stop, so errors of writing are ignored.
 
-use crate::demo::progress::Progress;
+use crate::tools::demo::progress::Progress;
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 

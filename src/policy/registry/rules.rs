@@ -7,11 +7,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{DataSpec, Endpoint, EndpointKind, Origin, RegistrySpec};
-use crate::policy::azure::{Cloud, HostKind};
-use crate::policy::fault::{Fault, Located, Place};
+use crate::policy::cloud::{Cloud, HostKind};
+use crate::policy::host::{HostFault, never_dialled, parse_host, parse_range};
+use crate::policy::location::{Fault, Located, Place};
 use crate::policy::name::{Name, NameError};
 use crate::policy::target::Target;
-use crate::policy::written::{HostFault, never_dialled, parse_host, parse_range};
 
 /// What the rules leave of a file without fault.
 pub(super) struct Sound {

@@ -17,10 +17,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::pace::{Pace, SILENCE};
+use super::pacing::{Pace, SILENCE};
+use super::splice::{Flow, Way};
 use super::tunnel::{Life, Open, Ways};
 use super::watch::Watch;
-use super::way::{Flow, Way};
 use super::*;
 use crate::config::BATCH;
 use crate::hello::RecordWatch;

@@ -8,10 +8,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::rest::Rest;
-use super::traffic::{Direction, Tally, Traffic};
+use super::leftover::Rest;
+use super::meter::{Direction, Tally, Traffic};
+use super::splice::{Broken, COPY, Flow, TURN};
 use super::watch::Watch;
-use super::way::{Broken, COPY, Flow, TURN};
 use crate::policy::Reason;
 
 /// One direction.

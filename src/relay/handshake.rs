@@ -12,9 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::splice::Flow;
 use super::tunnel::{Open, aborted, idle_for_too_long};
 use super::watch::Watch;
-use super::way::Flow;
 use super::{Sides, Traffic};
 use crate::hello::{Cut, Guard, Hello, Onward, Output};
 use crate::policy::{Reason, Side, Stop};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tracing::warn;
 
-use super::crew::Crew;
+use super::workers::Crew;
 
 /// How often the manager is told that an ending goes on, and how long it then waits for more.
 pub(super) const ENDING: Duration = Duration::from_secs(20);

@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
     use crate::cases::heads::heads;
-    use crate::listen::head::{HeadReader, LARGEST_HEAD, Progress};
+    use crate::listen::http::head::{HeadReader, LARGEST_HEAD, Progress};
 
     fn said(head: &'static str, status: u16) -> String {
         let mut response = Response::new(Full::default());

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::crew::{Among, Crew};
-use super::ear::Ear;
-use super::sockets::{self, Holding};
+use super::bind::{self, Holding};
+use super::listener::Ear;
+use super::workers::{Among, Crew};
 use crate::session::{self, Door, Gate, Welcome};
 
 /// How long accepting pauses when no connection can be had: no descriptor, no memory.
@@ -59,13 +59,13 @@ impl Attendant {
         match holding {
             Holding::Together => info!("{} is left to whoever else holds it", open.name),
             Holding::Beside => {
-                if let Err(error) = sockets::turn_to_successor(&listener) {
+                if let Err(error) = bind::turn_to_successor(&listener) {
                     warn!(%error, listener = %open.name, "connections cannot be handed over");
                 }
                 let last = accept(&listener, &gate, &open, &crew, Among::Sessions);
                 // What has come is taken in; what is new goes to the successor.
-                let _ = timeout(sockets::LAST_ARRIVALS, last).await;
-                if let Err(error) = sockets::turn_to_all(&listener) {
+                let _ = timeout(bind::LAST_ARRIVALS, last).await;
+                if let Err(error) = bind::turn_to_all(&listener) {
                     warn!(%error, listener = %open.name, "connections go where they went");
                 }
                 info!("{} is left to whoever else is bound to it", open.name);

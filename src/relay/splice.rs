@@ -17,11 +17,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
 use super::Relay;
-use super::pace::{LOW_WATER, Pace, SILENCE, Wait, Woken};
-use super::pipes::Pipe;
-use super::rest::Rest;
+use super::leftover::Rest;
+use super::meter::{Direction, Tally, Traffic};
+use super::pacing::{LOW_WATER, Pace, SILENCE, Wait, Woken};
+use super::pipe_pool::Pipe;
 use super::socket::{self, Then};
-use super::traffic::{Direction, Tally, Traffic};
 use super::watch::Watch;
 use crate::hello::HEADER;
 use crate::policy::Reason;

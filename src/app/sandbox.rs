@@ -30,7 +30,7 @@ const READ_ALWAYS: &[&str] = &["/etc", "/proc"];
 const RESOLVER: &str = "/etc/resolv.conf";
 
 /// Forbids this process new privileges and core dumps, which would hold what passes through it.
-pub fn give_up_privileges() {
+pub fn drop_privileges() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let parts = [
         ("PR_SET_NO_NEW_PRIVS", set_no_new_privs(true)),
@@ -46,7 +46,7 @@ pub fn give_up_privileges() {
 
 /// Gives up every file but those that the configuration needs, for this thread and the threads that
 /// it starts: call it while there is no other.
-pub fn give_up_files(main: &Path, settings: &Settings) {
+pub fn restrict_files(main: &Path, settings: &Settings) {
     if settings.conduct.files == FileAccess::All {
         info!("landlock = false: the files' modes alone decide what the process reaches");
         return;

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::addresses::{AddressFault, PrivateOnly};
 use super::budget::Budget;
 use super::clients::Client;
-use super::fault::Place;
+use super::location::Place;
 use super::reason::Denial;
 use super::registry::EndpointKind;
 use super::target::Target;

@@ -12,8 +12,8 @@ use tokio_util::either::Either;
 
 use super::{CLIENT_ABORTED, Session};
 use crate::config::Mode;
-use crate::listen::answer::Refusal;
-use crate::listen::connect;
+use crate::listen::http::answer::Refusal;
+use crate::listen::http::connect;
 use crate::listen::intake::{NoHead, NoHello};
 use crate::listen::lobby::Place;
 use crate::listen::proxy_protocol::{HeaderFault, NoHeader};

@@ -19,7 +19,7 @@ use nix::sys::socket::{setsockopt, sockopt::AttachReusePortCbpf};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
-use super::ear::Ear;
+use super::listener::Ear;
 use crate::config::{Capture, Mode, Ports};
 use crate::listen::transparent::accept_foreign;
 
