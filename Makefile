@@ -5,12 +5,20 @@ TOOLS := docker-registry=docker-registry skopeo=skopeo podman=podman nginx=nginx
 	containerd=containerd ctr=containerd curl=curl openssl=openssl ip=iproute2 nft=nftables \
 	dnsmasq=dnsmasq-base dig=bind9-dnsutils python3=python3 prlimit=util-linux \
 	setpriv=util-linux haproxy=haproxy systemd-analyze=systemd logrotate=logrotate \
-	promtool=prometheus faketime=faketime
+	promtool=prometheus faketime=faketime newuidmap=uidmap
 BENCH_TOOLS := haproxy=haproxy nginx=nginx squid=squid-openssl traffic_server=trafficserver \
 	/usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream
 
-# The end-to-end tests make namespaces: as root, or as the root of a user namespace.
-AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --user --map-root-user --)
+# The end-to-end tests make namespaces: as root, or as the root of a user namespace. That namespace
+# needs more user IDs than root's, because dnsmasq, nginx and podman change theirs: they are those of
+# /etc/subuid and /etc/subgid, and newuidmap (package uidmap) maps them.
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --user --map-root-user --map-auto --)
+
+# Debian's PATH of an ordinary user lacks the folders of nft, dnsmasq and haproxy.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+# Where cargo builds. The scripts in .ci read the same variable.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 # Seconds a fuzz target runs for, and the soak and the shaking in all.
 FUZZ_SECONDS ?= 600
@@ -54,11 +62,11 @@ bench-parts:
 soak:
 	SOAK_SECONDS=$(SOAK_SECONDS) cargo bench --locked --bench soak
 
-# The Debian package, in target/debian.
+# The Debian package, in $(TARGET)/debian.
 deb:
 	@command -v cargo-deb >/dev/null || cargo install --locked cargo-deb
 	cargo build --locked --release
-	target/release/pullgate generate target/generated
+	$(TARGET)/release/pullgate generate $(TARGET)/release/generated
 	cargo deb --locked --no-build
 
 # It is installed, looked over, made to run the demo as its user, and purged: as root.
