@@ -334,6 +334,33 @@ impl Ran {
     }
 }
 
+/// Has a folder appear that the machine lacks, in our mount namespace alone: an ordinary user could
+/// not make it, and root should not.
+fn provide(folder: &Path, dir: &Path) {
+    if folder.is_dir() {
+        return;
+    }
+    let (parent, name) = (folder.parent().unwrap(), folder.file_name().unwrap());
+    let layers = dir.join("overlay").join(parent.file_name().unwrap());
+    let upper = layers.join("upper");
+    if upper.is_dir() {
+        fs::create_dir(folder).unwrap();
+        return;
+    }
+    let work = layers.join("work");
+    for made in [&upper.join(name), &work] {
+        fs::create_dir_all(made).unwrap();
+    }
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={},userxattr",
+        parent.display(),
+        upper.display(),
+        work.display()
+    );
+    mount(Some("overlay"), parent, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .unwrap_or_else(|error| panic!("{} is missing: mkdir it ({error})", folder.display()));
+}
+
 /// Fresh network and mount namespaces for this thread, with our own hosts and run-time directories.
 fn enter_namespaces(dir: &Path) {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap_or_else(|error| {
@@ -344,7 +371,7 @@ fn enter_namespaces(dir: &Path) {
     // podman keeps its locks in /dev/shm and its state in /run, whatever its root is; and the
     // machine's own mirrors and policies are none of the tests' business.
     for fresh in ["/run", "/dev/shm", "/var/lib/containers", "/etc/containers", "/etc/netns"] {
-        fs::create_dir_all(fresh).unwrap();
+        provide(Path::new(fresh), dir);
         mount(Some("tmpfs"), fresh, Some("tmpfs"), MsFlags::empty(), none).unwrap();
     }
     fs::write("/etc/containers/policy.json", r#"{"default":[{"type":"insecureAcceptAnything"}]}"#)
