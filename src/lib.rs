@@ -33,6 +33,8 @@
 //! - Logic touches no counter and writes no log line about a session; it fills one `Record`.
 //! - Nothing fails open: unknown, late, malformed and absent are each a [`policy::Reason`].
 #![forbid(unsafe_code)]
+// `println!` panics when the reader of a pipe has gone: commands print through `cli::print`.
+#![warn(clippy::print_stdout)]
 
 // The tests share tables with those outside the crate, which name it so.
 #[cfg(test)]

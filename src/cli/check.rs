@@ -1,7 +1,6 @@
 //! `pullgate check`: every fault of the configuration, or what it amounts to.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use super::ConfigArgument;
@@ -21,7 +20,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let loaded = reload::read_files(&path).and_then(|files| config::compile(&files, 1));
     match loaded {
         Ok(loaded) => {
-            std::io::stdout().write_all(summary(&loaded)?.as_bytes())?;
+            super::print(&summary(&loaded)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Err(faults) => {

@@ -19,7 +19,6 @@ use acts::Rates;
 use anyhow::{Context, bail};
 use gate::Gate;
 use show::tell;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -53,7 +52,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         }
     })?;
-    write!(std::io::stdout(), "{}", outcome.render(Paint::for_stdout()))?;
+    super::print(&outcome.render(Paint::for_stdout()).to_string())?;
     Ok(if outcome.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -1,5 +1,6 @@
 //! `pullgate doctor`: tries the ways out of this machine, and says which are open.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -104,9 +105,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let well = findings.iter().all(|finding| finding.verdict.is_well());
     if args.json {
         let told = Told { well, ways: findings.iter().map(ToldWay::from).collect() };
-        println!("{}", serde_json::to_string_pretty(&told)?);
+        super::print_json(&told)?;
     } else {
-        print(&findings, &plan);
+        super::print(&text(&findings, &plan)?)?;
     }
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -149,22 +150,32 @@ fn proxy_of_environment() -> anyhow::Result<Option<Proxy>> {
     }
 }
 
-fn print(findings: &[Finding], plan: &Plan) {
+/// The findings as lines of text.
+fn text(findings: &[Finding], plan: &Plan) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
     for finding in findings {
-        println!("{finding}");
+        writeln!(out, "{finding}")?;
     }
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
-    println!(
+    writeln!(
+        out,
         "{} closed, {} open; {} of what should work does, {} does not",
         count(Verdict::Closed),
         count(Verdict::Open),
         count(Verdict::Works),
         count(Verdict::Fails),
-    );
+    )?;
     if count(Verdict::Open) > 0 {
-        println!("pullgate kit, on the gateway or on this host, prints rules that close every way");
+        writeln!(
+            out,
+            "pullgate kit, on the gateway or on this host, prints rules that close every way"
+        )?;
     }
     if plan.allowed.is_empty() {
-        println!("nothing shows that the network works: name a host of the policy with --allowed");
+        writeln!(
+            out,
+            "nothing shows that the network works: name a host of the policy with --allowed"
+        )?;
     }
+    Ok(out)
 }

@@ -4,6 +4,7 @@
 mod registry;
 mod transparent;
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -135,9 +136,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let way = Way::of(&loaded.settings, args.transparent, args.dialled);
     let explanation = runtime.block_on(explain(&loaded, args, way, &client));
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&explanation)?);
+        super::print_json(&explanation)?;
     } else {
-        print(&explanation);
+        super::print(&text(&explanation)?)?;
     }
     let passes = explanation.verdict != "denied" && explanation.verdict != "failed";
     Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -275,40 +276,43 @@ impl Explanation {
     }
 }
 
-fn print(told: &Explanation) {
+/// The explanation as lines of text.
+fn text(told: &Explanation) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
     let reason = told.reason.map(|reason| format!(" [{reason}]")).unwrap_or_default();
-    println!("{}: {}{reason}", told.target, told.verdict);
+    writeln!(out, "{}: {}{reason}", told.target, told.verdict)?;
     if let Some(meaning) = told.meaning {
-        println!("  why:       {meaning}");
+        writeln!(out, "  why:       {meaning}")?;
     }
     if let (Some(registry), Some(endpoint), Some(place)) =
         (&told.registry, told.endpoint, &told.place)
     {
-        println!("  registry:  {registry} ({endpoint} endpoint)");
-        println!("  by:        {place}");
+        writeln!(out, "  registry:  {registry} ({endpoint} endpoint)")?;
+        writeln!(out, "  by:        {place}")?;
     }
     if let Some(clients) = &told.clients {
-        println!("  clients:   {clients}");
+        writeln!(out, "  clients:   {clients}")?;
     }
     if let Some(name) = &told.client_name {
-        println!("  asks:      {} ({name})", told.client);
+        writeln!(out, "  asks:      {} ({name})", told.client)?;
     }
     if let Some(ToldBudget { base_bytes, ratio_percent }) = &told.upload {
-        println!("  upload:    {base_bytes} bytes, and {ratio_percent} % of what comes down");
+        writeln!(out, "  upload:    {base_bytes} bytes, and {ratio_percent} % of what comes down")?;
     }
     if let Some(answer) = &told.answerer {
-        println!("  DNS:       the answerer says {answer}");
+        writeln!(out, "  DNS:       the answerer says {answer}")?;
     }
     if let Some(dialled) = &told.dialled {
-        println!("  headed to: {dialled}");
+        writeln!(out, "  headed to: {dialled}")?;
     }
     for address in &told.addresses {
-        println!("  dials:     {address}");
+        writeln!(out, "  dials:     {address}")?;
     }
     for address in &told.refused_addresses {
-        println!("  never:     {address}");
+        writeln!(out, "  never:     {address}")?;
     }
     if let Some(line) = &told.docker_prints {
-        println!("  docker:    {line}");
+        writeln!(out, "  docker:    {line}")?;
     }
+    Ok(out)
 }

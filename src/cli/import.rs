@@ -1,7 +1,7 @@
 //! `pullgate import`: a registry's TOML from what `az` printed.
 
 use std::fs::File;
-use std::io::{Read, Write as _};
+use std::io::Read;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    std::io::stdout().write_all(import.toml.as_bytes())?;
+    super::print(&import.toml)?;
     // A registry has one file: what az printed would be refused beside it.
     let instead = match args.file.as_str() {
         "-" => String::new(),

@@ -1,6 +1,5 @@
 //! `pullgate kit`: firewall rules that leave no way past the gate, made from the configuration.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -63,6 +62,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn print(text: &str) -> anyhow::Result<ExitCode> {
-    std::io::stdout().write_all(text.as_bytes()).context("standard output")?;
+    super::print(text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -16,9 +16,11 @@ mod report;
 mod run;
 mod user;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 /// Where the configuration is looked for, in this order, when `--config` names none.
@@ -101,6 +103,20 @@ pub fn main() -> ExitCode {
         eprintln!("pullgate: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Prints a command's result. A reader that closes the pipe early, such as `head`, is not an error.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.context("standard output"),
+    }
+}
+
+/// Prints a value as indented JSON.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
 /// Diagnostics of a long-running command; `RUST_LOG` chooses what.

@@ -1,9 +1,9 @@
 //! `pullgate user`: the file with the users' password hashes.
 
-use std::fs;
-use std::io::{self, IsTerminal as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+mod file;
+
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
@@ -12,9 +12,7 @@ use clap::Subcommand;
 use super::ConfigArgument;
 use crate::policy::PasswordHash;
 use crate::{config, reload};
-
-/// A fresh file is for its owner and group.
-const MODE: u32 = 0o640;
+use file::UsersFile;
 
 /// The longest password that is taken, in bytes.
 const LONGEST_PASSWORD: usize = 1_024;
@@ -68,27 +66,33 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                  colon or a space"
             );
             let path = of.path()?;
-            let text = read(&path)?;
-            let known = config::user_names(&text).any(|one| *one == **name);
+            // What cannot be read is said before the password is asked for.
+            file::read(&path)?;
             let password = ask()?;
             let hash = PasswordHash::of(password.as_bytes());
             let hash = hash.map_err(|error| anyhow::anyhow!("no hash: {error}"))?;
-            write(&path, &config::with_user(&text, name, &hash))?;
+            let file = UsersFile::lock(&path)?;
+            let known = config::user_names(file.text()).any(|one| *one == **name);
+            let text = config::with_user(file.text(), name, &hash);
+            let unreadable = file.replace(&text)?;
             let did = if known { "has another password" } else { "was added" };
-            println!("{name} {did}: {}", path.display());
+            super::print(&format!("{name} {did}: {}\n", path.display()))?;
+            warn(unreadable);
         }
         Act::Remove { name, of } => {
             let path = of.path()?;
-            let Some(text) = config::without_user(&read(&path)?, name) else {
+            let file = UsersFile::lock(&path)?;
+            let Some(text) = config::without_user(file.text(), name) else {
                 bail!("{name:?} is no user in {}", path.display());
             };
-            write(&path, &text)?;
-            println!("{name} was taken away: {}", path.display());
+            let unreadable = file.replace(&text)?;
+            super::print(&format!("{name} was removed: {}\n", path.display()))?;
+            warn(unreadable);
         }
         Act::List { of } => {
-            for name in config::user_names(&read(&of.path()?)?) {
-                println!("{name}");
-            }
+            let text = file::read(&of.path()?)?;
+            let names = config::user_names(&text).map(|name| format!("{name}\n"));
+            super::print(&names.collect::<String>())?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -128,27 +132,9 @@ fn ask() -> anyhow::Result<String> {
     Ok(password)
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        read => read.with_context(|| path.display().to_string()),
+#[expect(clippy::print_stderr, reason = "the remedy is for the user, the result for a script")]
+fn warn(unreadable: Option<file::Unreadable>) {
+    if let Some(unreadable) = unreadable {
+        eprintln!("warning: {unreadable}");
     }
-}
-
-/// Replaces the file in one step, so that the gate never reads a half.
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    let mode = fs::metadata(path).map_or(MODE, |known| known.permissions().mode() & 0o777);
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(format!(".{}.new", std::process::id()));
-    let fresh = PathBuf::from(fresh);
-    let mut open = fs::OpenOptions::new();
-    let written = open.write(true).create_new(true).mode(mode).open(&fresh).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)
-    });
-    if written.is_err() {
-        let _ = fs::remove_file(&fresh);
-    }
-    written.with_context(|| path.display().to_string())
 }

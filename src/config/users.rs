@@ -39,11 +39,16 @@ pub(super) fn read(
         Ok(text) => text,
         Err(error) => {
             let what = format!("{}: it cannot be read: {error}", path.display());
-            fault(asked_by.clone(), what, "make it with pullgate user add NAME");
+            let remedy = format!(
+                "make it with pullgate user add NAME; if it is there, the gate's user must be able \
+                 to read it: chgrp pullgate {0} && chmod 640 {0}",
+                path.display()
+            );
+            fault(asked_by.clone(), what, &remedy);
             return users;
         }
     };
-    for (number, line) in (1..).zip(text.lines()) {
+    for (number, line) in (1..).zip(without_mark(text).lines()) {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -80,7 +85,7 @@ pub(super) fn read(
 pub fn with_user(text: &str, name: &str, hash: &PasswordHash) -> String {
     let line = format!("{name}:{}", hash.expose());
     let is_of = |line: &str| line.trim().split_once(':').is_some_and(|(one, _)| one == name);
-    let mut lines: Vec<&str> = text.lines().collect();
+    let mut lines: Vec<&str> = without_mark(text).lines().collect();
     match lines.iter_mut().find(|line| is_of(line)) {
         Some(known) => *known = &line,
         None => lines.push(&line),
@@ -92,12 +97,41 @@ pub fn with_user(text: &str, name: &str, hash: &PasswordHash) -> String {
 #[must_use]
 pub fn without_user(text: &str, name: &str) -> Option<String> {
     let is_of = |line: &&str| line.trim().split_once(':').is_some_and(|(one, _)| one == name);
+    let text = without_mark(text);
     text.lines().find(is_of)?;
     Some(text.lines().filter(|line| !is_of(line)).map(|line| format!("{line}\n")).collect())
 }
 
+/// The text without the byte-order mark that some editors put in front.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 /// The names in the users' file.
 pub fn names(text: &str) -> impl Iterator<Item = Arc<str>> {
-    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    let lines = without_mark(text).lines().map(str::trim).filter(|line| !line.starts_with('#'));
     lines.filter_map(|line| Some(line.split_once(':')?.0.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_order_mark_belongs_to_no_name() {
+        let hash = PasswordHash::of(b"secret").unwrap();
+        let text = format!("\u{feff}{}", with_user("", "ci", &hash));
+        let file = Further {
+            path: "users".into(),
+            content: Ok(text.clone().into_bytes().into()),
+            readers: Readers::Few,
+        };
+        let place = Place { file: "pullgate.toml".into(), line: 1 };
+        let (mut faults, mut warnings) = (Vec::new(), Vec::new());
+        read(Some(&file), "users".as_ref(), &place, (&mut faults, &mut warnings));
+        assert_eq!((faults, warnings), (vec![], vec![]));
+        assert_eq!(names(&text).collect::<Vec<_>>(), ["ci".into()]);
+        assert_eq!(with_user(&text, "ci", &hash).lines().count(), 1);
+        assert_eq!(without_user(&text, "ci").as_deref(), Some(""));
+    }
 }

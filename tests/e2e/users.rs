@@ -282,3 +282,50 @@ fn the_users_file_is_kept_by_the_command() {
     // An empty password is none.
     run("add ci").failed();
 }
+
+/// Issue 16, point 8: five of six were lost, while each command said "was added".
+#[test]
+fn users_added_at_once_are_all_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users");
+    let names = ["a", "b", "c", "d", "e", "f"];
+    std::thread::scope(|scope| {
+        for name in names {
+            scope.spawn(|| add_user(&users, name, SECRET));
+        }
+    });
+    let text = fs::read_to_string(&users).unwrap();
+    let mut added: Vec<&str> = text.lines().map(|line| line.split(':').next().unwrap()).collect();
+    added.sort_unstable();
+    assert_eq!(added, names);
+}
+
+/// Issue 16, point 13: `println!` panics when the reader of the pipe has gone.
+#[test]
+fn commands_whose_reader_has_gone_do_not_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    add_user(Path::new(&at("users")), "ci", SECRET);
+    fs::create_dir(at("registries.d")).unwrap();
+    fs::write(at("registries.d/contoso.toml"), file("contoso", "[\"all\"]")).unwrap();
+    let main = "[[listen]]\nmode = \"connect\"\naddress = \"127.0.0.1:3128\"\n\
+                [[client]]\nname = \"all\"\nnetworks = [\"0.0.0.0/0\"]\n\
+                [policy]\nregistries = \"registries.d\"\n";
+    fs::write(at("pullgate.toml"), main).unwrap();
+    let (config, users) = (at("pullgate.toml"), at("users"));
+    for (line, code) in [
+        (vec!["user", "list", "--file", &users], 0),
+        (vec!["check", "--config", &config], 0),
+        (vec!["explain", "--config", &config, "--json", "fabrikam.azurecr.io"], 1),
+        (vec!["explain", "--config", &config, "fabrikam.azurecr.io"], 1),
+        (vec!["explain", "--config", &config, "contoso"], 0),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pullgate"));
+        let ran = command.args(&line).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(code), "{line:?}: {said}");
+        assert_eq!(said, "", "{line:?}");
+    }
+}

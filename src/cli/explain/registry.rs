@@ -1,6 +1,6 @@
 //! What there is to say of a registry: its hosts, and who may use it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::{Serialize, Serializer};
 
@@ -78,17 +78,17 @@ pub(super) fn named(set: &PolicySet, name: &str) -> Option<Told> {
 }
 
 impl Told {
-    pub(super) fn print(&self, json: bool) -> serde_json::Result<()> {
+    pub(super) fn print(&self, json: bool) -> anyhow::Result<()> {
         if json {
-            println!("{}", serde_json::to_string_pretty(self)?);
-            return Ok(());
+            return crate::cli::print_json(self);
         }
-        println!("{}: a registry of the policy", self.registry);
-        println!("  file:      {}", self.file);
-        println!("  clients:   {}", self.clients);
+        let mut out = String::new();
+        writeln!(out, "{}: a registry of the policy", self.registry)?;
+        writeln!(out, "  file:      {}", self.file)?;
+        writeln!(out, "  clients:   {}", self.clients)?;
         for Host { host, endpoint, place } in &self.hosts {
-            println!("  host:      {host} ({endpoint}), {place}");
+            writeln!(out, "  host:      {host} ({endpoint}), {place}")?;
         }
-        Ok(())
+        crate::cli::print(&out)
     }
 }
