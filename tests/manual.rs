@@ -10,7 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pullgate::config::{self, File, Files};
-use pullgate::policy::{Fault, Limits};
+use pullgate::listen::answer::Refusal;
+use pullgate::policy::{Cause, Failure, Fault, Limits, Reason, Side, Stop};
 
 const LISTEN: &str = "[[listen]]\nmode = \"connect\"\naddress = \"127.0.0.1:3128\"\n";
 const REGISTRY: &str = "login-server = \"contoso.azurecr.io\"\n";
@@ -151,6 +152,51 @@ fn the_limits_have_the_defaults_of_the_table() {
         let row = format!("| `{key}` | {default} |");
         assert!(manual.contains(&row), "docs/configuration.md has no {row}");
     }
+}
+
+/// The cells of each row of the tables of `docs/reasons.md` that begins with a code.
+fn rows_of_reasons() -> Vec<Vec<String>> {
+    let text = page("docs/reasons.md");
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| row.split(" | ").map(|cell| cell.trim_matches(['|', ' ']).to_owned()).collect())
+        .collect()
+}
+
+#[test]
+fn the_table_of_reasons_has_the_statuses_and_the_phrases_of_the_answers() {
+    let denials = Reason::ALL.iter().map(|reason| Stop::from(*reason));
+    let failure = |cause: &Cause| Stop::Failed(Failure { side: Side::Gate, cause: *cause });
+    let stops: Vec<Stop> = denials.chain(Cause::ALL.iter().map(failure)).collect();
+    let rows = rows_of_reasons();
+    assert_eq!(rows.len(), stops.len(), "one row for each reason and cause, in their order");
+    let mut phrases = 0;
+    for (row, stop) in rows.iter().zip(&stops) {
+        let [code, answer, _, example, remedy] = row.as_slice() else {
+            panic!("five columns: {row:?}")
+        };
+        assert_eq!(*code, format!("`{}`", stop.code()));
+        assert!(!example.is_empty() && !remedy.is_empty(), "{code} lacks an example or a remedy");
+        let refusal = |host| Refusal { stop, host, id: "…" };
+        let status = refusal(None).response().status().as_u16().to_string();
+        let is_status = |word: &&str| word.parse::<u16>().is_ok();
+        for stated in answer.split(", ").filter(is_status) {
+            assert_eq!(stated, status, "the status of {code}");
+        }
+        // An example may have a remedy of its own between the meaning and the code.
+        for quoted in example.split('`').filter(|text| text.starts_with("pullgate: ")) {
+            let about = quoted.trim_start_matches("pullgate: ");
+            let host = match about.strip_prefix("the request ") {
+                Some(_) => "the request",
+                None => about.split(' ').next().unwrap(),
+            };
+            let phrase = refusal(Some(host)).phrase();
+            let (start, end) = phrase.split_at(phrase.find(" [").unwrap());
+            assert!(quoted.starts_with(start), "{quoted:?} should start with {start:?}");
+            assert!(quoted.ends_with(end), "{quoted:?} should end in {end:?}");
+            phrases += 1;
+        }
+    }
+    assert!(phrases > 20, "{phrases} examples quote a phrase");
 }
 
 /// The text and the target of each link of a page.
