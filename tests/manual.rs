@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pullgate::config::{self, File, Files};
-use pullgate::listen::answer::Refusal;
+use pullgate::listen::http::answer::Refusal;
 use pullgate::policy::{Cause, Failure, Fault, Limits, Reason, Side, Stop};
 
 const LISTEN: &str = "[[listen]]\nmode = \"connect\"\naddress = \"127.0.0.1:3128\"\n";
