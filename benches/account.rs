@@ -14,7 +14,7 @@ use std::time::Instant;
 use criterion::{Criterion, criterion_group, criterion_main};
 use pullgate::account::{Account, Arrival, Sink, Stage};
 use pullgate::config::{self, File, Files};
-use pullgate::policy::{Allowed, Asker, Ending, Enforcement, Limits, Reason, Target};
+use pullgate::policy::{Allowed, ClientIdentity, Ending, Enforcement, Limits, Reason, Target};
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -30,7 +30,7 @@ fn allowed() -> Allowed {
     };
     let set = config::compile(&files, 1).unwrap().policy;
     let target = Target::parse_authority("contoso.eastus.data.azurecr.io:443").unwrap();
-    set.judge_name(&target, &Asker::at(CLIENT), Enforcement::Enforce).unwrap()
+    set.judge_name(&target, &ClientIdentity::at(CLIENT), Enforcement::Enforce).unwrap()
 }
 
 fn arrival(listener: &Arc<str>) -> Arrival {

@@ -22,8 +22,10 @@ use std::time::{Duration, Instant};
 use pullgate::app::{self, Inherited, Prepared};
 use pullgate::config::{self, File, Files};
 use pullgate::hello::{Hello, HelloReader, Step};
-use pullgate::policy::{Asker, Budget, Cleared, Ending, Enforcement, OwnAddresses, Target};
-use pullgate::relay::{Bounds, Hour, Relay, Settings, Sides, Throttle, Traffic};
+use pullgate::policy::{
+    Budget, Cleared, ClientIdentity, Ending, Enforcement, OwnAddresses, Target,
+};
+use pullgate::relay::{Bounds, Relay, Settings, Throttle, Traffic, TunnelEnds, UploadQuota};
 use rustix::time::{ClockId, clock_gettime};
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
@@ -205,7 +207,7 @@ fn carry(
             Variant::Plain | Variant::Copied | Variant::Tls => Traffic::default(),
             Variant::Bounded => {
                 let rates = [0; 2].map(|_| Arc::new(Throttle::new(PLENTY)));
-                let hour = Arc::new(Hour::new(PLENTY));
+                let hour = Arc::new(UploadQuota::new(PLENTY));
                 let bounds = Bounds::within(Some(hour), rates.to_vec());
                 bounds.set(Some(Budget::default()), Enforcement::Enforce);
                 Traffic::within(bounds)
@@ -240,9 +242,9 @@ fn carry(
     })
 }
 
-fn sides<C>(client: C, upstream: tokio::net::TcpStream) -> Sides<C> {
+fn sides<C>(client: C, upstream: tokio::net::TcpStream) -> TunnelEnds<C> {
     let second_hello = Duration::from_secs(10);
-    Sides { client, upstream, second_hello, idle: Duration::from_secs(60) }
+    TunnelEnds { client, upstream, second_hello, idle: Duration::from_secs(60) }
 }
 
 /// Reads the hello as the session does.
@@ -269,7 +271,7 @@ fn cleared() -> Cleared {
     };
     let set = config::compile(&files, 1).unwrap().policy;
     let target = Target::parse_authority(&format!("{NAME}:443")).unwrap();
-    let asker = Asker::at(Ipv4Addr::LOCALHOST.into());
+    let asker = ClientIdentity::at(Ipv4Addr::LOCALHOST.into());
     let allowed = set.judge_name(&target, &asker, Enforcement::Enforce).unwrap();
     let found = ["20.1.2.3:443".parse().unwrap()];
     let vetted = set.judge_addresses(allowed, &found, &OwnAddresses::default()).unwrap();

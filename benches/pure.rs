@@ -18,7 +18,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_ma
 use flights::flights;
 use pullgate::config::{self, File, Files};
 use pullgate::hello::{Guard, Hello, HelloReader, Onward, Output, Step};
-use pullgate::policy::{Asker, Enforcement, OwnAddresses, Permit, PolicySet, Target};
+use pullgate::policy::{ClientIdentity, Enforcement, OwnAddresses, Permit, PolicySet, Target};
 
 /// Which the registries in the middle have.
 const NAME: &str = "contoso.azurecr.io";
@@ -64,7 +64,7 @@ fn hellos(criterion: &mut Criterion) {
 
 fn judgements(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("judgement");
-    let asker = Asker::at(Ipv4Addr::new(10, 0, 0, 7).into());
+    let asker = ClientIdentity::at(Ipv4Addr::new(10, 0, 0, 7).into());
     let target = |text: &str| Target::parse_authority(text).unwrap();
     let named = target(&format!("{NAME}:443"));
     let stranger = target("x0000000.blob.core.windows.net:443");

@@ -30,18 +30,18 @@ use crate::config::{self, AdminAddress, AuditTarget, Files, Listener, Loaded, Mo
 use crate::dial::Resolver;
 use crate::dns::{self, Answerer, Sources};
 use crate::listen::http::connect::Accepted;
-use crate::listen::lobby::Lobby;
+use crate::listen::lobby::PendingConnections;
 use crate::listen::passwords::Passwords;
 use crate::policy::{Enforcement, Fault};
-use crate::relay::{self, Relay, Shares};
+use crate::relay::{self, Quotas, Relay};
 use crate::reload::{self, Reloader};
 use crate::session::{Door, Gate, Welcome};
-use accept::{Attendant, Ending};
+use accept::{Acceptor, Ending};
 use bind::{Bound, Holding};
-use descriptors::Room;
+use descriptors::DescriptorBudget;
 use listener::Ear;
-use systemd::Herald;
-use workers::Crew;
+use systemd::ServiceManager;
+use workers::Workers;
 
 /// How long the audit may take to write its last lines.
 const LAST_LINES: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ pub struct Running {
     reload: mpsc::Sender<oneshot::Sender<()>>,
     gate: Arc<Gate>,
     phase: watch::Sender<Phase>,
-    crew: Crew,
+    workers: Workers,
     ending: Ending,
     /// Cancelled when the operator is to look elsewhere.
     looking: CancellationToken,
@@ -89,10 +89,10 @@ pub struct Running {
 /// be had any more.
 pub async fn run(prepared: Prepared, inherited: Inherited) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let herald = Herald::new()?;
+    let service_manager = ServiceManager::new()?;
     let running = start(prepared, inherited).await?;
-    herald.ready(running.status());
-    tokio::spawn(herald.clone().stay_alive(running.crew.clone()));
+    service_manager.ready(running.status());
+    tokio::spawn(service_manager.clone().stay_alive(running.workers.clone()));
     let lost = loop {
         let told = tokio::select! {
             told = signals.next() => told,
@@ -102,12 +102,12 @@ pub async fn run(prepared: Prepared, inherited: Inherited) -> anyhow::Result<()>
             break false;
         }
         info!("SIGHUP: reading the configuration, reopening the audit");
-        herald.reloading();
+        service_manager.reloading();
         running.gate.account.reopen_audit();
         running.reload().await;
-        herald.ready(running.status());
+        service_manager.ready(running.status());
     };
-    running.end(&mut signals, &herald).await;
+    running.end(&mut signals, &service_manager).await;
     if lost {
         bail!("what keeps the policy has ended: start the gate again, and report what it said");
     }
@@ -214,7 +214,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         config::OnFull::Stop => OnFull::Stop,
     };
     let account = Account::with(prometheus::Registry::new(), sink, on_full)?;
-    let room = Room::new(descriptors::descriptors());
+    let room = DescriptorBudget::new(descriptors::descriptors());
     if policy_seen.borrow().limits().open_sessions > room.sessions {
         info!("the limit of open files (RLIMIT_NOFILE) allows {} open sessions", room.sessions);
     }
@@ -226,10 +226,10 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         own: own_seen,
         tls: tls_seen,
         account: account.clone(),
-        shares: Shares::default(),
+        shares: Quotas::default(),
         passwords: Passwords::new(threads / 2)?,
         accepted: Accepted::new()?,
-        lobby: Lobby::new(room.lobby),
+        lobby: PendingConnections::new(room.lobby),
         most_sessions: room.sessions,
     });
     let reloader = Reloader::new(&main, &files, settings.clone(), policy, tls);
@@ -255,8 +255,8 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
     let (reload, asked) = mpsc::channel(1);
     let policing = serving.child_token();
     spawn_until(&policing, reloader.run(asked));
-    let (crew, dismissal) = Crew::start(threads).context("no thread to serve with")?;
-    gate.account.count_tasks_of(crew.runtimes());
+    let (workers, dismissal) = Workers::start(threads).context("no thread to serve with")?;
+    gate.account.count_tasks_of(workers.runtimes());
     let ending = Ending::default();
     if let Some(answerer) = &settings.answerer {
         let answerer = Answerer::new(answerer, gate.as_ref().into());
@@ -279,9 +279,9 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         let tls = if door.tls.is_some() { ", TLS" } else { "" };
         info!("listening on {} ({}{tls})", info.address, info.mode.code());
         let (gate, ending, holding) = (gate.clone(), ending.clone(), bound.holding);
-        let listener = crew.within(|| Ear::new(bound.listen()?))?;
-        let attendant = Attendant { listener, holding, gate, door, crew: crew.clone(), ending };
-        crew.attend(attendant.attend());
+        let listener = workers.within(|| Ear::new(bound.listen()?))?;
+        let acceptor = Acceptor { listener, holding, gate, door, workers: workers.clone(), ending };
+        workers.spawn_acceptor(acceptor.run());
     }
     phase.send_replace(Phase::Serving);
     Ok(Running {
@@ -290,7 +290,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         reload,
         gate,
         phase,
-        crew,
+        workers,
         ending,
         looking,
         policing,
@@ -338,12 +338,12 @@ impl Running {
     }
 
     /// Stops as the settings say, unless another signal ends it at once.
-    async fn end(self, signals: &mut Signals, herald: &Herald) {
+    async fn end(self, signals: &mut Signals, service_manager: &ServiceManager) {
         let patience = self.gate.policy.borrow().limits().drain_timeout;
-        let open = self.crew.sessions();
+        let open = self.workers.sessions();
         info!(open, "ending: no new sessions; open ones have {} s", patience.as_secs());
         self.let_go();
-        herald.stopping(format!("{open} sessions open"));
+        service_manager.stopping(format!("{open} sessions open"));
         let mut due = interval(systemd::ENDING);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut emptied = Box::pin(timeout(patience, self.emptied()));
@@ -351,7 +351,7 @@ impl Running {
             tokio::select! {
                 ended = &mut emptied => {
                     if ended.is_err() {
-                        let open = self.crew.sessions();
+                        let open = self.workers.sessions();
                         warn!(open, "ending: the time is over for the sessions that are open");
                         self.cut().await;
                     }
@@ -367,7 +367,7 @@ impl Running {
                     }
                 },
                 _ = due.tick() => {
-                    herald.stopping(format!("{} sessions open", self.crew.sessions()));
+                    service_manager.stopping(format!("{} sessions open", self.workers.sessions()));
                 }
             }
         }
@@ -388,7 +388,7 @@ impl Running {
     async fn emptied(&self) {
         self.ending.taking.close();
         self.ending.taking.wait().await;
-        self.crew.emptied().await;
+        self.workers.emptied().await;
     }
 
     /// Ends the open sessions; each says its last word within bounds of its own.

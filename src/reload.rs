@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::config::{
-    self, AuditTarget, File, Files, Further, Named, Readers, Settings, TlsOfListeners,
+    self, AuditTarget, File, Files, Named, Readers, ReferencedFile, Settings, TlsOfListeners,
 };
 use crate::policy::{Fault, PolicySet};
 
@@ -80,7 +80,7 @@ fn read_bytes(file: &mut fs::File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read_further(path: PathBuf) -> Further {
+fn read_further(path: PathBuf) -> ReferencedFile {
     const BY_OTHERS: u32 = 0o004;
     let read = fs::File::open(&path).and_then(|mut file| {
         let mode = file.metadata()?.permissions().mode();
@@ -91,7 +91,7 @@ fn read_further(path: PathBuf) -> Further {
         Err(error) => (Err(error.to_string()), 0),
     };
     let readers = if mode & BY_OTHERS == 0 { Readers::Few } else { Readers::Everybody };
-    Further { path, content, readers }
+    ReferencedFile { path, content, readers }
 }
 
 /// The files that are a registry each, sorted by name. What is hidden is none: Kubernetes keeps a

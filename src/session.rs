@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::either::Either;
 
-use crate::account::{Account, Arrival, Open, Stage, Text};
+use crate::account::{Account, Arrival, AuditText, Open, Stage};
 use crate::config::{Capture, Mode, TlsOfListeners, TlsPaths};
 use crate::dial::{self, Resolver};
 use crate::hello::Hello;
@@ -37,17 +37,17 @@ use crate::listen::credentials::Authorization;
 use crate::listen::http::answer::shown;
 use crate::listen::http::connect::{self, Accepted};
 use crate::listen::intake::{self, Arrived, NoHead};
-use crate::listen::lobby::{Lobby, Place};
+use crate::listen::lobby::{PendingConnections, PendingSlot};
 use crate::listen::passwords::Passwords;
 use crate::listen::proxy_protocol::{self, HeaderFault};
 use crate::listen::tls::{self, ClientStream, NoTls};
 use crate::listen::transparent::original_destination;
 use crate::policy::{
-    Allowed, Asker, Cause, Cleared, ClientAddress, Denial, Enforcement, Failure, HTTPS, Login,
-    OwnAddresses, Permit, PolicySet, Reason, Side, Stop, Target,
+    Allowed, Cause, Cleared, ClientAddress, ClientIdentity, Denial, Enforcement, Failure, HTTPS,
+    Login, OwnAddresses, Permit, PolicySet, Reason, Side, Stop, Target,
 };
-use crate::relay::{Relay, Shares};
-use refuse::{asked_out, asked_to_leave, no_hello, no_proxy_header, proxy_header_invalid};
+use crate::relay::{Quotas, Relay};
+use refuse::{asked_to_leave, evicted, no_hello, no_proxy_header, proxy_header_invalid};
 use relay::Proof;
 
 /// What every session shares.
@@ -64,13 +64,13 @@ pub struct Gate {
     /// Moves bytes.
     pub relay: Relay,
     /// What tunnels share.
-    pub shares: Shares,
+    pub shares: Quotas,
     /// Checks passwords.
     pub passwords: Passwords,
     /// What is said to clients whose CONNECT is accepted.
     pub accepted: Accepted,
     /// Where connections wait until their head has come.
-    pub lobby: Arc<Lobby>,
+    pub lobby: Arc<PendingConnections>,
     /// How many sessions the process has descriptors for, whatever the limits say.
     pub most_sessions: usize,
     /// Keeps the accounts.
@@ -109,11 +109,11 @@ pub enum Welcome {
 struct Session {
     gate: Arc<Gate>,
     door: Arc<Door>,
-    asker: Asker,
+    asker: ClientIdentity,
     proof: Option<Proof>,
     account: Open,
     /// Its place in the lobby, until it has one among the open sessions.
-    place: Option<Place>,
+    place: Option<PendingSlot>,
     /// Subscribed before the snapshot was taken, so that no reload falls between.
     policy: watch::Receiver<Arc<PolicySet>>,
     set: Arc<PolicySet>,
@@ -141,7 +141,7 @@ struct Come {
     door: Arc<Door>,
     socket: OwnedFd,
     peer: SocketAddr,
-    place: Place,
+    place: PendingSlot,
     accepted: std::time::Instant,
 }
 
@@ -155,7 +155,7 @@ pub fn serve(
     door: Arc<Door>,
     socket: OwnedFd,
     peer: SocketAddr,
-    place: Place,
+    place: PendingSlot,
 ) -> impl Future<Output = ()> + Send + 'static {
     let accepted = std::time::Instant::now();
     let come = Box::new(Come { gate, door, socket, peer, place, accepted });
@@ -195,7 +195,7 @@ impl Session {
         gate: Arc<Gate>,
         door: Arc<Door>,
         peer: SocketAddr,
-        place: Place,
+        place: PendingSlot,
         accepted: std::time::Instant,
     ) -> Self {
         let mut policy = gate.policy.clone();
@@ -210,7 +210,7 @@ impl Session {
             },
         });
         account.generation = set.generation();
-        let (asker, place) = (Asker::at(peer.ip()), Some(place));
+        let (asker, place) = (ClientIdentity::at(peer.ip()), Some(place));
         Self { gate, door, asker, proof: None, account, place, policy, set }
     }
 
@@ -255,13 +255,13 @@ impl Session {
         let read = tokio::select! {
             biased;
             read = proxy_protocol::header(socket, by) => read,
-            () = asked_out(&mut self.place) => return Err(asked_to_leave()),
+            () = evicted(&mut self.place) => return Err(asked_to_leave()),
         };
         let client = read.map_err(|none| no_proxy_header(&none, self.door.mode))?;
         if let Some(client) = client {
-            self.asker = Asker::at(client);
+            self.asker = ClientIdentity::at(client);
             self.account.client = client;
-            self.account.note("balancer", Text::new(&balancer.to_string()));
+            self.account.note("balancer", AuditText::new(&balancer.to_string()));
         }
         Ok(())
     }
@@ -278,14 +278,14 @@ impl Session {
         let until = pin!(async {
             tokio::select! {
                 () = sleep_until(by) => Reason::HeadTimeout.into(),
-                () = asked_out(&mut self.place) => asked_to_leave(),
+                () = evicted(&mut self.place) => asked_to_leave(),
             }
         });
         // In a box: it is large, and most listeners have none.
         let (stream, certificate) = Box::pin(tls::accept(&tls, socket, until)).await?;
         if let Some(certificate) = certificate {
             let names = certificate.names();
-            self.account.note("certificate", Text::new(&names.to_string()));
+            self.account.note("certificate", AuditText::new(&names.to_string()));
             self.asker.certificate = Some(Box::new(names));
             self.proof = Some(Proof { certificate, tls: every });
         }
@@ -303,7 +303,7 @@ impl Session {
         let arrived = tokio::select! {
             biased;
             arrived = intake::head(&mut socket, by) => arrived,
-            () = asked_out(&mut self.place) => Err(NoHead::AskedOut),
+            () = evicted(&mut self.place) => Err(NoHead::AskedOut),
         };
         let Arrived { head, bytes } = match arrived {
             Ok(arrived) => arrived,
@@ -352,14 +352,14 @@ impl Session {
         let read = tokio::select! {
             biased;
             read = intake::hello(&mut socket, &[], by) => read.map_err(|none| no_hello(&none)),
-            () = asked_out(&mut self.place) => Err(asked_to_leave()),
+            () = evicted(&mut self.place) => Err(asked_to_leave()),
         };
         let hello = match read {
             Ok(hello) => hello,
             Err(stop) => return self.cut(socket, stop).await,
         };
         let name = hello.facts.server_name().clone();
-        self.account.sni = Some(Text::of_name(&name));
+        self.account.sni = Some(AuditText::of_name(&name));
         // The port is judged like any other; of who came by itself HTTPS is meant.
         let target = Target { name, port: headed.map_or(HTTPS, |headed| headed.port()) };
         let Reached { permit, upstream, address } = match self.reach(&target, &[], None).await {
@@ -390,7 +390,7 @@ impl Session {
         let ClientAddress(from) = self.asker.address;
         let checking = self.gate.passwords.check(self.set.users(), credentials, from, by);
         let user = Box::pin(checking).await?;
-        self.account.note("user", Text::new(&user.name));
+        self.account.note("user", AuditText::new(&user.name));
         self.asker.login = Login::Proved(Box::new(user));
         Ok(())
     }
@@ -461,7 +461,7 @@ impl Session {
         let hello = intake::hello(client, early, by).await.map_err(|none| no_hello(&none))?;
         let (name, asked) = (hello.facts.server_name(), &permit.allowed().target().name);
         // They are the same as a rule, and the one that was asked for stays.
-        self.account.sni = Some(Text::of_name(if name == asked { asked } else { name }));
+        self.account.sni = Some(AuditText::of_name(if name == asked { asked } else { name }));
         let cleared = self.set.judge_hello(permit, name)?;
         Ok((cleared, hello))
     }

@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use pullgate::config::{
-    self, AdminAddress, AuditTarget, File, Files, Further, ImportedEndpoints, Loaded, Readers,
+    self, AdminAddress, AuditTarget, File, Files, ImportedEndpoints, Loaded, Readers,
+    ReferencedFile,
 };
 use pullgate::policy::{CLOUDS, Fault};
 use pullgate::reload;
@@ -67,7 +68,7 @@ fn case(folder: &Path) -> Files {
     let named = config::named_by(&main).map(|named| named.further).unwrap_or_default();
     let further = named.into_iter().map(|path| {
         let content = fs::read(folder.join(&path)).map_err(|_| "it is not there".to_owned());
-        Further { path, content: content.map(Into::into), readers: Readers::Few }
+        ReferencedFile { path, content: content.map(Into::into), readers: Readers::Few }
     });
     Files { main, registries: found, further: further.collect() }
 }

@@ -14,7 +14,7 @@ use prometheus::IntCounter;
 use serde::Serialize;
 
 use super::clock::Timestamp;
-use super::dedup::{Folds, Kind};
+use super::dedup::{Dedup, DenialKey};
 use super::id::SessionId;
 use super::record::{Outcome, Record, Verdict};
 use super::sink::Outlet;
@@ -60,7 +60,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     pending: Vec<u8>,
-    folds: Folds,
+    folds: Dedup,
     lost: Lost,
     reopen: Reopen,
     life: Life,
@@ -122,7 +122,7 @@ impl Audit {
         let denied = verdict.outcome == Outcome::Denied;
         // What was relayed has its own numbers, and so its own line.
         let folding = denied && !record.stages.reached(Stage::Relay);
-        let kind = verdict.reason.filter(|_| folding).map(|reason| Kind::of(record, reason));
+        let kind = verdict.reason.filter(|_| folding).map(|reason| DenialKey::of(record, reason));
         if let Some(kind) = &kind
             && let Some(first) = self.shared.lock().folds.repeat(kind, record.started)
         {

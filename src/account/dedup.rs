@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::clock::Timestamp;
 use super::id::SessionId;
 use super::record::{Granted, Outcome, Record};
-use super::text::Text;
+use super::text::AuditText;
 
 /// How long the first of a kind stands for those that follow.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
@@ -25,17 +25,17 @@ const KINDS: usize = 4_096;
 
 /// What makes two denials the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Kind {
+pub(super) struct DenialKey {
     client: IpAddr,
-    target: Option<Text>,
-    query: Option<Text>,
-    sni: Option<Text>,
+    target: Option<AuditText>,
+    query: Option<AuditText>,
+    sni: Option<AuditText>,
     reason: &'static str,
     /// Two bad certificates are bad in ways of their own.
-    facts: Vec<(&'static str, Text)>,
+    facts: Vec<(&'static str, AuditText)>,
 }
 
-impl Kind {
+impl DenialKey {
     pub(super) fn of(record: &Record, reason: &'static str) -> Self {
         let (target, sni) = (record.target.clone(), record.sni.clone());
         let (query, facts) = (record.query().cloned(), record.facts().to_vec());
@@ -57,14 +57,14 @@ struct Fold {
 
 /// The folds that are open, in the order of their opening.
 #[derive(Debug, Default)]
-pub(super) struct Folds {
-    open: HashMap<Kind, Fold>,
-    order: VecDeque<(Instant, Kind)>,
+pub(super) struct Dedup {
+    open: HashMap<DenialKey, Fold>,
+    order: VecDeque<(Instant, DenialKey)>,
 }
 
-impl Folds {
+impl Dedup {
     /// Counts a denial under the first of its kind, where there is one, and tells the first's id.
-    pub(super) fn repeat(&mut self, kind: &Kind, started: SystemTime) -> Option<SessionId> {
+    pub(super) fn repeat(&mut self, kind: &DenialKey, started: SystemTime) -> Option<SessionId> {
         let fold = self.open.get_mut(kind)?;
         fold.repeated += 1;
         fold.last = fold.last.max(started);
@@ -78,7 +78,7 @@ impl Folds {
     }
 
     /// Opens a fold for a denial whose line has been taken.
-    pub(super) fn open(&mut self, kind: Kind, record: &Record, now: Instant) {
+    pub(super) fn open(&mut self, kind: DenialKey, record: &Record, now: Instant) {
         if self.order.len() >= KINDS {
             return;
         }
@@ -114,9 +114,9 @@ impl Folds {
                 client: kind.client,
                 client_name: fold.client_name.as_deref(),
                 listener: &fold.listener,
-                target: kind.target.as_ref().map(Text::as_str),
-                query: kind.query.as_ref().map(Text::as_str),
-                sni: kind.sni.as_ref().map(Text::as_str),
+                target: kind.target.as_ref().map(AuditText::as_str),
+                query: kind.query.as_ref().map(AuditText::as_str),
+                sni: kind.sni.as_ref().map(AuditText::as_str),
                 registry: fold.granted.as_ref().map(|granted| &*granted.registry),
                 endpoint: fold.granted.as_ref().map(|granted| granted.endpoint.code()),
                 outcome: Outcome::Denied.code(),

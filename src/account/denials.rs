@@ -1,6 +1,6 @@
 //! The latest denials, grouped by host and reason, for whoever looks at the status page.
 //!
-//! What is kept is bounded, and what a client wrote is a [`Text`]: a page may show it as text.
+//! What is kept is bounded, and what a client wrote is a [`AuditText`]: a page may show it as text.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::clock::Timestamp;
 use super::record::Record;
-use super::text::Text;
+use super::text::AuditText;
 use crate::policy::{Denial, Reason};
 
 /// So many groups are kept; the one that was quiet for longest goes.
@@ -20,7 +20,7 @@ const GROUPS: usize = 50;
 /// The groups.
 #[derive(Debug, Default)]
 pub struct Denials {
-    groups: Mutex<HashMap<(Option<Text>, Reason), Group>>,
+    groups: Mutex<HashMap<(Option<AuditText>, Reason), Group>>,
 }
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ struct Group {
     count: u64,
     last: SystemTime,
     client: IpAddr,
-    remedy: Option<Text>,
+    remedy: Option<AuditText>,
 }
 
 /// A row of the status page.
@@ -55,7 +55,7 @@ impl Denials {
                 groups.remove(&oldest);
             }
         }
-        let remedy = denial.remedy.as_deref().map(Text::new);
+        let remedy = denial.remedy.as_deref().map(AuditText::new);
         let group = groups.entry(key).or_insert(Group {
             count: 0,
             last: record.started,
@@ -72,8 +72,8 @@ impl Denials {
     #[must_use]
     pub fn rows(&self) -> Vec<DenialRow> {
         let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        let row = |((host, reason), group): (&(Option<Text>, Reason), &Group)| DenialRow {
-            host: host.as_ref().map_or("(no host)", Text::as_str).to_owned(),
+        let row = |((host, reason), group): (&(Option<AuditText>, Reason), &Group)| DenialRow {
+            host: host.as_ref().map_or("(no host)", AuditText::as_str).to_owned(),
             reason: reason.code(),
             meaning: reason.meaning(),
             remedy: group.remedy.as_ref().map(|remedy| remedy.as_str().to_owned()),

@@ -12,7 +12,7 @@ use super::clock::Timestamp;
 use super::id::SessionId;
 use super::metrics::Labels;
 use super::record::{Granted, Volume};
-use super::text::Text;
+use super::text::AuditText;
 use crate::policy::{Client, Denial, Limits, Reason, subscriber};
 
 /// Tells what a session has moved so far; asked by the admin listener, never by the session.
@@ -42,14 +42,14 @@ pub(super) struct Entry {
 
 /// What a session is about, once it is known.
 pub(super) struct Asked {
-    pub(super) target: Text,
+    pub(super) target: AuditText,
     pub(super) granted: Option<Granted>,
     pub(super) client_name: Option<Arc<str>>,
 }
 
 /// A session's place among the open ones; dropped, it is free again.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct SessionSlot {
     live: Arc<Live>,
     entry: Arc<Entry>,
     group: Option<Arc<str>>,
@@ -96,7 +96,7 @@ impl Live {
         self: &Arc<Self>,
         session: &super::Record,
         limits: &Limits,
-    ) -> Result<Seat, Denial> {
+    ) -> Result<SessionSlot, Denial> {
         let client = session.client;
         if self.open.fetch_add(1, Ordering::Relaxed) >= limits.open_sessions {
             self.open.fetch_sub(1, Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl Live {
             credited: Mutex::default(),
         });
         self.sessions.insert(session.id, entry.clone());
-        Ok(Seat { live: self.clone(), entry, group: None })
+        Ok(SessionSlot { live: self.clone(), entry, group: None })
     }
 
     /// Tells what each session has moved since it was last asked.
@@ -170,7 +170,7 @@ impl Entry {
     }
 }
 
-impl Seat {
+impl SessionSlot {
     /// What an open session keeps on the heap here, its share of the maps' tables included.
     #[cfg(test)]
     pub(super) const HEAP: usize = size_of::<Entry>() + 2 * size_of::<(SessionId, Arc<Entry>)>();
@@ -210,7 +210,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for SessionSlot {
     fn drop(&mut self) {
         self.live.sessions.remove(&self.entry.id);
         self.live.clients.remove_if_mut(&subscriber(self.entry.client), |_, count| {

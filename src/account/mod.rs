@@ -40,19 +40,19 @@ pub use record::{Granted, Headed, Moved, Outcome, Record, Volume};
 pub use sink::Sink;
 pub use stage::{Stage, Stages};
 pub use status::{Phase, Status};
-pub use text::Text;
+pub use text::AuditText;
 
 use crate::policy::{
     Allowed, Cause, Client, Denial, Ending, Failure, Limits, Reason, Side, Stop, Target,
 };
 use audit::Audit;
 use id::Ids;
-use live::{Asked, Seat};
+use live::{Asked, SessionSlot};
 use metrics::Labels;
 use metrics::Told;
 use rates::Rates;
 use sink::Outlet;
-use storage_requests::Askers;
+use storage_requests::StorageRequests;
 
 /// Why accounts cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +79,7 @@ pub struct Account {
     ids: Ids,
     audit: Audit,
     on_full: OnFull,
-    askers: Askers,
+    askers: StorageRequests,
     denials: Denials,
     metrics: Metrics,
     live: Arc<Live>,
@@ -144,7 +144,7 @@ impl Account {
             ids: Ids::new(),
             audit,
             on_full,
-            askers: Askers::default(),
+            askers: StorageRequests::default(),
             denials: Denials::default(),
             metrics,
             live: Arc::default(),
@@ -218,7 +218,7 @@ impl Account {
 pub struct Open {
     account: Arc<Account>,
     record: Box<Record>,
-    seat: Option<Seat>,
+    seat: Option<SessionSlot>,
     state: State,
 }
 
@@ -261,12 +261,12 @@ impl Open {
 
     /// Notes the target as the client wrote it.
     pub fn ask(&mut self, target: &str) {
-        self.record.target = Some(Text::of_request(target));
+        self.record.target = Some(AuditText::of_request(target));
     }
 
     /// Notes the target, once it is known to be one.
     pub fn ask_for(&mut self, target: &Target) {
-        self.record.target = Some(Text::of_target(target));
+        self.record.target = Some(AuditText::of_target(target));
     }
 
     /// Notes what the policy said to the name, and shows it in `/sessions`.
@@ -300,7 +300,7 @@ impl Open {
         }
         let record = &mut self.record;
         record.stages.finish();
-        if let Some(volume) = self.seat.as_ref().and_then(Seat::progress) {
+        if let Some(volume) = self.seat.as_ref().and_then(SessionSlot::progress) {
             record.volume = volume;
         }
         let verdict = record.verdict(end);

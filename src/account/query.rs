@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::Account;
 use super::record::{Outcome, Record, Verdict};
-use super::text::Text;
+use super::text::AuditText;
 use crate::policy::Reason;
 
 /// What became of a query; `result` in metrics.
@@ -65,9 +65,9 @@ pub struct RefusedQuery {
     /// Where, as text.
     pub listener: Arc<str>,
     /// For which name.
-    pub name: Text,
+    pub name: AuditText,
     /// For which type of record.
-    pub kind: Text,
+    pub kind: AuditText,
     /// Why not.
     pub reason: Reason,
     /// The policy's generation that judged it.

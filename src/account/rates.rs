@@ -66,7 +66,7 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{ClientLimits, Place};
+    use crate::policy::{ClientLimits, Location};
 
     fn rate(number: u32) -> NonZeroU32 {
         NonZeroU32::new(number).unwrap()
@@ -97,7 +97,7 @@ mod tests {
         let rates = Rates::default();
         let client = |name: &str, number| Client {
             name: name.into(),
-            place: Place { file: "pullgate.toml".into(), line: 1 },
+            place: Location { file: "pullgate.toml".into(), line: 1 },
             networks: Vec::new(),
             certificate_names: Vec::new(),
             users: Vec::new(),

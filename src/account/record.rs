@@ -1,7 +1,7 @@
 //! What one session leaves behind: the record that the session fills, and its audit line.
 //!
 //! Plain data: it opens no file and counts nothing. The shape of a line stands here and nowhere
-//! else; what a client wrote gets in as [`Text`] only.
+//! else; what a client wrote gets in as [`AuditText`] only.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 use super::clock::Timestamp;
 use super::id::SessionId;
 use super::stage::Stages;
-use super::text::Text;
+use super::text::AuditText;
 use crate::policy::{
     AddressFault, Allowed, Ending, EndpointKind, Grant, OwnAddresses, Reason, Stop, canonical,
 };
@@ -126,12 +126,12 @@ pub struct Record {
     /// Who connected; where a balancer did, whom it speaks for.
     pub client: IpAddr,
     pub(super) listener: Arc<str>,
-    pub(super) target: Option<Text>,
+    pub(super) target: Option<AuditText>,
     pub(super) granted: Option<Granted>,
     /// The client's group, where there is one.
     pub client_name: Option<Arc<str>>,
     /// The name in the ClientHello.
-    pub sni: Option<Text>,
+    pub sni: Option<AuditText>,
     /// What would have denied the session, were the policy enforced.
     pub would_deny: Option<Reason>,
     /// Where it was dialled.
@@ -150,10 +150,10 @@ pub struct Record {
 /// What few records have.
 #[derive(Debug, Default)]
 struct Rare {
-    query: Option<Text>,
+    query: Option<AuditText>,
     headed: Option<Headed>,
     dropped: Vec<(SocketAddr, AddressFault)>,
-    facts: Vec<(&'static str, Text)>,
+    facts: Vec<(&'static str, AuditText)>,
 }
 
 /// Where a client was headed: its own word, compared with DNS and never dialled.
@@ -224,7 +224,7 @@ impl Record {
 
     /// What was asked for, fit to be shown to anybody: nothing in it is secret.
     #[must_use]
-    pub fn target(&self) -> Option<&Text> {
+    pub fn target(&self) -> Option<&AuditText> {
         self.target.as_ref()
     }
 
@@ -234,12 +234,12 @@ impl Record {
 
     /// Notes a further fact, which bears on no decision. The name is ours, the value may be the
     /// client's.
-    pub fn note(&mut self, name: &'static str, value: Text) {
+    pub fn note(&mut self, name: &'static str, value: AuditText) {
         self.rare().facts.push((name, value));
     }
 
     /// What was noted.
-    pub(super) fn facts(&self) -> &[(&'static str, Text)] {
+    pub(super) fn facts(&self) -> &[(&'static str, AuditText)] {
         self.rare.as_ref().map_or(&[], |rare| &rare.facts)
     }
 
@@ -269,19 +269,19 @@ impl Record {
     }
 
     /// Notes the type of record that was asked for, where the target was asked of the answerer.
-    pub(super) fn ask_kind(&mut self, kind: Text) {
+    pub(super) fn ask_kind(&mut self, kind: AuditText) {
         self.rare().query = Some(kind);
     }
 
     /// The type of record that was asked for.
-    pub(super) fn query(&self) -> Option<&Text> {
+    pub(super) fn query(&self) -> Option<&AuditText> {
         self.rare.as_ref().and_then(|rare| rare.query.as_ref())
     }
 
     /// Notes that the addresses are from an answer that had run out, since no server answered.
     pub fn took_stale_answer(&mut self) {
         self.is_stale = true;
-        self.note("dns", Text::new("stale"));
+        self.note("dns", AuditText::new("stale"));
     }
 
     pub(super) fn is_stale(&self) -> bool {
@@ -289,7 +289,7 @@ impl Record {
     }
 
     pub(super) fn allow(&mut self, allowed: &Allowed) {
-        self.target.get_or_insert_with(|| Text::of_target(allowed.target()));
+        self.target.get_or_insert_with(|| AuditText::of_target(allowed.target()));
         self.granted = allowed.grant().map(Granted::from);
         self.client_name = allowed.client().map(|client| client.name.clone());
         self.would_deny = allowed.would_deny().map(|denial| denial.reason);
@@ -327,9 +327,9 @@ impl Record {
             client: self.client,
             client_name: self.client_name.as_deref(),
             listener: &self.listener,
-            target: self.target.as_ref().map(Text::as_str),
-            query: self.query().map(Text::as_str),
-            sni: self.sni.as_ref().map(Text::as_str),
+            target: self.target.as_ref().map(AuditText::as_str),
+            query: self.query().map(AuditText::as_str),
+            sni: self.sni.as_ref().map(AuditText::as_str),
             registry: self.granted.as_ref().map(|granted| &*granted.registry),
             endpoint: self.granted.as_ref().map(|granted| granted.endpoint.code()),
             outcome: verdict.outcome.code(),
@@ -418,7 +418,7 @@ impl Serialize for Dropped<'_> {
 #[derive(Debug)]
 struct Facts<'a> {
     headed: Option<Headed>,
-    more: &'a [(&'static str, Text)],
+    more: &'a [(&'static str, AuditText)],
 }
 
 impl Facts<'_> {
@@ -467,8 +467,8 @@ mod tests {
     fn a_relayed_session() {
         let mut record = record();
         record.client_name = Some("builders".into());
-        record.target = Some(Text::of_request("contoso.azurecr.io:443"));
-        record.sni = Some(Text::new("contoso.azurecr.io"));
+        record.target = Some(AuditText::of_request("contoso.azurecr.io:443"));
+        record.sni = Some(AuditText::new("contoso.azurecr.io"));
         record.granted = Some(Granted {
             registry: "contoso".into(),
             label: "other".into(),
@@ -486,7 +486,7 @@ mod tests {
         ]);
         let address = "169.254.169.254:443".parse().unwrap();
         record.drop_addresses(vec![(address, AddressFault::Never("link-local"))]);
-        record.note("dialled", Text::new("20.9.9.9:443"));
+        record.note("dialled", AuditText::new("20.9.9.9:443"));
         let expected = concat!(
             r#"{"time":"2024-11-24T03:40:00.123Z","id":"01JDE42FQV0000000000000001","#,
             r#""client":"10.0.0.7","client-name":"builders","listener":"127.0.0.1:3128","#,
@@ -504,7 +504,7 @@ mod tests {
     #[test]
     fn a_request_that_was_none() {
         let mut record = record();
-        record.target = Some(Text::of_request("user:secret@a\"\u{1b}[2J:443"));
+        record.target = Some(AuditText::of_request("user:secret@a\"\u{1b}[2J:443"));
         let expected = concat!(
             r#"{"time":"2024-11-24T03:40:00.123Z","id":"01JDE42FQV0000000000000001","#,
             r#""client":"10.0.0.7","listener":"127.0.0.1:3128","target":"***@a\"\\u{1b}[2J:443","#,

@@ -14,7 +14,7 @@ const CLIENTS: usize = 10_000;
 
 /// Counts by client, forgotten after a while.
 #[derive(Debug, Default)]
-pub(super) struct Askers {
+pub(super) struct StorageRequests {
     windows: Mutex<Windows>,
 }
 
@@ -25,7 +25,7 @@ struct Windows {
     before: HashMap<IpAddr, u64>,
 }
 
-impl Askers {
+impl StorageRequests {
     /// A client has asked for a storage account.
     pub(super) fn count(&self, client: IpAddr, now: Instant) {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn the_most_of_one_client_is_told_for_a_while() {
-        let askers = Askers::default();
+        let askers = StorageRequests::default();
         let start = Instant::now();
         let (one, two) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
         assert_eq!(askers.most(start), 0);

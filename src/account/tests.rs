@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::policy::{
-    Asker, Client, ClientLimits, EndpointKind, Enforcement, Located, Place, PolicySet,
+    Client, ClientIdentity, ClientLimits, EndpointKind, Enforcement, Located, Location, PolicySet,
     Registry as Listed, RegistrySpec, Rules, Target,
 };
 
@@ -48,14 +48,14 @@ fn arrival(client: &str) -> Arrival {
 }
 
 fn policy() -> PolicySet {
-    let place = Place { file: "registries.d/contoso.toml".into(), line: 1 };
+    let place = Location { file: "registries.d/contoso.toml".into(), line: 1 };
     let login = Located { value: "contoso.azurecr.io".to_owned(), place };
     let registry = Listed::new(&RegistrySpec::new("contoso".into(), login)).unwrap();
     PolicySet::new(1, Rules { registries: vec![registry], ..Rules::default() }).unwrap()
 }
 
 fn allowed(target: &str, enforcement: Enforcement) -> Allowed {
-    let asker = Asker::at("10.0.0.7".parse().unwrap());
+    let asker = ClientIdentity::at("10.0.0.7".parse().unwrap());
     let target = Target::parse_authority(target).unwrap();
     policy().judge_name(&target, &asker, enforcement).unwrap()
 }
@@ -136,7 +136,7 @@ fn repeated_denials_are_folded_under_the_firsts_id() {
 /// An idle tunnel keeps its account; all that it keeps may take 4 KiB.
 #[test]
 fn an_open_account_is_small() {
-    let kept = size_of::<Record>() + size_of::<Open>() + Seat::HEAP;
+    let kept = size_of::<Record>() + size_of::<Open>() + SessionSlot::HEAP;
     assert!(kept <= 1_024, "{kept} bytes");
 }
 
@@ -154,13 +154,13 @@ fn what_was_relayed_is_never_folded() {
 #[test]
 fn folds_close_after_their_window_and_are_bounded() {
     let books = Books::new();
-    let mut folds = dedup::Folds::default();
+    let mut folds = dedup::Dedup::default();
     let now = Instant::now();
     let open = books.account.open(arrival("10.0.0.7"));
     let kind = |count: usize| {
         let mut open = books.account.open(arrival("10.0.0.7"));
         open.ask(&format!("{count}.example:443"));
-        dedup::Kind::of(&open, "host-not-allowed")
+        dedup::DenialKey::of(&open, "host-not-allowed")
     };
     for count in 0..10_000 {
         folds.open(kind(count), &open, now);
@@ -368,7 +368,7 @@ fn places_of_a_group_are_limited_wherever_its_members_are() {
     let books = Books::new();
     let client = Client {
         name: "agents".into(),
-        place: Place { file: "pullgate.toml".into(), line: 1 },
+        place: Location { file: "pullgate.toml".into(), line: 1 },
         networks: Vec::new(),
         certificate_names: Vec::new(),
         users: Vec::new(),
@@ -428,7 +428,7 @@ fn labels_are_from_closed_sets() {
     for cause in Cause::ALL {
         let mut open = account.open(arrival("10.99.99.99"));
         open.allow(&allowed(HOSTILE, Enforcement::Report));
-        open.sni = Some(Text::new("secret-exfiltrated"));
+        open.sni = Some(AuditText::new("secret-exfiltrated"));
         open.volume.up.copied = 1;
         open.close(&Err(Failure { side: Side::Upstream, cause: *cause }.into()));
     }

@@ -17,9 +17,9 @@ const MARKS: [char; 4] = ['/', '?', '#', '\\'];
 
 /// Printable ASCII of at most 255 characters. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Text(Arc<str>);
+pub struct AuditText(Arc<str>);
 
-impl Text {
+impl AuditText {
     /// Any text. What is not printable ASCII is escaped, and what is too long is cut.
     #[must_use]
     pub fn new(text: &str) -> Self {
@@ -121,14 +121,14 @@ mod tests {
             ("a\0b\r\n\u{202e}", "a\\u{0}b\\u{d}\\u{a}\\u{202e}"),
         ];
         for (asked, told) in cases {
-            assert_eq!(Text::of_request(asked).as_str(), told, "{asked:?}");
+            assert_eq!(AuditText::of_request(asked).as_str(), told, "{asked:?}");
         }
     }
 
     proptest! {
         #[test]
         fn texts_are_short_and_printable(text in "\\PC{0,400}|[\\x00-\\x7f]{0,400}") {
-            for made in [Text::new(&text), Text::of_request(&text)] {
+            for made in [AuditText::new(&text), AuditText::of_request(&text)] {
                 prop_assert!(made.as_str().len() <= LONGEST);
                 prop_assert!(made.as_str().bytes().all(|byte| (0x20..0x7f).contains(&byte)));
             }

@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::Admin;
 use crate::account::{DenialRow, Phase, Row};
 use crate::listen::http::answer::{Refusal, shown};
-use crate::policy::{Asker, Denial, Enforcement, HTTPS, Stop, Target};
+use crate::policy::{ClientIdentity, Denial, Enforcement, HTTPS, Stop, Target};
 
 /// How often the page is told.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -198,7 +198,7 @@ impl Admin {
                     told.endpoint = Some(grant.endpoint.code());
                     told.place = Some(grant.place.to_string());
                 }
-                let local = Asker::at(std::net::Ipv4Addr::LOCALHOST.into());
+                let local = ClientIdentity::at(std::net::Ipv4Addr::LOCALHOST.into());
                 set.judge_name(&target, &local, set.rules().enforcement)
             });
         let denial = match judged {

@@ -7,7 +7,9 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::account::Status;
-use crate::policy::{Budget, Client, Enforcement, Limits, Pin, PolicySet, PrivateOnly, Registry};
+use crate::policy::{
+    Budget, Client, Enforcement, Limits, PolicySet, PrivateOnly, Registry, StaticAddress,
+};
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -150,7 +152,7 @@ fn of_budget(Budget { base_bytes, ratio_percent }: Budget) -> OfBudget {
     OfBudget { base_bytes, ratio_percent }
 }
 
-fn of_pin(pin: &Pin) -> String {
+fn of_pin(pin: &StaticAddress) -> String {
     match pin.port {
         Some(port) => std::net::SocketAddr::new(pin.address, port).to_string(),
         None => pin.address.to_string(),

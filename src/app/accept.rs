@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::bind::{self, Holding};
 use super::listener::Ear;
-use super::workers::{Among, Crew};
+use super::workers::{Among, Workers};
 use crate::session::{self, Door, Gate, Welcome};
 
 /// How long accepting pauses when no connection can be had: no descriptor, no memory.
@@ -36,25 +36,25 @@ pub(super) struct Ending {
 
 /// A listener and what it serves with.
 #[derive(Debug)]
-pub(super) struct Attendant {
+pub(super) struct Acceptor {
     pub(super) listener: Ear,
     pub(super) holding: Holding,
     pub(super) gate: Arc<Gate>,
     pub(super) door: Door,
-    pub(super) crew: Crew,
+    pub(super) workers: Workers,
     pub(super) ending: Ending,
 }
 
-impl Attendant {
+impl Acceptor {
     /// Accepts connections, each into a task of its own, until the gate has ended.
-    pub(super) async fn attend(self) {
+    pub(super) async fn run(self) {
         let taking = self.ending.taking.token();
-        let Self { listener, holding, gate, door, crew, ending } = self;
+        let Self { listener, holding, gate, door, workers, ending } = self;
         let closed = Arc::new(Door { welcome: Welcome::TurnedAway, ..door.clone() });
         let open = Arc::new(door);
         tokio::select! {
             () = ending.begun.cancelled() => {}
-            () = accept(&listener, &gate, &open, &crew, Among::Sessions) => {}
+            () = accept(&listener, &gate, &open, &workers, Among::Sessions) => {}
         }
         match holding {
             Holding::Together => info!("{} is left to whoever else holds it", open.name),
@@ -62,7 +62,7 @@ impl Attendant {
                 if let Err(error) = bind::turn_to_successor(&listener) {
                     warn!(%error, listener = %open.name, "connections cannot be handed over");
                 }
-                let last = accept(&listener, &gate, &open, &crew, Among::Sessions);
+                let last = accept(&listener, &gate, &open, &workers, Among::Sessions);
                 // What has come is taken in; what is new goes to the successor.
                 let _ = timeout(bind::LAST_ARRIVALS, last).await;
                 if let Err(error) = bind::turn_to_all(&listener) {
@@ -75,7 +75,7 @@ impl Attendant {
                 let turned_away = Among::These(&ending.turned_away);
                 tokio::select! {
                     () = ending.over.cancelled() => {}
-                    () = accept(&listener, &gate, &closed, &crew, turned_away) => {}
+                    () = accept(&listener, &gate, &closed, &workers, turned_away) => {}
                 }
             }
         }
@@ -84,7 +84,13 @@ impl Attendant {
 
 /// Accepts connections for as long as it is polled. It can be dropped at any time: whoever was
 /// accepted is served.
-async fn accept(listener: &Ear, gate: &Arc<Gate>, door: &Arc<Door>, crew: &Crew, among: Among<'_>) {
+async fn accept(
+    listener: &Ear,
+    gate: &Arc<Gate>,
+    door: &Arc<Door>,
+    workers: &Workers,
+    among: Among<'_>,
+) {
     let mut told: Option<Instant> = None;
     loop {
         let listened = listener.listen().await;
@@ -92,7 +98,8 @@ async fn accept(listener: &Ear, gate: &Arc<Gate>, door: &Arc<Door>, crew: &Crew,
         match listened.and_then(|()| listener.accept()) {
             Ok((socket, peer)) => {
                 let place = gate.lobby.enter(room);
-                crew.serve(among, session::serve(gate.clone(), door.clone(), socket, peer, place));
+                workers
+                    .serve(among, session::serve(gate.clone(), door.clone(), socket, peer, place));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

@@ -16,12 +16,12 @@ pub(super) fn descriptors() -> usize {
 /// How the descriptors are shared out: connections that have not said a word hold one, sessions
 /// two, and DNS, the admin listener, the audit and the pipes live on a reserve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Room {
+pub(super) struct DescriptorBudget {
     pub(super) lobby: usize,
     pub(super) sessions: usize,
 }
 
-impl Room {
+impl DescriptorBudget {
     pub(super) fn new(descriptors: usize) -> Self {
         let reserve = 128 + descriptors / 128;
         let lobby = (descriptors / 16).clamp(8, 16_384);
@@ -32,14 +32,14 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
-    use super::Room;
+    use super::DescriptorBudget;
 
     #[test]
     fn descriptors_suffice_for_what_they_are_shared_out_to() {
         for descriptors in [256, 1024, 20_000, 1 << 20] {
-            let Room { lobby, sessions } = Room::new(descriptors);
+            let DescriptorBudget { lobby, sessions } = DescriptorBudget::new(descriptors);
             assert!(lobby + 2 * sessions + 128 <= descriptors, "{descriptors}");
         }
-        assert!(Room::new(20_000).sessions >= 9_000);
+        assert!(DescriptorBudget::new(20_000).sessions >= 9_000);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tracing::warn;
 
-use super::workers::Crew;
+use super::workers::Workers;
 
 /// How often the manager is told that an ending goes on, and how long it then waits for more.
 pub(super) const ENDING: Duration = Duration::from_secs(20);
@@ -29,11 +29,11 @@ enum Message {
 
 /// The way to the service manager.
 #[derive(Debug, Clone)]
-pub(super) struct Herald {
+pub(super) struct ServiceManager {
     messages: SyncSender<Message>,
 }
 
-impl Herald {
+impl ServiceManager {
     /// Starts the thread.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl Herald {
         self.send(Message::Ready(status));
     }
 
-    /// The gate reads its files anew; [`Herald::ready`] ends it.
+    /// The gate reads its files anew; [`ServiceManager::ready`] ends it.
     pub(super) fn reloading(&self) {
         self.send(Message::Reloading);
     }
@@ -62,12 +62,12 @@ impl Herald {
 
     /// Tells a manager that watches (`WatchdogSec=`) that every thread still runs tasks, until the
     /// runtime ends.
-    pub(super) async fn stay_alive(self, crew: Crew) {
+    pub(super) async fn stay_alive(self, workers: Workers) {
         let Some(patience) = sd_notify::watchdog_enabled() else { return };
         let mut due = tokio::time::interval(patience / 3);
         loop {
             due.tick().await;
-            crew.has_answered().await;
+            workers.has_answered().await;
             self.send(Message::Alive);
         }
     }

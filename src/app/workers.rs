@@ -10,14 +10,14 @@ use tokio_util::task::TaskTracker;
 
 /// The threads, as those see them who have work for them.
 #[derive(Debug, Clone)]
-pub(super) struct Crew {
-    first: Hand,
-    others: Vec<Hand>,
+pub(super) struct Workers {
+    first: Worker,
+    others: Vec<Worker>,
 }
 
 /// One thread: its runtime, and the sessions that it has.
 #[derive(Debug, Clone)]
-pub(super) struct Hand {
+pub(super) struct Worker {
     runtime: Handle,
     sessions: TaskTracker,
 }
@@ -31,15 +31,15 @@ pub(super) enum Among<'a> {
     These(&'a TaskTracker),
 }
 
-impl Crew {
+impl Workers {
     /// Starts so many threads, at least one; they end when the guard is dropped.
     ///
     /// # Errors
     /// When the system gives no thread, or no epoll.
     pub(super) fn start(threads: usize) -> io::Result<(Self, DropGuard)> {
         let dismissed = CancellationToken::new();
-        let first = Hand::start(0, dismissed.clone())?;
-        let others = (1..threads).map(|number| Hand::start(number, dismissed.clone()));
+        let first = Worker::start(0, dismissed.clone())?;
+        let others = (1..threads).map(|number| Worker::start(number, dismissed.clone()));
         let others = others.collect::<io::Result<_>>()?;
         Ok((Self { first, others }, dismissed.drop_guard()))
     }
@@ -51,7 +51,7 @@ impl Crew {
     }
 
     /// Runs what takes connections in, beside sessions: those that stay with it wake no thread.
-    pub(super) fn attend(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn_acceptor(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.first.runtime.spawn(work);
     }
 
@@ -61,52 +61,52 @@ impl Crew {
         among: Among<'_>,
         session: impl Future<Output = ()> + Send + 'static,
     ) {
-        let hand = self.idlest();
+        let worker = self.idlest();
         let tracker = match among {
-            Among::Sessions => &hand.sessions,
+            Among::Sessions => &worker.sessions,
             Among::These(tracker) => tracker,
         };
-        tracker.spawn_on(session, &hand.runtime);
+        tracker.spawn_on(session, &worker.runtime);
     }
 
-    fn idlest(&self) -> &Hand {
+    fn idlest(&self) -> &Worker {
         self.others.iter().fold(&self.first, |idlest, other| {
             if other.sessions() < idlest.sessions() { other } else { idlest }
         })
     }
 
-    fn hands(&self) -> impl Iterator<Item = &Hand> {
+    fn all(&self) -> impl Iterator<Item = &Worker> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
     /// The threads' runtimes.
     pub(super) fn runtimes(&self) -> Vec<Handle> {
-        self.hands().map(|hand| hand.runtime.clone()).collect()
+        self.all().map(|worker| worker.runtime.clone()).collect()
     }
 
     /// How many sessions are open.
     pub(super) fn sessions(&self) -> usize {
-        self.hands().map(Hand::sessions).sum()
+        self.all().map(Worker::sessions).sum()
     }
 
     /// Waits until each thread has run something: one that stands still never does.
     pub(super) async fn has_answered(&self) {
-        for hand in self.hands() {
+        for worker in self.all() {
             // A runtime that ends drops the task.
-            let _ = hand.runtime.spawn(async {}).await;
+            let _ = worker.runtime.spawn(async {}).await;
         }
     }
 
     /// Waits until none is open. No more may be served from then on.
     pub(super) async fn emptied(&self) {
-        for hand in self.hands() {
-            hand.sessions.close();
-            hand.sessions.wait().await;
+        for worker in self.all() {
+            worker.sessions.close();
+            worker.sessions.wait().await;
         }
     }
 }
 
-impl Hand {
+impl Worker {
     fn start(number: usize, dismissed: CancellationToken) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
@@ -128,53 +128,53 @@ mod tests {
 
     #[tokio::test]
     async fn sessions_are_spread_and_waited_for() {
-        let (crew, _dismissed) = Crew::start(3).unwrap();
+        let (workers, _dismissed) = Workers::start(3).unwrap();
         let mut ends = Vec::new();
         for _ in 0..9 {
             let (end, ended) = oneshot::channel::<()>();
             ends.push(end);
-            crew.serve(Among::Sessions, async {
+            workers.serve(Among::Sessions, async {
                 let _ = ended.await;
             });
         }
-        assert_eq!(crew.hands().map(Hand::sessions).collect::<Vec<_>>(), [3, 3, 3]);
+        assert_eq!(workers.all().map(Worker::sessions).collect::<Vec<_>>(), [3, 3, 3]);
         let turned_away = TaskTracker::new();
-        crew.serve(Among::These(&turned_away), async {});
-        assert_eq!(crew.sessions(), 9);
+        workers.serve(Among::These(&turned_away), async {});
+        assert_eq!(workers.sessions(), 9);
         drop(ends);
-        crew.emptied().await;
-        assert_eq!(crew.sessions(), 0);
+        workers.emptied().await;
+        assert_eq!(workers.sessions(), 0);
     }
 
     #[tokio::test]
     async fn a_session_that_panics_takes_none_with_it() {
-        let (crew, _dismissed) = Crew::start(1).unwrap();
+        let (workers, _dismissed) = Workers::start(1).unwrap();
         let (told, heard) = oneshot::channel();
-        crew.serve(Among::Sessions, async { panic!("on purpose") });
-        crew.serve(Among::Sessions, async {
+        workers.serve(Among::Sessions, async { panic!("on purpose") });
+        workers.serve(Among::Sessions, async {
             let _ = told.send(());
         });
         heard.await.unwrap();
-        crew.emptied().await;
+        workers.emptied().await;
     }
 
     #[tokio::test]
     async fn a_thread_that_stands_still_does_not_answer() {
-        let (crew, _dismissed) = Crew::start(2).unwrap();
-        crew.has_answered().await;
+        let (workers, _dismissed) = Workers::start(2).unwrap();
+        workers.has_answered().await;
         let (free, stands) = std::sync::mpsc::sync_channel::<()>(1);
         let (told, still) = oneshot::channel();
-        crew.attend(async move {
+        workers.spawn_acceptor(async move {
             let _ = told.send(());
             let _ = stands.recv();
         });
         still.await.unwrap();
-        let mut answered = std::pin::pin!(crew.has_answered());
+        let mut answered = std::pin::pin!(workers.has_answered());
         let now = tokio::select! {
             biased;
             () = &mut answered => true,
             // The other thread answers, and this one would have by then.
-            () = async { crew.others[0].runtime.spawn(async {}).await.unwrap() } => false,
+            () = async { workers.others[0].runtime.spawn(async {}).await.unwrap() } => false,
         };
         assert!(!now);
         drop(free);
@@ -183,9 +183,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_threads_end_with_the_guard() {
-        let (crew, dismissed) = Crew::start(2).unwrap();
+        let (workers, dismissed) = Workers::start(2).unwrap();
         let (held, dropped) = oneshot::channel::<()>();
-        crew.attend(async move {
+        workers.spawn_acceptor(async move {
             std::future::pending::<()>().await;
             drop(held);
         });

@@ -19,7 +19,8 @@ use crate::config::Loaded;
 use crate::dial::Resolver;
 use crate::listen::http::answer::{Refusal, shown};
 use crate::policy::{
-    AddressFault, Allowed, Asker, Budget, Client, Grant, OwnAddresses, PolicySet, Stop, Target,
+    AddressFault, Allowed, Budget, Client, ClientIdentity, Grant, OwnAddresses, PolicySet, Stop,
+    Target,
 };
 use crate::{config, dial, reload};
 use registry::Clients;
@@ -146,13 +147,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Who asks, as the command line says it.
 enum Who {
-    At(Asker),
+    At(ClientIdentity),
     Of(Arc<Client>),
 }
 
 fn who(set: &PolicySet, written: &str) -> Option<Who> {
     if let Ok(address) = written.parse::<IpAddr>() {
-        return Some(Who::At(Asker::at(address)));
+        return Some(Who::At(ClientIdentity::at(address)));
     }
     let client = set.rules().clients.iter().find(|client| *client.name == *written)?;
     Some(Who::Of(client.clone()))

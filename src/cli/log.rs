@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 use tokio::runtime::Builder;
 
-use crate::account::Text;
+use crate::account::AuditText;
 
 /// How often the file is looked at for more.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -151,7 +151,7 @@ fn print(line: &[u8], out: &mut impl Write) -> io::Result<()> {
 
 /// A line in words.
 fn told(line: &Value) -> String {
-    let text = |key: &str| line.get(key).and_then(Value::as_str).map(Text::new);
+    let text = |key: &str| line.get(key).and_then(Value::as_str).map(AuditText::new);
     let part = |key: &str| text(key).map_or("-".to_owned(), |text| text.as_str().to_owned());
     let number = |key: &str| line.get(key).and_then(Value::as_u64);
     let time = part("time");
@@ -163,7 +163,7 @@ fn told(line: &Value) -> String {
         words.push_str(&format!(" ({})", name.as_str()));
     }
     let target = text("target").or(text("sni"));
-    let target = target.as_ref().map_or("-", Text::as_str);
+    let target = target.as_ref().map_or("-", AuditText::as_str);
     words.push_str(&format!(" -> {}", target.strip_suffix(":443").unwrap_or(target)));
     if let (Some(registry), Some(endpoint)) = (text("registry"), text("endpoint")) {
         words.push_str(&format!(" [{} {}]", registry.as_str(), endpoint.as_str()));

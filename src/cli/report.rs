@@ -5,7 +5,7 @@
 //! accounts come first, since that switch breaks every client that a firewall lets reach nothing
 //! else. It exits with 0 whatever it found, and with 2 when a file cannot be read.
 
-mod matter;
+mod finding;
 mod told;
 
 use std::collections::BTreeMap;
@@ -17,8 +17,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use serde::Deserialize;
 
-use crate::account::{Outcome, Text};
-use matter::Matter;
+use crate::account::{AuditText, Outcome};
+use finding::Finding;
 use told::{Told, ToldClient, ToldMatter, ToldRow, Totals};
 
 /// A line of the audit is seldom longer than 1 KiB; longer than this is none.
@@ -98,7 +98,7 @@ struct Row {
 }
 
 /// Matter, client, its group's name, host.
-type Key = (Matter, String, Option<String>, String);
+type Key = (Finding, String, Option<String>, String);
 
 #[derive(Debug, Default)]
 struct Report {
@@ -169,7 +169,7 @@ impl Report {
 
     fn count_client(&mut self, line: &Line, outcome: Outcome, count: u64) {
         let Some(name) = &line.client_name else { return };
-        let name = Text::new(name).as_str().to_owned();
+        let name = AuditText::new(name).as_str().to_owned();
         if self.clients.len() >= ROWS && !self.clients.contains_key(&name) {
             return;
         }
@@ -187,10 +187,10 @@ impl Report {
     fn count(&mut self, line: &Line, reason: &str, outcome: Outcome, count: u64) {
         let host = line.target.as_deref().or(line.sni.as_deref()).unwrap_or("-");
         let host = host.strip_suffix(":443").unwrap_or(host);
-        let printable = |text: &str| Text::new(text).as_str().to_owned();
+        let printable = |text: &str| AuditText::new(text).as_str().to_owned();
         let client = printable(line.client.as_deref().unwrap_or("-"));
         let name = line.client_name.as_deref().map(printable);
-        let key = (Matter::of(reason, host), client, name, printable(host));
+        let key = (Finding::of(reason, host), client, name, printable(host));
         if self.rows.len() >= ROWS && !self.rows.contains_key(&key) {
             self.totals.beyond += count;
             return;

@@ -15,7 +15,7 @@ use super::Inherited;
 use super::source::Source;
 use super::uploads::Uploads;
 use crate::policy::{
-    DataSpec, Fault, HostKind, Located, Name, Origin, Place, Registry, RegistrySpec, parse_host,
+    DataSpec, Fault, HostKind, Located, Location, Name, Origin, Registry, RegistrySpec, parse_host,
 };
 
 const OPTIONS: ParseOptions = ParseOptions {
@@ -51,7 +51,7 @@ struct Told {
     data: Vec<Regional>,
     regional: Vec<Regional>,
     /// Where the file speaks of data endpoints, if only to say that there are none.
-    data_place: Place,
+    data_place: Location,
 }
 
 /// Reads a registry's file; nothing where it is not what `az` prints.

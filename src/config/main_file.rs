@@ -18,7 +18,7 @@ use super::source::Source;
 use super::table::Table;
 use super::uploads::Uploads;
 use super::{AuditTarget, BATCH, Inherited, OnFull, Settings, TlsPaths};
-use crate::policy::{Enforcement, Limits, Located, Place, Rules, never_dialled, parse_range};
+use crate::policy::{Enforcement, Limits, Located, Location, Rules, never_dialled, parse_range};
 
 /// What the main file says.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Main {
     /// The folder of the registries, as it is written, and where.
     pub(super) registries: Located<String>,
     /// Where `deny-all = true` stands.
-    pub(super) deny_all: Option<Place>,
+    pub(super) deny_all: Option<Location>,
     /// What holds for the registries whose files are silent.
     pub(super) inherited: Inherited,
     /// TLS of the listeners, and where each stands.

@@ -23,13 +23,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use azure::{Import, ImportedEndpoints, import};
-pub use referenced_files::{Further, Readers, Secret};
+pub use referenced_files::{Readers, ReferencedFile, Secret};
 pub use tls::{ClientPaths, Presence, Tls, TlsOfListeners, TlsPaths};
 pub use users::{is_user_name, names as user_names, with_user, without_user};
 
 use crate::policy::{
-    Client, Clientele, Endpoint, EndpointKind, Enforcement, Fault, HostKind, Located, NO_LABEL,
-    OTHER_LABEL, Place, PolicySet, Registry, Rules, Users,
+    Client, Clientele, Endpoint, EndpointKind, Enforcement, Fault, HostKind, Located, Location,
+    NO_LABEL, OTHER_LABEL, PolicySet, Registry, Rules, Users,
 };
 use main_file::Main;
 use source::Source;
@@ -52,7 +52,7 @@ pub struct Files {
     /// The registries' files, sorted by name.
     pub registries: Vec<File>,
     /// Further files that the main file names.
-    pub further: Vec<Further>,
+    pub further: Vec<ReferencedFile>,
 }
 
 /// How clients come to a listener.
@@ -309,7 +309,7 @@ pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
 }
 
 /// The users, where a client names one; each that is named must be there.
-fn users(main: &Main, files: &[Further], found: &mut Found) -> Users {
+fn users(main: &Main, files: &[ReferencedFile], found: &mut Found) -> Users {
     let Some(first) = main.named_users.first() else { return Users::default() };
     let path = &main.users_file;
     let before = found.faults.len();
@@ -348,7 +348,7 @@ fn sorted(mut faults: Vec<Fault>) -> Vec<Fault> {
 
 fn text_of<'a>(file: &'a File, remedy: &str) -> Result<&'a str, Fault> {
     file.text.as_deref().map_err(|error| Fault {
-        place: Place { file: file.path.clone(), line: 0 },
+        place: Location { file: file.path.clone(), line: 0 },
         what: format!("it cannot be read: {error}"),
         remedy: remedy.to_owned(),
     })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// A file that the main file names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Further {
+pub struct ReferencedFile {
     /// Its path, relative to the working directory where it is not absolute.
     pub path: PathBuf,
     /// What is in it, or why it cannot be read.
@@ -49,7 +49,7 @@ impl fmt::Debug for Secret {
 }
 
 /// The file of that path.
-pub(super) fn find<'a>(files: &'a [Further], path: &Path) -> Option<&'a Further> {
+pub(super) fn find<'a>(files: &'a [ReferencedFile], path: &Path) -> Option<&'a ReferencedFile> {
     files.iter().find(|file| file.path == path)
 }
 
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn secrets_are_not_printed() {
         let content = Ok(b"key".to_vec().into());
-        let file = Further { path: "a".into(), content, readers: Readers::Few };
+        let file = ReferencedFile { path: "a".into(), content, readers: Readers::Few };
         assert!(!format!("{file:?}").contains("key") && !format!("{file:?}").contains("107"));
     }
 }

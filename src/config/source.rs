@@ -8,7 +8,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use crate::policy::{Fault, Place};
+use crate::policy::{Fault, Location};
 
 /// A text and where its lines begin.
 #[derive(Debug)]
@@ -56,9 +56,9 @@ impl<'a> Source<'a> {
     }
 
     /// The place of a byte.
-    pub(super) fn place(&self, at: usize) -> Place {
+    pub(super) fn place(&self, at: usize) -> Location {
         let line = self.line_feeds.partition_point(|line_feed| *line_feed < at) + 1;
-        Place { file: self.file.clone(), line: u32::try_from(line).unwrap_or(u32::MAX) }
+        Location { file: self.file.clone(), line: u32::try_from(line).unwrap_or(u32::MAX) }
     }
 
     /// The column of a byte, in characters from 1.
@@ -79,13 +79,18 @@ impl<'a> Source<'a> {
     }
 
     /// The file as a whole: what is missing is added at its top.
-    pub(super) fn whole(&self) -> Place {
-        Place { file: self.file.clone(), line: 1 }
+    pub(super) fn whole(&self) -> Location {
+        Location { file: self.file.clone(), line: 1 }
     }
 
     /// Notes what is wrong. Of a line whose form is broken nothing more is said: what the parser
     /// made of it is not what was written.
-    pub(super) fn fault(&self, place: Place, what: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn fault(
+        &self,
+        place: Location,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         if !self.broken.borrow().lines.contains(&place.line) {
             let fault = Fault { place, what: what.into(), remedy: remedy.into() };
             self.faults.borrow_mut().push(fault);
@@ -93,7 +98,7 @@ impl<'a> Source<'a> {
     }
 
     /// Notes what is not there, unless a broken line may have swallowed it.
-    pub(super) fn missing(&self, place: &Place, what: impl Into<String>, remedy: &str) {
+    pub(super) fn missing(&self, place: &Location, what: impl Into<String>, remedy: &str) {
         if self.is_well_formed() {
             self.fault(place.clone(), what, remedy);
         }
@@ -105,13 +110,13 @@ impl<'a> Source<'a> {
     }
 
     /// Notes what is allowed and probably not meant.
-    pub(super) fn warn(&self, place: Place, what: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn warn(&self, place: Location, what: impl Into<String>, remedy: impl Into<String>) {
         let warning = Fault { place, what: what.into(), remedy: remedy.into() };
         self.warnings.borrow_mut().push(warning);
     }
 
     /// Whether a broken `[header]` stands before a key, so that the key may be of its table.
-    pub(super) fn follows_broken_header(&self, key: &Place) -> bool {
+    pub(super) fn follows_broken_header(&self, key: &Location) -> bool {
         self.broken.borrow().header.is_some_and(|header| header < key.line)
     }
 

@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::source::Source;
-use crate::policy::{Located, Place};
+use crate::policy::{Located, Location};
 
 /// A list of strings, each with its place.
 pub(super) type Strings = Vec<Located<String>>;
@@ -21,7 +21,7 @@ pub(super) struct Table<'a> {
     table: &'a DeTable<'a>,
     /// How faults call it: empty for the file, else `[policy]`.
     title: &'static str,
-    place: Place,
+    place: Location,
     read: Vec<&'static str>,
 }
 
@@ -37,7 +37,7 @@ impl<'a> Table<'a> {
     }
 
     /// Where it begins.
-    pub(super) fn place(&self) -> &Place {
+    pub(super) fn place(&self) -> &Location {
         &self.place
     }
 

@@ -12,10 +12,10 @@ use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClien
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 
-use super::referenced_files::{Further, Readers, Secret, find};
+use super::referenced_files::{Readers, ReferencedFile, Secret, find};
 use super::source::Source;
 use super::table::{OneOrMany, Table};
-use crate::policy::{Fault, Located, Place};
+use crate::policy::{Fault, Located, Location};
 
 /// How many sessions may be resumed, a listener.
 const RESUMED: usize = 4_096;
@@ -143,7 +143,7 @@ type Said = (String, &'static str);
 /// Makes TLS of the files, and finds every fault of theirs.
 pub(super) fn make(
     listeners: &[Located<TlsPaths>],
-    files: &[Further],
+    files: &[ReferencedFile],
 ) -> (TlsOfListeners, Vec<Fault>, Vec<Fault>) {
     let (mut made, mut faults, mut warnings) = (HashMap::new(), Vec::new(), Vec::new());
     for Located { value: paths, place } in listeners {
@@ -164,8 +164,8 @@ pub(super) fn make(
 }
 
 struct Maker<'a> {
-    files: &'a [Further],
-    place: &'a Place,
+    files: &'a [ReferencedFile],
+    place: &'a Location,
 }
 
 impl Maker<'_> {
@@ -276,9 +276,9 @@ mod tests {
         (made.cert.pem(), made.signing_key.serialize_pem())
     }
 
-    fn file(path: &str, content: &str) -> Further {
+    fn file(path: &str, content: &str) -> ReferencedFile {
         let content = Ok(content.as_bytes().to_vec().into());
-        Further { path: path.into(), content, readers: Readers::Few }
+        ReferencedFile { path: path.into(), content, readers: Readers::Few }
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
                 presence: Presence::Required,
             });
             let value = TlsPaths { certificate: "gate.pem".into(), key: key.into(), clients };
-            let place = Place { file: "pullgate.toml".into(), line: 4 };
+            let place = Location { file: "pullgate.toml".into(), line: 4 };
             let (made, faults, _) = make(&[Located { value, place }], &files);
             let said = faults.first().map(|fault| fault.what.clone());
             match expected {
@@ -329,10 +329,10 @@ mod tests {
     #[test]
     fn a_key_that_everybody_may_read_is_warned_of() {
         let (certificate, key) = made();
-        let key = Further { readers: Readers::Everybody, ..file("gate.key", &key) };
+        let key = ReferencedFile { readers: Readers::Everybody, ..file("gate.key", &key) };
         let value =
             TlsPaths { certificate: "gate.pem".into(), key: "gate.key".into(), clients: None };
-        let place = Place { file: "pullgate.toml".into(), line: 4 };
+        let place = Location { file: "pullgate.toml".into(), line: 4 };
         let (_, faults, warnings) =
             make(&[Located { value, place }], &[file("gate.pem", &certificate), key]);
         assert_eq!((faults.len(), warnings.len()), (0, 1));

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::referenced_files::{Further, Readers, Secret};
-use crate::policy::{Fault, PasswordHash, Place, Users};
+use super::referenced_files::{Readers, ReferencedFile, Secret};
+use crate::policy::{Fault, Location, PasswordHash, Users};
 
 /// The longest name, in characters.
 const LONGEST_NAME: usize = 64;
@@ -18,17 +18,17 @@ pub fn is_user_name(name: &str) -> bool {
 
 /// Reads the file. `asked_by`: where the configuration asks for it.
 pub(super) fn read(
-    file: Option<&Further>,
+    file: Option<&ReferencedFile>,
     path: &Path,
-    asked_by: &Place,
+    asked_by: &Location,
     (faults, warnings): (&mut Vec<Fault>, &mut Vec<Fault>),
 ) -> Users {
     let mut users = Users::default();
-    let place = |line: usize| Place {
+    let place = |line: usize| Location {
         file: path.display().to_string().into(),
         line: u32::try_from(line).unwrap_or(u32::MAX),
     };
-    let mut fault = |place: Place, what: String, remedy: &str| {
+    let mut fault = |place: Location, what: String, remedy: &str| {
         faults.push(Fault { place, what, remedy: remedy.to_owned() });
     };
     let content = file.map_or(Err("it was not read"), |file| {

@@ -18,11 +18,12 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::policy::{
-    Allowed, Asker, Enforcement, OwnAddresses, Permit, Pin, PolicySet, Reason, Rules, Target,
+    Allowed, ClientIdentity, Enforcement, OwnAddresses, Permit, PolicySet, Reason, Rules,
+    StaticAddress, Target,
 };
 
-fn local() -> Asker {
-    Asker::at(Ipv4Addr::LOCALHOST.into())
+fn local() -> ClientIdentity {
+    ClientIdentity::at(Ipv4Addr::LOCALHOST.into())
 }
 
 /// What passes in report mode may have any name, so that each case can have its own.
@@ -440,8 +441,8 @@ async fn a_reload_changes_the_servers_and_forgets_what_the_old_ones_said() {
 async fn fixed_answers_ask_nobody() {
     let server = Server::start(|asked| one_address(asked, 60)).await;
     let pins = [
-        Pin { address: ip("10.1.0.4"), port: None },
-        Pin { address: ip("10.1.0.5"), port: Some(8443) },
+        StaticAddress { address: ip("10.1.0.4"), port: None },
+        StaticAddress { address: ip("10.1.0.5"), port: Some(8443) },
     ];
     let target = Target::parse_authority("contoso.azurecr.io:5000").unwrap();
     let set = set_of(Rules {

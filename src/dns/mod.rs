@@ -21,10 +21,10 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::account::{Account, QueryResult, RefusedQuery, Text};
+use crate::account::{Account, AuditText, QueryResult, RefusedQuery};
 use crate::config::{self, Answer};
 use crate::dial::Resolver;
-use crate::policy::{Allowed, Asker, Cause, OwnAddresses, PolicySet, Reason};
+use crate::policy::{Allowed, Cause, ClientIdentity, OwnAddresses, PolicySet, Reason};
 use query::{Kind, Question, Said};
 use rate::Rates;
 
@@ -115,7 +115,7 @@ impl Answerer {
     fn judge(&self, question: &Question, client: IpAddr, listener: &Arc<str>) -> Next {
         let set = self.sources.policy.borrow().clone();
         let enforcement = set.rules().enforcement;
-        let asker = Asker::at(client);
+        let asker = ClientIdentity::at(client);
         let judged = match question.name() {
             Some(name) => set.judge_host(&name, &asker, enforcement),
             None => Err(Reason::HostNotAllowed.into()),
@@ -175,10 +175,10 @@ impl Answerer {
     ) {
         self.sources.account.record_refused(RefusedQuery {
             client,
-            client_name: set.group_of(&Asker::at(client)).map(|group| group.name.clone()),
+            client_name: set.group_of(&ClientIdentity::at(client)).map(|group| group.name.clone()),
             listener: listener.clone(),
-            name: Text::new(&question.asked()),
-            kind: Text::new(&question.kind_text()),
+            name: AuditText::new(&question.asked()),
+            kind: AuditText::new(&question.kind_text()),
             reason,
             generation: set.generation(),
         });

@@ -15,7 +15,7 @@ const LEAVING: usize = 32;
 
 /// The places, shared by all listeners.
 #[derive(Debug)]
-pub struct Lobby {
+pub struct PendingConnections {
     places: usize,
     /// One for each who is there, with a place or on the way out.
     room: Arc<Semaphore>,
@@ -31,22 +31,22 @@ struct Waiting {
 
 /// Room for one more, who is still to come.
 #[derive(Debug)]
-pub struct Room {
+pub struct PendingPermit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A place in the lobby, until dropped.
 #[derive(Debug)]
-pub struct Place {
-    lobby: Arc<Lobby>,
+pub struct PendingSlot {
+    lobby: Arc<PendingConnections>,
     number: u64,
-    asked_out: oneshot::Receiver<()>,
+    evicted: oneshot::Receiver<()>,
     /// A receiver may not be asked again once it has answered.
     is_asked_out: bool,
-    _room: Room,
+    _room: PendingPermit,
 }
 
-impl Lobby {
+impl PendingConnections {
     /// A lobby of so many places, at least one.
     #[must_use]
     pub fn new(places: usize) -> Arc<Self> {
@@ -56,14 +56,14 @@ impl Lobby {
     }
 
     /// Waits while too many of those who were asked to leave have not left yet.
-    pub async fn room(&self) -> Room {
+    pub async fn room(&self) -> PendingPermit {
         // It is never closed.
-        Room { _permit: self.room.clone().acquire_owned().await.ok() }
+        PendingPermit { _permit: self.room.clone().acquire_owned().await.ok() }
     }
 
     /// Takes a place; where there is none left, that of the one who waited longest.
-    pub fn enter(self: &Arc<Self>, room: Room) -> Place {
-        let (ask_out, asked_out) = oneshot::channel();
+    pub fn enter(self: &Arc<Self>, room: PendingPermit) -> PendingSlot {
+        let (ask_out, evicted) = oneshot::channel();
         let mut waiting = self.waiting();
         if waiting.guests.len() >= self.places
             && let Some((_, oldest)) = waiting.guests.pop_first()
@@ -75,7 +75,7 @@ impl Lobby {
         waiting.next += 1;
         waiting.guests.insert(number, ask_out);
         drop(waiting);
-        Place { lobby: self.clone(), number, asked_out, is_asked_out: false, _room: room }
+        PendingSlot { lobby: self.clone(), number, evicted, is_asked_out: false, _room: room }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -83,19 +83,19 @@ impl Lobby {
     }
 }
 
-impl Place {
+impl PendingSlot {
     /// Resolves when the place is needed for another.
-    pub async fn asked_out(&mut self) {
+    pub async fn evicted(&mut self) {
         if self.is_asked_out {
             return;
         }
         // The sender is dropped without a word only together with the place.
-        let _ = (&mut self.asked_out).await;
+        let _ = (&mut self.evicted).await;
         self.is_asked_out = true;
     }
 }
 
-impl Drop for Place {
+impl Drop for PendingSlot {
     fn drop(&mut self) {
         self.lobby.waiting().guests.remove(&self.number);
     }
@@ -108,17 +108,17 @@ mod tests {
 
     use super::*;
 
-    async fn enter(lobby: &Arc<Lobby>) -> Place {
+    async fn enter(lobby: &Arc<PendingConnections>) -> PendingSlot {
         lobby.enter(lobby.room().await)
     }
 
-    fn is_asked_out(place: &mut Place) -> bool {
-        place.asked_out.try_recv().is_ok()
+    fn is_asked_out(place: &mut PendingSlot) -> bool {
+        place.evicted.try_recv().is_ok()
     }
 
     #[tokio::test]
     async fn the_oldest_leaves_for_the_newest() {
-        let lobby = Lobby::new(2);
+        let lobby = PendingConnections::new(2);
         let mut first = enter(&lobby).await;
         let mut second = enter(&lobby).await;
         assert!(!is_asked_out(&mut first) && !is_asked_out(&mut second));
@@ -129,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_leaves_makes_room() {
-        let lobby = Lobby::new(2);
+        let lobby = PendingConnections::new(2);
         let mut first = enter(&lobby).await;
         for _ in 0..2 * LEAVING {
             drop(enter(&lobby).await);
@@ -140,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn newcomers_wait_while_many_have_not_left() {
-        let lobby = Lobby::new(2);
+        let lobby = PendingConnections::new(2);
         let mut held = Vec::new();
         for _ in 0..2 + LEAVING {
             held.push(enter(&lobby).await);

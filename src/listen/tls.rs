@@ -14,7 +14,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
-use crate::account::Text;
+use crate::account::AuditText;
 use crate::config::Tls;
 use crate::policy::{Cause, CertificateNames, Denial, Failure, Reason, Side, Stop};
 
@@ -60,7 +60,7 @@ pub enum NoTls {
         /// Why.
         stop: Stop,
         /// What is wrong.
-        fault: Text,
+        fault: AuditText,
         /// What is left to be closed.
         socket: TcpStream,
     },
@@ -165,8 +165,8 @@ fn rejected(error: &rustls::Error) -> Denial {
 }
 
 /// What is wrong, in our words where we have any, else in the library's.
-fn told(error: &rustls::Error) -> Text {
-    fault_of(error).map_or_else(|| Text::new(&error.to_string()), Text::new)
+fn told(error: &rustls::Error) -> AuditText {
+    fault_of(error).map_or_else(|| AuditText::new(&error.to_string()), AuditText::new)
 }
 
 /// What is wrong with a certificate, in a few words.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::certificate::{CertificateName, CertificateNames};
-use super::location::{Fault, Located, Place};
+use super::location::{Fault, Located, Location};
 use super::reason::{Denial, Reason};
 use super::registry::Registry;
 use super::users::User;
@@ -22,7 +22,7 @@ pub struct ClientAddress(pub IpAddr);
 
 /// Who asks, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asker {
+pub struct ClientIdentity {
     /// Where from.
     pub address: ClientAddress,
     /// The names of the certificate that was proved, where there was one.
@@ -52,7 +52,7 @@ pub fn subscriber(address: IpAddr) -> IpAddr {
     }
 }
 
-impl Asker {
+impl ClientIdentity {
     /// Somebody of whom nothing but the address is known.
     #[must_use]
     pub fn at(address: IpAddr) -> Self {
@@ -70,7 +70,7 @@ pub struct Client {
     /// Its name: in audit lines, metrics and the registries' files.
     pub name: Arc<str>,
     /// Where it is written.
-    pub place: Place,
+    pub place: Location,
     /// Where its members ask from; empty: anywhere.
     pub networks: Vec<IpNet>,
     /// What their certificates are to name, one of them; empty: nothing.
@@ -95,7 +95,7 @@ pub struct ClientLimits {
 }
 
 impl Client {
-    fn includes(&self, asker: &Asker) -> bool {
+    fn includes(&self, asker: &ClientIdentity) -> bool {
         let is_user = match &asker.login {
             _ if self.users.is_empty() => true,
             Login::Proved(user) => self.users.contains(&user.name),
@@ -105,11 +105,11 @@ impl Client {
     }
 
     /// Whether a user's password is all that is missing.
-    fn might_include(&self, asker: &Asker) -> bool {
+    fn might_include(&self, asker: &ClientIdentity) -> bool {
         asker.login == Login::Absent && !self.users.is_empty() && self.includes_but_for_user(asker)
     }
 
-    fn includes_but_for_user(&self, asker: &Asker) -> bool {
+    fn includes_but_for_user(&self, asker: &ClientIdentity) -> bool {
         let ClientAddress(address) = asker.address;
         let is_there = self.networks.is_empty()
             || self.networks.iter().any(|network| network.contains(&address));
@@ -194,7 +194,7 @@ impl Clients {
     }
 
     /// The first group that includes whoever asks.
-    pub(super) fn group_of(&self, asker: &Asker) -> Option<&Arc<Client>> {
+    pub(super) fn group_of(&self, asker: &ClientIdentity) -> Option<&Arc<Client>> {
         self.groups.iter().find(|group| group.includes(asker))
     }
 
@@ -202,7 +202,7 @@ impl Clients {
     pub(super) fn admit(
         &self,
         registry: usize,
-        asker: &Asker,
+        asker: &ClientIdentity,
     ) -> Result<Option<Arc<Client>>, Denial> {
         let groups = match self.admitted.get(registry) {
             Some(Admitted::Everyone) => return Ok(self.group_of(asker).cloned()),
@@ -238,7 +238,7 @@ impl Clients {
     }
 }
 
-fn not_admitted(group: Option<&Client>, asker: Option<&Asker>) -> Denial {
+fn not_admitted(group: Option<&Client>, asker: Option<&ClientIdentity>) -> Denial {
     let certificate = asker.and_then(|asker| asker.certificate.as_deref());
     let remedy = match (group, certificate) {
         (Some(group), _) => format!("{} may not use it", group.name),
@@ -270,7 +270,7 @@ mod tests {
     use crate::policy::registry::RegistrySpec;
 
     fn group(name: &str, networks: &[&str]) -> Arc<Client> {
-        let place = Place { file: "pullgate.toml".into(), line: 7 };
+        let place = Location { file: "pullgate.toml".into(), line: 7 };
         let networks = networks.iter().map(|text| text.parse().unwrap()).collect();
         let limits = ClientLimits::default();
         let name = name.into();
@@ -279,14 +279,14 @@ mod tests {
     }
 
     fn registry(label: &str, clientele: Clientele) -> Registry {
-        let place = Place { file: format!("registries.d/{label}.toml").into(), line: 1 };
+        let place = Location { file: format!("registries.d/{label}.toml").into(), line: 1 };
         let login = Located { value: format!("{label}.azurecr.io"), place };
         let spec = RegistrySpec::new(label.into(), login);
         Registry::new(&RegistrySpec { clientele, ..spec }).unwrap()
     }
 
     fn named(names: &[&str]) -> Clientele {
-        let place = Place { file: "registries.d/a.toml".into(), line: 3 };
+        let place = Location { file: "registries.d/a.toml".into(), line: 3 };
         let located = |name: &&str| Located { value: (*name).to_owned(), place: place.clone() };
         Clientele::Named(names.iter().map(located).collect())
     }
@@ -315,7 +315,7 @@ mod tests {
             ("10.9.0.7", [None, None, None, Some("nobody")]),
         ];
         for (address, expected) in cases {
-            let asker = Asker::at(address.parse().unwrap());
+            let asker = ClientIdentity::at(address.parse().unwrap());
             for (at, expected) in expected.into_iter().enumerate() {
                 let found = clients.admit(at, &asker).map(|group| {
                     group.map_or_else(|| "nobody".to_owned(), |group| group.name.to_string())
@@ -324,7 +324,11 @@ mod tests {
             }
         }
         let refused = |address: &str| {
-            clients.admit(2, &Asker::at(address.parse().unwrap())).unwrap_err().remedy.unwrap()
+            clients
+                .admit(2, &ClientIdentity::at(address.parse().unwrap()))
+                .unwrap_err()
+                .remedy
+                .unwrap()
         };
         assert_eq!(refused("10.1.0.7"), "agents may not use it");
         assert_eq!(refused("10.9.0.7"), "it is in no [[client]]");
@@ -333,7 +337,7 @@ mod tests {
     #[test]
     fn silence_means_everyone_only_while_there_is_no_client() {
         let registries = [registry("contoso", Clientele::Unsaid)];
-        let asker = Asker::at("10.9.0.7".parse().unwrap());
+        let asker = ClientIdentity::at("10.9.0.7".parse().unwrap());
         let of = |groups: &[Arc<Client>]| Clients::new(groups, &registries).unwrap();
         assert_eq!(of(&[]).admit(0, &asker), Ok(None));
         let reason = of(&[group("agents", &[])]).admit(0, &asker).unwrap_err().reason;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 /// A file and a line of it. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Location {
     /// The path as the operator would write it.
     pub file: Arc<str>,
     /// The line, from 1; 0 where the fault is of the file as a whole.
     pub line: u32,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             0 => write!(out, "{}", self.file),
@@ -26,7 +26,7 @@ impl fmt::Display for Place {
 #[error("{place}: {what}; {remedy}")]
 pub struct Fault {
     /// Where it stands.
-    pub place: Place,
+    pub place: Location,
     /// What is wrong, in one clause.
     pub what: String,
     /// What the operator does about it, in one clause.
@@ -39,5 +39,5 @@ pub struct Located<T> {
     /// The value.
     pub value: T,
     /// Where it stands.
-    pub place: Place,
+    pub place: Location,
 }

@@ -25,17 +25,20 @@ pub use addresses::{AddressFault, Class, PrivateOnly, canonical, class_of};
 pub use bucket::Bucket;
 pub use budget::{Budget, Budgets, HourOfUploads};
 pub use certificate::{CertificateName, CertificateNameFault, CertificateNames};
-pub use clients::{Asker, Client, ClientAddress, ClientLimits, Clientele, Login, subscriber};
+pub use clients::{
+    Client, ClientAddress, ClientIdentity, ClientLimits, Clientele, Login, subscriber,
+};
 pub use cloud::{CLOUDS, Cloud, HostKind};
 pub use host::{HostFault, never_dialled, parse_host, parse_range};
 pub use limits::Limits;
-pub use location::{Fault, Located, Place};
+pub use location::{Fault, Located, Location};
 pub use name::{LONGEST_NAME, Name, NameError};
 pub use permits::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 pub use reason::{Cause, Denial, Ending, Failure, Reason, Side, Stop};
 pub use registry::{DataSpec, Endpoint, EndpointKind, Origin, Registry, RegistrySpec};
 pub use set::{
-    Enforcement, LABELLED_REGISTRIES, NO_LABEL, OTHER_LABEL, OwnAddresses, Pin, PolicySet, Rules,
+    Enforcement, LABELLED_REGISTRIES, NO_LABEL, OTHER_LABEL, OwnAddresses, PolicySet, Rules,
+    StaticAddress,
 };
 pub use target::{HTTPS, Target, TargetError, parse_port};
 pub use users::{Challenge, MOST_MEMORY_KIB, PasswordHash, PasswordHashFault, User, Users};

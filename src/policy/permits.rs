@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::addresses::{AddressFault, PrivateOnly};
 use super::budget::Budget;
 use super::clients::Client;
-use super::location::Place;
+use super::location::Location;
 use super::reason::Denial;
 use super::registry::EndpointKind;
 use super::target::Target;
@@ -25,7 +25,7 @@ pub struct Grant {
     /// What the host is to it.
     pub endpoint: EndpointKind,
     /// Where the operator named it.
-    pub place: Place,
+    pub place: Location,
     /// How much may be sent to it; nothing where that is unbounded.
     pub upload: Option<Budget>,
     /// Bytes that may come down from the registry in a second; nothing where that is unbounded.

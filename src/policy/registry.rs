@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use super::addresses::PrivateOnly;
 use super::budget::Budgets;
 use super::clients::Clientele;
-use super::location::{Fault, Located, Place};
+use super::location::{Fault, Located, Location};
 use super::target::Target;
 
 /// What a host is to its registry; `endpoint` in audit lines and metrics.
@@ -53,7 +53,7 @@ pub struct Endpoint {
     /// What it is to its registry.
     pub kind: EndpointKind,
     /// Where the operator named it.
-    pub place: Place,
+    pub place: Location,
 }
 
 /// What a file says of a registry, as it is written.
@@ -117,7 +117,7 @@ pub enum DataSpec {
     /// `"every-region"`, and hosts beside it, in regions that this release does not know.
     EveryRegion {
         /// Where the word stands.
-        place: Place,
+        place: Location,
         /// The hosts beside it.
         further: Vec<Located<String>>,
     },

@@ -12,10 +12,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::addresses::{self, AddressFault, Opened, PrivateOnly};
-use super::clients::{Asker, Client, Clients, Login};
+use super::clients::{Client, ClientIdentity, Clients, Login};
 use super::cloud::HostKind;
 use super::limits::Limits;
-use super::location::{Fault, Place};
+use super::location::{Fault, Location};
 use super::name::Name;
 use super::permits::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 use super::reason::{Denial, Reason};
@@ -44,7 +44,7 @@ pub enum Enforcement {
 
 /// A fixed answer of `[dns.hosts]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pin {
+pub struct StaticAddress {
     /// The address.
     pub address: IpAddr,
     /// Replaces the target's port when dialling.
@@ -88,7 +88,7 @@ pub struct Rules {
     /// `[dns] stale-ms`.
     pub dns_stale: Duration,
     /// `[dns.hosts]`.
-    pub pins: HashMap<Name, Vec<Pin>>,
+    pub pins: HashMap<Name, Vec<StaticAddress>>,
     /// `[limits]`.
     pub limits: Limits,
 }
@@ -124,7 +124,7 @@ impl PolicySet {
         let mut hosts: HashMap<Name, Vec<Entry>> = HashMap::new();
         let mut labels = HashMap::new();
         let mut faults = Vec::new();
-        let mut owners: BTreeMap<&Target, (usize, EndpointKind, &Place)> = BTreeMap::new();
+        let mut owners: BTreeMap<&Target, (usize, EndpointKind, &Location)> = BTreeMap::new();
         for (index, registry) in rules.registries.iter().enumerate() {
             for (position, endpoint) in registry.endpoints().iter().enumerate() {
                 let (Ok(number), Ok(place)) = (u32::try_from(index), u32::try_from(position))
@@ -192,7 +192,7 @@ impl PolicySet {
 
     /// The fixed answers for a name, which go ahead of any server.
     #[must_use]
-    pub fn pins(&self, allowed: &Allowed) -> Option<&[Pin]> {
+    pub fn pins(&self, allowed: &Allowed) -> Option<&[StaticAddress]> {
         self.rules.pins.get(&allowed.target.name).map(Vec::as_slice)
     }
 
@@ -203,7 +203,7 @@ impl PolicySet {
     pub fn judge_name(
         &self,
         target: &Target,
-        asker: &Asker,
+        asker: &ClientIdentity,
         enforcement: Enforcement,
     ) -> Result<Allowed, Denial> {
         let reported = |denial: Denial| {
@@ -247,7 +247,7 @@ impl PolicySet {
 
     /// The first group of clients that whoever asks is of.
     #[must_use]
-    pub fn group_of(&self, asker: &Asker) -> Option<&Arc<Client>> {
+    pub fn group_of(&self, asker: &ClientIdentity) -> Option<&Arc<Client>> {
         self.clients.group_of(asker)
     }
 
@@ -268,7 +268,7 @@ impl PolicySet {
     pub fn judge_host(
         &self,
         name: &Name,
-        asker: &Asker,
+        asker: &ClientIdentity,
         enforcement: Enforcement,
     ) -> Result<Allowed, Denial> {
         let judge =
@@ -414,7 +414,7 @@ impl PolicySet {
         &self,
         permit: &Permit,
         upstream: SocketAddr,
-        asker: &Asker,
+        asker: &ClientIdentity,
         enforcement: Enforcement,
         own: &OwnAddresses,
     ) -> Result<Allowed, Denial> {
@@ -440,15 +440,15 @@ mod tests {
     use crate::policy::location::Located;
     use crate::policy::registry::{DataSpec, RegistrySpec};
 
-    fn local() -> Asker {
-        Asker::at(std::net::Ipv4Addr::LOCALHOST.into())
+    fn local() -> ClientIdentity {
+        ClientIdentity::at(std::net::Ipv4Addr::LOCALHOST.into())
     }
 
     fn registry(name: &str, login: &str, data: &[&str], private_only: PrivateOnly) -> Registry {
         let file: Arc<str> = format!("registries.d/{name}.toml").into();
         let located = |value: &str, line| Located {
             value: value.to_owned(),
-            place: Place { file: file.clone(), line },
+            place: Location { file: file.clone(), line },
         };
         let data = data.iter().zip(2..).map(|(host, line)| located(host, line));
         let mut spec = RegistrySpec::new(name.into(), located(login, 1));
@@ -529,14 +529,14 @@ mod tests {
         let client = |name: &str, network: &str| {
             Arc::new(Client {
                 name: name.into(),
-                place: Place { file: "pullgate.toml".into(), line: 5 },
+                place: Location { file: "pullgate.toml".into(), line: 5 },
                 networks: vec![network.parse().unwrap()],
                 certificate_names: Vec::new(),
                 users: Vec::new(),
                 limits: ClientLimits::default(),
             })
         };
-        let place = Place { file: "registries.d/contoso.toml".into(), line: 1 };
+        let place = Location { file: "registries.d/contoso.toml".into(), line: 1 };
         let login = Located { value: "contoso.azurecr.io".to_owned(), place: place.clone() };
         let named = Located { value: "fleet".to_owned(), place };
         let spec = RegistrySpec {

@@ -21,7 +21,7 @@ pub struct Bounds {
     ratio: AtomicU64,
     only_reports: AtomicBool,
     exceeded: AtomicBool,
-    hour: Option<Arc<Hour>>,
+    hour: Option<Arc<UploadQuota>>,
     pub(super) paced: Option<Box<Paced>>,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Reserved {
 impl Bounds {
     /// Bounds whose uploads count in a client's hour, too, and whose downloads keep these rates.
     #[must_use]
-    pub fn within(hour: Option<Arc<Hour>>, rates: Vec<Arc<Throttle>>) -> Self {
+    pub fn within(hour: Option<Arc<UploadQuota>>, rates: Vec<Arc<Throttle>>) -> Self {
         Self { hour, paced: Paced::by(rates), ..Self::default() }
     }
 
@@ -107,20 +107,20 @@ impl Bounds {
 
 /// What all tunnels of one client may send up within an hour. It outlives reloads.
 #[derive(Debug)]
-pub struct Hour {
+pub struct UploadQuota {
     limit: AtomicU64,
     began: Instant,
     uploads: Mutex<HourOfUploads>,
 }
 
-impl Default for Hour {
+impl Default for UploadQuota {
     /// Without a limit.
     fn default() -> Self {
         Self::new(UNBOUNDED)
     }
 }
 
-impl Hour {
+impl UploadQuota {
     /// An hour in which so many bytes may go up, and none have.
     #[must_use]
     pub fn new(limit: u64) -> Self {
@@ -177,8 +177,8 @@ impl Hour {
 /// What tunnels share: the hours of clients, the rates of clients and registries. They outlive
 /// reloads; the names are the configuration's, so that there are few.
 #[derive(Debug, Default)]
-pub struct Shares {
-    hours: DashMap<Arc<str>, Arc<Hour>>,
+pub struct Quotas {
+    hours: DashMap<Arc<str>, Arc<UploadQuota>>,
     rates: DashMap<(Whose, Arc<str>), Arc<Throttle>>,
 }
 
@@ -191,7 +191,7 @@ pub enum Whose {
     Registry,
 }
 
-impl Shares {
+impl Quotas {
     /// The rate of a client or a registry, so many bytes a second from now on; where that is
     /// nothing, an older one is lifted.
     #[must_use]
@@ -208,7 +208,7 @@ impl Shares {
     /// The hour of a client, in which so many bytes may go up from now on; as many as it likes
     /// where that is nothing.
     #[must_use]
-    pub fn hour(&self, client: &Arc<str>, limit: Option<u64>) -> Arc<Hour> {
+    pub fn hour(&self, client: &Arc<str>, limit: Option<u64>) -> Arc<UploadQuota> {
         let known = self.hours.get(client).map(|hour| hour.clone());
         let fresh = || self.hours.entry(client.clone()).or_default().clone();
         let hour = known.unwrap_or_else(fresh);
@@ -234,7 +234,7 @@ mod tests {
             base in 0u64..5_000, ratio in 0u64..5, hour in 0u64..20_000,
             steps in proptest::collection::vec((1usize..3_000, 0u64..50_000, 0.0f64..=1.0), 0..40),
         ) {
-            let shared = Arc::new(Hour::new(hour));
+            let shared = Arc::new(UploadQuota::new(hour));
             let bounds = Bounds::within(Some(shared.clone()), Vec::new());
             let budget = Budget { base_bytes: base, ratio_percent: ratio };
             bounds.set(Some(budget), Enforcement::Enforce);
@@ -263,7 +263,7 @@ mod tests {
             bounds.settle(reserved, took, 0, 0);
             assert_eq!(bounds.were_exceeded(), exceeded, "{took}");
         }
-        let hour = Arc::new(Hour::new(10));
+        let hour = Arc::new(UploadQuota::new(10));
         let bounds = Bounds::within(Some(hour.clone()), Vec::new());
         bounds.set(None, Enforcement::Report);
         bounds.settle(bounds.reserve(0, 0, 100), 11, 0, 0);
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn tunnels_of_one_client_share_its_hour() {
-        let hour = Arc::new(Hour::new(100));
+        let hour = Arc::new(UploadQuota::new(100));
         let (one, other) = (
             Bounds::within(Some(hour.clone()), Vec::new()),
             Bounds::within(Some(hour.clone()), Vec::new()),
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn an_hour_outlives_a_change_of_its_limit() {
-        let hours = Shares::default();
+        let hours = Quotas::default();
         let name: Arc<str> = "agents".into();
         let hour = hours.hour(&name, Some(100));
         hour.settle(0, 60);

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::splice::Flow;
 use super::tunnel::{Open, aborted, idle_for_too_long};
 use super::watch::Watch;
-use super::{Sides, Traffic};
+use super::{Traffic, TunnelEnds};
 use crate::hello::{Cut, Guard, Hello, Onward, Output};
 use crate::policy::{Reason, Side, Stop};
 
@@ -56,8 +56,8 @@ enum Input {
 
 impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
     /// A handshake whose judged hello has not gone out yet.
-    pub(super) fn new(sides: &'a mut Sides<C>, hello: Hello, traffic: &'a Traffic) -> Self {
-        let Sides { client, upstream, second_hello, idle } = sides;
+    pub(super) fn new(sides: &'a mut TunnelEnds<C>, hello: Hello, traffic: &'a Traffic) -> Self {
+        let TunnelEnds { client, upstream, second_hello, idle } = sides;
         let output = Output { to_server: hello.raw, ..Output::default() };
         let guard = Guard::new(hello.facts);
         Self {

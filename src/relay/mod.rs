@@ -36,7 +36,7 @@ use crate::policy::{Cleared, Ending, Stop};
 use handshake::{Opened, Opening};
 use tunnel::Life;
 
-pub use bounds::{Bounds, Hour, Shares, Whose};
+pub use bounds::{Bounds, Quotas, UploadQuota, Whose};
 pub use close::{Closing, hear_out};
 pub use meter::{Count, Tally, Traffic};
 pub use pipe_pool::{PIPE_SIZE, Pipes};
@@ -54,7 +54,7 @@ pub struct Settings {
 /// The two connections of a tunnel. The relay only borrows them, since a future keeps an argument and
 /// what it is moved to side by side, for as long as the tunnel lives.
 #[derive(Debug)]
-pub struct Sides<C> {
+pub struct TunnelEnds<C> {
     /// The client's connection; it has been read as far as its hello. What passes is complete as
     /// it comes, so it should send at once (TCP_NODELAY).
     pub client: C,
@@ -69,15 +69,15 @@ pub struct Sides<C> {
 /// How a tunnel ended.
 #[derive(Debug)]
 #[must_use]
-pub struct Carried {
+pub struct TunnelOutcome {
     /// Well, or why not.
     pub outcome: Result<Ending, Stop>,
-    owed: Owed,
+    owed: FinalNotice,
 }
 
 /// What the client is still to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Owed {
+enum FinalNotice {
     Nothing,
     /// Why it ends, by an alert.
     Alert,
@@ -85,36 +85,36 @@ enum Owed {
     End,
 }
 
-impl Carried {
+impl TunnelOutcome {
     /// Both ways were open: an alert of ours would be garbage in the client's session.
     fn through(outcome: Result<Ending, Stop>) -> Self {
-        let owed = if outcome.is_ok() { Owed::Nothing } else { Owed::End };
+        let owed = if outcome.is_ok() { FinalNotice::Nothing } else { FinalNotice::End };
         Self { outcome, owed }
     }
 
     /// It ended within the handshake.
     fn early(opened: Opened) -> Self {
         let (outcome, owed) = match opened {
-            Opened::Through(_) | Opened::Over => (Ok(Ending::Closed), Owed::End),
-            Opened::Unserved(stop) => (Err(stop), Owed::Alert),
-            Opened::Served(stop) => (Err(stop), Owed::End),
+            Opened::Through(_) | Opened::Over => (Ok(Ending::Closed), FinalNotice::End),
+            Opened::Unserved(stop) => (Err(stop), FinalNotice::Alert),
+            Opened::Served(stop) => (Err(stop), FinalNotice::End),
         };
         Self { outcome, owed }
     }
 }
 
-impl<C> Sides<C> {
+impl<C> TunnelEnds<C> {
     /// Lets go of the upstream, on a stop with a reset. Once the session is accounted for, what
     /// comes back must be finished.
-    pub fn closing(self, carried: &Carried) -> Closing<C> {
+    pub fn closing(self, carried: &TunnelOutcome) -> Closing<C> {
         let Self { client, upstream, .. } = self;
         if carried.outcome.is_err() {
             socket::reset(upstream);
         }
         match (carried.owed, &carried.outcome) {
-            (Owed::Nothing, _) => Closing::done(),
-            (Owed::Alert, Err(stop)) => Closing::with_alert(client, stop),
-            (Owed::Alert | Owed::End, _) => Closing::in_order(client),
+            (FinalNotice::Nothing, _) => Closing::done(),
+            (FinalNotice::Alert, Err(stop)) => Closing::with_alert(client, stop),
+            (FinalNotice::Alert | FinalNotice::End, _) => Closing::in_order(client),
         }
     }
 }
@@ -142,15 +142,15 @@ impl Relay {
     /// then all that may follow. `stop` ends it at once.
     ///
     /// `traffic` tells at any time what has been delivered. What comes back is for
-    /// [`Sides::closing`].
+    /// [`TunnelEnds::closing`].
     pub fn carry(
         &self,
         _: &Cleared,
-        sides: &mut Sides<TcpStream>,
+        sides: &mut TunnelEnds<TcpStream>,
         hello: Box<Hello>,
         traffic: &Traffic,
         stop: Pin<&mut impl Future<Output = Stop>>,
-    ) -> impl Future<Output = Carried> {
+    ) -> impl Future<Output = TunnelOutcome> {
         self.carry_bare(sides, hello, traffic, stop)
     }
 
@@ -158,45 +158,45 @@ impl Relay {
     pub fn carry_wrapped<C: AsyncRead + AsyncWrite + Unpin>(
         &self,
         _: &Cleared,
-        sides: &mut Sides<C>,
+        sides: &mut TunnelEnds<C>,
         hello: Box<Hello>,
         traffic: &Traffic,
         stop: Pin<&mut impl Future<Output = Stop>>,
-    ) -> impl Future<Output = Carried> {
+    ) -> impl Future<Output = TunnelOutcome> {
         self.carry_layered(sides, hello, traffic, stop)
     }
 
     async fn carry_bare(
         &self,
-        sides: &mut Sides<TcpStream>,
+        sides: &mut TunnelEnds<TcpStream>,
         hello: Box<Hello>,
         traffic: &Traffic,
         mut stop: Pin<&mut impl Future<Output = Stop>>,
-    ) -> Carried {
+    ) -> TunnelOutcome {
         match open(sides, *hello, traffic, stop.as_mut()).await {
             Opened::Through(open) => {
                 let life = Life { traffic, idle: sides.idle, stop };
                 let both = self.splice_both(&sides.client, &sides.upstream, open, life);
-                Carried::through(both.await)
+                TunnelOutcome::through(both.await)
             }
-            early => Carried::early(early),
+            early => TunnelOutcome::early(early),
         }
     }
 
     async fn carry_layered<C: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        sides: &mut Sides<C>,
+        sides: &mut TunnelEnds<C>,
         hello: Box<Hello>,
         traffic: &Traffic,
         mut stop: Pin<&mut impl Future<Output = Stop>>,
-    ) -> Carried {
+    ) -> TunnelOutcome {
         match open(sides, *hello, traffic, stop.as_mut()).await {
             Opened::Through(open) => {
                 let life = Life { traffic, idle: sides.idle, stop };
                 let both = tunnel::copy_both(&mut sides.client, &mut sides.upstream, open, life);
-                Carried::through(both.await)
+                TunnelOutcome::through(both.await)
             }
-            early => Carried::early(early),
+            early => TunnelOutcome::early(early),
         }
     }
 
@@ -215,7 +215,7 @@ impl Relay {
 
 /// The handshake, in a box that is freed behind it.
 fn open<'a, C: AsyncRead + AsyncWrite + Unpin>(
-    sides: &'a mut Sides<C>,
+    sides: &'a mut TunnelEnds<C>,
     hello: Hello,
     traffic: &'a Traffic,
     stop: Pin<&'a mut impl Future<Output = Stop>>,

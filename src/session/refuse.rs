@@ -15,7 +15,7 @@ use crate::config::Mode;
 use crate::listen::http::answer::Refusal;
 use crate::listen::http::connect;
 use crate::listen::intake::{NoHead, NoHello};
-use crate::listen::lobby::Place;
+use crate::listen::lobby::PendingSlot;
 use crate::listen::proxy_protocol::{HeaderFault, NoHeader};
 use crate::listen::tls::{self, ClientStream, NoTls};
 use crate::policy::{Denial, Failure, Reason, Stop};
@@ -107,7 +107,7 @@ impl Session {
         let Some(client) = closing.say().await else { return };
         tokio::select! {
             () = hear_out(client) => {}
-            () = asked_out(&mut self.place) => {}
+            () = evicted(&mut self.place) => {}
         }
     }
 
@@ -155,9 +155,9 @@ pub(super) fn no_hello(none: &NoHello) -> Stop {
 }
 
 /// Resolves when the place is needed for another; never for one who has none.
-pub(super) async fn asked_out(place: &mut Option<Place>) {
+pub(super) async fn evicted(place: &mut Option<PendingSlot>) {
     match place {
-        Some(place) => place.asked_out().await,
+        Some(place) => place.evicted().await,
         None => pending().await,
     }
 }

@@ -13,7 +13,7 @@ use crate::account::{Moved, Stage, Volume};
 use crate::config::{TlsOfListeners, TlsPaths};
 use crate::listen::tls::ClientCertificate;
 use crate::policy::{Allowed, Enforcement, Reason, Stop};
-use crate::relay::{Bounds, Count, Hour, Sides, Throttle, Traffic, Whose};
+use crate::relay::{Bounds, Count, Throttle, Traffic, TunnelEnds, UploadQuota, Whose};
 
 /// A client's certificate, and what it is judged by after a reload.
 pub(super) struct Proof {
@@ -51,8 +51,12 @@ impl Session {
         let (second_hello, idle) = (set.limits().hello_timeout, set.limits().idle_timeout);
         drop(set);
         let mut sides = match socket {
-            Either::Left(client) => Either::Left(Sides { client, upstream, second_hello, idle }),
-            Either::Right(client) => Either::Right(Sides { client, upstream, second_hello, idle }),
+            Either::Left(client) => {
+                Either::Left(TunnelEnds { client, upstream, second_hello, idle })
+            }
+            Either::Right(client) => {
+                Either::Right(TunnelEnds { client, upstream, second_hello, idle })
+            }
         };
         let began = Instant::now();
         async move {
@@ -110,7 +114,7 @@ impl Session {
 }
 
 /// The hour in which the client's uploads count, bounded or not.
-pub(super) fn hour(gate: &Gate, allowed: &Allowed) -> Option<Arc<Hour>> {
+pub(super) fn hour(gate: &Gate, allowed: &Allowed) -> Option<Arc<UploadQuota>> {
     let client = allowed.client()?;
     Some(gate.shares.hour(&client.name, client.limits.upload_bytes_per_hour))
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::account::Text;
+use crate::account::AuditText;
 
 /// What was read. Times are RFC 3339 in UTC, which sort as text.
 #[derive(Debug, Default, Clone, Serialize)]
@@ -84,7 +84,7 @@ pub(super) fn print(told: &Told, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "No session is recorded here.")?;
         return print_gaps(totals, out);
     };
-    let (first, last) = (Text::new(first), Text::new(last));
+    let (first, last) = (AuditText::new(first), AuditText::new(last));
     writeln!(out, "From {} to {}:", first.as_str(), last.as_str())?;
     writeln!(
         out,

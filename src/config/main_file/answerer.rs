@@ -9,7 +9,7 @@ use super::listen::socket_address;
 use crate::config::source::Source;
 use crate::config::table::Table;
 use crate::config::{Answer, Answerer, Listener, Mode};
-use crate::policy::{Located, Place, canonical};
+use crate::policy::{Located, Location, canonical};
 
 /// Queries of one client in a second, where nothing is said. A pull asks for two dozen at once.
 const QUERIES: u32 = 100;
@@ -69,7 +69,7 @@ pub(super) fn judge_servers(
 pub(super) fn judge_listeners(
     source: &Source<'_>,
     answerer: &Answerer,
-    place: Place,
+    place: Location,
     listeners: &[Listener],
 ) {
     let is_met = listeners.iter().any(|one| matches!(one.mode, Mode::Transparent(_)));

@@ -7,7 +7,9 @@ use ipnet::IpNet;
 
 use crate::config::source::Source;
 use crate::config::table::Table;
-use crate::policy::{HostKind, Located, Name, Pin, never_dialled, parse_host, parse_port};
+use crate::policy::{
+    HostKind, Located, Name, StaticAddress, never_dialled, parse_host, parse_port,
+};
 
 /// A DNS server: an address, and a port where it is not 53.
 pub(super) fn server(source: &Source<'_>, written: &Located<String>) -> Option<SocketAddr> {
@@ -27,11 +29,11 @@ pub(super) fn parse_server(text: &str) -> Option<SocketAddr> {
     text.parse().ok().or_else(alone)
 }
 
-pub(super) fn pins(source: &Source<'_>, hosts: Table<'_>) -> HashMap<Name, Vec<Pin>> {
-    let mut pins: HashMap<Name, Vec<Pin>> = HashMap::new();
+pub(super) fn pins(source: &Source<'_>, hosts: Table<'_>) -> HashMap<Name, Vec<StaticAddress>> {
+    let mut pins: HashMap<Name, Vec<StaticAddress>> = HashMap::new();
     for (host, answers) in hosts.entries() {
         let Some(answers) = answers else { continue };
-        let found: Vec<Pin> = answers.iter().filter_map(|one| pin(source, one)).collect();
+        let found: Vec<StaticAddress> = answers.iter().filter_map(|one| pin(source, one)).collect();
         let name = match Name::parse(&host.value) {
             Ok(name) => name,
             Err(fault) => {
@@ -56,16 +58,16 @@ pub(super) fn pins(source: &Source<'_>, hosts: Table<'_>) -> HashMap<Name, Vec<P
 }
 
 /// A fixed answer, with a port where it replaces the target's.
-fn pin(source: &Source<'_>, written: &Located<String>) -> Option<Pin> {
+fn pin(source: &Source<'_>, written: &Located<String>) -> Option<StaticAddress> {
     let text = &written.value;
     let with_port = || {
         // SocketAddr's own parser takes "+443" and leading zeros.
         let (_, port) = text.rsplit_once(':')?;
         let port = parse_port(port)?;
         let address = text.parse::<SocketAddr>().ok()?.ip();
-        Some(Pin { address, port: Some(port) })
+        Some(StaticAddress { address, port: Some(port) })
     };
-    let alone = text.parse().ok().map(|address| Pin { address, port: None });
+    let alone = text.parse().ok().map(|address| StaticAddress { address, port: None });
     let Some(pin) = alone.or_else(with_port) else {
         source.fault(
             written.place.clone(),

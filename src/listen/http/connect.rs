@@ -29,12 +29,12 @@ const STAND_IN_10: &[u8] = b"CONNECT refused.invalid:443 HTTP/1.0\r\n\r\n";
 /// What hyper takes for a connection: it reads as a head and then as nothing, and what is written
 /// to it is kept.
 #[derive(Debug)]
-struct Paper {
+struct InMemoryIo {
     head: Bytes,
     written: Vec<u8>,
 }
 
-impl hyper::rt::Read for Paper {
+impl hyper::rt::Read for InMemoryIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
@@ -50,7 +50,7 @@ impl hyper::rt::Read for Paper {
     }
 }
 
-impl hyper::rt::Write for Paper {
+impl hyper::rt::Write for InMemoryIo {
     fn poll_write(
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
@@ -127,7 +127,7 @@ fn written(
     head: Bytes,
     decided: Response<Full<Bytes>>,
 ) -> io::Result<Vec<u8>> {
-    let paper = Paper { head, written: Vec::with_capacity(ANSWER) };
+    let paper = InMemoryIo { head, written: Vec::with_capacity(ANSWER) };
     let mut connection = builder
         .clone()
         .max_buf_size(super::head::LARGEST_HEAD)

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::{DataSpec, Endpoint, EndpointKind, Origin, RegistrySpec};
 use crate::policy::cloud::{Cloud, HostKind};
 use crate::policy::host::{HostFault, never_dialled, parse_host, parse_range};
-use crate::policy::location::{Fault, Located, Place};
+use crate::policy::location::{Fault, Located, Location};
 use crate::policy::name::{Name, NameError};
 use crate::policy::target::Target;
 
@@ -104,7 +104,7 @@ struct Judge<'a> {
     accepted: HashSet<Name>,
     endpoints: Vec<Endpoint>,
     /// Every host that is written, and where it stands first.
-    seen: HashMap<Target, &'a Place>,
+    seen: HashMap<Target, &'a Location>,
     faults: Vec<Fault>,
 }
 
@@ -123,7 +123,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn fault(&mut self, place: &Place, what: impl Into<String>, remedy: impl Into<String>) {
+    fn fault(&mut self, place: &Location, what: impl Into<String>, remedy: impl Into<String>) {
         self.faults.push(Fault { place: place.clone(), what: what.into(), remedy: remedy.into() });
     }
 
@@ -131,7 +131,7 @@ impl<'a> Judge<'a> {
         match &self.spec.login {
             Some(login) => self.host(login, EndpointKind::Login),
             None => self.fault(
-                &Place { file: self.spec.file.clone(), line: 1 },
+                &Location { file: self.spec.file.clone(), line: 1 },
                 "there is no login-server",
                 "write login-server = \"contoso.azurecr.io\"",
             ),
@@ -169,7 +169,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Takes a host in, or finds what is wrong with it.
-    fn take(&mut self, written: &str, place: &'a Place, kind: EndpointKind) {
+    fn take(&mut self, written: &str, place: &'a Location, kind: EndpointKind) {
         let target = match parse_host(written) {
             Ok(target) => target,
             Err(HostFault::Name(NameError::Wildcard)) => return self.wildcard(written, place),
@@ -281,7 +281,7 @@ impl<'a> Judge<'a> {
         (what, "correct it, or give that registry a file of its own".to_owned())
     }
 
-    fn wildcard(&mut self, written: &str, place: &Place) {
+    fn wildcard(&mut self, written: &str, place: &Location) {
         let (what, remedy) = if is_storage_wildcard(written) {
             let what = format!(
                 "{written} is the storage of every tenant: dedicated data endpoints are off"

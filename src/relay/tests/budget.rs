@@ -130,7 +130,7 @@ async fn what_the_handshake_sent_counts() {
 
 #[tokio::test]
 async fn tunnels_of_one_client_share_an_hour() {
-    let hour = Arc::new(Hour::new(70_000));
+    let hour = Arc::new(UploadQuota::new(70_000));
     let up = noise(1, 50_000);
     for passes in [50_000, 20_000, 0] {
         let traffic = Arc::new(Traffic::within(Bounds::within(Some(hour.clone()), Vec::new())));

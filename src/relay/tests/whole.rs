@@ -48,8 +48,8 @@ async fn hello(from: &mut (impl AsyncRead + Unpin)) -> Hello {
     }
 }
 
-fn sides<C>(client: C, upstream: TcpStream) -> Sides<C> {
-    Sides { client, upstream, second_hello: IDLE, idle: IDLE }
+fn sides<C>(client: C, upstream: TcpStream) -> TunnelEnds<C> {
+    TunnelEnds { client, upstream, second_hello: IDLE, idle: IDLE }
 }
 
 /// What became of a whole tunnel.

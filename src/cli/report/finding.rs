@@ -1,11 +1,11 @@
 //! What a denial is about, for whoever has to do something about it.
 
-use crate::account::Text;
+use crate::account::AuditText;
 use crate::policy::{HostKind, Name, Reason};
 
 /// What needs doing about a denial: the reason, but for a replica that the policy does not know.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Matter {
+pub(super) enum Finding {
     Storage,
     Replica,
     OtherRegistry,
@@ -15,7 +15,7 @@ pub(super) enum Matter {
     Unknown(String),
 }
 
-impl Matter {
+impl Finding {
     pub(super) fn of(reason: &str, host: &str) -> Self {
         match Reason::from_code(reason) {
             Some(Reason::StorageAccount) => Self::Storage,
@@ -24,7 +24,7 @@ impl Matter {
             Some(Reason::HostNotAllowed) if is_replica(host) => Self::Replica,
             Some(Reason::HostNotAllowed) => Self::HostNotAllowed,
             Some(reason) => Self::Else(reason),
-            None => Self::Unknown(Text::new(reason).as_str().to_owned()),
+            None => Self::Unknown(AuditText::new(reason).as_str().to_owned()),
         }
     }
 
