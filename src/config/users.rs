@@ -121,12 +121,12 @@ mod tests {
     fn a_byte_order_mark_belongs_to_no_name() {
         let hash = PasswordHash::of(b"secret").unwrap();
         let text = format!("\u{feff}{}", with_user("", "ci", &hash));
-        let file = Further {
+        let file = ReferencedFile {
             path: "users".into(),
             content: Ok(text.clone().into_bytes().into()),
             readers: Readers::Few,
         };
-        let place = Place { file: "pullgate.toml".into(), line: 1 };
+        let place = Location { file: "pullgate.toml".into(), line: 1 };
         let (mut faults, mut warnings) = (Vec::new(), Vec::new());
         read(Some(&file), "users".as_ref(), &place, (&mut faults, &mut warnings));
         assert_eq!((faults, warnings), (vec![], vec![]));
