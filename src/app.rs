@@ -40,7 +40,7 @@ use accept::{Acceptor, Ending};
 use bind::{Bound, Holding};
 use descriptors::DescriptorBudget;
 use listener::Ear;
-use systemd::ServiceManager;
+use systemd::Systemd;
 use workers::Workers;
 
 /// How long the audit may take to write its last lines.
@@ -89,7 +89,7 @@ pub struct Running {
 /// be had any more.
 pub async fn run(prepared: Prepared, inherited: Inherited) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let service_manager = ServiceManager::new()?;
+    let service_manager = Systemd::new()?;
     let running = start(prepared, inherited).await?;
     service_manager.ready(running.status());
     tokio::spawn(service_manager.clone().stay_alive(running.workers.clone()));
@@ -338,7 +338,7 @@ impl Running {
     }
 
     /// Stops as the settings say, unless another signal ends it at once.
-    async fn end(self, signals: &mut Signals, service_manager: &ServiceManager) {
+    async fn end(self, signals: &mut Signals, service_manager: &Systemd) {
         let patience = self.gate.policy.borrow().limits().drain_timeout;
         let open = self.workers.sessions();
         info!(open, "ending: no new sessions; open ones have {} s", patience.as_secs());

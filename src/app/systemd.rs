@@ -29,11 +29,11 @@ enum Message {
 
 /// The way to the service manager.
 #[derive(Debug, Clone)]
-pub(super) struct ServiceManager {
+pub(super) struct Systemd {
     messages: SyncSender<Message>,
 }
 
-impl ServiceManager {
+impl Systemd {
     /// Starts the thread.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl ServiceManager {
         self.send(Message::Ready(status));
     }
 
-    /// The gate reads its files anew; [`ServiceManager::ready`] ends it.
+    /// The gate reads its files anew; [`Systemd::ready`] ends it.
     pub(super) fn reloading(&self) {
         self.send(Message::Reloading);
     }
