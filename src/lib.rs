@@ -19,11 +19,12 @@
 //! config/     files -> Settings and PolicySet; what the az command prints         pure
 //! hello/      TLS records, ClientHello, ServerHello; the guard                    pure
 //! policy/     names, targets, clouds, registries, addresses, reasons; the judge   pure
+//! oci/        registry requests and responses of the OCI distribution spec        pure
 //! ```
 //!
 //! # Invariants, above all absences
 //!
-//! - `policy`, `hello` and `config` see no socket, no clock and no file.
+//! - `oci`, `policy`, `hello` and `config` see no socket, no clock and no file.
 //! - There is no unsafe code, and no global state.
 //! - Nothing is dialled without a [`policy::Permit`], which only `policy` makes, and which carries
 //!   the addresses that were judged: what is checked is what is dialled. There is no second look-up.
@@ -52,6 +53,7 @@ pub mod dial;
 pub mod dns;
 pub mod hello;
 pub mod listen;
+pub mod oci;
 pub mod policy;
 pub mod relay;
 pub mod reload;

@@ -49,3 +49,8 @@ fn policy_files() {
 fn az_output() {
     replay("az_json", oracles::az_json);
 }
+
+#[test]
+fn registry_requests() {
+    replay("registry_request", oracles::registry_request);
+}

@@ -19,6 +19,7 @@ use pullgate::policy::{Cause, Reason};
 
 /// The floors, from the ground up; modules on one floor do not import one another.
 const FLOORS: &[&[&str]] = &[
+    &["oci"],
     &["policy"],
     &["config", "hello"],
     &["account"],
@@ -34,7 +35,7 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// Modules that take bytes and facts and return values.
-const PURE: &[&str] = &["policy", "hello", "config"];
+const PURE: &[&str] = &["oci", "policy", "hello", "config"];
 
 /// Words that a pure module has no use for: runtimes, files, sockets, clocks, the environment.
 const OUTSIDE_WORLD: &[&str] = &[

@@ -12,6 +12,7 @@ pub mod drafts;
 pub mod flows;
 pub mod heads;
 pub mod hellos;
+pub mod registry_requests;
 
 /// Cuts bytes at places that `seed` picks.
 pub fn cut(mut bytes: &[u8], mut seed: u64) -> Vec<&[u8]> {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use pullgate::config::{self, File, Files};
 use pullgate::hello::{Cut, Guard, HelloFault, HelloReader, Onward, Output, Step};
 use pullgate::listen::http::head::{HeadReader, Progress};
+use pullgate::oci::{Naming, Operation, Request};
 
 /// Cuts that come from the input itself, so that a finding can be replayed.
 fn cuts(bytes: &[u8]) -> Vec<&[u8]> {
@@ -357,4 +358,51 @@ pub fn az_json(bytes: &[u8]) {
             assert!(faults.iter().all(|fault| !fault.what.starts_with("column")), "{faults:?}");
         }
     }
+}
+
+/// A request to a registry, its method before the first space: what is accepted is built anew as the
+/// same operation, and a reader of the simplest kind sees the same repository in what was received.
+pub fn registry_request(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (method, target) = text.split_once(' ').unwrap_or(("GET", text));
+    for naming in [Naming::Mirror, Naming::Connection] {
+        let Ok(request) = Request::parse(method, target, naming) else { continue };
+        let built = request.operation.target();
+        let again = Request::parse(method, &built, Naming::Connection);
+        assert_eq!(again.map(|request| request.operation), Ok(request.operation.clone()));
+        let path = target.split('?').next().unwrap_or_default();
+        let registry = request.registry.as_ref().map_or("", |name| name.as_str());
+        let kept = path.to_ascii_lowercase().replace(&format!("/v2/{registry}/"), "/v2/");
+        let own = built.split('?').next().unwrap_or_default();
+        assert!(
+            own == path || own.to_ascii_lowercase() == kept,
+            "{path} became {own}, of {registry:?}"
+        );
+        assert_eq!(naive_repository(own), request.operation.repository().map(|name| name.as_str()));
+        let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"/._:-=?&%".contains(&byte);
+        assert!(built.bytes().all(safe) && !built.contains("//") && !built.contains("/../"));
+        let pairs = target.split_once('?').map_or(0, |(_, query)| query.split('&').count());
+        let named = usize::from(target.contains("ns="));
+        let tokens = matches!(request.operation, Operation::Token { .. });
+        let left = built.split_once('?').map_or(0, |(_, query)| query.split('&').count());
+        assert!(tokens || left + named >= pairs, "{target} lost a pair: {built}");
+    }
+}
+
+/// The repository of a path that is known to be a request's: what stands before the last marker.
+fn naive_repository(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("/v2/")?;
+    let segments: Vec<&str> = rest.split('/').collect();
+    let behind = match segments.as_slice() {
+        [.., "blobs", "uploads", _] if segments.len() > 3 && !is_marked(&segments) => 3,
+        [.., _, _] if segments.len() > 2 => 2,
+        _ => return None,
+    };
+    let kept = segments[..segments.len() - behind].join("/").len();
+    (kept > 0).then(|| &rest[..kept])
+}
+
+/// Whether the last but one segment says what the last is.
+fn is_marked(segments: &[&str]) -> bool {
+    matches!(segments[segments.len() - 2], "manifests" | "blobs" | "tags" | "referrers")
 }

@@ -1,0 +1,34 @@
+//! Requests and responses of the OCI distribution spec, as far as the gate judges them.
+//!
+//! Pure, and on the ground floor: it depends on no other module of the crate. [`Request::parse`]
+//! reads a method and a request target into one [`Operation`], or refuses it. What goes upstream is
+//! built anew from that operation ([`Operation::target`]), so a registry never sees bytes that the
+//! gate did not understand. [`Rules`] says whether an operation is allowed.
+//!
+//! Grammar: <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md>.
+
+mod challenge;
+mod digest;
+mod errors;
+mod globs;
+mod location;
+mod operation;
+mod parse;
+mod query;
+mod reference;
+mod repository;
+mod rules;
+
+pub use challenge::{Bearer, Challenges, LONGEST_CHALLENGE};
+pub use digest::{Algorithm, Digest, DigestFault, Verifier};
+pub use errors::{ErrorCode, error_body};
+pub use globs::{GlobFault, RepositoryGlobs, TagGlobs};
+pub use location::{LONGEST_LOCATION, Location, LocationFault};
+pub use operation::{
+    Action, ArtifactType, Method, Mount, Operation, Page, Scope, TokenPath, TokenQuery, TokenWord,
+    Upload, UploadId, UploadState,
+};
+pub use parse::{LONGEST_TARGET, Naming, Request, RequestFault};
+pub use reference::{LONGEST_TAG, Reference, Tag};
+pub use repository::{LONGEST_REPOSITORY, RegistryName, Repository};
+pub use rules::{Listing, RuleFault, Rules};

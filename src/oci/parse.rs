@@ -1,0 +1,365 @@
+//! Reads a method and a request target into one operation, or says what is wrong.
+//!
+//! The target is taken as it was received: nothing is decoded in a path and nothing is normalised,
+//! so there is one spelling of each operation, and a registry cannot read another one in it.
+
+use super::digest::{Digest, DigestFault};
+use super::operation::{
+    ArtifactType, Method, Mount, Operation, Page, Scope, TokenPath, TokenQuery, TokenWord, Upload,
+    UploadId, UploadState,
+};
+use super::query::Query;
+use super::reference::{Reference, Tag};
+use super::repository::{LONGEST_REPOSITORY, RegistryName, Repository, is_component};
+
+/// The longest request target that is read, in bytes.
+pub const LONGEST_TARGET: usize = 8 * 1024;
+
+/// Whether a client may name the registry in the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// As to a mirror: by `?ns=`, by the first component of the path, or not at all.
+    Mirror,
+    /// Never: the connection has said which registry it is.
+    Connection,
+}
+
+/// A request that was understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The method; GET and HEAD are told apart here, and by no operation.
+    pub method: Method,
+    /// What the client calls the registry; `None` where it did not say.
+    pub registry: Option<RegistryName>,
+    /// What it asks for.
+    pub operation: Operation,
+}
+
+/// Why a request was not understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RequestFault {
+    /// More than [`LONGEST_TARGET`] bytes.
+    #[error("the request target is longer than 8 KiB")]
+    TooLong,
+    /// `http://…`, `host:port` or `*`.
+    #[error("the request target is not a path that begins with one slash")]
+    Form,
+    /// A fragment, which no client sends.
+    #[error("the request target has a fragment")]
+    Fragment,
+    /// A percent sign in the path: another spelling of what has one already.
+    #[error("the path has percent-encoding")]
+    PercentEncoding,
+    /// Anything that no path of the spec has.
+    #[error("the path has a character that no registry request has")]
+    Character,
+    /// Two slashes in a row, or one at the end.
+    #[error("the path has an empty segment")]
+    EmptySegment,
+    /// `.` or `..`.
+    #[error("the path has a dot segment")]
+    DotSegment,
+    /// It is no operation of the spec.
+    #[error("the path is no operation of the OCI distribution spec")]
+    UnknownPath,
+    /// The operation has not this method.
+    #[error("the operation does not have this method")]
+    Method,
+    /// The registry's name is no host.
+    #[error("the registry is not a host name")]
+    Registry,
+    /// The registry is named in the path and by `ns`.
+    #[error("the registry is named twice, by ns and in the path")]
+    RegistryTwice,
+    /// The repository breaks the grammar.
+    #[error("the repository's name breaks the grammar of the OCI distribution spec")]
+    Repository,
+    /// The repository is too long.
+    #[error("the repository's name is longer than 255 characters")]
+    RepositoryTooLong,
+    /// The tag breaks the grammar.
+    #[error("the tag breaks the grammar of the OCI distribution spec")]
+    Tag,
+    /// The digest breaks the grammar.
+    #[error("{0}")]
+    Digest(DigestFault),
+    /// The id of an upload has a character of path or query.
+    #[error("the upload's id has a character other than letters, digits and ._=-")]
+    Upload,
+    /// The query is not `key=value` pairs.
+    #[error("the query is not made of at most 16 key=value pairs of printable characters")]
+    QueryForm,
+    /// A key that the operation does not have.
+    #[error("the query has a key that the operation does not have")]
+    UnknownKey,
+    /// A key that stands twice.
+    #[error("the query has a key twice")]
+    KeyTwice,
+    /// A value that the key does not have.
+    #[error("the query has a value that its key does not have")]
+    Value,
+}
+
+impl RequestFault {
+    /// Whether the request is well-formed and asks for something that the gate does not know.
+    #[must_use]
+    pub fn is_unknown_operation(self) -> bool {
+        matches!(self, Self::UnknownPath | Self::Method)
+    }
+}
+
+impl From<DigestFault> for RequestFault {
+    fn from(fault: DigestFault) -> Self {
+        Self::Digest(fault)
+    }
+}
+
+impl Request {
+    /// Parses a method and a request target as they were received.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn parse(method: &str, target: &str, naming: Naming) -> Result<Self, RequestFault> {
+        let (path, query) = split(target)?;
+        let mut query = Query::parse(query)?;
+        let ns = match naming {
+            Naming::Mirror => query.take("ns")?,
+            Naming::Connection => None,
+        };
+        let named = ns.as_deref().map(registry).transpose()?;
+        let method = Method::parse(method).ok_or(RequestFault::Method)?;
+        if let Some(path) = token_path(path) {
+            let operation = Operation::Token { path, query: token_query(&mut query)? };
+            query.finish()?;
+            let fits =
+                matches!((method, path), (Method::Post, _) | (Method::Get, TokenPath::Token));
+            let request = Self { method, registry: named, operation };
+            return if fits { Ok(request) } else { Err(RequestFault::Method) };
+        }
+        let rest = path.strip_prefix("/v2/").ok_or(RequestFault::UnknownPath)?;
+        let (prefix, rest) = match naming {
+            Naming::Mirror => without_registry(rest)?,
+            Naming::Connection => (None, rest),
+        };
+        let registry = match (named, prefix) {
+            (Some(_), Some(_)) => return Err(RequestFault::RegistryTwice),
+            (named, prefix) => named.or(prefix),
+        };
+        let operation = operation(method, rest, &mut query)?;
+        query.finish()?;
+        Ok(Self { method, registry, operation })
+    }
+}
+
+/// Splits a target into path and query, and refuses whatever no path of the spec has.
+fn split(target: &str) -> Result<(&str, Option<&str>), RequestFault> {
+    if target.len() > LONGEST_TARGET {
+        return Err(RequestFault::TooLong);
+    }
+    if target.contains('#') {
+        return Err(RequestFault::Fragment);
+    }
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let segments = path.strip_prefix('/').ok_or(RequestFault::Form)?;
+    if path.contains('%') {
+        return Err(RequestFault::PercentEncoding);
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/._:=-".contains(&byte);
+    if !path.bytes().all(allowed) {
+        return Err(RequestFault::Character);
+    }
+    // A last slash is part of two operations, which look for it themselves.
+    let inner = segments.strip_suffix('/').unwrap_or(segments);
+    for segment in inner.split('/') {
+        match segment {
+            "" if !segments.is_empty() => return Err(RequestFault::EmptySegment),
+            "." | ".." => return Err(RequestFault::DotSegment),
+            _ => {}
+        }
+    }
+    Ok((path, query))
+}
+
+fn token_path(path: &str) -> Option<TokenPath> {
+    [TokenPath::Token, TokenPath::Exchange].into_iter().find(|one| one.as_str() == path)
+}
+
+/// Takes the registry off the front of what stands behind `/v2/`.
+fn without_registry(rest: &str) -> Result<(Option<RegistryName>, &str), RequestFault> {
+    match rest.split_once('/') {
+        Some((first, behind)) if RegistryName::is_meant_by(first) => {
+            Ok((Some(registry(first)?), behind))
+        }
+        _ => Ok((None, rest)),
+    }
+}
+
+fn registry(text: &str) -> Result<RegistryName, RequestFault> {
+    RegistryName::parse(text).ok_or(RequestFault::Registry)
+}
+
+/// Reads what stands behind `/v2/` and the registry, from its end: the last two segments tell what
+/// it is, whatever words the repository is made of.
+fn operation(method: Method, rest: &str, query: &mut Query<'_>) -> Result<Operation, RequestFault> {
+    let reads = matches!(method, Method::Get | Method::Head);
+    let only = |fits: bool| if fits { Ok(()) } else { Err(RequestFault::Method) };
+    match rest {
+        "" => return only(reads).map(|()| Operation::Ping),
+        "_catalog" => {
+            only(reads)?;
+            let last = |text: &str| Repository::parse(text).ok_or(RequestFault::Value);
+            return Ok(Operation::Catalog { page: page(query, last)? });
+        }
+        _ => {}
+    }
+    if let Some(name) = rest.strip_suffix("/blobs/uploads/") {
+        only(method == Method::Post)?;
+        return upload_start(repository(name)?, query);
+    }
+    let (front, last) = rest.rsplit_once('/').ok_or(RequestFault::UnknownPath)?;
+    if last.is_empty() {
+        return Err(RequestFault::EmptySegment);
+    }
+    let (name, kind) = front.rsplit_once('/').ok_or(RequestFault::UnknownPath)?;
+    match kind {
+        "manifests" => manifest(method, repository(name)?, last),
+        "blobs" => {
+            let (repository, digest) = (repository(name)?, Digest::parse(last)?);
+            match method {
+                Method::Get | Method::Head => Ok(Operation::Blob { repository, digest }),
+                Method::Delete => Ok(Operation::DeleteBlob { repository, digest }),
+                _ => Err(RequestFault::Method),
+            }
+        }
+        "tags" if last == "list" => {
+            let repository = repository(name)?;
+            only(reads)?;
+            let last = |text: &str| Tag::parse(text).ok_or(RequestFault::Value);
+            Ok(Operation::Tags { repository, page: page(query, last)? })
+        }
+        "referrers" => {
+            let (repository, digest) = (repository(name)?, Digest::parse(last)?);
+            only(reads)?;
+            let artifact_type = query.take("artifactType")?;
+            let artifact_type = artifact_type
+                .map(|text| ArtifactType::parse(&text).ok_or(RequestFault::Value))
+                .transpose()?;
+            Ok(Operation::Referrers { repository, digest, artifact_type })
+        }
+        "uploads" => match name.strip_suffix("/blobs") {
+            Some(name) => upload(method, repository(name)?, last, query),
+            None => Err(RequestFault::UnknownPath),
+        },
+        _ => Err(RequestFault::UnknownPath),
+    }
+}
+
+fn repository(text: &str) -> Result<Repository, RequestFault> {
+    Repository::parse(text).ok_or_else(|| match text.split('/').all(is_component) {
+        true if text.len() > LONGEST_REPOSITORY => RequestFault::RepositoryTooLong,
+        _ => RequestFault::Repository,
+    })
+}
+
+fn manifest(
+    method: Method,
+    repository: Repository,
+    reference: &str,
+) -> Result<Operation, RequestFault> {
+    let reference = Reference::parse(reference)
+        .map_err(|fault| fault.map_or(RequestFault::Tag, RequestFault::Digest))?;
+    match method {
+        Method::Get | Method::Head => Ok(Operation::Manifest { repository, reference }),
+        Method::Put => Ok(Operation::PutManifest { repository, reference }),
+        Method::Delete => Ok(Operation::DeleteManifest { repository, reference }),
+        Method::Post | Method::Patch => Err(RequestFault::Method),
+    }
+}
+
+/// `n` and `last`. Zero entries are a way to ask whether a list exists, which docker-registry has.
+fn page<T>(
+    query: &mut Query<'_>,
+    read_last: impl Fn(&str) -> Result<T, RequestFault>,
+) -> Result<Page<T>, RequestFault> {
+    let n = query.take("n")?.map(|text| number(&text)).transpose()?;
+    let last = query.take("last")?.map(|text| read_last(&text)).transpose()?;
+    Ok(Page { n, last })
+}
+
+/// A number as decimal digits without a sign or leading zeros.
+fn number(text: &str) -> Result<u32, RequestFault> {
+    let plain =
+        text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    let value = text.parse().ok().filter(|_| plain);
+    value.ok_or(RequestFault::Value)
+}
+
+fn upload_start(repository: Repository, query: &mut Query<'_>) -> Result<Operation, RequestFault> {
+    let digest = query.take("digest")?.map(|text| Digest::parse(&text)).transpose()?;
+    let mount = query.take("mount")?.map(|text| Digest::parse(&text)).transpose()?;
+    let from = query.take("from")?.map(|text| self::repository(&text)).transpose()?;
+    let mount = match (mount, from) {
+        (Some(digest), from) => Some(Mount { digest, from }),
+        (None, None) => None,
+        (None, Some(_)) => return Err(RequestFault::Value),
+    };
+    if digest.is_some() && mount.is_some() {
+        return Err(RequestFault::Value);
+    }
+    Ok(Operation::UploadStart { repository, digest, mount })
+}
+
+fn upload(
+    method: Method,
+    repository: Repository,
+    id: &str,
+    query: &mut Query<'_>,
+) -> Result<Operation, RequestFault> {
+    let id = UploadId::parse(id).ok_or(RequestFault::Upload)?;
+    let state = query.take("_state")?;
+    let state =
+        state.map(|text| UploadState::parse(&text).ok_or(RequestFault::Value)).transpose()?;
+    let no_cache = query.take("_nouploadcache")?.map(|text| boolean(&text)).transpose()?;
+    let upload = Upload { id, state, no_cache };
+    match method {
+        Method::Patch => Ok(Operation::UploadChunk { repository, upload }),
+        Method::Put => {
+            let digest = query.take("digest")?.ok_or(RequestFault::Value)?;
+            let digest = Digest::parse(&digest)?;
+            Ok(Operation::UploadFinish { repository, upload, digest })
+        }
+        Method::Get => Ok(Operation::UploadStatus { repository, upload }),
+        Method::Delete => Ok(Operation::UploadCancel { repository, upload }),
+        Method::Head | Method::Post => Err(RequestFault::Method),
+    }
+}
+
+fn token_query(query: &mut Query<'_>) -> Result<TokenQuery, RequestFault> {
+    let mut scopes = Vec::new();
+    for value in query.take_all("scope") {
+        for scope in value.split(' ') {
+            scopes.push(Scope::parse(scope).ok_or(RequestFault::Value)?);
+        }
+    }
+    let mut word = |key: &str| -> Result<Option<TokenWord>, RequestFault> {
+        let value = query.take(key)?;
+        value.map(|text| TokenWord::parse(&text).ok_or(RequestFault::Value)).transpose()
+    };
+    let (service, account, client_id) = (word("service")?, word("account")?, word("client_id")?);
+    let offline_token = query.take("offline_token")?.map(|text| boolean(&text)).transpose()?;
+    Ok(TokenQuery { service, scopes, account, client_id, offline_token })
+}
+
+fn boolean(text: &str) -> Result<bool, RequestFault> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(RequestFault::Value),
+    }
+}
+
+#[cfg(test)]
+mod tests;
