@@ -15,7 +15,7 @@ use std::sync::Arc;
 use pullgate::config::{self, File, Files};
 use pullgate::hello::{Cut, Guard, HelloFault, HelloReader, Onward, Output, Step};
 use pullgate::listen::http::head::{HeadReader, Progress};
-use pullgate::oci::{Naming, Operation, Request};
+use pullgate::oci::{Naming, Operation, Repository, Request};
 
 /// Cuts that come from the input itself, so that a finding can be replayed.
 fn cuts(bytes: &[u8]) -> Vec<&[u8]> {
@@ -378,7 +378,7 @@ pub fn registry_request(bytes: &[u8]) {
             own == path || own.to_ascii_lowercase() == kept,
             "{path} became {own}, of {registry:?}"
         );
-        assert_eq!(naive_repository(own), request.operation.repository().map(|name| name.as_str()));
+        assert_eq!(naive_repository(own), request.operation.repository().map(Repository::as_str));
         let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"/._:-=?&%".contains(&byte);
         assert!(built.bytes().all(safe) && !built.contains("//") && !built.contains("/../"));
         let pairs = target.split_once('?').map_or(0, |(_, query)| query.split('&').count());
