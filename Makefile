@@ -1,6 +1,6 @@
-# What a developer and the CI run. Everything else is plain cargo.
+# Targets for developers and the CI. Use cargo directly for everything else.
 
-# Debian's packages that the end-to-end tests start: program, and the package that has it.
+# Programs that the end-to-end tests start, each with the Debian package that contains it.
 TOOLS := docker-registry=docker-registry skopeo=skopeo podman=podman nginx=nginx \
 	containerd=containerd ctr=containerd curl=curl openssl=openssl ip=iproute2 nft=nftables \
 	dnsmasq=dnsmasq-base dig=bind9-dnsutils python3=python3 prlimit=util-linux \
@@ -20,7 +20,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # Where cargo builds. The scripts in .ci read the same variable.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-# Seconds a fuzz target runs for, and the soak and the shaking in all.
+# Duration in seconds of each fuzz target, of the soak test, and of `make shake`.
 FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 3600
 SHAKE_SECONDS ?= 3600
@@ -36,9 +36,9 @@ lint:
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	.ci/deny
 
-# A long run of every fuzz target, on stable: there is no unsafe code of ours that a sanitizer could
-# find fault with. What is found to add coverage lands in fuzz/found, and by hand in the committed
-# corpus, which `cargo test` replays.
+# Runs every fuzz target for a long time, on stable: our code has no `unsafe` for a sanitizer to check.
+# Inputs that add coverage are stored in fuzz/found. Add them to the committed corpus by hand;
+# `cargo test` replays it.
 fuzz:
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
 	@cd fuzz && for target in $$(cargo fuzz list); do \
@@ -47,18 +47,18 @@ fuzz:
 			-max_total_time=$(FUZZ_SECONDS) -max_len=20000 -print_final_stats=1 || exit 1; \
 	done
 
-# pullgate beside its peers; those that cannot be installed are named and left out. It takes less
-# than ten minutes once all is built.
+# Compares pullgate with other proxies. Proxies that cannot be installed are reported and left out.
+# Takes less than ten minutes after the build.
 bench:
 	-@.ci/tools $(BENCH_TOOLS)
 	cargo bench --locked --bench peers
 
-# The parts by themselves: hellos, judgements, policies of up to 100,000 registries and accounts by
-# criterion, then what limits and TLS cost, and what tunnels notice of a reload.
+# Benchmarks of single parts: hellos, name checks, policies of up to 100,000 registries and accounting
+# with criterion; then the cost of limits and TLS, and the effect of a reload on tunnels.
 bench-parts:
 	cargo bench --locked --bench pure --bench account --bench limits --bench scale
 
-# Mixed traffic through gates that are reloaded and replaced; memory, descriptors and tasks stay flat.
+# Mixed traffic through gates that are reloaded and replaced. Fails if memory, descriptors or tasks grow.
 soak:
 	SOAK_SECONDS=$(SOAK_SECONDS) cargo bench --locked --bench soak
 
@@ -69,17 +69,17 @@ deb:
 	$(TARGET)/release/pullgate generate $(TARGET)/release/generated
 	cargo deb --locked --no-build
 
-# It is installed, looked over, made to run the demo as its user, and purged: as root.
+# Installs the package, checks it, runs the demo as its user, and purges it. Requires root.
 deb-test: deb
 	@.ci/tools systemd-analyze=systemd man=man-db setpriv=util-linux
 	.ci/package
 
-# The package under a booted systemd, in a container: as root. It takes two minutes.
+# Tests the package under a booted systemd in a container. Requires root; takes two minutes.
 booted: deb
 	@.ci/tools debootstrap=debootstrap systemd-nspawn=systemd-container
 	.ci/booted
 
-# The static binary, and the image from scratch that holds nothing else.
+# The static binary, and an image from scratch that contains only that binary.
 static: static-target
 	@.ci/tools musl-gcc=musl-tools
 	cargo build --locked --release --target x86_64-unknown-linux-musl
@@ -91,20 +91,20 @@ image: static
 	@.ci/tools buildah=buildah podman=podman runc=runc strip=binutils
 	.ci/image
 
-# The manifests for Kubernetes, held to its schemas.
+# Validates the Kubernetes manifests against the Kubernetes schemas.
 kubernetes:
 	.ci/kubernetes
 
-# The status page in a real browser; PICTURES=docs/pictures renews those of the manual.
+# Tests the status page in a real browser. PICTURES=docs/pictures updates the manual's screenshots.
 page: tools
 	@.ci/tools chromium=chromium chromedriver=chromium-driver
 	$(AS_ROOT) env PICTURES="$(PICTURES)" cargo test --locked --test e2e -- page:: --include-ignored
 
-# Faults that take minutes; `make test` has the others.
+# Fault tests that take minutes. The others are part of `make test`.
 faults: tools
 	$(AS_ROOT) cargo test --locked --test e2e -- faults:: --include-ignored --nocapture
 
-# The end-to-end tests again and again, to shake out what happens seldom.
+# Repeats the end-to-end tests to find rare failures.
 shake: tools
 	cargo test --locked --no-run
 	@end=$$(( $$(date +%s) + $(SHAKE_SECONDS) )); rounds=0; \
