@@ -199,6 +199,34 @@ fn the_table_of_reasons_has_the_statuses_and_the_phrases_of_the_answers() {
     assert!(phrases > 20, "{phrases} examples quote a phrase");
 }
 
+/// The modules directly below `src`.
+fn modules() -> Vec<String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let stem = |entry: fs::DirEntry| entry.path().file_stem().unwrap().to_string_lossy().into();
+    let mut modules: Vec<String> =
+        fs::read_dir(source).unwrap().map(|entry| stem(entry.unwrap())).collect();
+    modules.sort();
+    modules.dedup();
+    modules
+}
+
+#[test]
+fn the_architecture_names_every_module_and_files_that_exist() {
+    let text = page("docs/architecture.md");
+    let [floors] = blocks(&text, "text")[..] else { panic!("the floors are one block") };
+    let mut named: Vec<String> = floors.split_whitespace().map(str::to_owned).collect();
+    named.sort();
+    assert_eq!(named, modules(), "the floors are those of src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["src/", "tests/", "benches/", "fuzz/", "docs/"];
+    let quoted = text.split('`').skip(1).step_by(2);
+    let paths: Vec<&str> =
+        quoted.filter(|text| folders.iter().any(|one| text.starts_with(one))).collect();
+    assert!(paths.len() > 40, "{} paths", paths.len());
+    let missing: Vec<&&str> = paths.iter().filter(|path| !root.join(path).exists()).collect();
+    assert!(missing.is_empty(), "docs/architecture.md names files that do not exist: {missing:?}");
+}
+
 /// The text and the target of each link of a page.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| rest.split(')').next())
