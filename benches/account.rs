@@ -1,4 +1,4 @@
-//! What keeping the account of one session costs: opened, filled, closed, its audit line queued.
+//! The cost of accounting for one session: opened, filled, closed, its audit line queued.
 
 #![allow(
     missing_docs,
@@ -79,7 +79,7 @@ fn sessions(criterion: &mut Criterion) {
             black_box(open.close(&Err(Reason::StorageAccount.into())))
         });
     });
-    // So that the lines were written, not dropped.
+    // Checks that the lines were written, not dropped.
     account.finish(std::time::Duration::from_secs(5));
 }
 

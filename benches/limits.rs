@@ -1,6 +1,6 @@
-//! What budgets, hours, rates and groups of clients cost beside the same without them, and what TLS
-//! towards the client costs beside splice: a download through the relay, and tunnels set up through
-//! a whole gate. The variants take turns, and the medians of their turns are compared.
+//! The cost of budgets, hourly quotas, rate limits and client groups, and of TLS to the client
+//! compared with splice: downloads through the relay, and tunnel set-ups through a complete gate.
+//! The variants alternate, and the medians are compared.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,23 +34,23 @@ use tokio_rustls::TlsAcceptor;
 
 const NAME: &str = "contoso.azurecr.io";
 
-/// What one turn of a download moves.
+/// Bytes per turn of a download.
 const DOWNLOAD: usize = 1 << 30;
 
-/// How many tunnels one turn of the set-up makes.
+/// Tunnels per turn of the set-up.
 const TUNNELS: usize = 2_000;
 
-/// How often each variant has its turn; the first is not counted.
+/// Number of turns per variant; the first is not counted.
 const TURNS: usize = 12;
 
-/// Enough never to be met.
+/// A limit that is never reached.
 const PLENTY: u64 = 1 << 40;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Variant {
     Plain,
     Bounded,
-    /// What TLS would cost without its encryption.
+    /// The cost of TLS without encryption.
     Copied,
     Tls,
 }
@@ -69,14 +69,14 @@ fn main() {
     compare(&[0, 1], "s CPU/1000", |index: &usize| gates[*index].set_up());
 }
 
-/// Lets the variants take turns, and prints each one's median and its ratio to the first.
+/// Runs the variants alternately, and prints each median and its ratio to the first.
 fn compare<V: std::fmt::Debug>(variants: &[V], unit: &str, turn: impl Fn(&V) -> (f64, f64)) {
     let mut turns: Vec<Vec<(f64, f64)>> = variants.iter().map(|_| Vec::new()).collect();
     for round in 0..TURNS {
         for (variant, kept) in variants.iter().zip(&mut turns) {
-            let told = turn(variant);
+            let result = turn(variant);
             if round > 0 {
-                kept.push(told);
+                kept.push(result);
             }
         }
     }
@@ -133,7 +133,7 @@ impl Tls {
         ClientConnection::new(self.client.clone(), name).unwrap()
     }
 
-    /// A hello, and the server's answer to it, by which the gate knows the version.
+    /// A hello, and the server's answer, which determines the TLS version.
     fn flights(&self) -> (Vec<u8>, Vec<u8>) {
         let (mut client, mut hello) = (self.connection(), Vec::new());
         client.write_tls(&mut hello).unwrap();
@@ -148,7 +148,7 @@ impl Tls {
     }
 }
 
-/// Seconds of CPU time of the gate's thread a GiB, and seconds in all.
+/// Returns CPU seconds of the gate's thread per GiB, and elapsed seconds.
 fn download(variant: Variant, tls: &Tls) -> (f64, f64) {
     let (hello, answer) = tls.flights();
     let (mut client, gate_client) = pair();
@@ -192,7 +192,7 @@ trait ReadWrite: Read + Write {}
 
 impl<T: Read + Write> ReadWrite for T {}
 
-/// The gate's part of a tunnel: the CPU time that it took, in seconds.
+/// Runs the gate's part of a tunnel. Returns its CPU time in seconds.
 fn carry(
     variant: Variant,
     client: TcpStream,
@@ -247,7 +247,7 @@ fn sides<C>(client: C, upstream: tokio::net::TcpStream) -> TunnelEnds<C> {
     TunnelEnds { client, upstream, second_hello, idle: Duration::from_secs(60) }
 }
 
-/// Reads the hello as the session does.
+/// Reads the hello like the session does.
 async fn hello(from: &mut (impl AsyncRead + Unpin)) -> Hello {
     let mut reader = HelloReader::new();
     let mut buffer = [0; 4096];
@@ -259,7 +259,7 @@ async fn hello(from: &mut (impl AsyncRead + Unpin)) -> Hello {
     }
 }
 
-/// The right to relay to the registry.
+/// The permission to relay to the registry.
 fn cleared() -> Cleared {
     let file = |path: &str, text: &str| File { path: path.into(), text: Ok(text.into()) };
     let main = "[[listen]]\nmode = \"connect\"\naddress = \"127.0.0.1:0\"";
@@ -294,7 +294,7 @@ fn cpu(clock: ClockId) -> f64 {
     spent.tv_sec as f64 + spent.tv_nsec as f64 / 1e9
 }
 
-/// A whole gate, on threads of its own.
+/// A complete gate on its own threads.
 struct Gate {
     address: SocketAddr,
     _runtime: tokio::runtime::Runtime,
@@ -345,7 +345,7 @@ impl Gate {
         Self { address, _runtime: runtime, _running: running }
     }
 
-    /// Seconds of CPU time a thousand tunnels, and seconds in all.
+    /// Returns CPU seconds per thousand tunnels, and elapsed seconds.
     fn set_up(&self) -> (f64, f64) {
         let request = format!("CONNECT {NAME}:443 HTTP/1.1\r\n\r\n");
         let (before, began) = (cpu(ClockId::ProcessCPUTime), Instant::now());

@@ -1,5 +1,5 @@
-//! What the pure parts cost: a ClientHello read and judged, the guard's part of a handshake, and a
-//! policy of 10, 1,000 and 100,000 registries compiled, asked, and asked again after a reload.
+//! Benchmarks of the pure modules: reading and judging a ClientHello, the guard's part of a
+//! handshake, and compiling, querying and reloading a policy of 10, 1,000 and 100,000 registries.
 
 #![allow(
     missing_docs,
@@ -20,18 +20,18 @@ use pullgate::config::{self, File, Files};
 use pullgate::hello::{Guard, Hello, HelloReader, Onward, Output, Step};
 use pullgate::policy::{ClientIdentity, Enforcement, OwnAddresses, Permit, PolicySet, Target};
 
-/// Which the registries in the middle have.
+/// The host of the registry in the middle of the set.
 const NAME: &str = "contoso.azurecr.io";
 
 /// How many registries a policy has.
 const SIZES: [usize; 3] = [10, 1_000, 100_000];
 
-/// What a TCP segment carries on Ethernet.
+/// Payload of a TCP segment on Ethernet, in bytes.
 const SEGMENT: usize = 1_448;
 
 fn hellos(criterion: &mut Criterion) {
     let (hello, answer) = flights(NAME, 0);
-    // With a key share as large as that of ML-KEM, a hello takes two segments.
+    // With a key share of ML-KEM's size, a hello needs two segments.
     let (large, _) = flights(NAME, 1_216);
     let read = |pieces: &[&[u8]]| {
         let mut reader = HelloReader::new();
@@ -116,7 +116,7 @@ fn compile(files: &Files, generation: u64) -> PolicySet {
     config::compile(files, generation).unwrap().policy
 }
 
-/// So many registries, TOML and what `az acr show-endpoints` prints turn about.
+/// Returns `size` registry files, alternately TOML and the output of `az acr show-endpoints`.
 fn files(size: usize) -> Files {
     let file = |path: String, text: String| File { path: path.into(), text: Ok(text) };
     let registries = (0..size).map(|number| {

@@ -1,7 +1,6 @@
-//! A gate with 10 registries and with 100,000: how long it takes to load and to reload them, and what
-//! of that the tunnels notice. Small exchanges go through one tunnel, and tunnels are set up, while
-//! nothing happens, while the policy is reloaded again and again, and, to compare, while a thread
-//! that is no part of the gate computes.
+//! A gate with 10 to 100,000 registries: the time to load and reload them, and the effect on
+//! tunnels. Exchanges in one tunnel and new tunnels are measured in three situations: without other
+//! work, during continuous reloads, and, for comparison, beside an unrelated busy thread.
 
 #![allow(
     missing_docs,
@@ -27,13 +26,13 @@ use pullgate::app::{self, Inherited, Prepared};
 
 const NAME: &str = "contoso.azurecr.io";
 
-/// How many registries there are beside the one that is asked for.
+/// Numbers of registries besides the one that is used.
 const SIZES: [usize; 3] = [10, 1_000, 100_000];
 
-/// How long each thing is watched.
+/// Duration of each measurement.
 const WATCHED: Duration = Duration::from_secs(4);
 
-/// What is exchanged within a tunnel, in bytes.
+/// Size of an exchange in a tunnel, in bytes.
 const MESSAGE: usize = 256;
 
 fn main() {
@@ -61,7 +60,7 @@ fn main() {
     }
 }
 
-/// Answers hellos, and sends back what comes then.
+/// Answers hellos, then echoes all bytes.
 struct Origin {
     address: SocketAddr,
     hello: Vec<u8>,
@@ -94,7 +93,7 @@ impl Origin {
     }
 }
 
-/// A whole gate, on threads of its own.
+/// A complete gate on its own threads.
 struct Gate {
     address: SocketAddr,
     folder: PathBuf,
@@ -131,12 +130,12 @@ impl Gate {
         let running = runtime.block_on(app::start(prepared, Inherited::default())).unwrap();
         let (address, loaded) = (running.listeners()[0].address, began.elapsed());
         let gate = Self { address, folder: folder.to_owned(), loaded, runtime, running };
-        // It looks once more whether something has changed meanwhile.
+        // The gate checks once more whether something has changed.
         gate.reload();
         gate
     }
 
-    /// Changes a file, and has the files read.
+    /// Changes a file and triggers a reload.
     fn reload(&self) -> Duration {
         let path = self.folder.join("registries.d/contoso.toml");
         let text = std::fs::read_to_string(&path).unwrap();
@@ -146,7 +145,7 @@ impl Gate {
         began.elapsed()
     }
 
-    /// A tunnel through it.
+    /// Opens a tunnel through the gate.
     fn tunnel(&self, origin: &Origin) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -163,7 +162,7 @@ impl Gate {
         stream
     }
 
-    /// Exchanges and set-ups, turn about, for as long as something else goes on.
+    /// Measures exchanges and set-ups alternately while `work` runs.
     fn watched(&self, origin: &Origin, beside: &str, work: impl FnOnce(&AtomicBool)) {
         let over = AtomicBool::new(false);
         let (exchanges, set_ups) = std::thread::scope(|scope| {
@@ -183,8 +182,8 @@ impl Gate {
             work(&over);
             measuring.join().unwrap()
         });
-        println!("  beside {beside}: {}", told("exchange", exchanges));
-        println!("  beside {beside}: {}", told("set-up", set_ups));
+        println!("  beside {beside}: {}", summary("exchange", exchanges));
+        println!("  beside {beside}: {}", summary("set-up", set_ups));
     }
 }
 
@@ -200,7 +199,7 @@ fn timed(work: impl FnOnce()) -> Duration {
     began.elapsed()
 }
 
-fn told(what: &str, mut times: Vec<Duration>) -> String {
+fn summary(what: &str, mut times: Vec<Duration>) -> String {
     times.sort_unstable();
     let within =
         |thousandths: usize| times[(times.len() - 1) * thousandths / 1000].as_secs_f64() * 1e3;

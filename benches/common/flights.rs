@@ -1,11 +1,11 @@
-//! What rustls sends at the two ends of a handshake.
+//! The handshake bytes that rustls sends as client and as server.
 
 use std::sync::Arc;
 
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 
-/// A hello of TLS 1.3 that names `name`, with so many bytes of padding in its ALPN, and a server's
+/// Returns a TLS 1.3 hello for `name`, with `padding` bytes of padding in its ALPN, and a server's
 /// answer to it.
 pub fn flights(name: &'static str, padding: usize) -> (Vec<u8>, Vec<u8>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();

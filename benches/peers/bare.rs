@@ -1,6 +1,5 @@
-//! A relay that does nothing but splice: the physical limit. It reads no name, judges nothing and
-//! logs nothing: one epoll a thread, edge-triggered, and a pipe of 1 MiB for each direction that
-//! has bytes in flight.
+//! A relay that only splices: the physical limit. It checks and logs nothing. It has one
+//! edge-triggered epoll per thread, and a pipe of 1 MiB for each direction with bytes in flight.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,13 +10,13 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with};
 use socket2::{Domain, Socket, Type};
 
-/// What each pipe should hold, in bytes.
+/// Requested capacity of each pipe, in bytes.
 const PIPE: usize = 1024 * 1024;
 
-/// How many bytes a direction moves before another has its turn.
+/// Maximum number of bytes that a direction moves in one turn.
 const TURN: usize = 1024 * 1024;
 
-/// The listener's place among the events.
+/// The listener's key among the events.
 const LISTENER: u64 = u64::MAX;
 
 struct Pipe {
@@ -40,13 +39,13 @@ struct Tunnel {
 }
 
 enum Moved {
-    /// As much as a turn allows.
+    /// Moved the maximum of one turn.
     Turn,
-    /// All that can be now.
+    /// Moved everything that is currently possible.
     All,
 }
 
-/// `bare UPSTREAM`: says its port, and relays each connection to the upstream until it is killed.
+/// `bare UPSTREAM`: prints its port and relays each connection to the upstream until it is killed.
 pub fn run(upstream: SocketAddr) -> anyhow::Result<()> {
     super::process::raise_descriptors();
     let first = listen(0)?;
@@ -193,7 +192,7 @@ impl Way {
         }
         if !self.passed {
             self.passed = true;
-            // A peer that is gone needs no telling.
+            // The peer may be gone already.
             let _ = to.shutdown(Shutdown::Write);
         }
         Ok(Moved::All)
@@ -203,7 +202,7 @@ impl Way {
 impl Pipe {
     fn new() -> io::Result<Self> {
         let (source, sink) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // Beyond the user's quota it stays at the kernel's own size.
+        // Over the user's quota, the pipe keeps the kernel's default size.
         let _ = fcntl_setpipe_size(&sink, PIPE);
         Ok(Self { source, sink, held: 0 })
     }

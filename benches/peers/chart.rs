@@ -1,4 +1,4 @@
-//! The chart: a panel for each column of the summary, a bar for each proxy. SVG by hand, since a
+//! The chart: a panel per column of the summary, a bar per proxy. It writes SVG directly, because a
 //! few rectangles need no library.
 
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use crate::peer::Kind;
 use crate::run::Found;
 use crate::table::{Column, SUMMARY, number};
 
-/// The panels' measures, in pixels.
+/// Dimensions of the panels, in pixels.
 const WIDTH: usize = 400;
 const LABEL: usize = 170;
 const BAR: usize = 150;

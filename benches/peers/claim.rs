@@ -1,4 +1,4 @@
-//! What is claimed of pullgate, and whether a run bears it out.
+//! The performance targets of pullgate, and whether a run meets them.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::run::Found;
 use crate::sample::Figures;
 use crate::table::number;
 
-/// A figure of pullgate's against the same of another.
+/// A figure of pullgate compared with that of another proxy.
 struct Claim {
     of: Kind,
     what: &'static str,
@@ -17,13 +17,13 @@ struct Claim {
 }
 
 enum Against {
-    /// At most so many times another's.
+    /// At most this multiple of the other's.
     Most(f64, Kind),
-    /// At least so many times another's.
+    /// At least this multiple of the other's.
     Least(f64, Kind),
-    /// At most so much.
+    /// At most this value.
     Absolute(f64),
-    /// At most so much more than another's.
+    /// At most this much more than the other's.
     Later(f64, Kind),
 }
 
@@ -41,7 +41,7 @@ const fn claim(
     Claim { of: Kind::Pullgate, what, row, figure, against }
 }
 
-/// The same of its transparent listener, whose client says no more than HAProxy's.
+/// Targets of the transparent listener, whose client sends the same bytes as HAProxy's.
 const fn transparent(what: &'static str, row: &'static str, against: Against) -> Claim {
     Claim { of: Kind::Transparent, what, row, figure: Figures::cpu_a_thousand, against }
 }
@@ -90,7 +90,7 @@ const CLAIMS: &[Claim] = &[
     claim("all tunnels idle, thousandths of a core", "idle", Figures::busy, Absolute(1.0)),
 ];
 
-/// As a table in Markdown; claims whose other is absent are left out.
+/// Returns a Markdown table. Targets without a result of the other proxy are left out.
 pub fn markdown(found: &Found) -> String {
     let mut out = String::from("| what | pullgate | against | limit | holds |\n");
     out.push_str("| --- | --- | --- | --- | --- |\n");
@@ -112,7 +112,7 @@ pub fn markdown(found: &Found) -> String {
                 (format!("{}: {}", kind.title(), number(other)), limit, ratio >= least)
             }
             Later(most, kind) => {
-                // The other's median: what it takes when nothing goes wrong.
+                // The other's median: its normal value.
                 let other = found.figures(claim.row, kind).and_then(|of| of.within(500));
                 let Some(other) = other else { continue };
                 let later = own - other;

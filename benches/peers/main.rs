@@ -1,12 +1,12 @@
-//! pullgate beside its peers: `make bench`, or `cargo bench --bench peers -- --help`.
+//! Compares pullgate with other proxies: `make bench`, or `cargo bench --bench peers -- --help`.
 //!
-//! A harness with its own client and origin, which runs pullgate beside HAProxy, nginx, Squid and
-//! Traffic Server, beside a relay that does nothing but splice and beside no proxy at all, on the
-//! loopback interface, in interleaved rounds. It prints a table of medians, and what is claimed of
-//! them. docs/performance.md says how it measures, and why so.
+//! The harness has its own client and origin. It measures pullgate, HAProxy, nginx, Squid, Traffic
+//! Server, a relay that only splices, and a direct connection, on the loopback interface, in
+//! interleaved rounds. It prints tables of medians, and the performance targets with their results.
+//! docs/performance.md describes the method.
 //!
-//! The client is this process; the origin and the bare relay are this program in processes of
-//! their own, so that a proxy's cost is its own.
+//! The client is this process. The origin and the bare relay are this program in separate
+//! processes, so that the cost of each proxy can be measured separately.
 #![allow(
     missing_docs,
     clippy::indexing_slicing,
@@ -37,28 +37,28 @@ use clap::Parser as _;
 
 use peer::Kind;
 
-/// Measures pullgate beside its peers.
+/// Compares pullgate with other proxies.
 #[derive(Debug, clap::Parser)]
 pub struct Options {
-    /// Only these rows, by their codes (see benches/peers/row.rs).
+    /// Measure only these rows, by code (see benches/peers/row.rs).
     #[arg(long, value_delimiter = ',', value_name = "ROW,…")]
     only: Vec<String>,
-    /// Only these proxies, by their codes (see benches/peers/peer/mod.rs).
+    /// Measure only these proxies, by code (see benches/peers/peer/mod.rs).
     #[arg(long, value_delimiter = ',', value_name = "PROXY,…")]
     peers: Vec<String>,
-    /// So many rounds of every row.
+    /// Number of rounds of every row.
     #[arg(long)]
     rounds: Option<usize>,
-    /// Another build of pullgate, which is measured beside this one.
+    /// Another build of pullgate to measure beside this one.
     #[arg(long, value_name = "PROGRAM")]
     beside: Option<PathBuf>,
-    /// Writes the figures into README.md and docs/, chart included.
+    /// Write the figures and the chart into README.md and docs/.
     #[arg(long)]
     publish: bool,
-    /// Measures nothing: takes what an earlier run has kept.
+    /// Measure nothing; use the stored results of an earlier run.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// What `cargo bench` adds.
+    /// Added by `cargo bench`; ignored.
     #[arg(long, hide = true)]
     bench: bool,
 }

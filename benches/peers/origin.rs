@@ -1,8 +1,8 @@
-//! The origin, in a process of its own: answers hellos, then does as each connection orders.
+//! The origin, in a separate process: answers hellos, then executes the order of each connection.
 //!
-//! It listens on a port for each proxy, so that their connections do not meet in one table of
-//! ports. Connections that only exchange small messages, or are idle, are tasks; bulk, and what is
-//! timed, has a thread each, whose blocking calls cost least.
+//! It listens on one port per proxy, so that their connections do not share one table of ports.
+//! Connections with small messages and idle ones are tasks. Bulk and timed connections have a
+//! thread each, because blocking calls cost least.
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::{Ipv4Addr, Shutdown};
@@ -19,15 +19,15 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::socket::Discard;
 use crate::wire::{self, Framing, Order};
 
-/// A ClientHello is no longer than this, in bytes.
+/// Maximum size of a ClientHello, in bytes.
 const LARGEST_HELLO: usize = 16 * 1024;
 
-/// What the harness asks about between measurements.
+/// Counters that the harness reads between measurements.
 #[derive(Debug, Default)]
 struct Counts {
-    /// Connections that are open.
+    /// Open connections.
     open: AtomicU64,
-    /// Bytes that were taken by [`Order::Take`].
+    /// Bytes received by [`Order::Take`].
     taken: AtomicU64,
 }
 
@@ -53,8 +53,8 @@ impl Drop for Visit {
     }
 }
 
-/// `origin PORTS`: says its certificate and its ports, a line each, then answers every line of its
-/// input with the open connections and the bytes taken. It ends with its input.
+/// `origin PORTS`: prints its certificate and its ports, one per line. Then it answers every input
+/// line with the number of open connections and received bytes. It exits at the end of its input.
 pub fn run(ports: usize) -> anyhow::Result<()> {
     super::process::raise_descriptors();
     let names = [wire::LOGIN, wire::DATA].map(str::to_owned).to_vec();
@@ -100,7 +100,7 @@ async fn accept(listener: TcpListener, origin: Arc<Origin>) {
         if let Ok((stream, _)) = listener.accept().await {
             let visit = Visit::begin(origin.clone());
             tokio::spawn(async move {
-                // A client that leaves in the midst of something has measured enough.
+                // A client that leaves in the middle of a transfer has finished its measurement.
                 let _ = greet(stream, visit).await;
             });
         }
@@ -122,14 +122,15 @@ async fn greet(mut stream: TcpStream, visit: Visit) -> io::Result<()> {
     let mut second = vec![0; wire::second_flight(framing).len()];
     stream.read_exact(&mut second).await?;
     if framing == Framing::Tls12 {
-        // The server's change_cipher_spec and Finished look like the client's, key exchange apart.
+        // The server's change_cipher_spec and Finished look like the client's without the key
+        // exchange.
         let own = second.len() - (6 + 45);
         stream.write_all(&second[own..]).await?;
     }
     small(stream, visit).await
 }
 
-/// Small exchanges, until an order wants more.
+/// Handles small exchanges until an order needs a thread.
 async fn small(mut stream: TcpStream, visit: Visit) -> io::Result<()> {
     let mut record = vec![0; Order::Attend.record().len()];
     loop {
@@ -148,7 +149,7 @@ async fn small(mut stream: TcpStream, visit: Visit) -> io::Result<()> {
     }
 }
 
-/// Goes on with a connection in a thread of its own.
+/// Continues a connection in a separate thread.
 fn in_thread(
     stream: TcpStream,
     visit: Visit,
@@ -202,12 +203,12 @@ fn obey(mut stream: &std::net::TcpStream, order: Order, origin: &Origin) -> io::
     }
 }
 
-/// So many times a second a paced sender sends. What a proxy pays at such a pace is its wake-ups, so
-/// that much depends on it: see docs/performance.md.
+/// How often a paced sender sends, per second. At such a pace a proxy pays mainly for its wake-ups,
+/// so the results depend strongly on this rate: see docs/performance.md.
 const PIECES: u32 = 2_000;
 
-/// Sends as a network at this pace would deliver: piece by piece. The kernel's own pacing comes in
-/// bursts of 64 KiB where round trips are as short as here.
+/// Sends in small pieces, as a network at this pace would deliver. The kernel's own pacing sends
+/// bursts of 64 KiB when round trips are as short as here.
 struct Paced {
     bytes_a_second: u64,
     began: Instant,
@@ -215,12 +216,12 @@ struct Paced {
 }
 
 impl Paced {
-    /// 0 is as fast as it goes.
+    /// Bytes per second; 0 is unlimited.
     fn new(bytes_a_second: u64) -> Self {
         Self { bytes_a_second, began: Instant::now(), sent: 0 }
     }
 
-    /// Waits until something is due, and says how many bytes.
+    /// Waits until bytes are due. Returns how many.
     fn due(&mut self) -> u64 {
         if self.bytes_a_second == 0 {
             return u64::MAX;
@@ -234,7 +235,7 @@ impl Paced {
     }
 }
 
-/// Real TLS: the hello that was read already goes ahead.
+/// Real TLS: first delivers the hello that was already read.
 fn real_tls(stream: std::net::TcpStream, hello: &[u8], origin: &Origin) -> io::Result<()> {
     let mut connection =
         rustls::ServerConnection::new(origin.tls.clone()).map_err(io::Error::other)?;

@@ -1,4 +1,4 @@
-//! Programs that are started for a run, and what they and the machine have used.
+//! Programs that a run starts, and the resources that they and the machine use.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -14,13 +14,13 @@ use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// How long a program may take to listen, or to end when it is asked to.
+/// Timeout for a program to listen, and to exit after it was asked to.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// So that a fact is asked for again soon, and seldom enough not to disturb.
+/// Polling interval: short, but long enough not to disturb the measurement.
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// Raises the soft limit of descriptors to the hard one, and says what it is.
+/// Raises the soft limit of descriptors to the hard limit and returns it.
 pub fn raise_descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -29,26 +29,26 @@ pub fn raise_descriptors() -> u64 {
     soft.unwrap_or(1 << 20)
 }
 
-/// A free port of the loopback interface.
+/// Returns a free port of the loopback interface.
 pub fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// Where a program is, in the places where Debian puts them.
+/// Searches for a program in Debian's directories.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     folders.map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
-/// A program that runs until this is dropped.
+/// A running program, killed on drop.
 pub struct Daemon {
     child: Child,
     log: PathBuf,
 }
 
 impl Daemon {
-    /// Starts it; what it prints goes to `log`.
+    /// Starts it; its output goes to `log`.
     pub fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
         let out = fs::File::create(log)?;
         let program = command.get_program().to_owned();
@@ -61,7 +61,7 @@ impl Daemon {
         Ok(Self { child, log: log.to_owned() })
     }
 
-    /// Waits until it accepts at this address.
+    /// Waits until it accepts connections on this address.
     pub fn accepting(mut self, address: SocketAddr) -> anyhow::Result<Self> {
         let end = Instant::now() + PATIENCE;
         while TcpStream::connect(address).is_err() {
@@ -75,7 +75,7 @@ impl Daemon {
         Ok(self)
     }
 
-    /// Its processes: itself, and what it has started.
+    /// Its process and all descendants.
     pub fn processes(&self) -> Vec<u32> {
         let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -116,11 +116,11 @@ impl Drop for Daemon {
 
 fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything.
+    // The name, in parentheses, can contain any characters.
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// A part of this program in a process of its own, which answers in lines.
+/// A part of this program in a separate process that answers line by line.
 pub struct Role {
     child: Child,
     input: ChildStdin,
@@ -139,7 +139,7 @@ impl Role {
         Ok(Self { child, input, output })
     }
 
-    /// The next line that it says.
+    /// Reads its next line.
     pub fn says(&mut self) -> anyhow::Result<String> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
@@ -163,10 +163,10 @@ impl Drop for Role {
     }
 }
 
-/// The CPU time that these processes have used so far, their ended threads included.
+/// Returns the CPU time that these processes have used so far, including ended threads.
 ///
-/// The kernel's own clock of a process, in nanoseconds: `/proc/PID/stat` counts in hundredths of a
-/// second, which is too coarse for what is measured here.
+/// Uses the kernel's process clock in nanoseconds: `/proc/PID/stat` counts in hundredths of a
+/// second, which is too coarse for these measurements.
 pub fn cpu_time(processes: &[u32]) -> Duration {
     let one = |pid: &u32| {
         let clock = clock_getcpuclockid(Pid::from_raw(pid.cast_signed())).ok()?;
@@ -175,7 +175,7 @@ pub fn cpu_time(processes: &[u32]) -> Duration {
     processes.iter().filter_map(one).sum()
 }
 
-/// The CPU time that the whole machine has used so far, whatever for.
+/// Returns the CPU time that the whole machine has used so far.
 pub fn machine_time() -> Duration {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = stat.lines().next().unwrap_or_default();
@@ -195,8 +195,8 @@ pub fn memory(processes: &[u32]) -> u64 {
     processes.iter().filter_map(one).sum::<u64>() * 1024
 }
 
-/// What the kernel holds for sockets, descriptors and the like, in bytes: its slabs, page tables
-/// and stacks, and the buffers of TCP.
+/// Returns the kernel memory for sockets, descriptors and similar objects, in bytes: slabs, page
+/// tables, stacks and TCP buffers.
 pub fn kernel_memory() -> u64 {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kept = ["Slab:", "PageTables:", "KernelStack:"];

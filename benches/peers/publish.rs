@@ -1,4 +1,4 @@
-//! Where the figures go: to the terminal, and between two marks of README.md and the manual.
+//! Prints the figures, and writes them between two markers in README.md and in the manual.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use crate::sample::Sample;
 use crate::table::{SUMMARY, TABLES};
 use crate::{chart, claim};
 
-/// Everything that a run has found, as Markdown.
+/// Returns all results of a run as Markdown.
 pub fn everything(found: &Found) -> String {
     let mut out = conditions(found);
     for table in TABLES {

@@ -1,4 +1,4 @@
-//! What is measured: every row, how often, and through which proxies.
+//! The measured rows: what, how often, and through which proxies.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use crate::load::{Bench, crowd, idle, setups};
 use crate::peer::{Kind, Peer};
 use crate::sample::Sample;
 
-/// A row: one thing that is measured.
+/// A row: one measured quantity.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
-    /// By which it is chosen and kept.
+    /// The code that selects and stores it.
     pub code: &'static str,
     pub work: Work,
-    /// How many rounds of it there are.
+    /// Number of rounds.
     pub rounds: usize,
-    /// Through what.
+    /// The proxies that it is measured through.
     pub through: Through,
 }
 
@@ -27,18 +27,18 @@ pub enum Work {
     Denials,
     Idle,
     Ping(Before),
-    /// Transfers of so many bytes, at so many a second.
+    /// Transfers: bytes, and bytes per second.
     Transfers(u64, u64),
     Crowd,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub enum Through {
-    /// All but the transparent listener, which relays as the other does.
+    /// All except the transparent listener, which relays like the CONNECT listener.
     Relays,
-    /// Those that set up something.
+    /// Those that set up tunnels.
     Gates,
-    /// Those that have an allow-list.
+    /// Those with an allow-list.
     Policed,
     /// These.
     Only(&'static [Kind]),
@@ -57,11 +57,11 @@ impl Through {
 
 const MIB: u64 = 1 << 20;
 
-/// How long bulk is measured.
+/// Duration of a bulk measurement.
 const FULL_SPEED: Duration = Duration::from_millis(500);
 const PACED: Duration = Duration::from_millis(1_000);
 
-/// How often what is soon over, and differs much from one time to the next, is measured.
+/// Number of rounds of short measurements with much variation.
 const OFTEN: usize = 7;
 
 const fn full(code: &'static str, direction: Direction, tunnels: usize) -> Row {
@@ -78,7 +78,7 @@ const fn paced(code: &'static str, pace: u64) -> Row {
     Row { code, work: Work::Bulk(bulk), rounds: 3, through: Through::Relays }
 }
 
-/// Idle tunnels come first, while no program has memory left over from other work.
+/// Idle tunnels are measured first, before programs keep memory from other work.
 pub const ROWS: &[Row] = &[
     Row { code: "idle", work: Work::Idle, rounds: 1, through: Through::Gates },
     full("down-1", Direction::Down, 1),
@@ -138,14 +138,14 @@ pub const ROWS: &[Row] = &[
     Row { code: "crowd", work: Work::Crowd, rounds: 3, through: Through::Gates },
 ];
 
-/// How many set-ups, and denials, a measurement has.
+/// Number of set-ups and denials per measurement.
 const SET_UPS: usize = 3_000;
 const DENIALS: usize = 2_000;
 
-/// How many tunnels are held idle, where the descriptors suffice.
+/// Number of idle tunnels, if there are enough descriptors.
 const IDLE: u64 = 9_000;
 
-/// How many tunnels exchange small messages, one after the other.
+/// Number of tunnels that exchange small messages, one after another.
 const PINGED: usize = 8;
 
 impl Row {
@@ -160,7 +160,8 @@ impl Row {
             Work::Bulk(it) => bulk::run(bench, peer, it),
             Work::SetUps => setups::run(bench, peer, SET_UPS),
             Work::Denials => setups::denials(bench, peer, DENIALS),
-            // A proxy needs two descriptors for each, and pullgate keeps a share for newcomers.
+            // A proxy needs two descriptors per tunnel, and pullgate reserves some for new
+            // connections.
             Work::Idle => idle::run(bench, peer, IDLE.min(descriptors * 9 / 20) as usize),
             Work::Ping(before) => ping::run(bench, peer, *before, PINGED),
             Work::Transfers(bytes, pace) => {

@@ -1,4 +1,4 @@
-//! A run: starts the proxies, measures every row in interleaved rounds, and keeps what it found.
+//! A run: starts the proxies, measures every row in interleaved rounds, and stores the results.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,24 +17,24 @@ use crate::row::{ROWS, Row};
 use crate::sample::{Figures, Sample};
 use crate::wire::{DATA, Framing, Hello, LOGIN};
 
-/// How often a disturbed measurement is repeated, and how often in a whole run.
+/// How often a disturbed measurement is repeated; and the limit for a whole run.
 const TRIES: usize = 2;
 const MOST_AGAIN: usize = 40;
 
-/// How long the others have to come to an end.
+/// Timeout for other programs to finish.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What a run has found.
+/// The results of a run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Found {
-    /// The machine.
+    /// Description of the machine.
     pub machine: String,
     /// The proxies that ran, and their versions.
     pub versions: BTreeMap<Kind, String>,
-    /// The packages of those that did not.
+    /// The packages of proxies that are not installed.
     pub absent: Vec<String>,
     pub seconds: u64,
-    /// By row and proxy.
+    /// Samples by row and proxy.
     pub samples: BTreeMap<String, BTreeMap<Kind, Vec<Sample>>>,
 }
 
@@ -45,9 +45,9 @@ impl Found {
     }
 }
 
-/// Measures all that is asked for.
+/// Measures all selected rows.
 ///
-/// What was found so far is kept in a file, row by row.
+/// Results are stored in a file after each row.
 pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
     let began = Instant::now();
     let descriptors = process::raise_descriptors();
@@ -86,11 +86,11 @@ pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
     let mut again = MOST_AGAIN;
     for row in ROWS.iter().filter(|row| options.measures(row.code)) {
         let through: Vec<&Peer> = peers.iter().filter(|peer| row.through.has(peer.kind)).collect();
-        // What leaves memory behind is measured once.
+        // Measurements that leave memory allocated run only once.
         let rounds = options.rounds.filter(|_| row.rounds > 1).unwrap_or(row.rounds);
         eprintln!("{:>4} s  {} ({rounds} rounds)", began.elapsed().as_secs(), row.code);
         for round in 0..rounds {
-            // Each round begins with another, so that none always follows the same.
+            // Each round begins with a different proxy, so that the order varies.
             for index in 0..through.len() {
                 let peer = through[(index + round) % through.len()];
                 let measured = undisturbed(row, &mut bench, peer, descriptors, &mut again);
@@ -106,8 +106,8 @@ pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
     Ok(found)
 }
 
-/// Measures once, and again where other programs took part of the machine meanwhile; in the end the
-/// least disturbed measurement counts.
+/// Measures once, and again if other programs used part of the machine. Returns the least disturbed
+/// measurement.
 fn undisturbed(
     row: &Row,
     bench: &mut Bench,
@@ -117,7 +117,7 @@ fn undisturbed(
 ) -> anyhow::Result<Sample> {
     let mut best = row.measure(bench, peer, descriptors)?;
     for _ in 0..TRIES {
-        // What leaves memory behind cannot be repeated.
+        // Measurements that leave memory allocated cannot be repeated.
         if !best.is_disturbed() || row.rounds == 1 || *again == 0 {
             break;
         }
@@ -131,7 +131,7 @@ fn undisturbed(
     Ok(best)
 }
 
-/// Some proxies become another user, who must come as far as their own folders.
+/// Some proxies switch to another user, who needs access to their folders.
 fn open_to_all(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
@@ -142,7 +142,7 @@ fn bytes_of(hex: &str) -> Option<Vec<u8>> {
     (!hex.is_empty()).then(|| hex.as_bytes().chunks(2).map(pair).collect())?
 }
 
-/// What the figures were found on.
+/// Returns a description of the machine.
 fn machine() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find(|line| line.starts_with("model name"));

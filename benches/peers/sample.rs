@@ -1,4 +1,4 @@
-//! One measurement, and what a row of them comes to.
+//! One measurement, and the summary of the measurements of a row.
 
 use std::time::{Duration, Instant};
 
@@ -8,44 +8,44 @@ use crate::load::Bench;
 use crate::peer::Peer;
 use crate::process;
 
-/// What one measurement found.
+/// The result of one measurement.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Sample {
     /// CPU time of the proxy's processes.
     pub cpu: Duration,
     /// CPU time of the whole machine: client, origin, proxy and kernel.
     pub machine: Duration,
-    /// CPU time of programs that have no part in it.
+    /// CPU time of unrelated programs.
     pub others: Duration,
-    /// How long it took.
+    /// Duration of the measurement.
     pub wall: Duration,
-    /// How many bytes came through.
+    /// Number of relayed bytes.
     pub bytes: u64,
-    /// How many set-ups, denials or tunnels.
+    /// Number of set-ups, denials or tunnels.
     pub count: u64,
-    /// How long each took, in nanoseconds.
+    /// The latency of each, in nanoseconds.
     pub latencies: Vec<u64>,
-    /// Memory of the proxy's processes that the tunnels added, in bytes.
+    /// Memory of the proxy's processes added by the tunnels, in bytes.
     pub memory: u64,
-    /// Memory of the kernel that they added, client's and origin's sockets included, in bytes.
+    /// Kernel memory added by the tunnels, including the sockets of client and origin, in bytes.
     pub kernel: u64,
 }
 
-/// So much of one core in other programs' hands is a disturbance. What the kernel does in interrupts
-/// counts among it.
+/// The share of one core used by other programs that counts as a disturbance. Kernel interrupts
+/// count as other programs.
 const DISTURBANCE: f64 = 0.3;
 
 impl Sample {
-    /// Whether other programs took part of the machine meanwhile.
+    /// Whether other programs used part of the machine during the measurement.
     pub fn is_disturbed(&self) -> bool {
         self.others.as_secs_f64() > DISTURBANCE * self.wall.as_secs_f64()
     }
 }
 
-/// Counts from now on.
+/// Starts counting.
 pub struct Meter {
     proxy: Vec<u32>,
-    /// Client and origin.
+    /// The processes of client and origin.
     ends: [u32; 2],
     spent: Sample,
     began: Instant,
@@ -69,7 +69,7 @@ impl Meter {
     }
 }
 
-/// What has been spent so far.
+/// Returns the CPU time used so far.
 fn spent(proxy: &[u32], ends: &[u32]) -> Sample {
     let (cpu, machine) = (process::cpu_time(proxy), process::machine_time());
     let others = machine.saturating_sub(cpu + process::cpu_time(ends));
@@ -105,37 +105,37 @@ impl Figures {
         }
     }
 
-    /// CPU seconds of the proxy a GiB.
+    /// CPU seconds of the proxy per GiB.
     pub fn cpu_a_gib(&self) -> Option<f64> {
         self.median(|one| one.cpu.as_secs_f64() * GIB / one.bytes as f64)
     }
 
-    /// CPU seconds of the machine a GiB.
+    /// CPU seconds of the machine per GiB.
     pub fn machine_a_gib(&self) -> Option<f64> {
         self.median(|one| one.machine.as_secs_f64() * GIB / one.bytes as f64)
     }
 
-    /// GiB a second.
+    /// GiB per second.
     pub fn throughput(&self) -> Option<f64> {
         self.median(|one| one.bytes as f64 / GIB / one.wall.as_secs_f64())
     }
 
-    /// CPU seconds of the proxy a thousand.
+    /// CPU seconds of the proxy per thousand.
     pub fn cpu_a_thousand(&self) -> Option<f64> {
         self.median(|one| one.cpu.as_secs_f64() * 1000.0 / one.count as f64)
     }
 
-    /// CPU seconds of the machine a thousand.
+    /// CPU seconds of the machine per thousand.
     pub fn machine_a_thousand(&self) -> Option<f64> {
         self.median(|one| one.machine.as_secs_f64() * 1000.0 / one.count as f64)
     }
 
-    /// How many a second.
+    /// Number per second.
     pub fn rate(&self) -> Option<f64> {
         self.median(|one| one.count as f64 / one.wall.as_secs_f64())
     }
 
-    /// The latency that so many parts of a thousand stay within, over all rounds, in milliseconds.
+    /// The given permille of the latencies over all rounds, in milliseconds.
     pub fn within(&self, thousandths: usize) -> Option<f64> {
         let last = self.latencies.len().checked_sub(1)?;
         let index = (last * thousandths).div_ceil(1000);

@@ -1,11 +1,11 @@
-//! The system calls of the load on sockets.
+//! Socket system calls of the load.
 
 use std::io;
 use std::net::TcpStream;
 
 use rustix::net::RecvFlags;
 
-/// Throws away what comes, within the kernel, so that a receiver costs next to nothing (tcp(7),
+/// Discards received bytes inside the kernel, so that receiving costs almost nothing (tcp(7),
 /// MSG_TRUNC).
 pub struct Discard {
     /// Never written to.
@@ -17,7 +17,8 @@ impl Discard {
         Self { scratch: vec![0; 1024 * 1024] }
     }
 
-    /// Takes at most `length` bytes, and waits for the first; 0 is the end.
+    /// Receives at most `length` bytes; waits for the first one. Returns 0 at the end of the
+    /// stream.
     pub fn some(&mut self, from: &TcpStream, length: u64) -> io::Result<usize> {
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(self.scratch.len());
         let scratch = self.scratch.get_mut(..length).unwrap_or_default();
@@ -25,7 +26,7 @@ impl Discard {
         Ok(taken)
     }
 
-    /// Takes so many bytes.
+    /// Receives exactly `length` bytes.
     pub fn exactly(&mut self, from: &TcpStream, length: u64) -> io::Result<()> {
         let mut left = length;
         while left > 0 {

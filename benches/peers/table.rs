@@ -1,5 +1,4 @@
-//! The tables: a line for each proxy, a column for each figure, and each figure's ratio to the best
-//! of the peers.
+//! The tables: a row per proxy, a column per figure, and each figure's ratio to the best peer.
 
 use std::fmt::Write as _;
 
@@ -16,7 +15,7 @@ pub struct Column {
     pub better: Better,
 }
 
-/// Which of two figures is the better one.
+/// Whether a lower or a higher figure is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Better {
     Less,
@@ -45,7 +44,7 @@ const fn more(
     Column { title, row, figure, better: Better::More }
 }
 
-/// What a newcomer wants to see.
+/// The summary for the README.
 pub const SUMMARY: Table = Table {
     title: "What a tunnel costs",
     columns: &[
@@ -147,7 +146,7 @@ pub const TABLES: &[Table] = &[
 ];
 
 impl Table {
-    /// As Markdown.
+    /// Formats the table as Markdown.
     pub fn markdown(&self, found: &Found) -> String {
         let columns: Vec<&Column> =
             self.columns.iter().filter(|column| found.samples.contains_key(column.row)).collect();
@@ -178,7 +177,7 @@ impl Column {
         found.figures(self.row, kind).as_ref().and_then(self.figure)
     }
 
-    /// The best of the peers.
+    /// The best figure of the peers.
     pub fn best(&self, found: &Found) -> Option<f64> {
         let peers = Kind::ALL.into_iter().filter(|kind| kind.is_peer());
         let figures = peers.filter_map(|kind| self.of(found, kind));
@@ -196,7 +195,7 @@ impl Column {
     }
 }
 
-/// Three digits that count.
+/// Formats a number with three significant digits.
 pub fn number(figure: f64) -> String {
     match figure.abs() {
         size if size >= 99.95 => format!("{figure:.0}"),

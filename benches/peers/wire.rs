@@ -1,8 +1,8 @@
-//! What client and origin say to each other: a real ClientHello, a ServerHello that answers it, and
-//! then records of type 23 that were made beforehand, so that bulk has no cost of cryptography.
+//! The bytes between client and origin: a real ClientHello, a matching ServerHello, and then
+//! prepared records of type 23, so that bulk transfers need no cryptography.
 //!
-//! The first record of the client's is an [`Order`], which says what the connection is for. The same
-//! orders travel inside real TLS.
+//! The client's first record is an [`Order`], which defines the purpose of the connection. The same
+//! orders are used inside real TLS.
 
 use std::io;
 use std::sync::Arc;
@@ -10,44 +10,43 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
-/// What the allow-lists hold: the host that is asked, and pushed to.
+/// Allowed host for small requests and pushes.
 pub const LOGIN: &str = "contoso.azurecr.io";
-/// And the host that layers come from. pullgate gives it an upload budget.
+/// Allowed host for layers. pullgate applies an upload budget to it.
 pub const DATA: &str = "contoso.eastus.data.azurecr.io";
 
-/// By this protocol in its ALPN an origin tells a hello whose tunnel is ready-made from one that
-/// means it.
+/// With this ALPN protocol, a hello requests prepared records instead of real TLS.
 const READY_MADE: &[u8] = b"ready-made";
 
 /// The header of a TLS record, in bytes.
 const HEADER: usize = 5;
-/// Where the session id stands in a hello: behind the record's header, the message's, the version
+/// Offset of the session id in a hello: after the record header, the message header, the version
 /// and the random.
 const SESSION_ID: usize = HEADER + 4 + 2 + 32;
-/// The payload of a full record: 16 KiB, and what TLS 1.3 adds to it.
+/// The payload of a full record: 16 KiB plus the overhead of TLS 1.3.
 const FULL: usize = 16 * 1024 + 17;
-/// How many full records a buffer holds.
+/// Number of full records per buffer.
 const BATCH: usize = 64;
-/// What the origin's first flight has beside its ServerHello: certificates and the like, in bytes.
+/// Size of the origin's first flight besides its ServerHello (certificates and so on), in bytes.
 const CERTIFICATES: usize = 2_500;
 
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 
-/// Which version's records follow the hello.
+/// The TLS version of the records after the hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// After the ServerHello both directions are free.
+    /// The gate checks no records after the ServerHello.
     Tls13,
-    /// The upload stays watched.
+    /// The gate checks every record of the upload.
     Tls12,
 }
 
-/// A ClientHello, as rustls makes it.
+/// A ClientHello made by rustls.
 #[derive(Debug, Clone)]
 pub struct Hello {
-    /// The host that it names.
+    /// The host in its SNI.
     pub host: &'static str,
     pub framing: Framing,
     pub bytes: Vec<u8>,
@@ -74,18 +73,18 @@ impl Hello {
         Ok(Self { host, framing, bytes })
     }
 
-    /// How many bytes the origin answers with.
+    /// Size of the origin's answer, in bytes.
     pub fn answer_length(&self) -> usize {
         first_flight(&self.bytes).len()
     }
 }
 
-/// Whether the tunnel behind this hello is ready-made.
+/// Whether the tunnel after this hello uses prepared records.
 pub fn is_ready_made(hello: &[u8]) -> bool {
     hello.windows(READY_MADE.len()).any(|part| part == READY_MADE)
 }
 
-/// The version that an origin chooses: the highest that is offered.
+/// The version that an origin chooses: the highest offered one.
 pub fn framing(hello: &[u8]) -> Framing {
     match supported_versions(hello) {
         Some(versions) if versions.chunks(2).any(|version| version == [3, 4]) => Framing::Tls13,
@@ -93,7 +92,7 @@ pub fn framing(hello: &[u8]) -> Framing {
     }
 }
 
-/// What the hello's extension of this name lists. rustls puts the extensions in any order.
+/// Returns the content of an extension of the hello. rustls shuffles the extensions.
 fn supported_versions(hello: &[u8]) -> Option<&[u8]> {
     const SUPPORTED_VERSIONS: [u8; 2] = [0, 43];
     let (_, rest) = vector8(hello.get(SESSION_ID..)?)?;
@@ -110,13 +109,13 @@ fn supported_versions(hello: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// A vector with a length of one byte, and what follows it.
+/// Splits off a vector with a one-byte length.
 fn vector8(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first()?;
     rest.split_at_checked(usize::from(*length))
 }
 
-/// A vector with a length of two bytes, and what follows it.
+/// Splits off a vector with a two-byte length.
 fn vector16(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<2>()?;
     rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
@@ -128,7 +127,7 @@ fn record(kind: u8, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// What an origin answers to a hello.
+/// Returns an origin's answer to a hello.
 pub fn first_flight(hello: &[u8]) -> Vec<u8> {
     let session_id = vector8(hello.get(SESSION_ID..).unwrap_or_default());
     let session_id = session_id.map(|(session_id, _)| session_id).unwrap_or_default();
@@ -158,7 +157,7 @@ pub fn first_flight(hello: &[u8]) -> Vec<u8> {
     out
 }
 
-/// How the client ends its handshake.
+/// Returns the client's last flight of the handshake.
 pub fn second_flight(framing: Framing) -> Vec<u8> {
     let mut out = Vec::new();
     match framing {
@@ -183,7 +182,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Full records, one behind the other.
+/// Returns consecutive full records.
 pub fn full_records() -> Vec<u8> {
     let mut out = Vec::with_capacity(BATCH * (HEADER + FULL));
     for _ in 0..BATCH {
@@ -195,13 +194,13 @@ pub fn full_records() -> Vec<u8> {
 /// What a connection is for, from now until the next order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Answer with one record of so many bytes.
+    /// Answer with one record of this many bytes.
     Answer(u16),
-    /// The same, but from now on as quickly as can be: by a thread of the connection's own.
+    /// Like `Answer`, but with low latency from now on: in a thread of the connection.
     Attend,
-    /// Send so many bytes, `u64::MAX` for as many as go, at so many a second, 0 for unpaced.
+    /// Send this many bytes (`u64::MAX`: unlimited) at this many per second (0: unpaced).
     Send { bytes: u64, pace: u64 },
-    /// Count what comes until the end.
+    /// Count received bytes until the end.
     Take,
 }
 
@@ -245,18 +244,18 @@ impl Order {
         }
     }
 
-    /// How long an order is within real TLS.
+    /// Size of an order inside real TLS, in bytes.
     pub const LENGTH: usize = ORDER;
 }
 
-/// One record of application data with so many bytes of payload.
+/// Returns one application data record with `length` bytes of payload.
 pub fn answer(length: u16) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER + usize::from(length));
     record(APPLICATION_DATA, &vec![0x55; usize::from(length)], &mut out);
     out
 }
 
-/// How many bytes an answer has on the wire.
+/// Returns the size of an answer on the wire, in bytes.
 pub fn answer_length(length: u16) -> usize {
     HEADER + usize::from(length)
 }

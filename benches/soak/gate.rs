@@ -1,4 +1,4 @@
-//! The gates under load: processes of the real program.
+//! The gates under load, as processes of the real program.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use pullgate::tools::demo::folder::Folder;
 
-/// How long a gate may take to start.
+/// Timeout for the start of a gate.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Gate {
@@ -17,12 +17,12 @@ pub struct Gate {
     pub admin: SocketAddr,
     folder: PathBuf,
     running: Option<Child>,
-    /// Those that were replaced and may still drain.
+    /// Replaced gates that may still be draining.
     replaced: Vec<Child>,
 }
 
 impl Gate {
-    /// Gives the demonstration's configuration its ports, which two gates may share.
+    /// Sets the ports in the demo's configuration; two gates can share them.
     pub fn configure(folder: &Folder, proxy: SocketAddr, admin: SocketAddr) -> Self {
         let mut text = fs::read_to_string(folder.settings()).unwrap();
         for address in [proxy, admin] {
@@ -34,7 +34,7 @@ impl Gate {
         Self { proxy, admin, folder, running: None, replaced: Vec::new() }
     }
 
-    /// Starts a gate, beside the one that runs where there is one.
+    /// Starts a gate, beside a running one if there is one.
     pub fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.folder.join("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pullgate"));
@@ -54,23 +54,23 @@ impl Gate {
         self.running.as_ref().map(Child::id).unwrap()
     }
 
-    /// Starts a successor, and then has the one before end.
+    /// Starts a new gate, then stops the old one.
     pub fn hand_over(&mut self) {
         self.start();
-        // Its socket listens when it has served a while; the admin's may be the predecessor's.
+        // The new gate's socket listens once it serves; the admin port may still be the old gate's.
         sleep(Duration::from_secs(1));
         let before = self.replaced.last().unwrap().id();
         signal(before, "TERM");
         self.replaced.retain_mut(|child| child.try_wait().unwrap().is_none());
     }
 
-    /// Moves the audit away, as logrotate does.
+    /// Renames the audit file, as logrotate does.
     pub fn rotate(&self) {
         fs::rename(self.folder.join("audit.jsonl"), self.folder.join("audit.jsonl.1")).unwrap();
         signal(self.pid(), "HUP");
     }
 
-    /// Ends it; whether all of its processes ended well.
+    /// Stops all processes. Returns whether all of them exited successfully.
     pub fn end(&mut self) -> bool {
         signal(self.pid(), "TERM");
         let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();

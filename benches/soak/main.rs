@@ -1,9 +1,10 @@
-//! Hours of mixed traffic through real gates, to see that nothing grows: pulls, denials, reloads,
-//! SIGHUPs with rotated audits, and hand-overs. `SOAK_SECONDS=3600 cargo bench --bench soak`.
+//! Soak test: hours of mixed traffic through real gates, to check that no resource grows: pulls,
+//! denials, reloads, SIGHUPs with rotated audits, and replacements.
+//! `SOAK_SECONDS=3600 cargo bench --bench soak`.
 //!
-//! Two gates carry the same load. One lives from the beginning to the end, and is measured; the
-//! other is replaced every two minutes by a successor on the same port. All of it is on loopback,
-//! and bounded: two pulls of 8 MiB at a time, twenty denials a second.
+//! Two gates have the same load. One runs for the whole test and is measured; the other is replaced
+//! every two minutes by a new one on the same port. All traffic is on loopback and bounded: two
+//! pulls of 8 MiB at a time, twenty denials per second.
 
 #![allow(
     clippy::unwrap_used,
@@ -43,7 +44,7 @@ const BETWEEN_RELOADS: Duration = Duration::from_secs(15);
 const BETWEEN_ROTATIONS: Duration = Duration::from_secs(60);
 const BETWEEN_HAND_OVERS: Duration = Duration::from_secs(120);
 
-/// What the load came to.
+/// Counters of the load.
 #[derive(Debug, Default)]
 struct Counts {
     pulls: AtomicU64,
@@ -142,7 +143,7 @@ async fn pull(
     until: Instant,
 ) {
     while Instant::now() < until {
-        // A client of its own each time, as a host that pulls now and then has.
+        // A new client each time, like a host that pulls occasionally.
         let puller = Puller::new(&authority, Way::Proxy(proxy)).unwrap();
         let progress = Progress::of(image.size());
         match puller.pull(&format!("{LOGIN}/{IMAGE}:{TAG}"), &image, &progress).await {
@@ -153,7 +154,7 @@ async fn pull(
     }
 }
 
-/// Asks for what is denied, and says plain bytes into an allowed tunnel.
+/// Requests a denied host, and sends bytes that are not TLS into an allowed tunnel.
 async fn ask_in_vain(proxy: SocketAddr, counts: Arc<Counts>, until: Instant) {
     let targets = [STORAGE, FOREIGN_LOGIN, "example.com", LOGIN];
     for host in targets.iter().cycle() {

@@ -1,4 +1,4 @@
-//! What a process takes, second by second, and whether it has grown.
+//! Measures the memory, descriptors and tasks of a process every second, and whether they grow.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pullgate::tools::demo::probe;
 
-/// How much more there may be at the end than after the first sixth.
+/// The largest permitted growth between the first and the last sixth of the run, as a fraction.
 const MOST_GROWTH: f64 = 0.05;
 
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +16,7 @@ struct Sample {
     resident: f64,
     descriptors: f64,
     threads: f64,
-    /// Beside those of the sessions.
+    /// Besides those of the sessions.
     tasks: f64,
 }
 
@@ -48,10 +48,11 @@ impl Measured {
         });
     }
 
-    /// Prints a row for each sixth, from its last tenth; whether the last is as the first was.
+    /// Prints a row for each sixth of the run, measured over its last tenth. Returns whether the
+    /// last row has not grown compared with the first.
     ///
-    /// Memory and descriptors are compared by their mean. Tasks come and go with sessions: what is
-    /// compared is the least that there were beside them.
+    /// Memory and descriptors are compared by their mean. Tasks come and go with sessions, so the
+    /// minimum number of other tasks is compared.
     pub fn judge(&self, whole: Duration) -> bool {
         println!("minutes  resident KiB  descriptors: least, mean  threads  tasks: least, mean");
         let rows: Vec<[f64; 6]> = (1..=6).map(|sixth| self.row(whole * sixth / 6, whole)).collect();

@@ -1,4 +1,4 @@
-//! Bulk: as many bytes as go, or as many as the origin's pace lets go.
+//! Bulk transfers, at full speed or at the origin's pace.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -17,34 +17,34 @@ use crate::sample::{Meter, Sample};
 use crate::socket::Discard;
 use crate::wire::{DATA, Order, full_records};
 
-/// Windows and buffers grow in this time, and relays find their pace.
+/// Warm-up: windows and buffers grow, and relays adapt.
 const WARM: Duration = Duration::from_millis(250);
 
-/// Which way.
+/// Direction of the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     Down,
     Up,
 }
 
-/// What the tunnels carry.
+/// Content of the tunnels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// Records made beforehand.
+    /// Prepared TLS 1.3 records.
     ReadyMade,
-    /// The same, framed as TLS 1.2.
+    /// Prepared records, framed as TLS 1.2.
     ReadyMadeTls12,
-    /// What rustls makes of it, at both ends.
+    /// Real TLS with rustls at both ends.
     RealTls,
 }
 
-/// A measurement of bulk.
+/// A bulk measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Bulk {
     pub direction: Direction,
     pub content: Content,
     pub tunnels: usize,
-    /// Bytes a second and tunnel; 0 for as fast as it goes.
+    /// Bytes per second and tunnel; 0 is unlimited.
     pub pace: u64,
     pub time: Duration,
 }
@@ -65,7 +65,7 @@ pub fn run(bench: &mut Bench, peer: &Peer, bulk: &Bulk) -> anyhow::Result<Sample
             Content::RealTls => super::connect(&peer.route, hello.host)?
                 .map_err(|_| io::Error::other("the proxy refuses"))?,
         };
-        // It ends in the midst: a window that is full then would keep the origin waiting.
+        // The transfer is stopped in the middle: a full window would otherwise block the origin.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         streams.push(stream);
     }
@@ -84,7 +84,7 @@ pub fn run(bench: &mut Bench, peer: &Peer, bulk: &Bulk) -> anyhow::Result<Sample
                         (_, Direction::Down) => down(stream, bulk.pace, received),
                         (_, Direction::Up) => up(stream, records),
                     };
-                    // At the end the streams are shut down under their feet.
+                    // At the end the streams are shut down while they are in use.
                     done.or_else(
                         |error| if ended.load(Ordering::SeqCst) { Ok(()) } else { Err(error) },
                     )

@@ -1,5 +1,4 @@
-//! A crowd of small tunnels beside a few that are as fast as they can be: how long the small ones
-//! wait for their turn.
+//! Many small tunnels beside a few at full speed: how long the small ones wait for their turn.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -13,10 +12,10 @@ use crate::sample::{Meter, Sample};
 use crate::socket::Discard;
 use crate::wire::Order;
 
-/// How many small tunnels there are.
+/// Number of small tunnels.
 const SMALL: usize = 1_000;
 
-/// How many fast ones.
+/// Number of tunnels at full speed.
 const FAST: usize = 2;
 
 pub fn run(bench: &mut Bench, peer: &Peer, time: Duration) -> anyhow::Result<Sample> {

@@ -1,4 +1,4 @@
-//! Tunnels that have had one exchange, and then are silent.
+//! Tunnels that are idle after one exchange.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,16 +10,16 @@ use crate::process;
 use crate::sample::{Meter, Sample};
 use crate::wire::{Order, answer_length};
 
-/// So many clients open the tunnels.
+/// Number of clients that open the tunnels.
 const CLIENTS: usize = 16;
 
-/// What buffers and timers of the set-up may take to go.
+/// Time for buffers and timers of the set-up to be freed.
 const REST: Duration = Duration::from_millis(1_500);
 
-/// How long they are watched.
+/// Duration of the measurement.
 const WATCHED: Duration = Duration::from_secs(2);
 
-/// What the origin answers, in bytes.
+/// Size of the origin's answer, in bytes.
 const ANSWER: u16 = 2_000;
 
 pub fn run(bench: &mut Bench, peer: &Peer, tunnels: usize) -> anyhow::Result<Sample> {
@@ -37,7 +37,7 @@ pub fn run(bench: &mut Bench, peer: &Peer, tunnels: usize) -> anyhow::Result<Sam
     Ok(Sample { memory, kernel, count: tunnels as u64, ..sample })
 }
 
-/// Opens tunnels, each of which has one exchange.
+/// Opens tunnels with one exchange each.
 pub fn open(bench: &Bench, peer: &Peer, tunnels: usize) -> anyhow::Result<Vec<TcpStream>> {
     let held = std::thread::scope(|scope| {
         let shared: &Bench = bench;

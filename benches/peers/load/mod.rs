@@ -1,4 +1,4 @@
-//! The load: what a client does, and for how long. Every kind has a file.
+//! The client side of the load. Each kind of load has its own file.
 
 pub mod bulk;
 pub mod crowd;
@@ -17,29 +17,29 @@ use crate::peer::{Ask, Peer, Route};
 use crate::process::Role;
 use crate::wire::{Framing, Hello, Order, second_flight};
 
-/// How long what a measurement has left behind may take to go.
+/// Timeout until all connections of a measurement have ended.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// How long a single answer may take; a proxy that hangs must not hang the run.
+/// Timeout for a single answer, so that a proxy that hangs does not block the run.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// What all measurements share.
+/// Context shared by all measurements.
 pub struct Bench {
     pub origin: Role,
     /// The origin's certificate, for real TLS.
     pub certificate: Vec<u8>,
-    /// Of a pull: [`DATA`].
+    /// Hello for pulls: [`DATA`].
     pub pull: Hello,
-    /// Of small exchanges, and of a push: [`LOGIN`](crate::wire::LOGIN).
+    /// Hello for small exchanges and pushes: [`LOGIN`](crate::wire::LOGIN).
     pub push: Hello,
-    /// Of a push in TLS 1.2.
+    /// Hello for pushes with TLS 1.2.
     pub push_tls12: Hello,
-    /// How many names were denied so far: each is asked for once.
+    /// Number of denied names so far; each name is requested once.
     pub denied: AtomicU64,
 }
 
 impl Bench {
-    /// How many connections the origin has open, and how many bytes it took.
+    /// Returns the origin's open connections and the number of bytes that it received.
     pub fn counts(&mut self) -> anyhow::Result<(u64, u64)> {
         let said = self.origin.ask()?;
         let (open, taken) = said.split_once(' ').context("the origin is gone")?;
@@ -55,13 +55,13 @@ impl Bench {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        // What the kernel still does for them.
+        // The kernel still cleans up after the connections.
         std::thread::sleep(Duration::from_millis(20));
         Ok(())
     }
 }
 
-/// Opens a tunnel as far as the client's last word of the handshake.
+/// Opens a tunnel and completes the client's part of the handshake.
 pub fn tunnel(route: &Route, hello: &Hello) -> io::Result<TcpStream> {
     let mut stream = greeted(route, hello)?;
     stream.write_all(&second_flight(hello.framing))?;
@@ -71,7 +71,7 @@ pub fn tunnel(route: &Route, hello: &Hello) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Opens a tunnel as far as the origin's answer to the hello.
+/// Opens a tunnel and reads the origin's answer to the hello.
 pub fn greeted(route: &Route, hello: &Hello) -> io::Result<TcpStream> {
     let mut stream = connect(route, hello.host)?.map_err(|refusal| {
         io::Error::other(format!("refused: {}", String::from_utf8_lossy(&refusal)))
@@ -82,7 +82,7 @@ pub fn greeted(route: &Route, hello: &Hello) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Connects, and asks for a host where that is the way: the tunnel, or what the proxy said instead.
+/// Connects and sends CONNECT if the proxy requires it. Returns the tunnel, or the proxy's answer.
 pub fn connect(route: &Route, host: &str) -> io::Result<Result<TcpStream, Vec<u8>>> {
     let mut stream = TcpStream::connect(route.address)?;
     stream.set_nodelay(true)?;
@@ -93,7 +93,7 @@ pub fn connect(route: &Route, host: &str) -> io::Result<Result<TcpStream, Vec<u8
     let mut answer = Vec::with_capacity(4096);
     let mut buffer = [0; 4096];
     loop {
-        // The tunnel is silent until the hello, so that nothing behind the head is taken.
+        // The server sends nothing before the hello, so no byte after the head is lost.
         let count = stream.read(&mut buffer)?;
         answer.extend_from_slice(&buffer[..count]);
         match length(&answer) {
@@ -109,8 +109,8 @@ fn is_success(answer: &[u8]) -> bool {
     answer.split(|byte| *byte == b' ').nth(1).is_some_and(|status| status.starts_with(b"2"))
 }
 
-/// How long an answer is with its body, once its head is whole. Some proxies keep a connection
-/// open after they have refused.
+/// Returns the length of an answer including its body, once its head is complete. Some proxies keep
+/// a connection open after a rejection.
 fn length(answer: &[u8]) -> Option<usize> {
     const END: &[u8] = b"\r\n\r\n";
     let head = answer.windows(END.len()).position(|part| part == END)? + END.len();
@@ -119,7 +119,7 @@ fn length(answer: &[u8]) -> Option<usize> {
     Some(head + body.and_then(|body| body.trim().parse().ok()).unwrap_or(0))
 }
 
-/// Whether the proxy carries what it should, and whole, and refuses what it should not.
+/// Checks that the proxy relays allowed traffic completely and rejects the rest.
 pub fn works(bench: &mut Bench, peer: &Peer) -> anyhow::Result<()> {
     if peer.kind.carries() {
         carries(bench, peer)?;

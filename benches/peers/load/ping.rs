@@ -1,4 +1,4 @@
-//! Request and response inside a tunnel, one at a time, and the last byte of a transfer.
+//! Latency: request and response inside a tunnel, one at a time, and the last byte of a transfer.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,21 +10,21 @@ use crate::sample::{Meter, Sample};
 use crate::socket::Discard;
 use crate::wire::{Order, answer_length};
 
-/// What the origin answers, in bytes.
+/// Size of the origin's answer, in bytes.
 const ANSWER: u16 = 1_000;
 
-/// How many exchanges each tunnel has.
+/// Number of exchanges per tunnel.
 const EXCHANGES: usize = 200;
 
-/// What a tunnel has carried before, where it has just been bulk: bytes, and bytes a second.
+/// The bulk transfer before the exchanges: bytes, and bytes per second.
 const BULK: (u64, u64) = (4 << 20, 64 << 20);
 
-/// What a tunnel has been before.
+/// What the tunnel carried before the exchanges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Before {
     /// Nothing.
     Fresh,
-    /// A transfer, until just now.
+    /// A bulk transfer that has just ended.
     Bulk,
 }
 
@@ -63,8 +63,8 @@ pub fn exchange(stream: &mut TcpStream) -> std::io::Result<u64> {
     Ok(began.elapsed().as_nanos() as u64)
 }
 
-/// Transfers of `bytes` at a pace, some at once and one after the other in each tunnel, which stays
-/// open: from the order to the last byte.
+/// Paced transfers of `bytes`: several tunnels at once, one transfer after another in each tunnel.
+/// The latency is from the order to the last byte.
 pub fn transfers(
     bench: &mut Bench,
     peer: &Peer,

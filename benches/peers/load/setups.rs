@@ -1,4 +1,4 @@
-//! Set-ups and denials: how much a tunnel costs before and beside its bytes.
+//! Set-ups and denials: the cost of a tunnel apart from its relayed bytes.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -13,17 +13,17 @@ use crate::peer::{Peer, Route};
 use crate::sample::{Meter, Sample};
 use crate::wire::{Hello, Order, answer_length, second_flight};
 
-/// So many clients work at once.
+/// Number of concurrent clients.
 const CLIENTS: usize = 32;
 
-/// What the origin answers in a tunnel that is set up, in bytes: a manifest, say.
+/// Size of the origin's answer in a tunnel, in bytes: about a manifest.
 const ANSWER: u16 = 2_000;
 
-/// The name that is denied; its digits are replaced, so that no two denials are alike.
+/// The name that is denied. Its digits are replaced, so that all denials differ.
 const DENIED: &str = "x0000000.blob.core.windows.net";
 
-/// Tunnels, each with one small exchange, one after the other by each client. The latency is from
-/// the connection to the origin's answer to the hello.
+/// Sets up tunnels with one small exchange each; every client opens one after another. The latency
+/// is from the connection to the origin's answer to the hello.
 pub fn run(bench: &mut Bench, peer: &Peer, count: usize) -> anyhow::Result<Sample> {
     let hello = bench.push.clone();
     let mut last = second_flight(hello.framing);
@@ -39,7 +39,7 @@ pub fn run(bench: &mut Bench, peer: &Peer, count: usize) -> anyhow::Result<Sampl
     })
 }
 
-/// Denials, each of another host. The latency is from the connection to its end.
+/// Denials, each for a different host. The latency is from the connection to its close.
 pub fn denials(bench: &mut Bench, peer: &Peer, count: usize) -> anyhow::Result<Sample> {
     measure(bench, peer, count, |bench| {
         let began = Instant::now();
@@ -50,7 +50,7 @@ pub fn denials(bench: &mut Bench, peer: &Peer, count: usize) -> anyhow::Result<S
     })
 }
 
-/// Asks for a host outside the allow-list, and says whether that was refused, in whichever way.
+/// Requests a host outside the allow-list. Returns whether the proxy rejected it in any way.
 pub fn is_denied(bench: &Bench, route: &Route) -> io::Result<bool> {
     let number = bench.denied.fetch_add(1, Ordering::Relaxed);
     let host = DENIED.replacen("0000000", &format!("{number:07}"), 1);
@@ -63,9 +63,9 @@ pub fn is_denied(bench: &Bench, route: &Route) -> io::Result<bool> {
     Ok(!is_from_origin(&mut stream, &bench.pull)?)
 }
 
-/// The hello with another name in place of its own.
+/// Replaces the name in the hello.
 fn denied_hello(hello: &Hello, host: &str) -> Vec<u8> {
-    // Both names are as long, so that no length within the hello changes.
+    // Both names have the same length, so no length field in the hello changes.
     let own = hello.host.as_bytes();
     let at = hello.bytes.windows(own.len()).position(|part| part == own).unwrap_or(0);
     let mut bytes = hello.bytes.clone();
@@ -73,8 +73,8 @@ fn denied_hello(hello: &Hello, host: &str) -> Vec<u8> {
     bytes
 }
 
-/// Whether what comes is the origin's answer. Squid answers a hello that it refuses by a ServerHello
-/// of its own, to tell the reason inside TLS; others close.
+/// Whether the answer is the origin's. Squid answers a rejected hello with its own ServerHello, to
+/// send the reason inside TLS; the others close.
 fn is_from_origin(stream: &mut TcpStream, hello: &Hello) -> io::Result<bool> {
     let mut expected = crate::wire::first_flight(&hello.bytes);
     expected.truncate(64);

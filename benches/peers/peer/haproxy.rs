@@ -1,5 +1,5 @@
-//! HAProxy 2: an allow-list by SNI, since it is no forward proxy; and, to see what a refusal costs
-//! that tells why, one that answers CONNECT.
+//! HAProxy 2: an allow-list by SNI, because it is not a forward proxy; and, to compare the cost of
+//! rejections with a reason, a configuration that answers CONNECT with 403.
 
 use std::fs;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! The proxies that are compared, each with the same allow-list of two hosts, and how to reach the
-//! origin through them. Each has a file that knows its configuration.
+//! The compared proxies, each with the same allow-list of two hosts, and how to reach the origin
+//! through them. The configuration of each is in its own file.
 
 mod haproxy;
 mod nginx;
@@ -15,34 +15,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::{Daemon, Role};
 
-/// A way from the client to the origin.
+/// A path from the client to the origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// No proxy.
     Direct,
-    /// The relay that only splices.
+    /// The bare relay that only splices.
     Bare,
-    /// This program, over CONNECT.
+    /// pullgate with CONNECT.
     Pullgate,
-    /// Another build of it, to compare with.
+    /// Another build of pullgate, for comparison.
     Other,
-    /// The same without batching: `[relay] batch-ms = 0`.
+    /// pullgate without batching: `[relay] batch-ms = 0`.
     Unbatched,
-    /// This program, for redirected traffic.
+    /// pullgate with a transparent listener.
     Transparent,
     /// HAProxy by SNI, `option splice-auto`.
     HaproxyAuto,
-    /// HAProxy by SNI, splice forced both ways.
+    /// HAProxy by SNI, splice forced in both directions.
     HaproxySplice,
-    /// HAProxy as it refuses a CONNECT: with an answer. It cannot grant one.
+    /// HAProxy that rejects a CONNECT with an answer. It cannot accept one.
     HaproxyConnect,
     /// nginx by SNI, `ssl_preread`.
     Nginx,
-    /// Squid over CONNECT, which peeks at the hello as this program does.
+    /// Squid with CONNECT, which peeks at the hello like pullgate.
     SquidPeek,
-    /// Squid over CONNECT alone.
+    /// Squid with CONNECT only.
     Squid,
-    /// Traffic Server over CONNECT.
+    /// Traffic Server with CONNECT.
     TrafficServer,
 }
 
@@ -63,7 +63,7 @@ impl Kind {
         Self::TrafficServer,
     ];
 
-    /// By which it is chosen on the command line.
+    /// The code that selects it on the command line.
     pub fn code(self) -> &'static str {
         match self {
             Self::Direct => "direct",
@@ -82,7 +82,7 @@ impl Kind {
         }
     }
 
-    /// As tables name it.
+    /// The name in the tables.
     pub fn title(self) -> &'static str {
         match self {
             Self::Direct => "no proxy",
@@ -101,7 +101,7 @@ impl Kind {
         }
     }
 
-    /// Whether it is another's program.
+    /// Whether it is a third-party program.
     pub fn is_peer(self) -> bool {
         let own = [Self::Pullgate, Self::Other, Self::Unbatched, Self::Transparent];
         self.is_policed() && !own.contains(&self)
@@ -112,12 +112,12 @@ impl Kind {
         !matches!(self, Self::Direct | Self::Bare)
     }
 
-    /// Whether it carries what its allow-list has.
+    /// Whether it relays the hosts of its allow-list.
     pub fn carries(self) -> bool {
         self != Self::HaproxyConnect
     }
 
-    /// The program that it needs, and Debian's package.
+    /// The program that it needs, and its Debian package.
     fn needs(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::HaproxyAuto | Self::HaproxySplice | Self::HaproxyConnect => {
@@ -134,22 +134,22 @@ impl Kind {
 /// How a client reaches the origin.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Where it connects.
+    /// The address that the client connects to.
     pub address: SocketAddr,
-    /// How it asks for a host, where it has to ask.
+    /// How it requests a host.
     pub ask: Ask,
 }
 
-/// What a client says before its hello.
+/// What a client sends before its hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
-    /// Nothing: the hello's name is enough.
+    /// Nothing: the SNI is sufficient.
     Nothing,
-    /// CONNECT, with this port behind the host's name.
+    /// CONNECT to the host with this port.
     Connect(u16),
 }
 
-/// A proxy that runs, or none.
+/// A running proxy, or none.
 pub struct Peer {
     pub kind: Kind,
     pub route: Route,
@@ -174,23 +174,23 @@ impl Peer {
     }
 }
 
-/// What came of starting one.
+/// The result of starting a proxy.
 pub enum Started {
     Peer(Box<Peer>),
-    /// It is not installed: Debian's package.
+    /// It is not installed; contains its Debian package.
     Absent(&'static str),
 }
 
-/// What each configuration is made from.
+/// The input of each configuration.
 struct Place<'a> {
-    /// For the proxy's files.
+    /// The folder for the proxy's files.
     folder: &'a Path,
-    /// Where it listens.
+    /// Its listening address.
     address: SocketAddr,
     origin: SocketAddr,
-    /// How many descriptors it may have.
+    /// Maximum number of descriptors.
     descriptors: u64,
-    /// How many tunnels it must be ready for, each with two descriptors.
+    /// Number of tunnels that it must support, with two descriptors each.
     tunnels: u64,
     /// pullgate's other build.
     other: Option<&'a Path>,
@@ -262,7 +262,7 @@ pub fn start(
     Ok(Started::Peer(Box::new(Peer { kind, route, version, running })))
 }
 
-/// What a program says of its version: the first word with a digit after a dot.
+/// Returns a program's version: the first word of its output with a digit after a dot.
 fn version_of(program: &str, argument: &str) -> String {
     let Some(path) = crate::process::program(program) else { return String::new() };
     let Ok(output) = std::process::Command::new(path).arg(argument).output() else {

@@ -1,4 +1,4 @@
-//! nginx: an allow-list by SNI, read ahead of the stream.
+//! nginx: an allow-list by SNI (`ssl_preread`).
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::Place;
 use crate::process::{Daemon, program};
 use crate::wire::{DATA, LOGIN};
 
-/// Debian has the stream module in a package of its own.
+/// Debian has the stream module in a separate package.
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 pub fn start(place: &Place<'_>) -> anyhow::Result<Daemon> {

@@ -1,4 +1,4 @@
-//! This program, as `cargo bench` has built it: audit and metrics on, as always.
+//! pullgate as built by `cargo bench`, with its audit and metrics enabled as always.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Squid: a forward proxy; with peek it judges the hello's name, as pullgate does.
+//! Squid: a forward proxy; with peek it checks the name in the hello, like pullgate.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +10,7 @@ use crate::wire::{DATA, LOGIN};
 
 pub fn start(kind: Kind, place: &Place<'_>) -> anyhow::Result<Daemon> {
     let Place { folder, address, descriptors, .. } = place;
-    // Started by root it becomes another user, who must read and write here.
+    // Started by root, it switches to another user, who needs access to this folder.
     fs::set_permissions(folder, fs::Permissions::from_mode(0o777))?;
     let hosts = folder.join("hosts");
     fs::write(&hosts, format!("127.0.0.1 {LOGIN} {DATA}\n"))?;

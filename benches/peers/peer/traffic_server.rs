@@ -1,4 +1,4 @@
-//! Apache Traffic Server as a forward proxy: what a remap rule names may be reached, with CONNECT.
+//! Apache Traffic Server as a forward proxy with CONNECT; remap rules are its allow-list.
 
 use std::fs;
 use std::process::Command;
@@ -7,7 +7,7 @@ use super::Place;
 use crate::process::{Daemon, program};
 use crate::wire::{DATA, LOGIN};
 
-/// Files that it looks for, and that may be empty.
+/// Files that it requires; they can be empty.
 const EMPTY: &[&str] = &[
     "cache.config",
     "hosting.config",
