@@ -6,6 +6,7 @@
     reason = "a test fails by panicking; clippy's exception for tests covers #[test] functions only"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -259,4 +260,65 @@ fn links_lead_somewhere() {
             }
         }
     }
+}
+
+#[test]
+fn the_manual_has_every_reason_and_cause() {
+    let manual = every_page();
+    let codes = Reason::ALL.iter().map(|reason| reason.code());
+    let absent: Vec<&str> = codes
+        .chain(Cause::ALL.iter().map(|cause| cause.code()))
+        .filter(|code| !manual.contains(&format!("`{code}`")))
+        .collect();
+    assert!(absent.is_empty(), "docs/*.md do not explain: {}", absent.join(", "));
+}
+
+#[test]
+fn the_manual_and_the_code_name_the_same_metrics() {
+    let documented = metrics_in(&every_page());
+    let account = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/account");
+    let files = fs::read_dir(account).unwrap().map(|entry| entry.unwrap().path());
+    let declared: BTreeSet<String> = files
+        .filter(|path| {
+            path.extension().is_some_and(|end| end == "rs") && !path.ends_with("tests.rs")
+        })
+        .flat_map(|path| {
+            metrics_in(fs::read_to_string(path).unwrap().split("#[cfg(test)]").next().unwrap())
+        })
+        .collect();
+    let invented: Vec<&String> = documented.difference(&declared).collect();
+    assert!(invented.is_empty(), "docs/*.md name metrics that do not exist: {invented:?}");
+    let silent: Vec<&String> = declared.difference(&documented).collect();
+    assert!(silent.is_empty(), "docs/*.md do not explain the metrics {silent:?}");
+}
+
+#[test]
+fn the_threat_model_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/threat-model.md")).unwrap();
+    let named: Vec<(&str, &str)> =
+        page.split('`').filter_map(|piece| piece.split_once(".rs::")).collect();
+    assert!(named.len() > 20, "the page names {} tests", named.len());
+    let missing = named.iter().filter(|(file, test)| {
+        let text = fs::read_to_string(root.join(format!("{file}.rs"))).unwrap_or_default();
+        !text.contains(&format!("fn {test}("))
+    });
+    let missing: Vec<String> = missing.map(|(file, test)| format!("{file}.rs::{test}")).collect();
+    assert!(missing.is_empty(), "docs/threat-model.md names tests that are not: {missing:?}");
+}
+
+/// The names of metrics in a text, without the endings of a histogram's series.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    text.split(|letter: char| !letter.is_alphanumeric() && letter != '_')
+        .filter(|word| word.starts_with("pullgate_"))
+        .map(|word| {
+            let series = ["_bucket", "_sum", "_count"];
+            series.iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word).to_owned()
+        })
+        .collect()
+}
+
+/// All pages of the manual as one text.
+fn every_page() -> String {
+    pages().into_iter().map(|page| page.text).collect()
 }
