@@ -310,7 +310,7 @@ fn the_threat_model_names_tests_that_exist() {
 /// The names of metrics in a text, without the endings of a histogram's series.
 fn metrics_in(text: &str) -> BTreeSet<String> {
     text.split(|letter: char| !letter.is_alphanumeric() && letter != '_')
-        .filter(|word| word.starts_with("pullgate_"))
+        .filter(|word| word.len() > "pullgate_".len() && word.starts_with("pullgate_"))
         .map(|word| {
             let series = ["_bucket", "_sum", "_count"];
             series.iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word).to_owned()
