@@ -62,16 +62,17 @@ bench-parts:
 soak:
 	SOAK_SECONDS=$(SOAK_SECONDS) cargo bench --locked --bench soak
 
-# The Debian package, in $(TARGET)/debian.
+# The Debian package, in $(TARGET)/debian, and its debug symbols as a package of their own.
 deb:
+	@.ci/tools objcopy=binutils
 	@command -v cargo-deb >/dev/null || cargo install --locked cargo-deb
 	cargo build --locked --release
 	$(TARGET)/release/pullgate generate $(TARGET)/release/generated
-	cargo deb --locked --no-build
+	cargo deb --locked --no-build --dbgsym
 
 # Installs the package, checks it, runs the demo as its user, and purges it. Requires root.
 deb-test: deb
-	@.ci/tools systemd-analyze=systemd man=man-db setpriv=util-linux
+	@.ci/tools systemd-analyze=systemd man=man-db setpriv=util-linux readelf=binutils curl=curl
 	.ci/package
 
 # Tests the package under a booted systemd in a container. Requires root; takes two minutes.

@@ -111,6 +111,15 @@ fn every_broken_folder_is_told_as_expected() {
     assert!(cases >= 80, "{cases} cases");
 }
 
+/// The package is started before it has a registry, and then the manual has one put into the folder.
+#[test]
+fn the_packages_configuration_needs_no_change_for_the_first_registry() {
+    let text = fs::read_to_string(root().join("deploy/debian/pullgate.toml")).unwrap();
+    for registries in [&[][..], &[("contoso.toml", SOUND)]] {
+        assert_eq!(said(&config::compile(&files(&text, registries), 1)), "");
+    }
+}
+
 #[test]
 fn twelve_broken_files_are_twelve_faults() {
     let faults = config::compile(&case(&root().join("tests/faults/twelve")), 1).unwrap_err();

@@ -28,6 +28,8 @@ pub(super) struct Main {
     pub(super) rules: Rules,
     /// The folder of the registries, as it is written, and where.
     pub(super) registries: Located<String>,
+    /// A folder without a registry is meant.
+    pub(super) allow_empty: bool,
     /// Where `deny-all = true` stands.
     pub(super) deny_all: Option<Location>,
     /// What holds for the registries whose files are silent.
@@ -65,6 +67,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     let mut servers = Vec::new();
     let mut registries = Located { value: REGISTRIES.to_owned(), place: source.whole() };
     let mut deny_all = None;
+    let mut allow_empty = false;
     let mut users_file = USERS.to_owned();
     let mut inherited = Inherited::default();
     if let Some(mut table) = file.table("policy", "[policy]") {
@@ -85,6 +88,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
         inherited.download = table.number("download-bytes-per-second", DOWNLOAD);
         inherited.uploads = Uploads::read(&mut table);
         inherited.clientele = clients::clientele(source, &mut table).unwrap_or_default();
+        allow_empty = table.boolean("allow-empty").is_some_and(|found| found.value);
         deny_all = table.boolean("deny-all").filter(|found| found.value).map(|found| found.place);
         table.finish();
     }
@@ -131,6 +135,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
         settings: Settings { listeners, answerer, admin, audit, on_full, batch, conduct },
         rules,
         registries,
+        allow_empty,
         deny_all,
         inherited,
         tls,

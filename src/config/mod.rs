@@ -357,10 +357,10 @@ fn text_of<'a>(file: &'a File, remedy: &str) -> Result<&'a str, Fault> {
 fn main(source: &Source<'_>, registries: &[File], found: &mut Found) -> Main {
     let main = main_file::read(source);
     match &main.deny_all {
-        None if registries.is_empty() => source.missing(
+        None if registries.is_empty() && !main.allow_empty => source.missing(
             &main.registries.place,
             format!("the folder {} holds no registry", main.registries.value),
-            "put az acr show-endpoints' output into it, or write [policy] deny-all = true",
+            "put az acr show-endpoints' output into it, or write [policy] allow-empty = true",
         ),
         Some(place) if !registries.is_empty() => source.warn(
             place.clone(),

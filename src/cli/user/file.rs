@@ -9,7 +9,6 @@ use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
@@ -21,10 +20,6 @@ const PERMISSIONS: u32 = 0o7777;
 
 /// The largest users' file, in bytes. It is the limit that the gate has, too.
 const LARGEST: u64 = 16 << 20;
-
-/// How long to wait for another command that changes the same file.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
-const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// The users' file, locked against other `pullgate user` commands.
 #[derive(Debug)]
@@ -73,33 +68,23 @@ fn read_with_metadata(path: &Path) -> anyhow::Result<Option<(String, Metadata)>>
 }
 
 impl UsersFile {
-    /// Locks the file and reads it.
+    /// Locks the file and reads it. Waits for another command that holds the lock.
     ///
     /// # Errors
-    /// When it or its folder cannot be read, when the path is a link that leads nowhere, and when
-    /// another command holds the lock for longer than [`LOCK_TIMEOUT`].
+    /// When it or its folder cannot be read, and when the path is a link that leads nowhere.
     pub(super) fn lock(path: &Path) -> anyhow::Result<Self> {
         let path = resolve(path)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         let name = || folder.display().to_string();
         let locked = File::open(folder).with_context(name)?;
-        let began = Instant::now();
-        loop {
-            match locked.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::Error(error)) => return Err(error).with_context(name),
-                Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_TIMEOUT => {
-                    std::thread::sleep(LOCK_RETRY);
-                }
-                Err(TryLockError::WouldBlock) => bail!(
-                    "{} is locked by another command for more than {} s; nothing was changed. \
-                     Find it with: fuser -v {}",
-                    folder.display(),
-                    LOCK_TIMEOUT.as_secs(),
-                    folder.display()
-                ),
+        match locked.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                wait_for(folder);
+                locked.lock().with_context(name)?;
             }
+            Err(TryLockError::Error(error)) => return Err(error).with_context(name),
         }
         let (text, known) = match read_with_metadata(&path)? {
             Some((text, known)) => (text, Some(known)),
@@ -160,6 +145,11 @@ impl UsersFile {
         file.sync_all()?;
         file.metadata()
     }
+}
+
+#[expect(clippy::print_stderr, reason = "the user should know what the command waits for")]
+fn wait_for(folder: &Path) {
+    eprintln!("waiting for another pullgate user command that changes a file in {}", folder.display());
 }
 
 impl fmt::Display for Unreadable {
