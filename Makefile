@@ -25,7 +25,7 @@ FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 3600
 SHAKE_SECONDS ?= 3600
 
-.PHONY: test lint fuzz bench bench-parts soak shake faults page deb deb-test booted static static-target image kubernetes demo tools
+.PHONY: test lint fuzz bench bench-parts soak shake faults page deb deb-test booted static image kubernetes demo tools
 
 test: tools
 	$(AS_ROOT) cargo test --locked
@@ -80,17 +80,18 @@ booted: deb
 	@.ci/tools debootstrap=debootstrap systemd-nspawn=systemd-container
 	.ci/booted
 
-# The static binary, and an image from scratch that contains only that binary.
-static: static-target
-	@.ci/tools musl-gcc=musl-tools
-	cargo build --locked --release --target x86_64-unknown-linux-musl
+# The static binary: one file that needs nothing else. It is made with the C library's static archive
+# (libc6-dev), so that neither musl nor another toolchain is needed. A static program cannot look
+# getrandom(2) up by its name, so that the crate is told to call it.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+STATIC_FLAGS := -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"
+static:
+	RUSTFLAGS='$(STATIC_FLAGS)' cargo build --locked --release --target $(HOST) --target-dir $(TARGET)/static
 
-static-target:
-	@rustup target list --installed | grep -q x86_64-unknown-linux-musl || rustup target add x86_64-unknown-linux-musl
-
+# The image from scratch that holds the static binary and nothing else, and an archive of it.
 image: static
-	@.ci/tools buildah=buildah podman=podman runc=runc strip=binutils
-	.ci/image
+	@.ci/tools buildah=buildah podman=podman runc=runc strip=binutils curl=curl
+	.ci/image $(TARGET)/static/$(HOST)/release/pullgate
 
 # Validates the Kubernetes manifests against the Kubernetes schemas.
 kubernetes:

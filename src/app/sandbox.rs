@@ -22,9 +22,10 @@ use crate::reload;
 /// stays.
 const RIGHTS: ABI = ABI::V5;
 
-/// Where every gate reads: the resolver's file, which is replaced rather than written, and what the
-/// kernel tells of the process and of pipes.
-const READ_ALWAYS: &[&str] = &["/etc", "/proc"];
+/// Where every gate reads: the resolver's file, which is replaced rather than written, what the
+/// kernel tells of the process and of pipes, and random numbers: a program that is linked statically
+/// finds no getrandom(2) by its name at run time, and opens these instead.
+const READ_ALWAYS: &[&str] = &["/etc", "/proc", "/dev/urandom", "/dev/random"];
 
 /// The file that names the system's DNS servers; often a link to where a resolver writes it.
 const RESOLVER: &str = "/etc/resolv.conf";

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use sd_notify::NotifyState;
 use tracing::warn;
 
@@ -84,9 +85,8 @@ fn tell_all(messages: &Receiver<Message>) {
                 sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)])
             }
             Message::Reloading => {
-                let mut states = vec![NotifyState::Reloading];
-                states.extend(NotifyState::monotonic_usec_now());
-                sd_notify::notify(&states)
+                let now = microseconds(clock_gettime(ClockId::Monotonic));
+                sd_notify::notify(&[NotifyState::Reloading, NotifyState::MonotonicUsec(now)])
             }
             Message::Stopping(status) => {
                 let extended = u32::try_from(ENDING_EXTENDED.as_micros()).unwrap_or(u32::MAX);
@@ -98,5 +98,24 @@ fn tell_all(messages: &Receiver<Message>) {
         if let Err(error) = told {
             warn!(%error, "the service manager cannot be told how the gate stands");
         }
+    }
+}
+
+/// Returns a time of the monotonic clock in microseconds. The one of sd-notify overflows on a
+/// 32-bit machine that has been up for 35 minutes.
+fn microseconds(time: Timespec) -> i128 {
+    i128::from(time.tv_sec) * 1_000_000 + i128::from(time.tv_nsec) / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_uptime_of_more_than_35_minutes_does_not_overflow() {
+        let time = Timespec { tv_sec: 36 * 60, tv_nsec: 1_999 };
+        assert_eq!(microseconds(time), 2_160_000_001);
+        let century = Timespec { tv_sec: 100 * 365 * 86_400, tv_nsec: 0 };
+        assert_eq!(microseconds(century), 3_153_600_000_000_000);
     }
 }
