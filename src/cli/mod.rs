@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod generate;
+mod health;
 mod import;
 mod kit;
 mod log;
@@ -49,6 +50,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Print firewall rules that leave no way past the gate, made from the configuration.
     Kit(kit::Args),
+    /// Ask the gate on this machine whether it accepts sessions; for probes.
+    Health(health::Args),
     /// Write the manual pages and the shells' completions into a folder.
     #[command(hide = true)]
     Generate(generate::Args),
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Kit(args) => kit::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Report(args) => report::run(&args),

@@ -239,6 +239,8 @@ pub struct Named {
     pub users: PathBuf,
     /// Further files.
     pub further: Vec<PathBuf>,
+    /// Where the admin listener is.
+    pub admin: Option<AdminAddress>,
 }
 
 /// What the main file names.
@@ -257,7 +259,8 @@ pub fn named_by(main: &File) -> Result<Named, Vec<Fault>> {
     further.sort();
     further.dedup();
     let registries = main_file::beside(&source, &main.registries.value);
-    Ok(Named { registries, users: main.users_file, further })
+    let admin = main.settings.admin;
+    Ok(Named { registries, users: main.users_file, further, admin })
 }
 
 /// Every fault of the main file where the folder that it names cannot be read, that one included.

@@ -2,4 +2,5 @@
 
 pub mod demo;
 pub mod doctor;
+pub mod health;
 pub mod nftables;

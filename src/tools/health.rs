@@ -1,0 +1,132 @@
+//! Asks the gate on this machine how it is, for probes where there is no curl: `pullgate health`.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crate::config::AdminAddress;
+
+/// The largest answer that is read, in bytes.
+const LARGEST: usize = 64 << 10;
+
+/// What the gate answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// The status of the answer is 200.
+    pub well: bool,
+    /// The answer's text.
+    pub text: String,
+}
+
+/// Asks the admin listener for a page such as `/readyz`, within `timeout` in all.
+///
+/// # Errors
+/// When it cannot be reached, is too slow, or does not answer in HTTP.
+pub fn ask(address: &AdminAddress, page: &str, timeout: Duration) -> io::Result<Health> {
+    let end = Instant::now() + timeout;
+    let answer = match address {
+        AdminAddress::Tcp(address) => {
+            let stream = TcpStream::connect_timeout(&own(*address), timeout)?;
+            let set = |left| stream.set_read_timeout(Some(left));
+            stream.set_write_timeout(Some(timeout))?;
+            exchange(&stream, page, end, set)?
+        }
+        AdminAddress::Unix(path) => {
+            let stream = UnixStream::connect(path)?;
+            let set = |left| stream.set_read_timeout(Some(left));
+            stream.set_write_timeout(Some(timeout))?;
+            exchange(&stream, page, end, set)?
+        }
+    };
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "it does not answer in HTTP");
+    let answer = String::from_utf8(answer).map_err(|_| malformed())?;
+    let (head, text) = answer.split_once("\r\n\r\n").ok_or_else(malformed)?;
+    let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+    let status = status.ok_or_else(malformed)?;
+    Ok(Health { well: status == "200", text: text.to_owned() })
+}
+
+/// The address as this machine reaches it: one that stands for all addresses is asked on loopback.
+fn own(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    address
+}
+
+/// Sends the request and reads the answer to its end, before `end`. `set` sets how long one read may
+/// take.
+fn exchange(
+    mut stream: impl Read + Write,
+    page: &str,
+    end: Instant,
+    set: impl Fn(Duration) -> io::Result<()>,
+) -> io::Result<Vec<u8>> {
+    write!(stream, "GET {page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        set(left)?;
+        let count = match stream.read(&mut part) {
+            Ok(0) => return Ok(answer),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error),
+        };
+        answer.extend_from_slice(part.get(..count).unwrap_or_default());
+        if answer.len() > LARGEST {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is too long"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Asks a server that sends this and then closes or, if `silent`, waits for the client to go.
+    fn asked(sent: &'static str, silent: bool) -> io::Result<Health> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).unwrap();
+            stream.write_all(sent.as_bytes()).unwrap();
+            while silent && stream.read(&mut request).unwrap_or(0) > 0 {}
+        });
+        let address = AdminAddress::Tcp(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
+        let timeout = Duration::from_millis(if silent { 50 } else { 10_000 });
+        let health = ask(&address, "/readyz", timeout);
+        server.join().unwrap();
+        health
+    }
+
+    #[test]
+    fn the_status_decides() {
+        let well = asked("HTTP/1.1 200 OK\r\nx: y\r\n\r\nready\n", false).unwrap();
+        assert_eq!(well, Health { well: true, text: "ready\n".to_owned() });
+        assert!(!asked("HTTP/1.1 503 No\r\n\r\ndraining\n", false).unwrap().well);
+    }
+
+    #[test]
+    fn what_is_no_answer_is_an_error() {
+        for sent in ["", "SSH-2.0\r\n\r\n", "HTTP/1.1 200 OK\r\n"] {
+            assert_eq!(asked(sent, false).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
+        let slow = asked("HTTP/1.1 200 OK\r\n\r\nre", true).unwrap_err();
+        assert_eq!(slow.kind(), io::ErrorKind::TimedOut);
+    }
+}
