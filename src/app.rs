@@ -5,6 +5,7 @@ mod bind;
 mod descriptors;
 mod listener;
 pub mod sandbox;
+mod signals;
 mod status;
 mod systemd;
 mod workers;
@@ -16,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -40,6 +40,7 @@ use accept::{Acceptor, Ending};
 use bind::{Bound, Holding};
 use descriptors::DescriptorBudget;
 use listener::Ear;
+use signals::{SignalEvent, Signals};
 use systemd::Systemd;
 use workers::Workers;
 
@@ -98,8 +99,14 @@ pub async fn run(prepared: Prepared, inherited: Inherited) -> anyhow::Result<()>
             told = signals.next() => told,
             () = running.policy_lost() => break true,
         };
-        if told == Told::End {
-            break false;
+        match told {
+            SignalEvent::End => break false,
+            SignalEvent::ReopenAudit => {
+                info!("SIGUSR1: reopening the audit");
+                running.gate.account.reopen_audit();
+                continue;
+            }
+            SignalEvent::Reload => {}
         }
         info!("SIGHUP: reading the configuration, reopening the audit");
         service_manager.reloading();
@@ -112,39 +119,6 @@ pub async fn run(prepared: Prepared, inherited: Inherited) -> anyhow::Result<()>
         bail!("what keeps the policy has ended: start the gate again, and report what it said");
     }
     Ok(())
-}
-
-/// What a signal asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    /// SIGHUP.
-    Renew,
-    /// SIGTERM or SIGINT.
-    End,
-}
-
-struct Signals {
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.hangup.recv() => Told::Renew,
-            _ = self.terminate.recv() => Told::End,
-            _ = self.interrupt.recv() => Told::End,
-        }
-    }
 }
 
 /// A configuration that has been read and holds no fault.
@@ -359,8 +333,10 @@ impl Running {
                 }
                 told = signals.next() => match told {
                     // The successor's audit is rotated at the same time.
-                    Told::Renew => self.gate.account.reopen_audit(),
-                    Told::End => {
+                    SignalEvent::Reload | SignalEvent::ReopenAudit => {
+                        self.gate.account.reopen_audit();
+                    }
+                    SignalEvent::End => {
                         warn!("ending at once");
                         let _ = timeout(AT_ONCE, self.cut()).await;
                         break;

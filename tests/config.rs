@@ -111,6 +111,16 @@ fn every_broken_folder_is_told_as_expected() {
     assert!(cases >= 80, "{cases} cases");
 }
 
+/// Under systemd and in containers these cannot be opened by their names.
+#[test]
+fn standard_output_by_name_is_standard_output() {
+    for path in ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        let written = files(&format!("{MAIN}[audit]\npath = \"{path}\"\n"), &[("a.toml", SOUND)]);
+        let loaded = config::compile(&written, 1).unwrap();
+        assert_eq!(loaded.settings.audit, AuditTarget::StandardOutput, "{path}");
+    }
+}
+
 /// The package is started before it has a registry, and then the manual has one put into the folder.
 #[test]
 fn the_packages_configuration_needs_no_change_for_the_first_registry() {

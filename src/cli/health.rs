@@ -65,10 +65,9 @@ fn admin_address(text: &str) -> Result<AdminAddress, String> {
     match text.strip_prefix("unix:") {
         Some("") => Err("the Unix socket has no path: write unix:/run/pullgate/admin.sock".into()),
         Some(path) => Ok(AdminAddress::Unix(path.into())),
-        None => text
-            .parse::<SocketAddr>()
-            .map(AdminAddress::Tcp)
-            .map_err(|_| "expected an address and port such as 127.0.0.1:9128, or unix:PATH".into()),
+        None => text.parse::<SocketAddr>().map(AdminAddress::Tcp).map_err(|_| {
+            "expected an address and port such as 127.0.0.1:9128, or unix:PATH".into()
+        }),
     }
 }
 

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::Value;
 use tokio::runtime::Builder;
 
+use super::audit_lines;
 use crate::account::AuditText;
 
 /// How often the file is looked at for more.
@@ -35,35 +36,50 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let out = &mut io::stdout().lock();
+    let name = || args.file.display().to_string();
     let ended = if args.file == Path::new("-") {
-        print_all(io::stdin().lock(), args.lines, out)
+        print_whole(io::stdin().lock(), args, out)
     } else {
-        let name = || args.file.display().to_string();
         let file = File::open(&args.file).with_context(name)?;
         if args.follow {
             let runtime = Builder::new_current_thread().enable_time().build();
-            runtime.context("no runtime")?.block_on(follow(&args.file, file, args.lines, out))
+            let following = follow(&args.file, file, args.lines, out);
+            runtime.context("no runtime")?.block_on(following).map(|()| Seen::default())
         } else {
-            print_all(BufReader::new(file), args.lines, out)
+            print_whole(BufReader::new(file), args, out)
         }
     };
     match ended {
-        // Whoever reads has read enough.
+        // The reader of the pipe has read enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        ended => ended.map(|()| ExitCode::SUCCESS).with_context(|| args.file.display().to_string()),
+        Ok(Seen { audit: 0, other: 1.. }) => bail!(audit_lines::none_found(&args.file)),
+        ended => ended.map(|_| ExitCode::SUCCESS).with_context(name),
     }
+}
+
+/// Lines that were read.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    audit: u64,
+    other: u64,
+}
+
+fn print_whole(mut lines: impl io::BufRead, args: &Args, out: &mut impl Write) -> io::Result<Seen> {
+    audit_lines::refuse_compressed(&mut lines, &args.file, "log")?;
+    print_all(lines, args.lines, out)
 }
 
 fn print_all(
     mut lines: impl io::BufRead,
     last: Option<usize>,
     out: &mut impl Write,
-) -> io::Result<()> {
+) -> io::Result<Seen> {
+    let mut seen = Seen::default();
     let mut kept = std::collections::VecDeque::new();
     let mut bytes = Vec::new();
     while read(&mut lines, &mut bytes)? > 0 {
         match last {
-            None => print(&bytes, out)?,
+            None => print(&bytes, out, &mut seen)?,
             Some(most) => {
                 kept.push_back(std::mem::take(&mut bytes));
                 if kept.len() > most {
@@ -73,7 +89,8 @@ fn print_all(
         }
         bytes.clear();
     }
-    kept.iter().try_for_each(|line| print(line, out))
+    kept.iter().try_for_each(|line| print(line, out, &mut seen))?;
+    Ok(seen)
 }
 
 /// Reads on to the end of a line, or of what is there; of a line that is too long, the start.
@@ -105,7 +122,7 @@ async fn follow(
         out.flush()?;
         // Only whole lines are printed: the rest of one may come later.
         while read(&mut lines, &mut line)? > 0 && line.ends_with(b"\n") {
-            print(&line, out)?;
+            print(&line, out, &mut Seen::default())?;
             line.clear();
         }
         if let Some(next) = successor(path, &mut lines)? {
@@ -136,16 +153,19 @@ fn successor(path: &Path, lines: &mut BufReader<File>) -> io::Result<Option<File
     File::open(path).map(Some)
 }
 
-fn print(line: &[u8], out: &mut impl Write) -> io::Result<()> {
-    // A log collector may have put something of its own in front.
-    let start = line.iter().position(|byte| *byte == b'{').unwrap_or_default();
-    let line = line.get(start..).unwrap_or_default();
+fn print(line: &[u8], out: &mut impl Write, seen: &mut Seen) -> io::Result<()> {
     if line.trim_ascii().is_empty() {
         return Ok(());
     }
-    match serde_json::from_slice::<Value>(line) {
-        Ok(line) if line.is_object() => writeln!(out, "{}", told(&line)),
-        _ => writeln!(out, "(a line that is no audit line)"),
+    match serde_json::from_slice::<Value>(&audit_lines::payload(line)) {
+        Ok(line) if line.get("time").is_some() => {
+            seen.audit += 1;
+            writeln!(out, "{}", told(&line))
+        }
+        _ => {
+            seen.other += 1;
+            writeln!(out, "(not an audit line)")
+        }
     }
 }
 
@@ -175,7 +195,7 @@ fn told(line: &Value) -> String {
     }
     match number("repeated") {
         Some(repeated) => {
-            words.push_str(&format!(", {repeated} times more until {}", part("until")));
+            words.push_str(&format!(", {repeated} more until {}", part("until")));
         }
         None if line.get("upstream").is_some() => {
             let (up, down) = (number("bytes-up"), number("bytes-down"));
@@ -231,9 +251,9 @@ mod tests {
         let expected = "\
             2026-11-24T03:40:00.123Z relayed  10.0.0.7 (builders) -> contoso.azurecr.io [contoso data], up 2.3 kB, down 209.7 MB in 1.8 s  01J1\n\
             T denied   10.0.0.7 -> x.blob.core.windows.net storage-account  01J2\n\
-            T denied   10.0.0.7 -> - bad-target, 12 times more until U  01J2\n\
+            T denied   10.0.0.7 -> - bad-target, 12 more until U  01J2\n\
             T LOST     3 lines did not fit into the queue\n\
-            (a line that is no audit line)\n\
+            (not an audit line)\n\
             T\\u{1b}[2J denied   - -> \\u{1b}[2J  -\n";
         assert_eq!(printed(&lines, None), expected);
         assert_eq!(printed(&lines, Some(1)).lines().count(), 1);

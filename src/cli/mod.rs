@@ -4,6 +4,7 @@
 //! 2 wrong usage. Only here, and in `app`, is `anyhow` at home.
 #![expect(clippy::print_stderr, reason = "a command's errors are for its user")]
 
+mod audit_lines;
 mod check;
 mod demo;
 mod doctor;

@@ -3,7 +3,8 @@
 //! It reads lines and prints; it needs no configuration and no gate. What an operator runs before
 //! enforcing a policy, and before a registry is switched to dedicated data endpoints: storage
 //! accounts come first, since that switch breaks every client that a firewall lets reach nothing
-//! else. It exits with 0 whatever it found, and with 2 when a file cannot be read.
+//! else. It exits with 0 whatever it found, and with 1 when a file cannot be read or none has an
+//! audit line.
 
 mod finding;
 mod told;
@@ -14,9 +15,10 @@ use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
+use super::audit_lines;
 use crate::account::{AuditText, Outcome};
 use finding::Finding;
 use told::{Told, ToldClient, ToldMatter, ToldRow, Totals};
@@ -41,10 +43,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut report = Report::default();
     for path in &args.files {
-        if let Err(error) = read(path, &mut report) {
-            let told = writeln!(io::stderr(), "pullgate: {error:#}");
-            return told.map(|()| ExitCode::from(2)).context("standard error");
-        }
+        read(path, &mut report)?;
+    }
+    if let (true, Some(path)) = (report.totals.has_none_but_others(), args.files.first()) {
+        bail!(audit_lines::none_found(path));
     }
     let mut out = io::stdout().lock();
     let printed = match args.json {
@@ -62,9 +64,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn read(path: &Path, report: &mut Report) -> anyhow::Result<()> {
     if path == Path::new("-") {
-        return report.read(io::stdin().lock()).context("standard input");
+        return report.read(io::stdin().lock(), path).context("standard input");
     }
-    let file = File::open(path).and_then(|file| report.read(BufReader::new(file)));
+    let file = File::open(path).and_then(|file| report.read(BufReader::new(file), path));
     file.with_context(|| path.display().to_string())
 }
 
@@ -108,7 +110,8 @@ struct Report {
 }
 
 impl Report {
-    fn read(&mut self, mut lines: impl BufRead) -> io::Result<()> {
+    fn read(&mut self, mut lines: impl BufRead, path: &Path) -> io::Result<()> {
+        audit_lines::refuse_compressed(&mut lines, path, "report")?;
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
@@ -120,9 +123,7 @@ impl Report {
                 self.totals.unreadable += 1;
                 continue;
             }
-            // A log collector may have put something of its own in front.
-            let start = bytes.iter().position(|byte| *byte == b'{').unwrap_or_default();
-            match serde_json::from_slice(bytes.get(start..).unwrap_or_default()) {
+            match serde_json::from_slice(&audit_lines::payload(&bytes)) {
                 Ok(line) => self.add(&line),
                 Err(_) if bytes.trim_ascii().is_empty() => {}
                 Err(_) => self.totals.unreadable += 1,
@@ -248,7 +249,7 @@ mod tests {
 
     fn report(audit: &str) -> Report {
         let mut report = Report::default();
-        report.read(audit.as_bytes()).unwrap();
+        report.read(audit.as_bytes(), Path::new("-")).unwrap();
         report
     }
 

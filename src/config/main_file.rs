@@ -173,7 +173,8 @@ fn audit(source: &Source<'_>, mut table: Table<'_>) -> (AuditTarget, OnFull) {
     let on_full = table.string("on-full");
     table.finish();
     let target = path.and_then(|path| match path.value.as_str() {
-        "-" => Some(AuditTarget::StandardOutput),
+        // Opened by name, these fail where standard output is a socket, as under systemd.
+        "-" | "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => Some(AuditTarget::StandardOutput),
         "syslog" => Some(AuditTarget::Syslog("/dev/log".into())),
         "journal" => Some(AuditTarget::Journal("/run/systemd/journal/socket".into())),
         "" => {

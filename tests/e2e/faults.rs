@@ -112,6 +112,24 @@ fn on_full_stop_takes_no_session_that_would_go_unrecorded() {
     assert_eq!(gate.metric("pullgate_audit_dropped_total", &[]), 0.0);
 }
 
+/// Issue 16, point 12: SIGXFSZ ended the gate, whatever `on-full` said.
+#[test]
+fn a_limit_on_file_sizes_does_not_end_the_gate() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let mut limited = bound_to_this_thread("prlimit");
+    limited.args(["--fsize=8192:8192", env!("CARGO_BIN_EXE_pullgate")]);
+    let gate = Gate::start_by(limited, lab.dir(), &Policy::of(&["contoso"]));
+    wait_until("the audit reaches its limit", || {
+        assert!(passes(&lab, &gate), "{}", gate.log());
+        gate.log().contains("the audit cannot be written").then_some(())
+    });
+    assert!(passes(&lab, &gate));
+    fs::rename(gate.audit_file(), lab.dir().join("rotated")).unwrap();
+    gate.signal("USR1");
+    gate.audited(&[("registry", "contoso")]);
+    assert_eq!(gate.metric("pullgate_audit_dropped_total", &[]), 0.0);
+}
+
 /// A disk of a few pages where the gate's files are going to be; returns where ballast fits.
 fn small_disk(lab: &Lab) -> std::path::PathBuf {
     let dir = lab.dir().join("gate");

@@ -165,3 +165,17 @@ fn sighup_reloads_and_reopens_the_audit() {
     assert!(passes(&lab, &gate, "fabrikam"));
     gate.audited(&[("registry", "fabrikam")]);
 }
+
+#[test]
+fn sigusr1_reopens_the_audit_and_reads_no_configuration() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    assert!(passes(&lab, &gate, "contoso"));
+    gate.audited(&[("registry", "contoso")]);
+    fs::rename(gate.audit_file(), lab.dir().join("rotated")).unwrap();
+    gate.signal("USR1");
+    wait_until("the audit is reopened", || gate.audit_file().exists().then_some(()));
+    assert!(passes(&lab, &gate, "contoso"));
+    gate.audited(&[("registry", "contoso")]);
+    assert!(!gate.log().contains("SIGHUP"), "{}", gate.log());
+}

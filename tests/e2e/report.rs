@@ -1,6 +1,7 @@
 //! Report mode: an operator sees who still asks for storage accounts before anything is cut.
 
 use std::fs;
+use std::process::Command;
 
 use crate::harness::{Blobs, Lab, Policy, Way};
 
@@ -37,4 +38,39 @@ fn report_mode_lets_the_reportable_pass_and_records_it() {
     let other = text.find("fabrikam.azurecr.io").unwrap_or(usize::MAX);
     assert!(storage < other && other < usize::MAX, "storage accounts first:\n{text}");
     assert!(fs::metadata(audit).unwrap().len() > 0);
+}
+
+#[test]
+fn log_and_report_agree_on_what_they_cannot_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let audit = r#"{"time":"2026-11-24T03:40:00.123Z","outcome":"relayed","id":"01J1"}"#;
+    let docker = format!(
+        "{{\"log\":\"{}\\n\",\"stream\":\"stdout\",\"time\":\"T\"}}\n",
+        audit.replace('"', "\\\"")
+    );
+    for (name, content, code, told) in [
+        ("absent", None, 1, "absent: No such file"),
+        ("a.gz", Some(&b"\x1f\x8b\x08"[..]), 1, "it is compressed; read it with: zcat "),
+        ("syslog", Some(b"Nov 24 host sshd[1]: hello\n"), 1, "has no audit line"),
+        ("docker", Some(docker.as_bytes()), 0, ""),
+        (
+            "cri",
+            Some(b"2026-11-24T03:40:00Z stdout F {\"time\":\"T\",\"outcome\":\"relayed\"}"),
+            0,
+            "",
+        ),
+        ("empty", Some(b""), 0, ""),
+    ] {
+        let path = folder.path().join(name);
+        if let Some(content) = content {
+            fs::write(&path, content).unwrap();
+        }
+        for command in ["log", "report"] {
+            let mut pullgate = Command::new(env!("CARGO_BIN_EXE_pullgate"));
+            let ran = pullgate.arg(command).arg(&path).output().unwrap();
+            let said = String::from_utf8_lossy(&ran.stderr);
+            assert_eq!(ran.status.code(), Some(code), "{command} {name}: {said}");
+            assert!(said.contains(told), "{command} {name}: {said}");
+        }
+    }
 }

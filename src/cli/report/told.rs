@@ -24,6 +24,14 @@ pub(super) struct Totals {
     pub(super) last: Option<String>,
 }
 
+impl Totals {
+    /// Whether lines were read, and none of them was an audit line.
+    pub(super) fn has_none_but_others(&self) -> bool {
+        let audit = self.relayed + self.would_deny + self.denied + self.failed + self.lost;
+        audit == 0 && self.unreadable > 0
+    }
+}
+
 /// The report as it is printed; `--json` prints it as it stands.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -149,7 +149,10 @@ impl UsersFile {
 
 #[expect(clippy::print_stderr, reason = "the user should know what the command waits for")]
 fn wait_for(folder: &Path) {
-    eprintln!("waiting for another pullgate user command that changes a file in {}", folder.display());
+    eprintln!(
+        "waiting for another pullgate user command that changes a file in {}",
+        folder.display()
+    );
 }
 
 impl fmt::Display for Unreadable {
