@@ -1,8 +1,8 @@
-//! The configuration, by data: `tests/faults/NN-name/` is a folder broken in one way, with what is
-//! to be said of it in `expected.txt`. Where a case has no `pullgate.toml` or no registry, a sound
-//! one stands in.
+//! Data-driven tests of the configuration: each folder `tests/faults/NN-name/` contains one error,
+//! and the expected messages in `expected.txt`. A missing `pullgate.toml` or registry file is
+//! replaced with a valid one.
 //!
-//! After a message was changed on purpose, `BLESS=1 cargo test --test config` writes it anew.
+//! To update the expected messages, run `BLESS=1 cargo test --test config`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -50,7 +50,7 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap().to_string_lossy().into_owned()
 }
 
-/// A case's files, with what stands in for what it lacks.
+/// Returns the files of a case; missing ones are replaced.
 fn case(folder: &Path) -> Files {
     let main = fs::read_to_string(folder.join("pullgate.toml"));
     let registries = folder.join("registries.d");
@@ -77,7 +77,7 @@ fn lines(faults: &[Fault]) -> String {
     faults.iter().map(|fault| format!("{fault}\n")).collect()
 }
 
-/// What is said of a case: its faults, or else its warnings.
+/// Returns the messages of a case: its errors, otherwise its warnings.
 fn said(compiled: &Result<Loaded, Vec<Fault>>) -> String {
     match compiled {
         Err(faults) => lines(faults),
@@ -98,7 +98,7 @@ fn every_broken_folder_is_told_as_expected() {
         let expected = fs::read_to_string(&expected).unwrap_or_default();
         assert_eq!(said, expected, "{}", folder.display());
         assert!(!said.is_empty(), "{} has no fault", folder.display());
-        // A whole file that cannot be read has no line.
+        // There is no line number if a file cannot be read at all.
         let located = |line: &str| {
             let place = line.trim_start_matches("warning: ").split(": ").next().unwrap_or("");
             let number = place.rsplit_once(':').map(|(_, number)| number.parse::<u32>());
@@ -301,7 +301,7 @@ fn a_folder_that_is_not_there_hides_no_other_fault() {
     assert_eq!(found, [(5, true), (6, false)], "{}", lines(&faults));
 }
 
-/// Fragments that lead a reader to its corners sooner than letters do.
+/// Fragments that reach corner cases faster than random letters.
 fn fragments(words: &'static [&'static str]) -> impl Strategy<Value = String> {
     let word = prop_oneof![proptest::sample::select(words).prop_map(str::to_owned), "\\PC{0,6}"];
     proptest::collection::vec(word, 0..40).prop_map(|words| words.concat())

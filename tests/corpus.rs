@@ -1,4 +1,4 @@
-//! Replays the fuzzers' corpora against their oracles, on stable and in a moment.
+//! Replays the fuzzers' corpora against their oracles, on stable.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

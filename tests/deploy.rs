@@ -1,4 +1,4 @@
-//! Holds what `deploy/` offers to the programs that will read it, and to a gate that runs.
+//! Validates the files of `deploy/` with the programs that read them, and with a running gate.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -15,7 +15,7 @@ fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
 }
 
-/// What a program says of our files, which must please it.
+/// Runs a validator on our files; it must succeed. Returns its output.
 #[track_caller]
 fn says(program: &str, arguments: &[&str]) -> String {
     let ran = Command::new(program).args(arguments).current_dir(deploy()).output();
@@ -33,7 +33,7 @@ const UNITS: [&str; 5] = [
     "pullgate-admin.socket",
 ];
 
-/// A root directory with our units, and stand-ins for what they start.
+/// Creates a root directory with our units, and stubs of the programs that they start.
 fn root() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let at = |path: &str| root.path().join(path);
@@ -95,7 +95,7 @@ fn the_drop_ins_of_a_gateway_fit_the_units() {
     let option = format!("--root={}", root.path().display());
     let text = says("systemd-analyze", &[&["verify", "--man=no", &option], &UNITS[..]].concat());
     assert_eq!(text, "");
-    // The sockets are the listeners of the configuration that goes with them.
+    // The sockets match the listeners of the packaged configuration.
     let socket = fs::read_to_string(units.join("pullgate.socket.d/gateway.conf")).unwrap();
     let main = fs::read_to_string(deploy().join("nftables/gateway.toml")).unwrap();
     let addresses: Vec<&str> =
@@ -110,7 +110,7 @@ fn the_drop_ins_of_a_gateway_fit_the_units() {
 fn the_services_are_exposed_to_little() {
     for unit in ["pullgate.service", "pullgate-bridge.service"] {
         let unit = format!("systemd/{unit}");
-        // systemd-analyze counts in tenths here: 2.0.
+        // systemd-analyze uses tenths here: 2.0.
         let line = ["security", "--offline=true", "--threshold=20", "--no-pager", &unit];
         let text = says("systemd-analyze", &line);
         assert!(text.contains("Overall exposure level"), "{text}");
@@ -159,7 +159,7 @@ fn every_metric_that_is_looked_at_is_explained_in_the_manual() {
         let text = fs::read_to_string(deploy().join("observability").join(file)).unwrap();
         let named = metrics_in(&text);
         assert!(named.len() > 8, "{file} names {named:?}");
-        // The process's own are one row of the manual.
+        // The manual has one row for all process metrics.
         let absent: Vec<_> = named
             .iter()
             .filter(|name| name.starts_with("pullgate_") && !manual.contains(&format!("`{name}`")))

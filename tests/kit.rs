@@ -1,7 +1,8 @@
-//! The rules in `deploy/` are those that the generator prints; and what it refuses.
+//! The rules in `deploy/` must match the output of the generator. Also tests the inputs that it
+//! rejects.
 //!
-//! After the rules were changed on purpose, `BLESS=1 cargo test --test kit` writes them anew. That
-//! they load, and what they close, is for the end-to-end tests.
+//! To update the rules, run `BLESS=1 cargo test --test kit`. The end-to-end tests check that they
+//! load and what they block.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -68,7 +69,7 @@ fn what_the_configuration_lacks_is_told() {
         ))
     };
     let connect = loaded("[[listen]]\nmode = \"connect\"\naddress = \"10.0.0.1:3128\"\n");
-    // A host whose containers come to another address of its own.
+    // A host whose containers connect to another of its addresses.
     let both = loaded(
         "[[listen]]\nmode = \"transparent\"\naddress = \"127.0.0.1:3129\"\n\
          [[listen]]\nmode = \"transparent\"\naddress = \"172.17.0.1:3129\"\n",

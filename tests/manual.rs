@@ -1,5 +1,5 @@
-//! Holds the manual to the code: its examples load, its tables have every key with its default,
-//! and its links lead somewhere.
+//! Checks the manual against the code: its examples load, its tables contain every key with its
+//! default, and its links have targets.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -37,13 +37,13 @@ fn page(name: &str) -> String {
     pages().into_iter().find(|page| page.path.ends_with(name)).unwrap().text
 }
 
-/// The blocks of a page in this language.
+/// Returns the code blocks of a page in this language.
 fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
     text.split(&fence).skip(1).filter_map(|rest| rest.split("```").next()).collect()
 }
 
-/// What `pullgate check` would say of a main file and one registry's file.
+/// Returns the errors that `pullgate check` would report for a main file and one registry file.
 fn faults(main: &str, name: &str, registry: &str) -> Vec<Fault> {
     let file = |path: &str, text: &str| File { path: path.into(), text: Ok(text.to_owned()) };
     let files = Files {
@@ -52,7 +52,7 @@ fn faults(main: &str, name: &str, registry: &str) -> Vec<Fault> {
         further: Vec::new(),
     };
     let mut faults = config::compile(&files, 1).err().unwrap_or_default();
-    // Nobody has the files that an example names beside.
+    // The files that an example refers to do not exist.
     faults.retain(|fault| !fault.what.ends_with("it was not read"));
     faults
 }
@@ -84,7 +84,7 @@ fn every_example_loads() {
     assert!(loaded >= 8, "{loaded} examples were found");
 }
 
-/// The keys that a table of the file takes, as the remedy for an unknown one lists them.
+/// Returns the keys of a table, as listed in the remedy for an unknown key.
 fn keys(faults: &[Fault]) -> Vec<String> {
     let listed = |fault: &Fault| {
         let list = fault.remedy.split_once("known are ")?.1;
@@ -155,7 +155,7 @@ fn the_limits_have_the_defaults_of_the_table() {
     }
 }
 
-/// The cells of each row of the tables of `docs/reasons.md` that begins with a code.
+/// Returns the cells of each table row of `docs/reasons.md` that begins with a code.
 fn rows_of_reasons() -> Vec<Vec<String>> {
     let text = page("docs/reasons.md");
     let rows = text.lines().filter(|line| line.starts_with("| `"));
@@ -228,12 +228,12 @@ fn the_architecture_names_every_module_and_files_that_exist() {
     assert!(missing.is_empty(), "docs/architecture.md names files that do not exist: {missing:?}");
 }
 
-/// The text and the target of each link of a page.
+/// Returns the target of each link of a page.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| rest.split(')').next())
 }
 
-/// The anchor that a heading gets: lower case, dashes for spaces, and no other marks.
+/// Returns the anchor of a heading: lower case, dashes for spaces, no other punctuation.
 fn anchor(heading: &str) -> String {
     let heading = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = heading.chars().filter(|one| one.is_alphanumeric() || " -_".contains(*one));

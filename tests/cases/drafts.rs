@@ -1,6 +1,6 @@
-//! Hellos and records made to order.
+//! Builders for hellos and records.
 
-/// A hello in parts, to be broken one part at a time.
+/// A hello in parts, so that tests can break one part at a time.
 #[derive(Clone)]
 pub struct Draft {
     pub version: u16,
@@ -17,10 +17,10 @@ pub const RETRY: [u8; 32] = [
     0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
 
-/// The server that the hellos name.
+/// The server name in the hellos.
 pub const NAME: &str = "contoso.azurecr.io";
 
-/// `host_name` entries, each a type and a name.
+/// Server name entries, each a type and a name.
 pub fn names(entries: &[(u8, &[u8])]) -> Vec<u8> {
     let entries: Vec<u8> =
         entries.iter().flat_map(|(kind, name)| [vec![*kind], vector16(name)].concat()).collect();
@@ -36,7 +36,7 @@ pub fn vector16(content: &[u8]) -> Vec<u8> {
 }
 
 impl Draft {
-    /// TLS 1.3 and 1.2, as a browserlike client without ECH has it.
+    /// TLS 1.3 and 1.2, like a browser without ECH.
     pub fn modern() -> Self {
         let groups: Vec<u8> = [0x11ec_u16, 0x001d, 0x0017].map(u16::to_be_bytes).concat();
         let schemes: Vec<u8> = [0x0403_u16, 0x0804, 0x0401].map(u16::to_be_bytes).concat();
@@ -68,7 +68,7 @@ impl Draft {
         self.with(0, &names(&[(0, name.as_bytes())]))
     }
 
-    /// With this extension: in its place where there is one, else at the end.
+    /// Sets this extension: replaces an existing one, or appends it.
     pub fn with(mut self, kind: u16, content: &[u8]) -> Self {
         match self.extensions.iter_mut().find(|(other, _)| *other == kind) {
             Some((_, old)) => *old = content.to_vec(),
@@ -94,7 +94,7 @@ impl Draft {
         self.with(41, &content)
     }
 
-    /// Up to the extensions.
+    /// The bytes before the extensions.
     pub fn beginning(&self) -> Vec<u8> {
         [
             self.version.to_be_bytes().to_vec(),
@@ -121,7 +121,7 @@ impl Draft {
         message(1, &self.body())
     }
 
-    /// In records as large as they may be.
+    /// Splits it into records of the maximum size.
     pub fn records(&self) -> Vec<u8> {
         records(&self.message(), 1 << 14)
     }
@@ -136,12 +136,12 @@ pub fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
     [&[kind, 3, 3], &*vector16(payload)].concat()
 }
 
-/// A handshake message in records of `size` bytes.
+/// Splits a handshake message into records of `size` bytes.
 pub fn records(message: &[u8], size: usize) -> Vec<u8> {
     message.chunks(size).flat_map(|payload| record(22, payload)).collect()
 }
 
-/// A server's hello in parts.
+/// A ServerHello in parts.
 #[derive(Clone)]
 pub struct Answer {
     pub version: u16,

@@ -1,16 +1,16 @@
-//! Two-way flows behind a first hello: honest ones, and ones whose last step must be cut.
+//! Two-way flows after a first hello: legal ones, and ones whose last step must close the tunnel.
 
 use pullgate::hello::{Cut, HelloFault, RecordFault, ReplyFault, UploadFault};
 
 use super::drafts::{Answer, Draft, message, names, record, records};
 
-/// Who sends, and what.
+/// The sender and the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
     Client(Vec<u8>),
     Server(Vec<u8>),
 }
-/// How a flow stands at its end.
+/// The state at the end of a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     Watching,
@@ -21,7 +21,7 @@ pub enum End {
 
 use Op::{Client, Server};
 
-/// What goes to and fro behind a first hello, and how it must end.
+/// The bytes in both directions after a first hello, and the expected end.
 pub struct Flow {
     pub case: &'static str,
     /// The first hello.
@@ -30,7 +30,7 @@ pub struct Flow {
     pub end: End,
 }
 
-/// An encrypted record of so many bytes.
+/// An encrypted record with a payload of this many bytes.
 pub fn sealed(kind: u8, length: usize) -> Vec<u8> {
     record(kind, &vec![0xaa; length])
 }
@@ -48,7 +48,8 @@ pub fn key_exchange() -> Vec<u8> {
     message(16, &[0x41; 66])
 }
 
-/// ServerHello, certificate, key exchange and done in one record, as TLS 1.2 allows.
+/// ServerHello, Certificate, ServerKeyExchange and ServerHelloDone in one record, as TLS 1.2
+/// permits.
 pub fn flight12() -> Vec<u8> {
     let certificate = message(11, &[1; 900]);
     record(22, &[Answer::tls12().message(), certificate, message(14, b"")].concat())
@@ -68,7 +69,7 @@ pub fn then(mut ops: Vec<Op>, op: Op) -> Vec<Op> {
     ops
 }
 
-/// What an honest client changes in its second hello.
+/// The changes that a legal client makes in its second hello.
 pub fn retried(first: &Draft) -> Draft {
     let share = [vec![0, 0x45, 0, 0x17, 0, 0x41], vec![4; 65]].concat();
     first.clone().with(51, &share).with(44, &[0, 2, 1, 1]).with(21, &[0; 9])
@@ -287,7 +288,7 @@ pub fn passing() -> Vec<Flow> {
     ]
 }
 
-/// Each flow's last operation is the offence; nothing of it may pass.
+/// The last operation of each flow is forbidden; no byte of it may pass.
 pub fn offending() -> Vec<Flow> {
     let modern = Draft::modern;
     let flow = |case, first: Draft, ops, cut| Flow { case, first, ops, end: End::Cut(cut) };
@@ -534,7 +535,7 @@ pub fn offending() -> Vec<Flow> {
         changed("a hello for a Finished", modern().records(), {
             Up::Finished(u16::try_from(modern().message().len()).unwrap())
         }),
-        // Data, for life.
+        // Application data, for the lifetime of the tunnel.
         data("a renegotiation", sealed(22, 40), Up::Renegotiation),
         data("a second Finished", sealed(22, 32), Up::Renegotiation),
         data("a change", sealed(20, 1), Up::Renegotiation),

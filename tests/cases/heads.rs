@@ -1,29 +1,29 @@
-//! Requests' heads: whole ones, halves, and wrong ones.
+//! Request heads: complete, incomplete and invalid ones.
 
 use pullgate::listen::http::head::{HeadFault, LARGEST_HEAD};
 use pullgate::policy::{NameError, TargetError};
 
-/// What a head is.
+/// The verdict on a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is whole and right.
+    /// Complete and valid.
     Whole,
-    /// It is right so far.
+    /// Valid so far, but incomplete.
     Half,
-    /// It must be refused.
+    /// Must be rejected.
     Wrong(HeadFault),
 }
 
 const ASK: &str = "CONNECT contoso.azurecr.io:443 HTTP/1.1\r\n";
 
-/// Heads, and what they are. Each that is whole asks for contoso.azurecr.io:443.
+/// Heads and their verdicts. Every complete head requests contoso.azurecr.io:443.
 pub fn heads() -> Vec<(Vec<u8>, Verdict)> {
     let texts = texts().into_iter().map(|(text, verdict)| (text.into_bytes(), verdict));
     let targets = TARGETS.iter().map(|(target, fault)| {
         let text = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
         (text.into_bytes(), Verdict::Wrong(HeadFault::Target(*fault)))
     });
-    // Bytes that are no text, and controls, in a value and in the target.
+    // Non-text bytes and control characters, in a value and in the target.
     let bytes = [0x00, 0x01, 0x08, 0x0b, 0x0c, 0x1b, 0x7f, 0x80, 0x85, 0xa0, 0xc0, 0xff];
     let characters = bytes.into_iter().flat_map(|byte| {
         let value = [ASK.as_bytes(), b"X: a", &[byte], b"b\r\n\r\n"].concat();
@@ -34,7 +34,7 @@ pub fn heads() -> Vec<(Vec<u8>, Verdict)> {
     texts.chain(targets).chain(characters).collect()
 }
 
-/// What is no `host:port`, or names what no policy can.
+/// Targets that are not a valid `host:port`, or that no policy can contain.
 const TARGETS: &[(&str, TargetError)] = {
     use NameError::*;
     use TargetError::*;

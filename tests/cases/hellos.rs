@@ -1,4 +1,4 @@
-//! First hellos: legal ones and hostile ones.
+//! First ClientHellos: legal and hostile ones.
 
 use pullgate::hello::{HelloFault, LARGEST_MESSAGE, MOST_EXTENSIONS, RecordFault};
 use pullgate::policy::NameError;
@@ -11,7 +11,7 @@ macro_rules! sample {
     };
 }
 
-/// Hellos that real clients have sent, each in one record.
+/// Hellos captured from real clients, each in one record.
 pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         sample!("boringssl-mlkem768"),
@@ -83,14 +83,14 @@ pub fn legal() -> Vec<(&'static str, Vec<u8>)> {
     cases
 }
 
-/// As large as a hello may be.
+/// A hello of the maximum size.
 fn largest() -> Draft {
     let draft = Draft::modern();
     let rest = LARGEST_MESSAGE - draft.message().len() - 4;
     draft.with(21, &vec![0; rest])
 }
 
-/// With so many extensions.
+/// A hello with `count` extensions.
 fn extended(count: usize) -> Vec<u8> {
     let mut draft = Draft::modern();
     for kind in 0x7000.. {
@@ -102,7 +102,7 @@ fn extended(count: usize) -> Vec<u8> {
     draft.records()
 }
 
-/// Hellos that must not, and what is wrong with each.
+/// Hellos that must be rejected, each with its fault.
 pub fn hostile() -> Vec<(&'static str, Vec<u8>, HelloFault)> {
     use HelloFault::*;
     let modern = Draft::modern;
@@ -127,7 +127,7 @@ pub fn hostile() -> Vec<(&'static str, Vec<u8>, HelloFault)> {
         draft.records()
     };
     vec![
-        // What is no TLS.
+        // Not TLS.
         ("HTTP", b"GET / HTTP/1.1\r\n".to_vec(), NotTls),
         ("SSH", b"SSH-2.0-OpenSSH_9\r\n".to_vec(), NotTls),
         ("SSLv2", vec![0x80, 0x2e, 1, 3, 1, 0, 0x15, 0, 0, 0, 0x10], NotTls),
@@ -181,7 +181,7 @@ pub fn hostile() -> Vec<(&'static str, Vec<u8>, HelloFault)> {
         ("application data appended", [modern().records(), record(23, b"x")].concat(), BytesBehind),
         ("an alert appended", [modern().records(), record(21, &[1, 0])].concat(), BytesBehind),
         ("a byte appended", [modern().records(), vec![22]].concat(), BytesBehind),
-        // Up to the extensions.
+        // Fields before the extensions.
         ("SSL 3", beginning_with(|draft| draft.version = 0x0300), TooOld),
         ("TLS 1.0", beginning_with(|draft| draft.version = 0x0301), TooOld),
         ("TLS 1.1", beginning_with(|draft| draft.version = 0x0302), TooOld),
@@ -317,7 +317,7 @@ pub fn hostile() -> Vec<(&'static str, Vec<u8>, HelloFault)> {
         ("half a version", modern().with(43, &[3, 3, 4, 3]).records(), Versions),
         ("versions too long", modern().with(43, &[2, 3, 4, 0]).records(), Versions),
         ("versions too short", modern().with(43, &[4, 3, 4]).records(), Versions),
-        // What hides or hurries.
+        // Encrypted hellos and early data.
         ("ECH", modern().with(0xfe0d, &[0; 60]).records(), Encrypted(0xfe0d)),
         ("an inner ECH", modern().with(0xfe0d, &[1]).records(), Encrypted(0xfe0d)),
         ("ECH of draft 10", modern().with(0xfe0a, &[0; 60]).records(), Encrypted(0xfe0a)),
@@ -330,7 +330,7 @@ pub fn hostile() -> Vec<(&'static str, Vec<u8>, HelloFault)> {
             Renegotiates
         }),
         ("an empty renegotiation_info", Draft::classic().with(0xff01, b"").records(), Renegotiates),
-        // What rustls knows of extensions.
+        // Extensions that rustls checks.
         ("an ALPN past its end", modern().with(16, &[0, 5, 2, b'h', b'2']).records(), Refused),
         ("a key_share past its end", modern().with(51, &[0, 9, 0, 0x1d]).records(), Refused),
         ("groups with surplus", modern().with(10, &[0, 2, 0, 0x1d, 9]).records(), Refused),

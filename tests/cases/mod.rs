@@ -1,5 +1,5 @@
-//! Hostile and legal byte sequences as data: for the tests of the pure judges, which include this
-//! folder, and for `tests/hostile`, which sends them to a gate.
+//! Hostile and legal byte sequences as data. The unit tests of the pure modules include this
+//! folder, and `tests/hostile` sends them to a gate.
 #![allow(dead_code, reason = "each test takes what it needs")]
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +14,7 @@ pub mod heads;
 pub mod hellos;
 pub mod registry_requests;
 
-/// Cuts bytes at places that `seed` picks.
+/// Splits bytes at positions that `seed` determines.
 pub fn cut(mut bytes: &[u8], mut seed: u64) -> Vec<&[u8]> {
     let mut chunks = Vec::new();
     while !bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! Registry requests: what each is to a mirror, and what is sent upstream in its place.
+//! Registry requests: how a mirror parses each, and what it sends upstream.
 
 use pullgate::oci::{DigestFault, RequestFault};
 

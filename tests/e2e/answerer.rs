@@ -1,4 +1,4 @@
-//! The answerer: a gateway's clients ask it for names, and DNS is no way out.
+//! The DNS server for clients of a gateway (`[answerer]`): it cannot be used to exfiltrate data.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,7 +25,7 @@ fn policy(answer: &str) -> Policy {
     Policy::of(&["contoso"]).with_dns(&dns).with_more(&tables)
 }
 
-/// How often each status came, for a batch of `name type` lines.
+/// Sends a batch of `name type` lines. Returns the number of answers per status.
 fn dig(lab: &Lab, server: &str, batch: &str) -> BTreeMap<String, usize> {
     let file = lab.dir().join("batch");
     fs::write(&file, batch).unwrap();
@@ -84,7 +84,7 @@ fn a_name_that_is_not_allowed_is_refused_in_every_type_and_no_server_is_asked() 
     }
 }
 
-/// A name that no policy has, a label of it random, and a type: so many questions.
+/// Returns `count` queries for names outside the policy, each with a random label and a type.
 fn random_questions(count: u16) -> impl Iterator<Item = Vec<u8>> {
     let mut random = Random::new(7);
     (0..count).map(move |number| {
@@ -116,7 +116,7 @@ fn ten_thousand_random_labels_ask_no_server() {
             let length = socket.recv(&mut bytes).unwrap();
             assert_refused(&question, &bytes[..length]);
         }
-        // One connection lives too short a time for all of them.
+        // The lifetime of one connection is too short for all of them.
         let questions: Vec<Vec<u8>> = random_questions(10_000).collect();
         for few in questions.chunks(1000) {
             let to = (INSIDE[0], 53);

@@ -1,4 +1,4 @@
-//! A balancer before the gate: its PROXY header says who the client is, and nobody else's does.
+//! A load balancer in front of the gate: only its PROXY header determines the client's address.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -39,7 +39,7 @@ fn behind_haproxy_the_client_keeps_its_address() {
         assert_eq!(line["outcome"], "relayed", "{line}");
         assert_eq!(line["facts"]["balancer"], "127.0.0.1", "{line}");
     }
-    // curl sends a header of its own, and is one of those who may.
+    // curl sends its own PROXY header, and its address is permitted to.
     let own = "--haproxy-protocol --connect-to contoso.azurecr.io:443:127.0.0.1:3130";
     let line = format!("curl -sS -o /dev/null --interface 127.0.5.4 {own} {URL}");
     lab.sh(Way::Direct, &line).succeeded();
@@ -60,12 +60,12 @@ fn no_header_and_a_strangers_header_are_refused() {
     {
         let line = format!("curl -sv --interface {client} {through} {URL}");
         let ran = lab.sh(Way::Direct, &line).failed();
-        let told = ran.text.contains("HTTP/1.1 400 pullgate: ") && ran.text.contains(says);
-        assert!(told && ran.text.contains("proxy-header-invalid"), "{}", ran.text);
+        let rejected = ran.text.contains("HTTP/1.1 400 pullgate: ") && ran.text.contains(says);
+        assert!(rejected && ran.text.contains("proxy-header-invalid"), "{}", ran.text);
         let line = gate.audited(&[("client", client), ("reason", "proxy-header-invalid")]);
         assert_eq!(line["outcome"], "denied", "{line}");
     }
-    // Where the client speaks TLS, it is told in TLS.
+    // If the client uses TLS, it receives the answer inside TLS.
     let transparent = "--connect-to contoso.azurecr.io:443:127.0.0.1:3130";
     for (client, header) in
         [("127.0.6.2", "--haproxy-protocol"), ("127.0.6.3", ""), ("127.0.0.2", "")]
@@ -79,7 +79,7 @@ fn no_header_and_a_strangers_header_are_refused() {
             ("reason", "proxy-header-invalid"),
         ]);
     }
-    // On a listener that requires none, a header is a broken request like any other.
+    // On a listener without the PROXY protocol, a header is a malformed request.
     let mut liar = TcpStream::connect("127.0.0.1:3128").unwrap();
     liar.set_read_timeout(Some(PATIENCE)).unwrap();
     liar.write_all(b"PROXY TCP4 127.0.9.9 127.0.0.1 1 2\r\n\r\n").unwrap();

@@ -1,4 +1,4 @@
-//! Upload budgets: a push is cut before it carries anything away, and a pull is not.
+//! Upload budgets: a push is closed before it can transfer data, and a pull is not interrupted.
 
 use std::fs;
 use std::time::Instant;
@@ -9,15 +9,15 @@ use crate::harness::{Blobs, Image, Lab, Policy, Tap, Way};
 
 const REFERENCE: &str = "contoso.azurecr.io/app:1";
 
-/// contoso, which is only pulled from.
+/// contoso with `pull-only`.
 const PULL_ONLY: &str = "login-server = \"contoso.azurecr.io\"\n\
                          data-endpoints = [\"contoso.eastus.data.azurecr.io\"]\n\
                          pull-only = true\n";
 
-/// What the manual promises for a push to a registry that is only pulled from, in bytes.
+/// The manual's limit for a push to a `pull-only` registry, in bytes.
 const MOST_PUSHED: u64 = 80 * 1024;
 
-/// A counter before contoso's login server, and the policy that has it dialled there.
+/// A counting relay in front of contoso's login server, and the policy that dials it.
 fn tapped(file: &str) -> (Tap, Policy) {
     let tap = Tap::start("127.0.2.7:443".parse().unwrap(), "127.0.1.1:443".parse().unwrap());
     let policy = Policy::of(&[]).with_file("contoso.toml", file).with_dns(
@@ -51,7 +51,7 @@ fn a_push_to_a_pull_only_registry_is_cut() {
     assert!(!asked.contains("PUT /v2/app/manifests/"), "nothing was pushed: {asked}");
     assert_eq!(sum(&lines, "bytes-up"), bytes, "the audit tells what went");
 
-    // podman tries again, and each tunnel is cut.
+    // podman retries, and each tunnel is closed.
     let archive = lab.dir().join("loot.tar");
     let (from, to) = (loot.layout.display(), archive.display());
     let copy = format!("skopeo copy oci:{from}:latest docker-archive:{to}:localhost/loot:1");
@@ -83,7 +83,7 @@ fn a_push_to_a_data_endpoint_is_cut_unless_the_registry_is_connected() {
     assert_eq!(line["endpoint"], "data", "{line}");
     assert!(line["bytes-up"].as_u64().unwrap() <= 65_536 + 2_000, "{line}");
 
-    // A reload, for live tunnels too: from here on its data endpoint takes what comes.
+    // A reload also affects live tunnels: from here on, the data endpoint accepts any upload.
     fs::remove_file(gate.registries().join("contoso.json")).unwrap();
     let connected = PULL_ONLY.replace("pull-only", "connected-registry");
     crate::reload::reloaded(&gate, || {
@@ -113,7 +113,7 @@ fn report_mode_records_what_a_budget_would_cut() {
 #[test]
 fn a_hundred_pulls_are_not_cut() {
     let lab = Lab::new(Blobs::DataEndpoint);
-    // Twenty layers from 1 KiB up, one of a few megabytes, and a gibibyte; tokens as large as Azure's.
+    // Twenty layers from 1 KiB, one of a few megabytes, and one of 1 GiB; tokens of Azure's size.
     let many: Vec<usize> = (0..20).map(|number| 1_024 << (number % 8)).collect();
     let images = [("many", lab.push("contoso.azurecr.io/many:1", 1, &many))]
         .into_iter()
@@ -142,7 +142,7 @@ fn a_hundred_pulls_are_not_cut() {
             lab.sh(Way::Direct, "podman rmi --all --force").succeeded();
         }
     }
-    // Every layer over one connection each way; a layer in resumed parts; the largest.
+    // All layers over one connection; a layer in resumed parts; the largest layer.
     let data = "https://contoso.eastus.data.azurecr.io";
     let layers: Vec<String> = images[0]
         .1
@@ -164,7 +164,7 @@ fn a_hundred_pulls_are_not_cut() {
     }
     let lines = gate.audit_of_all();
     for line in &lines {
-        // nginx may reset a connection that its client has done with, and the client does not care.
+        // nginx may reset a connection that its client has finished with; the client ignores it.
         let done = line["outcome"] == "relayed" || line["reason"] == "upstream-aborted";
         assert!(done, "{line}");
     }

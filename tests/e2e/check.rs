@@ -1,4 +1,4 @@
-//! `pullgate check` on good folders and bad, and what the gate says of itself.
+//! `pullgate check` on valid and invalid folders, and the gate's log and pages about itself.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// File, the line that is wrong, the content, and a word that the message must have.
+/// The file, the line of the error, the content, and a word that the message must contain.
 const BROKEN: [(&str, usize, &str, &str); 12] = [
     (
         "a-wildcard.toml",
@@ -144,7 +144,7 @@ fn explain_prints_the_line_that_a_client_would_read() {
     assert!(text(&allowed).contains("contoso.json:"), "file and line: {}", text(&allowed));
     let denied = explain("fabrikam.azurecr.io:443");
     assert_eq!(denied.status.code(), Some(1), "{}", text(&denied));
-    // The same words as the real client's, but for the session's id.
+    // The same text as the real client's, except for the session id.
     let real =
         lab.sh(Way::Through(&gate), "skopeo inspect docker://fabrikam.azurecr.io/a").failed();
     let phrase =

@@ -1,11 +1,11 @@
-//! Who may pull what: groups of clients, told apart by their networks.
+//! Client groups identified by network, and the registries that they can use.
 
 use serde_json::Value;
 
 use crate::harness::{Blobs, Image, Lab, Policy, Way, wait_until};
 use crate::reload::reloaded;
 
-/// Two groups: the laboratory's own address, and another of loopback.
+/// Two groups: the laboratory's address, and another loopback address.
 const CLIENTS: &str = "
 [[client]]
 name = \"build-agents\"
@@ -71,9 +71,9 @@ fn a_group_is_refused_the_others_registry() {
         let labels = [format!("client=\"{client}\""), format!("outcome=\"{outcome}\"")];
         let counted =
             gate.metric("pullgate_client_sessions_total", &labels.each_ref().map(String::as_str));
-        let told = lines.iter().filter(|line| line["client-name"] == client);
-        let told = told.filter(|line| line["outcome"] == outcome).count();
-        assert_eq!(counted, told as f64, "{client} {outcome}");
+        let recorded = lines.iter().filter(|line| line["client-name"] == client);
+        let recorded = recorded.filter(|line| line["outcome"] == outcome).count();
+        assert_eq!(counted, recorded as f64, "{client} {outcome}");
     }
     let down = ["client=\"build-agents\"", "direction=\"down\""];
     assert!(gate.metric("pullgate_client_relayed_bytes_total", &down) > (1 << 20) as f64);
@@ -118,14 +118,14 @@ fn explain_says_who_may_pull() {
         let program = env!("CARGO_BIN_EXE_pullgate");
         lab.sh(Way::Direct, &format!("{program} explain --config {} {rest}", config.display()))
     };
-    let told = explain("contoso").succeeded().text;
-    assert!(told.contains("clients:   build-agents"), "{told}");
-    let told = explain("contoso.azurecr.io").succeeded().text;
-    assert!(told.contains("clients:   build-agents") && told.contains("127.0.0.1 (build-agents)"));
+    let text = explain("contoso").succeeded().text;
+    assert!(text.contains("clients:   build-agents"), "{text}");
+    let text = explain("contoso.azurecr.io").succeeded().text;
+    assert!(text.contains("clients:   build-agents") && text.contains("127.0.0.1 (build-agents)"));
     for client in ["iot-fleet", "127.0.9.1"] {
-        let told = explain(&format!("contoso.azurecr.io --client {client}")).failed().text;
-        assert!(told.contains("denied [client-not-allowed]"), "{told}");
-        assert!(told.contains("iot-fleet may not use it"), "{told}");
+        let text = explain(&format!("contoso.azurecr.io --client {client}")).failed().text;
+        assert!(text.contains("denied [client-not-allowed]"), "{text}");
+        assert!(text.contains("iot-fleet may not use it"), "{text}");
         explain(&format!("fabrikam.azurecr.io --client {client}")).succeeded();
     }
     assert_eq!(explain("contoso.azurecr.io --client nobody").status.code(), Some(2));
@@ -197,7 +197,7 @@ fn an_hour_that_a_reload_gives_or_shortens_holds_for_live_tunnels() {
         secret.display()
     );
     let words: Vec<&str> = send.split_whitespace().collect();
-    // Another limit each time, so that it is a change.
+    // A different limit each time, so that the file changes.
     for (before, after) in [(None, 65_536), (Some(1 << 30), 65_537)] {
         if let Some(before) = before {
             reloaded(&gate, || limited(before));

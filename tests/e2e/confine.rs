@@ -1,4 +1,4 @@
-//! What the process has given up, and what it can do all the same.
+//! The rights that the process drops, and the operations that must still work.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -46,12 +46,12 @@ fn new_privileges_and_core_dumps_are_given_up() {
 fn what_a_gate_needs_it_reaches() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let gate = lab.gate(&Policy::of(&["contoso"]));
-    // Its own figures, which lie in /proc, and the audit that was rotated away.
+    // The process metrics from /proc, and audit rotation.
     assert!(gate.metric("process_open_fds", &[]) > 5.0);
     fs::rename(gate.audit_file(), lab.dir().join("rotated")).unwrap();
     gate.signal("HUP");
     wait_until("the audit is reopened", || gate.audit_file().exists().then_some(()));
-    // Splice needs the pipes' limit, and a name server that came later the resolver's file.
+    // Splice reads the pipe size limit, and a name server added later requires the resolver's file.
     let url = "curl -sS -o /dev/null https://contoso.azurecr.io/v2/";
     lab.sh(Way::Through(&gate), url).succeeded();
     gate.audited(&[("outcome", "relayed")]);

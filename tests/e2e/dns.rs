@@ -1,4 +1,4 @@
-//! Names asked of a real resolver: only allowed ones, only as they stand, and answers are judged.
+//! Queries to a real resolver: only for allowed names, only as absolute names; answers are judged.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ const RECORDS: [(&str, &str); 4] = [
     ("contoso.azurecr.io", "127.0.1.1"),
     ("litware.azurecr.io", "10.9.9.9"),
     ("wingtip.azurecr.io", "169.254.169.254"),
-    // What a resolver that follows search lists would believe.
+    // Answers that a resolver with a search list would use.
     ("contoso.azurecr.io.ns1.svc.cluster.local", "127.0.1.5"),
 ];
 

@@ -1,5 +1,6 @@
-//! The rules that `pullgate kit` prints leave no way past the gate, none of them is there in vain, and
-//! `pullgate doctor` sees both: with the rules it is content, and without any single one it is not.
+//! The rules of `pullgate kit` leave no path that bypasses the gate, and each rule is necessary.
+//! `pullgate doctor` detects both: it succeeds with all rules, and fails if any single one is
+//! missing.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -11,13 +12,13 @@ use crate::harness::{
     Way, resolver_of, stub, wait_until,
 };
 
-/// One family each, so that neither stands in for the other.
+/// One address family each, so that neither hides a fault of the other.
 const ALLOWED: &str = "contoso.azurecr.io,fabrikam.azurecr.io";
 
 const CLIENT: Way = Way::In(Place::Client);
 const GATEWAY: Way = Way::In(Place::Gateway);
 
-/// Runs a doctor with what he is told to try, in place of the internet.
+/// Runs `doctor` with test addresses instead of the internet.
 fn doctor(lab: &Lab, way: Way, more: &str) -> Ran {
     let program = env!("CARGO_BIN_EXE_pullgate");
     let tried = format!(
@@ -28,14 +29,14 @@ fn doctor(lab: &Lab, way: Way, more: &str) -> Ran {
     lab.sh(way, &format!("{program} doctor {tried} {more}"))
 }
 
-/// Runs the doctor until it says what is expected: a machine that is busy may keep an answer from
-/// being heard in time.
+/// Runs `doctor` until it reports the expected result: on a busy machine, an answer can arrive
+/// after the timeout.
 fn says(lab: &Lab, way: Way, more: &str, code: i32) -> String {
     let mut last = String::new();
     wait_until(&format!("the doctor ends with {code}"), || {
         let ran = doctor(lab, way, more);
         assert!(ran.status.code().is_some_and(|code| code < 2), "{}", ran.text);
-        // What it said last is shown if it never says what is expected.
+        // The last output is shown if the expected result never occurs.
         println!("{}", ran.text);
         last = ran.text;
         (ran.status.code() == Some(code)).then_some(())
@@ -43,7 +44,8 @@ fn says(lab: &Lab, way: Way, more: &str, code: i32) -> String {
     last
 }
 
-/// The rules without one of them, and that one; and with each policy that drops accepting.
+/// Returns all variants of the rules: with one rule removed, and with one drop policy set to
+/// accept.
 fn weakened(rules: &str) -> Vec<(String, String)> {
     let lines: Vec<&str> = rules.lines().collect();
     let without = |number: usize, instead: String| {
@@ -70,7 +72,7 @@ fn weakened(rules: &str) -> Vec<(String, String)> {
     variants
 }
 
-/// Neighbours that were found under other rules.
+/// Deletes neighbour entries learned under other rules.
 fn forget_neighbours() {
     for place in [Place::Client, Place::Gateway] {
         place.run("ip neigh flush all");
@@ -79,8 +81,7 @@ fn forget_neighbours() {
     assert!(here.is_ok_and(|status| status.success()));
 }
 
-/// What one machine has of another: whether it can begin a connection, and whether it hears that a
-/// port is closed.
+/// What one machine can reach on another: whether it can connect, and whether it sees closed ports.
 fn reaches(from: Place, to: Place, address: IpAddr) -> (bool, bool) {
     let patience = Duration::from_millis(400);
     let listener = to.inside(|| TcpListener::bind((address, 0)).unwrap());
@@ -91,14 +92,14 @@ fn reaches(from: Place, to: Place, address: IpAddr) -> (bool, bool) {
     let socket = from.inside(|| UdpSocket::bind((any, 0)).unwrap());
     socket.set_read_timeout(Some(patience)).unwrap();
     socket.connect(at).unwrap();
-    // The second says what came of the first.
+    // The second attempt shows the result of the first.
     let sent = socket.send(b"?").and_then(|_| socket.recv(&mut [0; 8]));
     let is_told = sent.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
     (connects, is_told)
 }
 
-/// Rules that no client of the gate needs, but the machine that they are loaded on: without them
-/// nothing is open, and something does not work that should.
+/// Rules that the machine needs, not the gate's clients: without them nothing is open, but
+/// something that must work fails.
 fn is_missed_by_the_machine(rule: &str, from: Place, to: Place, addresses: [&str; 2]) -> bool {
     let expected = match rule {
         "ct state established ct direction reply accept" => (false, true),
@@ -113,8 +114,8 @@ fn is_missed_by_the_machine(rule: &str, from: Place, to: Place, addresses: [&str
     true
 }
 
-/// What of the gate is seen from outside, where nobody has any business with it. A doctor there
-/// would call it closed: it refuses him.
+/// Ports of the gate that are visible from outside, where no clients are. `doctor` would report
+/// them as closed there, because the gate rejects it.
 fn shown_outside() -> Vec<SocketAddr> {
     let places = INSIDE.map(|ip| [3129, 53].map(|port| SocketAddr::new(ip.parse().unwrap(), port)));
     let patience = Duration::from_millis(400);
@@ -122,7 +123,7 @@ fn shown_outside() -> Vec<SocketAddr> {
     places.into_iter().flatten().filter(shown).collect()
 }
 
-/// The doctor names what is open, or what does not work, and what would mend it.
+/// Asserts that `doctor` reports what is open or does not work, and the fix.
 fn assert_named(said: &str, rule: &str) {
     let named = said.lines().any(|line| {
         line.starts_with("OPEN") && line.contains("close it by: ")
@@ -162,7 +163,7 @@ pub fn gateway_policy(capture: &str, answer: &str) -> Policy {
 fn on_a_gateway(capture: &str, capabilities: &str, kit: &str) {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let (_resolver, attacker) = outside(&lab);
-    // What a gateway has beside the gate, and clients have no business with.
+    // Other services of a gateway that clients must not reach.
     let own = ["python3", "-m", "http.server", "--bind", INSIDE[0], "22"];
     let _own = lab
         .daemon_on(Way::In(Place::Gateway), "own", &own)
@@ -183,7 +184,7 @@ fn on_a_gateway(capture: &str, capabilities: &str, kit: &str) {
         ("DNS at 198.51.100.66:53 over UDP", "th dport 53 drop"),
         ("TCP 22 to 10.7.0.1", "ip daddr 10.7.0.1 tcp dport 22 drop"),
     ];
-    wait_until("every way is told to be open", || {
+    wait_until("every path is reported as open", || {
         let said = says(&lab, CLIENT, &transparent, 1);
         let is_told = |(way, rule): &(&str, &str)| {
             let begins = format!("OPEN    {way}");
@@ -225,7 +226,7 @@ fn on_a_gateway(capture: &str, capabilities: &str, kit: &str) {
             assert!(rule.contains(&format!(" dport {} ", shown.port())), "{rule}: {shown}");
             continue;
         }
-        // Some rules are for clients that were told of the proxy.
+        // Some rules are for clients that are configured to use the proxy.
         let by_proxy = rule.contains("3128");
         let said = says(&lab, CLIENT, if by_proxy { &explicit } else { &transparent }, 1);
         assert_named(&said, &rule);
@@ -247,7 +248,7 @@ fn a_gateway_with_tproxy_leaves_no_way() {
     on_a_gateway("tproxy", "+net_bind_service,+net_admin", "tproxy --inside inside");
 }
 
-/// A host with a gate of its own.
+/// A host that runs its own gate.
 pub fn host_policy(capture: &str) -> Policy {
     let listening = ["127.0.0.1", "[::1]"].map(|ip| {
         format!(
@@ -260,7 +261,7 @@ pub fn host_policy(capture: &str) -> Policy {
     Policy::of(&["contoso", "fabrikam"]).with_dns(&dns).with_more(&more)
 }
 
-/// The gateway is the host here, and its client stands for a container.
+/// Here the gateway is the host, and its client represents a container.
 fn on_a_host(capture: &str, capabilities: &str, kit: &str) {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let (_resolver, attacker) = outside(&lab);
@@ -289,7 +290,7 @@ fn on_a_host(capture: &str, capabilities: &str, kit: &str) {
 
     for (rule, weaker) in weakened(&rules) {
         println!("== without: {rule}");
-        // A new gate remembers no answer of DNS; without any rule its start can be watched.
+        // A new gate has an empty DNS cache; without rules its start can be observed.
         lab.load("");
         let _gate = lab.gate_on_gateway(capabilities, &host_policy(capture));
         if rule.contains("oifname != \"lo\"") {
@@ -303,7 +304,7 @@ fn on_a_host(capture: &str, capabilities: &str, kit: &str) {
         }
         let said = match rule.as_str() {
             rule if rule.contains("hook forward") => says(&lab, CLIENT, "", 1),
-            // What TPROXY brings to the gate needs no address of the host's; its proxy does.
+            // Traffic captured by TPROXY needs no address of the host; the proxy does.
             "fib daddr type local accept" => says(&lab, GATEWAY, &explicit, 1),
             _ => says(&lab, GATEWAY, &host, 1),
         };
@@ -311,7 +312,7 @@ fn on_a_host(capture: &str, capabilities: &str, kit: &str) {
     }
 }
 
-/// Without the routes that bring what is marked to the gate, it goes nowhere.
+/// Without the routes for marked packets, captured traffic does not arrive.
 fn assert_held_without_routes(
     lab: &Lab,
     attacker: &Attacker,

@@ -1,4 +1,4 @@
-//! The end of a gate: what is open may end, what is new is told to come again.
+//! Graceful shutdown: open sessions may finish, new ones are rejected with a request to retry.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use crate::harness::{Blobs, Gate, Handing, Lab, Manager, Policy, Way, wait_until
 
 const URL: &str = "https://contoso.eastus.data.azurecr.io/layer";
 
-/// A pull of 24 MiB that takes some seconds, under way.
+/// Starts a pull of 24 MiB that takes a few seconds.
 fn pull(lab: &Lab, gate: &Gate) -> Child {
     File::create(lab.served("contoso").join("layer")).unwrap().set_len(24 << 20).unwrap();
     let to = lab.dir().join("pulled");
@@ -101,6 +101,6 @@ fn a_socket_that_the_configuration_does_not_name_is_refused() {
         config.display(),
     );
     let ran = lab.run(Way::Direct, &["bash", "-c", &line]).failed();
-    let told = "hands down 127.0.0.1:4000, which the configuration does not name";
-    assert!(ran.text.contains(told), "{}", ran.text);
+    let message = "hands down 127.0.0.1:4000, which the configuration does not name";
+    assert!(ran.text.contains(message), "{}", ran.text);
 }

@@ -1,5 +1,5 @@
-//! Sockets and descriptors used up: silent sockets and endless hellos cost the gate a bounded number
-//! of descriptors and bounded memory, and a pull beside them goes on.
+//! Resource exhaustion: silent sockets and endless hellos use a bounded number of descriptors and
+//! bounded memory, and a concurrent pull succeeds.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpStream;
@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use crate::harness::{Blobs, Gate, Lab, Policy, Way, bound_to_this_thread, wait_until};
 
-/// Opens sockets to the gate from addresses of its own, says so, and holds them until its input
-/// ends: silent ones, tunnels without a hello, or tunnels whose hello is never whole.
+/// Opens sockets to the gate from its own addresses, reports that, and holds them until the end of
+/// its input: silent sockets, tunnels without a hello, or tunnels with an incomplete hello.
 const HOLDER: &str = r#"
 import resource, socket, sys
 kind, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -31,13 +31,13 @@ print("held", answers.count("200"), answers.count("503"), flush=True)
 sys.stdin.read()
 "#;
 
-/// In all, by two processes, since one may not have so many descriptors.
+/// Total number, in two processes, because one process cannot have enough descriptors.
 const SOCKETS: usize = 20_000;
 
-/// What the manual promises for any number of silent sockets, in KiB of resident memory.
+/// The manual's limit for any number of silent sockets, in KiB of resident memory.
 const MOST_MEMORY: u64 = 96 * 1024;
 
-/// What it promises for each tunnel whose hello is not whole, in KiB.
+/// The manual's limit for each tunnel with an incomplete hello, in KiB.
 const MOST_PER_HELLO: u64 = 256;
 
 #[test]
@@ -84,7 +84,7 @@ fn a_thousand_endless_hellos_take_the_memory_that_the_manual_says() {
     drop(holder);
 }
 
-/// 256 descriptors make 16 places for silent sockets, 55 sessions and a reserve.
+/// With 256 descriptors there are 16 slots for silent sockets, 55 sessions and a reserve.
 #[test]
 fn few_descriptors_are_shared_out_and_never_used_up() {
     let lab = Lab::new(Blobs::DataEndpoint);
@@ -104,9 +104,9 @@ fn few_descriptors_are_shared_out_and_never_used_up() {
     assert!(!gate.log().contains("cannot accept"), "{}", gate.log());
 }
 
-/// There are 16 places: whoever has to leave for another reads why.
+/// There are 16 slots: a displaced connection receives the reason.
 #[test]
-fn who_is_asked_to_leave_is_told() {
+fn displaced_connections_receive_the_reason() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let gate = Gate::start_with_descriptors(256, lab.dir(), &Policy::of(&["contoso"]));
     let connected = (0..60).map(|_| TcpStream::connect("127.0.0.1:3128").unwrap());
@@ -114,13 +114,13 @@ fn who_is_asked_to_leave_is_told() {
     for (number, mut client) in silent.into_iter().take(60 - 16).enumerate() {
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
-        let is_told = answer.starts_with("HTTP/1.1 503 ") && answer.contains("session-limit");
-        assert!(is_told, "number {number} was told {answer:?}");
+        let is_expected = answer.starts_with("HTTP/1.1 503 ") && answer.contains("session-limit");
+        assert!(is_expected, "connection {number} received {answer:?}");
     }
     gate.audited(&[("reason", "session-limit")]);
 }
 
-/// Without a descriptor left the gate waits, says so once, and goes on when there are some.
+/// Without free descriptors, the gate waits, logs it once, and continues when some are free.
 #[test]
 fn accepting_pauses_while_there_is_no_descriptor() {
     let lab = Lab::new(Blobs::DataEndpoint);
@@ -147,7 +147,7 @@ fn pull(lab: &Lab, gate: &Gate, to: &str) {
     lab.sh(Way::Through(gate), &line).succeeded();
 }
 
-/// A process that holds sockets, until dropped.
+/// A process that holds sockets until dropped.
 struct Holder(Child);
 
 fn hold(kind: &str, first: usize, count: usize) -> Holder {
@@ -157,7 +157,7 @@ fn hold(kind: &str, first: usize, count: usize) -> Holder {
 }
 
 impl Holder {
-    /// Waits until it holds them all; how many tunnels it was given, and how many refused.
+    /// Waits until it holds all sockets. Returns the number of accepted and rejected tunnels.
     fn ready(mut self) -> (Self, (usize, usize)) {
         let mut said = String::new();
         BufReader::new(self.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
@@ -176,7 +176,7 @@ impl Drop for Holder {
     }
 }
 
-/// The most resident memory that the gate ever had, in KiB.
+/// Returns the gate's peak resident memory, in KiB.
 fn peak_memory(gate: &Gate) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gate.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();

@@ -1,5 +1,5 @@
-//! What goes wrong around a gate that runs for years, and what is lost by it. The figures are
-//! printed: `cargo test --test e2e faults:: -- --nocapture --include-ignored`.
+//! Faults in the environment of a gate, and what is lost. The tests print the figures:
+//! `cargo test --test e2e faults:: -- --nocapture --include-ignored`.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -31,7 +31,7 @@ fn the_resolver_goes_away_and_comes_back() {
     drop(server);
     let gone = Instant::now();
     let mut pulls = 0;
-    // An answer lives for a second; then it is stale, and serves for four more.
+    // An answer has a TTL of one second; then it is stale and can be used for four more.
     wait_until("an answer that has run out is used", || {
         assert!(passes(&lab, &gate), "after {:?}", gone.elapsed());
         pulls += 1;
@@ -53,7 +53,7 @@ fn the_resolver_goes_away_and_comes_back() {
 #[test]
 fn dead_addresses_of_several_cost_a_quarter_of_a_second_each() {
     let lab = Lab::new(Blobs::DataEndpoint);
-    // Nobody listens at the first; at the second packets vanish.
+    // The first address refuses connections; the second drops packets.
     nft(&[
         "add table inet dead",
         "add chain inet dead out { type filter hook output priority 0; }",
@@ -130,7 +130,7 @@ fn a_limit_on_file_sizes_does_not_end_the_gate() {
     assert_eq!(gate.metric("pullgate_audit_dropped_total", &[]), 0.0);
 }
 
-/// A disk of a few pages where the gate's files are going to be; returns where ballast fits.
+/// Mounts a tiny disk for the gate's files. Returns the path of a file to fill it with.
 fn small_disk(lab: &Lab) -> std::path::PathBuf {
     let dir = lab.dir().join("gate");
     fs::create_dir(&dir).unwrap();
@@ -160,7 +160,7 @@ fn a_clock_that_jumps_disturbs_no_session() {
     let mut command = bound_to_this_thread("env");
     command.arg(format!("LD_PRELOAD={}", library.expect("make test installs faketime").display()));
     command.arg(format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()));
-    // The monotonic clock does not jump with the other, in no machine.
+    // The monotonic clock never jumps with the wall clock.
     command.args(["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]);
     command.arg(env!("CARGO_BIN_EXE_pullgate"));
     let gate = Gate::start_by(command, lab.dir(), &Policy::of(&["contoso"]));
@@ -236,13 +236,13 @@ fn a_partition_of_a_minute_cuts_no_pull() {
         "add rule inet partition out ip saddr 127.0.1.2 drop",
     ]);
     let before = pulled();
-    // The fault itself takes a minute; nothing is waited for by it.
+    // The fault itself takes a minute; this is not a wait for an event.
     std::thread::sleep(Duration::from_secs(60));
     let during = pulled() - before;
     nft(&["delete table inet partition"]);
     let mended = Instant::now();
     assert!(pull.ended().is_none(), "{}", pull.log());
-    // TCP doubles its pauses: after a minute of silence the next try may be 50 s away.
+    // TCP doubles its retransmission timeout: after a minute, the next attempt can be 50 s away.
     let status = loop {
         if let Some(status) = pull.ended() {
             break status;

@@ -1,4 +1,4 @@
-//! A gateway: a client with no setting at all, whose traffic is brought to the gate by nftables.
+//! A gateway: nftables redirects the traffic of a client without any setting to the gate.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,14 +16,14 @@ use crate::harness::{
 const CLIENT: Way = Way::In(Place::Client);
 const REFERENCE: &str = "contoso.azurecr.io/app:1";
 
-/// How traffic comes to the gate, the capabilities that the gate takes for it, and how the rules are
-/// printed that bring it.
+/// How traffic is redirected to the gate: the capture mode, the gate's capabilities, and the `kit`
+/// subcommand.
 pub const CAPTURES: [(&str, &str, &str); 2] = [
     ("redirect", "+net_bind_service", "nftables --inside inside"),
     ("tproxy", "+net_bind_service,+net_admin", "tproxy --inside inside"),
 ];
 
-/// A gateway whose answerer tells the real addresses.
+/// A gateway whose DNS server answers with the real addresses.
 fn policy(capture: &str) -> Policy {
     let bracketed = |ip: &str| if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
     let listening = |ip: &str| {
@@ -43,7 +43,7 @@ fn policy(capture: &str) -> Policy {
         .with_more(&(INSIDE.map(listening).concat() + &answering))
 }
 
-/// Pulls with skopeo, and returns every file of the pulled image.
+/// Pulls with skopeo. Returns every file of the pulled image.
 fn pull(lab: &Lab, name: &str) -> BTreeMap<String, Vec<u8>> {
     let to = lab.dir().join(name);
     let copy = "skopeo copy --preserve-digests";
@@ -56,7 +56,8 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     entries.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect()
 }
 
-/// Every session came from the client, by its own way, and the layers were spliced.
+/// Asserts that every session came from the client through its listener, and that layers were
+/// spliced.
 fn assert_relayed(gate: &Gate, image: &Image, family: Family) {
     let client = ["10.7.0.2", "fd07::2"][family as usize];
     let lines = gate.audit_of_all();
@@ -120,7 +121,7 @@ fn an_allowed_name_at_the_attackers_address_is_the_registrys_all_the_same() {
     }
 }
 
-/// Hellos that must not pass, and why not.
+/// Hellos that must not pass, and the reasons.
 fn forbidden() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     const SERVER_NAME: u16 = 0;
     const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
@@ -167,7 +168,7 @@ fn what_is_forbidden_reaches_nobody() {
                 assert_eq!(answer, [21, 3, 3, 0, 2, 2, 49], "{case} to {to}: {}", gate.log());
                 gate.audited(&[("reason", reason)]);
             }
-            // Nothing of this is ever answered, so that there is nothing but a time to wait for.
+            // None of this is ever answered, so the test can only wait for a timeout.
             let silence = Duration::from_millis(300);
             for port in [22, 80, 853, 8443] {
                 let at = SocketAddr::new(*to, port);
@@ -185,7 +186,7 @@ fn what_is_forbidden_reaches_nobody() {
         assert_eq!((attacker.reached(), attacker.seen()), (0, 0), "{capture}");
         assert!(!resolver.log().contains("query["), "{}", resolver.log());
     }
-    // Without rules all of it goes out: the counters count.
+    // Without rules everything passes, which shows that the counters work.
     lab.load("");
     let socket = Place::Client.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     socket.send_to(b"out", (places[0], 443)).unwrap();
@@ -255,7 +256,7 @@ fn explain_prints_what_a_client_behind_a_gateway_reads() {
     let (capture, capabilities, rules) = CAPTURES[0];
     let gate = lab.gate_on_gateway(capabilities, &policy(capture));
     lab.load(&lab.kit(rules));
-    // DNS refuses the name; an address in the hosts file does not help the client either.
+    // DNS refuses the name; an entry in the hosts file does not help the client either.
     lab.resolve_by(Place::Client, &INSIDE);
     fs::write("/etc/netns/client/hosts", "198.51.100.13 fabrikam.azurecr.io\n").unwrap();
     let real = lab.sh(CLIENT, "skopeo inspect docker://fabrikam.azurecr.io/app:1").failed();
@@ -270,19 +271,19 @@ fn explain_prints_what_a_client_behind_a_gateway_reads() {
             format!("{program} explain {what} --client 10.7.0.2 --config {}", config.display());
         lab.sh(Way::In(Place::Gateway), &line)
     };
-    let told = explain("fabrikam.azurecr.io --transparent").failed().text;
+    let text = explain("fabrikam.azurecr.io --transparent").failed().text;
     for part in ["denied [other-registry]", "DNS:       the answerer says refused", phrase] {
-        assert!(told.contains(part), "{part} is absent from:\n{told}");
+        assert!(text.contains(part), "{part} is absent from:\n{text}");
     }
-    let told = explain("contoso.azurecr.io --dialled 198.51.100.66").succeeded().text;
+    let text = explain("contoso.azurecr.io --dialled 198.51.100.66").succeeded().text;
     for part in [
         "contoso.azurecr.io: allowed",
         "the answerer says the real addresses",
         "headed to: 198.51.100.66:443, which the name has not: recorded as spoofed-destination",
         "dials:     198.51.100.11:443",
     ] {
-        assert!(told.contains(part), "{part} is absent from:\n{told}");
+        assert!(text.contains(part), "{part} is absent from:\n{text}");
     }
-    let told = explain("contoso.azurecr.io --dialled 198.51.100.11:8443").failed().text;
-    assert!(told.contains("denied [port-not-allowed]"), "{told}");
+    let text = explain("contoso.azurecr.io --dialled 198.51.100.11:8443").failed().text;
+    assert!(text.contains("denied [port-not-allowed]"), "{text}");
 }

@@ -1,4 +1,5 @@
-//! One gate follows another at the same address, under load: nobody is refused, no pull is cut.
+//! Replaces a gate at the same address under load: no connection is rejected, no pull is
+//! interrupted.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -13,13 +14,13 @@ use crate::second_hello::{X25519, hello};
 
 const DATA: &str = "contoso.eastus.data.azurecr.io";
 
-/// New connections a second.
+/// New connections per second.
 const RATE: u32 = 1000;
 
-/// How many of them between one step and the next.
+/// New connections between two steps.
 const MORE: u32 = if cfg!(debug_assertions) { 250 } else { RATE };
 
-/// Who opens them.
+/// Number of clients that open them.
 const CLIENTS: u32 = 24;
 
 const LAYER: u64 = 1 << 30;
@@ -40,7 +41,7 @@ fn a_gate_goes_on_while_the_manager_starts_another() {
     let manager = Manager::new(lab.dir(), Policy::of(&["contoso"]), Handing::Sockets);
     let mut gate = manager.start("gate");
     manager.let_sockets_block();
-    // The first takes the gate out of its wait; it then asks whether there is a second.
+    // The first signal wakes the gate; it then checks for a second one.
     for number in 1..=3 {
         tunnel().unwrap_or_else(|error| panic!("connection {number}: {error}"));
     }
@@ -65,7 +66,7 @@ fn three_hand_overs(handing: Handing) {
         let before = pulled();
         pull.signal("CONT");
         wait_until("the layer streams", || (pulled() > before + (mebibytes << 20)).then_some(()));
-        // Between two hand-overs it waits, so that it spans all of them on any machine.
+        // The pull pauses between two replacements, so that it spans all of them on any machine.
         pull.signal("STOP");
         assert!(pulled() < LAYER);
     };
@@ -73,7 +74,7 @@ fn three_hand_overs(handing: Handing) {
 
     let load = Load::start();
     for number in 1..=3 {
-        // Each gate serves a while before it is replaced, and the next one beside it.
+        // Each gate serves alone before it is replaced, and then together with the next one.
         load.goes_on();
         gates.push(manager.start(&format!("gate-{number}")));
         load.goes_on();
@@ -97,11 +98,11 @@ fn three_hand_overs(handing: Handing) {
         assert!(status.success(), "{status}: {}", gate.log());
     }
     let audit = manager.audit();
-    assert!(!audit.contains("draining"), "nobody was told to come again");
+    assert!(!audit.contains("draining"), "a client was rejected with draining");
     assert!(audit.contains(&format!("\"target\":\"{DATA}:443\"")));
 }
 
-/// Clients that open tunnels at a steady rate, each as far as the server's first record.
+/// Clients that open tunnels at a steady rate, each up to the server's first record.
 struct Load {
     begun: Instant,
     opened: Arc<AtomicU32>,
@@ -140,7 +141,7 @@ impl Load {
         });
     }
 
-    /// How many were opened, in what time, and what went wrong.
+    /// Returns the number of connections, the elapsed time, and the errors.
     fn end(self) -> (u32, Duration, Vec<String>) {
         self.over.store(true, Ordering::SeqCst);
         let ended = self.clients.into_iter().flat_map(|client| client.join().unwrap());

@@ -1,5 +1,5 @@
-//! A hostile client on a gateway's LAN: root there, with raw sockets, forged addresses, and
-//! connections from before the rules.
+//! A hostile client on a gateway's LAN: it has root, raw sockets, forged addresses, and connections
+//! from before the rules were loaded.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -13,8 +13,8 @@ use crate::harness::{
     ATTACKER, Attacker, Blobs, Family, INSIDE, Lab, PATIENCE, Place, Way, resolver, wait_until,
 };
 
-/// ICMP, IGMP, IP in IP, DCCP, IPv6 in IPv4, GRE, ESP, AH, ICMPv6, SCTP, UDP-Lite, and one for
-/// experiments.
+/// ICMP, IGMP, IP in IP, DCCP, IPv6 in IPv4, GRE, ESP, AH, ICMPv6, SCTP, UDP-Lite, and an
+/// experimental protocol.
 const PROTOCOLS: [i32; 12] = [1, 2, 4, 33, 41, 47, 50, 51, 58, 132, 136, 253];
 
 fn ip(text: &str) -> IpAddr {
@@ -26,11 +26,11 @@ fn raw(to: IpAddr, protocol: i32) -> Socket {
     Socket::new(domain, Type::RAW, Some(Protocol::from(protocol))).unwrap()
 }
 
-/// Sends packets of every protocol to an address, and datagrams of one packet and of several.
+/// Sends packets of every protocol to an address, and datagrams with and without fragments.
 fn send_everything(to: IpAddr) {
     let at = |port| SockAddr::from(SocketAddr::new(to, port));
     for protocol in PROTOCOLS {
-        // An echo request, where it is taken for ICMP.
+        // For ICMP, this is an echo request.
         let kind = if protocol == 58 { 128 } else { 8 };
         let packet = [&[kind, 0, 0, 0][..], b"secret secret secret secret"].concat();
         raw(to, protocol).send_to(&packet, &at(0)).unwrap();
@@ -43,7 +43,7 @@ fn send_everything(to: IpAddr) {
     }
 }
 
-/// A packet from any address, with its headers.
+/// Builds a packet with headers and any source address.
 fn packet(from: SocketAddr, to: SocketAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap();
     let (mut bytes, pseudo) = match (from.ip(), to.ip()) {
@@ -86,14 +86,14 @@ fn checksum(bytes: &[u8]) -> u16 {
     !u16::try_from(sum).unwrap()
 }
 
-/// A SYN, whose answer carries its numbers.
+/// A SYN; the answer repeats its sequence number.
 fn syn(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     let rest = [0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0];
     packet(from, to, 6, &[&ports[..], &rest].concat())
 }
 
-/// A query for a name that is refused, and repeated in the answer.
+/// A query for a refused name, which the answer repeats.
 fn question(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     let query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\
                   \x06secret\x07example\x03com\x00\x00\x01\x00\x01";
@@ -102,12 +102,13 @@ fn question(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     packet(from, to, 17, &[&ports[..], &length.to_be_bytes(), &[0, 0], query].concat())
 }
 
-/// Asks the gate and its answerer as if the attacker had: what they answer goes to him.
+/// Sends requests to the gate and its DNS server with the attacker's source address, so that
+/// answers would go to the attacker.
 fn forge(number: u16) {
     for (attacker, inside) in ATTACKER.into_iter().zip(INSIDE) {
         let (attacker, inside) = (ip(attacker), ip(inside));
         let elsewhere = ip(if inside.is_ipv4() { "198.51.100.11" } else { "2001:db8::11" });
-        // Another port each time, so that each is a connection of its own.
+        // Another port each time, so that each is a separate connection.
         let from = SocketAddr::new(attacker, 20_000 + number);
         let packets = [
             question(from, (inside, 53).into()),
@@ -124,7 +125,7 @@ fn forge(number: u16) {
     }
 }
 
-/// Whatever was sent before has been dealt with when the answerer has answered.
+/// Waits until everything sent before has been processed: until the DNS server has answered.
 fn settle(lab: &Lab) {
     for server in INSIDE {
         let line = format!("dig @{server} +tries=3 +short contoso.azurecr.io A");
@@ -141,7 +142,7 @@ fn no_packet_of_a_hostile_client_reaches_anybody() {
     let places: Vec<IpAddr> =
         ATTACKER.into_iter().chain(["198.51.100.11", "2001:db8::11"]).map(ip).collect();
     for (capture, capabilities, kit) in CAPTURES {
-        // The answerer tells its own address, and asks nobody.
+        // The DNS server answers with its own address, and queries no server.
         let policy = gateway_policy(capture, "gate");
         let _gate = lab.gate_on_gateway(capabilities, &policy);
         let rules = lab.kit(kit);
@@ -151,14 +152,14 @@ fn no_packet_of_a_hostile_client_reaches_anybody() {
             for to in &places {
                 send_everything(*to);
             }
-            // His name on the link, and the cloud's on it, are no way either.
+            // The attacker's link-local address, and the cloud's, are blocked too.
             forge(1);
         });
         settle(&lab);
         assert_eq!((attacker.reached(), attacker.seen()), (0, 0), "{capture}");
         assert!(!resolver.log().contains("query["), "{}", resolver.log());
 
-        // The answers to forged addresses are held back by one match only.
+        // Only one match blocks the answers to forged addresses.
         let weaker = rules.replace("fib saddr . iif oif exists ", "");
         assert_ne!(weaker, rules);
         lab.load(&weaker);
@@ -171,7 +172,7 @@ fn no_packet_of_a_hostile_client_reaches_anybody() {
         lab.load(&rules);
         attacker.forget();
     }
-    // Without rules all of it goes out: the counters count.
+    // Without rules everything passes, which shows that the counters work.
     lab.load("");
     Place::Client.inside(|| places.iter().for_each(|to| send_everything(*to)));
     let sent = u64::try_from(PROTOCOLS.len()).unwrap() * 2;
@@ -180,12 +181,12 @@ fn no_packet_of_a_hostile_client_reaches_anybody() {
     });
 }
 
-/// A connection to an address, and what it says.
+/// A connection to an address, and the bytes that it sends.
 fn opened(place: Place, to: SocketAddr) -> TcpStream {
     place.inside(|| TcpStream::connect_timeout(&to, PATIENCE).unwrap())
 }
 
-/// What goes on between somebody and the attacker.
+/// An existing connection between a host and the attacker.
 struct Begun {
     streams: Vec<TcpStream>,
     datagrams: UdpSocket,
@@ -205,12 +206,12 @@ impl Begun {
 
     fn go_on(&mut self) {
         self.streams.iter_mut().for_each(|stream| stream.write_all(b"secret").unwrap());
-        // Where the rules are its own machine's, the sender is told.
+        // If the rules are on the sender's own machine, the sender gets an error.
         let _ = self.datagrams.send(b"secret");
     }
 }
 
-/// Rules under which connections are tracked, as a gateway has them that routes for its clients.
+/// Rules that enable connection tracking, like those of a gateway that routes for its clients.
 const TRACKED: &str = "table inet before {
     chain forward { type filter hook forward priority filter; ct state established accept; }
     chain output { type filter hook output priority filter; ct state established accept; }
@@ -234,7 +235,7 @@ fn what_began_before_the_rules_does_not_go_on() {
             at_gateway.read_exact(&mut [0; 6]).unwrap();
 
             lab.load(&lab.kit(kit));
-            // The kernel sends anew what is not acknowledged: nothing of it may come through.
+            // The kernel retransmits unacknowledged bytes: none of them may pass.
             settle(&lab);
             attacker.forget();
             begun.go_on();
@@ -263,7 +264,7 @@ fn nor_on_a_host_of_its_own() {
             lab.load(&lab.kit(&format!("{kind} --user 990")));
             attacker.forget();
             begun.go_on();
-            // What the gate sends goes the same way, behind it.
+            // The gate's packets use the same path, after it.
             let line = "dig @127.0.0.1 +tries=3 +short contoso.azurecr.io A";
             let ran = lab.sh(Way::In(Place::Gateway), line).succeeded();
             assert_eq!(ran.stdout(), "198.51.100.11");
@@ -291,7 +292,7 @@ fn a_hello_in_pieces_is_judged_as_a_whole() {
         let mut stream = opened(Place::Client, to);
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // Each byte in a segment of its own, as far as the kernel can be made to.
+        // Each byte in a separate segment, as far as the kernel permits.
         for byte in named(name) {
             stream.write_all(&[byte]).unwrap();
         }

@@ -1,4 +1,4 @@
-//! What limits answer: 429 or 503 with the phrase, and never a reset.
+//! Limits: the gate answers with 429 or 503 and a reason phrase, never with a reset.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -15,7 +15,7 @@ fn file(label: &str, more: &str) -> String {
     )
 }
 
-/// Asks for a tunnel and holds on to it: the head of the answer, and the connection.
+/// Requests a tunnel and keeps it open. Returns the head of the answer and the connection.
 fn ask(host: &str) -> (String, TcpStream) {
     let mut gate = TcpStream::connect("127.0.0.1:3128").unwrap();
     write!(gate, "CONNECT {host}:443 HTTP/1.1\r\n\r\n").unwrap();
@@ -27,7 +27,7 @@ fn ask(host: &str) -> (String, TcpStream) {
     (String::from_utf8(head).unwrap(), gate)
 }
 
-/// That the answer says so, comes with a body, and ends in order.
+/// Asserts that the answer contains the text, has a body, and closes in order.
 #[track_caller]
 fn assert_told((head, mut gate): (String, TcpStream), status: &str, says: &str) {
     assert!(head.starts_with(&format!("HTTP/1.1 {status} pullgate: ")), "{head}");
@@ -75,7 +75,7 @@ fn new_sessions_are_limited_by_address_and_by_client() {
             scope.spawn(|| {
                 let lab = Lab::new(Blobs::DataEndpoint);
                 let gate = gate(&lab, client, limits);
-                // However slow the machine is, some of so many come within one second.
+                // Even on a slow machine, several of these arrive within one second.
                 let refused = (0..200).map(|_| ask("contoso.azurecr.io"));
                 let refused = { refused }.find(|(head, _)| !head.starts_with("HTTP/1.1 200 "));
                 assert_told(refused.unwrap(), "429", says);
@@ -115,13 +115,13 @@ fn downloads_keep_the_rate_of_their_client_and_of_their_registry() {
         lab.sh(Way::Through(&gate), &line).succeeded();
         began.elapsed().as_secs_f64()
     };
-    // A lower bound holds on every machine; what goes ahead of the rate is less than a megabyte.
+    // A lower bound holds on every machine; the burst before the rate limit is less than 1 MB.
     let took = pull(1);
     assert!(took > 2.7, "12 MiB at 4 MiB/s took {took} s");
     let lines = gate.audit_of_all();
     let spliced = lines[0]["spliced-down"].as_u64().unwrap();
     assert!(spliced > SIZE * 9 / 10, "it is the splice that is paced: {}", lines[0]);
-    // The registry's rate holds beside it, for the tunnels that are open, too.
+    // The registry's rate limit applies as well, also to open tunnels.
     reloaded(&gate, || {
         let slower = file("contoso", "download-bytes-per-second = 2_097_152");
         fs::write(gate.registries().join("contoso.toml"), slower).unwrap();

@@ -1,4 +1,4 @@
-//! TLS on the proxy's port, and clients that prove who they are by certificates of OpenSSL's making.
+//! TLS on the proxy's port, and clients that authenticate with certificates made with OpenSSL.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use crate::reload::reloaded;
 
 const PROXY: &str = "https://localhost:3129";
 
-/// What a client's certificate needs.
+/// The extensions of a valid client certificate.
 const FOR_CLIENTS: &str = "extendedKeyUsage=clientAuth\nsubjectAltName=";
 
-/// The gate's files, and the authority of its clients.
+/// The gate's files, and the CA of its clients.
 struct Tls {
     dir: PathBuf,
     authority: Authority,
@@ -28,7 +28,7 @@ impl Tls {
         tls
     }
 
-    /// Puts a fresh certificate where the gate looks for its own.
+    /// Replaces the gate's certificate.
     fn renew(&self, name: &str) {
         let extensions = "extendedKeyUsage=serverAuth\nsubjectAltName=DNS:localhost";
         let made = self.authority.issue(name, extensions);
@@ -53,7 +53,7 @@ impl Tls {
         ))
     }
 
-    /// curl by way of the TLS port, with or without a certificate.
+    /// Runs curl through the TLS port, with or without a certificate.
     fn curl(&self, lab: &Lab, url: &str, certificate: Option<&Certificate>) -> Ran {
         let authority = self.authority.pem();
         let mut line = format!(
@@ -75,7 +75,7 @@ fn file(label: &str, clients: &str) -> String {
     )
 }
 
-/// Agents may use contoso, the fleet fabrikam.
+/// Agents can use contoso, the fleet fabrikam.
 fn policy(listener: &str) -> Policy {
     let clients = "
 [[client]]
@@ -142,7 +142,7 @@ fn tls_on_the_proxys_port_and_its_certificate_is_renewed() {
     assert!(lines.len() > 3 && lines.iter().all(|line| line["outcome"] == "relayed"), "{lines:?}");
     assert!(lines.iter().all(|line| line["ms"]["tls"].as_f64().unwrap() > 0.0), "{lines:?}");
 
-    // A client that speaks HTTP to it is told so.
+    // A client that uses plain HTTP receives an explanation.
     let ran = lab.sh(Way::Direct, &format!("curl -sv --proxy http://localhost:3129 {CONTOSO}"));
     assert!(ran.text.contains("this port speaks TLS"), "{}", ran.text);
     gate.audited(&[("reason", "proxy-tls")]);
@@ -156,7 +156,7 @@ fn tls_on_the_proxys_port_and_its_certificate_is_renewed() {
     reloaded(&gate, || tls.renew("renewed"));
     let after = serial("127.0.0.1:3129");
     assert!(before.len() > 100 && before != after, "the new certificate is served");
-    // One that does not fit its key changes nothing.
+    // A certificate that does not match its key changes nothing.
     crate::reload::kept(&gate, || fs::write(tls.dir.join("gate.key"), "no key").unwrap());
     assert_eq!(serial("127.0.0.1:3129"), after);
 }
@@ -182,7 +182,7 @@ fn every_bad_certificate_is_refused_with_its_reason() {
     let past = ("20200101000000Z", "20200201000000Z");
     let future = ("20450101000000Z", "20450201000000Z");
     let (rejected, not_allowed) = ("certificate-rejected", "client-not-allowed");
-    // What is wrong with it, the certificate, the reason, and what the audit says of it.
+    // The fault, the certificate, the reason, and the text in the audit.
     let bad: Vec<(&str, Option<Certificate>, &str, &str)> =
         vec![
             ("none", None, rejected, "none was sent"),
@@ -291,7 +291,7 @@ fn every_bad_certificate_is_refused_with_its_reason() {
     assert!(bad.len() >= 12);
     for (number, (what, certificate, reason, says)) in bad.iter().enumerate() {
         let before = gate.audit().len();
-        // Each from an address of its own: the same denial twice would be folded.
+        // Each from a different address: repeated denials would be deduplicated.
         let url = format!("--interface 127.0.10.{number} {CONTOSO}");
         let ran = tls.curl(&lab, &url, certificate.as_ref()).failed();
         let line =
@@ -308,7 +308,7 @@ fn every_bad_certificate_is_refused_with_its_reason() {
     }
     assert_eq!(lab.asked("contoso.azurecr.io"), "", "nothing reached the registry");
 
-    // The good ones pass, by DNS name and by URI, as curl and as skopeo.
+    // Valid certificates pass, by DNS name and by URI, with curl and with skopeo.
     tls.curl(&lab, CONTOSO, Some(&good)).succeeded();
     let uri = ours.issue("spiffe", &format!("{FOR_CLIENTS}URI:spiffe://contoso.com/agents/7"));
     tls.curl(&lab, CONTOSO, Some(&uri)).succeeded();
@@ -327,7 +327,7 @@ fn skopeo_proves_itself_by_a_certificate() {
     let tls = Tls::new(&lab.dir().join("tls"));
     let agent = tls.authority.issue("agent", &format!("{FOR_CLIENTS}DNS:agent-1.ci.contoso.com"));
     let gate = lab.gate(&policy(&tls.asks_for_certificates()));
-    // Go takes the same certificate and authorities for the registry and for the proxy.
+    // Go uses the same certificate and CAs for the registry and for the proxy.
     let certificates = lab.dir().join("certs.d");
     fs::create_dir_all(&certificates).unwrap();
     let both = [lab.authority().to_owned(), tls.authority.pem()]
@@ -349,7 +349,7 @@ fn skopeo_proves_itself_by_a_certificate() {
     assert!(lines.iter().all(|line| line["client-name"] == "build-agents"), "{lines:?}");
 }
 
-/// Streams a layer through the TLS port, until it ends or is ended.
+/// Streams a layer through the TLS port until it ends or is closed.
 fn streaming(lab: &Lab, gate: &Gate, tls: &Tls, agent: &Certificate) -> std::process::Child {
     let large = lab.served("contoso").join("layer");
     fs::File::create(large).unwrap().set_len(1 << 30).unwrap();

@@ -1,4 +1,4 @@
-//! What Grafana and Prometheus are told to look at is there, once something has happened.
+//! The metrics that the Grafana dashboard and the Prometheus alerts use exist after some traffic.
 
 use std::collections::BTreeSet;
 

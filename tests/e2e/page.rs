@@ -8,7 +8,7 @@ use crate::harness::{Blobs, Browser, Lab, Policy, Way, az_json, wait_until};
 
 const PAGE: &str = "http://127.0.0.1:9128/";
 
-/// A host that would be markup if anybody believed it.
+/// A host name that contains markup.
 const MARKUP: &str = "<img src=x onerror=document.title=1>.example:443";
 
 #[test]
@@ -51,7 +51,7 @@ fn the_page_shows_what_goes_on_without_a_reload() {
     assert_eq!(elements, 0, "markup is text");
     assert_eq!(browser.run("return document.title"), "pullgate");
 
-    // The box that explains.
+    // The explain box.
     for (host, parts) in [
         ("contoso.azurecr.io", ["contoso.azurecr.io: allowed", "registry contoso, login endpoint"]),
         (
@@ -73,7 +73,7 @@ fn the_page_shows_what_goes_on_without_a_reload() {
     browser.shows(&["docker prints: pullgate: x.blob"]);
     save(&browser, "page.png");
 
-    // A broken file, and what it does to the page.
+    // A broken file, and its effect on the page.
     let file = gate.registries().join("tailspin.json");
     fs::write(&file, &az_json("tailspin")[..40]).unwrap();
     browser.shows(&["The policy is stale.", "tailspin.json"]);
@@ -87,14 +87,14 @@ fn the_page_shows_what_goes_on_without_a_reload() {
     let complaints = browser.complaints();
     let ours = complaints.iter().filter(|one| one.contains("127.0.0.1")).count();
     assert_eq!(ours, 0, "{complaints:?}");
-    // On a telephone nothing sticks out.
+    // The page fits on a phone.
     let narrow = browser.narrow();
     assert_eq!(narrow, true, "no sideways scrolling at 360 pixels");
     pull.kill().unwrap();
     wait_until("the pull is gone", || pull.try_wait().unwrap());
 }
 
-/// Keeps a picture where `PICTURES` says, for the manual.
+/// Saves a screenshot for the manual in the folder `PICTURES`.
 fn save(browser: &Browser, name: &str) {
     if let Some(folder) = std::env::var_os("PICTURES").filter(|folder| !folder.is_empty()) {
         fs::write(std::path::Path::new(&folder).join(name), browser.picture()).unwrap();

@@ -1,4 +1,4 @@
-//! Pulls through the gate: the same bytes as without it, a line for each tunnel, and spliced.
+//! Pulls through the gate: the same bytes as without it, one audit line per tunnel, spliced.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -63,7 +63,7 @@ fn every_client_pulls_without_the_gate() {
     assert_eq!(lab.reached_storage(), (0, 0));
 }
 
-/// Pulls, and returns every file of the pulled image.
+/// Pulls an image. Returns every file of it.
 fn skopeo(lab: &Lab, way: Way, name: &str) -> BTreeMap<String, Vec<u8>> {
     let to = lab.dir().join(name);
     let copy = "skopeo copy --preserve-digests";
@@ -95,7 +95,7 @@ fn ctr(lab: &Lab, way: Way, image: &Image) {
     }
 }
 
-/// Token, then each layer, by its redirect.
+/// Fetches a token, then each layer through its redirect.
 fn curl(lab: &Lab, way: Way, image: &Image) {
     let scope = "service=contoso.azurecr.io&scope=repository:app:pull";
     let token = lab.sh(way, &format!("curl -sSf https://contoso.azurecr.io/oauth2/token?{scope}"));
@@ -110,7 +110,8 @@ fn curl(lab: &Lab, way: Way, image: &Image) {
     }
 }
 
-/// Every tunnel has one line and went well, and the layers came by splice from the data endpoint.
+/// Asserts that every tunnel has one line and succeeded, and that layers from the data endpoint
+/// were spliced.
 fn assert_relayed(gate: &Gate, image: &Image) {
     let lines = gate.audit_of_all();
     let ids: BTreeSet<&str> = lines.iter().map(|line| line["id"].as_str().unwrap()).collect();

@@ -1,17 +1,17 @@
-//! What must not pass does not, and the client's user reads why.
+//! Forbidden traffic does not pass, and the user of the client sees the reason.
 
 use crate::harness::{Blobs, Image, Lab, Policy, Ran, Way, containerd, wait_until};
 
 const STORAGE: &str = "eusmanaged123.blob.core.windows.net";
 const REFERENCE: &str = "contoso.azurecr.io/app:1";
 
-/// What the user of curl reads with `-v`; by itself it prints the code of a refused CONNECT only.
+/// Returns a curl command. Without `-v`, curl prints only the status code of a rejected CONNECT.
 fn curl(url: &str) -> String {
     format!("curl -sv -o /dev/null {url}")
 }
 
-/// The last line that the user sees has the host and the reason's code; curl's is its own, and the
-/// answer's status line stands before that.
+/// Asserts that the last line that the user sees contains the host and the reason code. curl prints
+/// its own last line after the answer's status line.
 #[track_caller]
 fn assert_says(ran: &Ran, host: &str, code: &str) {
     let line = match ran.text.lines().find(|line| line.starts_with("< HTTP/1.1 403 pullgate: ")) {
@@ -42,7 +42,7 @@ fn blobs_redirected_to_a_storage_account_are_refused_with_the_cause() {
     assert!(denied["target"].as_str().unwrap().starts_with(STORAGE), "{denied}");
     assert_eq!(denied["upstream"].as_str().unwrap_or(""), "", "{denied}");
 
-    // Without the gate the same pull works, from the storage account.
+    // Without the gate, the same pull succeeds, from the storage account.
     let copy = format!("skopeo copy docker://{REFERENCE} dir:{}", to.display());
     lab.sh(Way::Direct, &copy).succeeded();
     assert!(lab.asked(STORAGE).contains(&image.layers[0].0[7..]));
@@ -59,7 +59,7 @@ fn a_push_to_another_registry_is_refused() {
     gate.audited(&[("outcome", "denied"), ("reason", "other-registry")]);
     assert_eq!(lab.asked("fabrikam.azurecr.io"), "", "nothing reached the other registry");
 
-    // The same push into the allowed one passes, as the design says; and so it does past the gate.
+    // The same push to the allowed registry passes, by design, and also without the gate.
     let allowed = lab.pushing(&image, "contoso.azurecr.io/mine:1");
     lab.run(Way::Through(&gate), &allowed).succeeded();
     lab.run(Way::Direct, &push).succeeded();
@@ -87,7 +87,7 @@ fn nothing_reaches_a_storage_account() {
         let target = audited["target"].as_str().unwrap().to_lowercase();
         assert!(target.contains(&host[..9]) || code == "ip-literal", "{audited}");
     }
-    // An allowed name in the CONNECT, dialled rightly, with the storage account's name inside.
+    // An allowed name in the CONNECT, with the storage account's name in the SNI.
     let inside = "curl -sS -k --connect-to contoso.azurecr.io:443:contoso.azurecr.io:443";
     let host = format!("{inside} -T /etc/hostname https://{STORAGE}/loot");
     lab.sh(Way::Through(&gate), &host).failed();
@@ -124,7 +124,7 @@ fn the_last_line_of_every_client_names_the_host_and_the_reason() {
     assert_eq!(lab.reached_storage(), (0, 0));
     let all = gate.metric("pullgate_sessions_total", &[]);
     assert_eq!(gate.metric("pullgate_sessions_total", &["outcome=\"denied\""]), all);
-    // A denial is not retried: podman asks once each for two tries at most.
+    // A denial is not retried: podman sends at most two requests.
     assert!(all <= 3.0 * 4.0 * 2.0, "{all} tunnels for 12 commands");
 }
 

@@ -1,4 +1,4 @@
-//! The ways in which a policy changes on disk, good and bad.
+//! Ways in which a policy changes on disk, valid and invalid.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 
 use crate::harness::{Blobs, Gate, Lab, Policy, Way, az_json, wait_until};
 
-/// What the policy says about a host, asked of the gate by a real client.
+/// Returns the policy's verdict on a host, requested by a real client.
 fn passes(lab: &Lab, gate: &Gate, label: &str) -> bool {
     let url = format!("curl -sS -o /dev/null https://{label}.azurecr.io/v2/");
     lab.sh(Way::Through(gate), &url).status.success()
@@ -17,7 +17,7 @@ fn generation(gate: &Gate) -> f64 {
     gate.metric("pullgate_policy_generation", &[])
 }
 
-/// Does `change` and waits until a new policy is in force.
+/// Runs `change` and waits until a new policy is in force.
 #[track_caller]
 pub fn reloaded(gate: &Gate, change: impl FnOnce()) {
     let before = generation(gate);
@@ -26,7 +26,7 @@ pub fn reloaded(gate: &Gate, change: impl FnOnce()) {
     assert_eq!(gate.metric("pullgate_policy_stale", &[]), 0.0, "{}", gate.log());
 }
 
-/// Does `change` and waits until the gate says that what lies on disk is not in force.
+/// Runs `change` and waits until the gate reports that the policy on disk is not in force.
 #[track_caller]
 pub fn kept(gate: &Gate, change: impl FnOnce()) {
     let before = generation(gate);
@@ -45,7 +45,7 @@ fn a_request_is_judged_by_the_policy_in_force_when_it_comes() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let gate = lab.gate(&Policy::of(&["contoso", "fabrikam"]));
     let mut early = TcpStream::connect("127.0.0.1:3128").unwrap();
-    // Connections are taken in their order: this one was not before it.
+    // Connections are accepted in order: this one was accepted after it.
     assert!(passes(&lab, &gate, "contoso"));
     reloaded(&gate, || fs::remove_file(gate.registries().join("fabrikam.json")).unwrap());
     early.write_all(b"CONNECT fabrikam.azurecr.io:443 HTTP/1.1\r\n\r\n").unwrap();
@@ -68,7 +68,7 @@ fn an_editors_rename_is_seen() {
         fs::rename(draft, folder.join("fabrikam.json")).unwrap();
     });
     assert!(passes(&lab, &gate, "contoso") && passes(&lab, &gate, "fabrikam"));
-    // Many editors move the old file away before they put the new one in its place.
+    // Many editors rename the old file before they create the new one.
     reloaded(&gate, || {
         fs::rename(folder.join("contoso.json"), folder.join("contoso.json~")).unwrap();
     });
@@ -91,7 +91,7 @@ fn a_half_written_file_keeps_the_last_good_policy() {
 #[test]
 fn kubernetes_swaps_a_symlink() {
     let lab = Lab::new(Blobs::DataEndpoint);
-    // A mounted ConfigMap: each file is a link through `..data`, which is swapped by a rename.
+    // A mounted ConfigMap: each file is a link through `..data`, which is replaced by a rename.
     let volume = lab.dir().join("volume");
     let version = |name: &str, labels: &[&str]| {
         fs::create_dir_all(volume.join(name)).unwrap();
@@ -119,7 +119,7 @@ fn kubernetes_swaps_a_symlink() {
     });
     wait_until("both pass", || passes(&lab, &gate, "fabrikam").then_some(()));
     assert!(passes(&lab, &gate, "contoso"));
-    // And once more with nothing changed but what `..data` points at.
+    // Once more, with no change except the target of `..data`.
     version("..2026_03", &["fabrikam"]);
     fs::write(volume.join("..2026_03/contoso.json"), az_json("tailspin")).unwrap();
     reloaded(&gate, || {
@@ -155,7 +155,7 @@ fn sighup_reloads_and_reopens_the_audit() {
     let gate = lab.gate(&Policy::of(&["contoso"]));
     assert!(passes(&lab, &gate, "contoso"));
     gate.audited(&[("registry", "contoso")]);
-    // Whether the watcher or the signal is first does not matter: both do the same.
+    // It does not matter whether the watcher or the signal comes first: both do the same.
     fs::rename(gate.audit_file(), lab.dir().join("rotated")).unwrap();
     reloaded(&gate, || {
         fs::write(gate.registries().join("fabrikam.json"), az_json("fabrikam")).unwrap();

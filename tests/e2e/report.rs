@@ -1,4 +1,5 @@
-//! Report mode: an operator sees who still asks for storage accounts before anything is cut.
+//! Report mode: the operator sees which clients still use storage accounts before enforcing the
+//! policy.
 
 use std::fs;
 use std::process::Command;
@@ -21,7 +22,7 @@ fn report_mode_lets_the_reportable_pass_and_records_it() {
     lab.sh(way, "curl -sS -o /dev/null https://fabrikam.azurecr.io/v2/").succeeded();
     gate.audited(&[("outcome", "would-deny"), ("reason", "other-registry")]);
 
-    // What is not a matter of policy still bites.
+    // Checks that do not depend on the list of hosts are still enforced.
     for (url, code) in [
         ("https://127.0.1.3/v2/", "ip-literal"),
         ("https://contoso.azurecr.io:8443/v2/", "port-not-allowed"),

@@ -1,4 +1,4 @@
-//! A registry that is taken out of the policy loses its live tunnels, and nobody else does.
+//! Removing a registry from the policy closes its live tunnels, and no others.
 
 use std::fs::{self, File};
 use std::path::Path;

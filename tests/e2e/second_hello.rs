@@ -1,6 +1,6 @@
-//! The second-hello attack against a real server: the first ClientHello names the allowed host with
-//! a key share that the server cannot use, the server asks for another, and the second ClientHello
-//! names somebody else. OpenSSL and nginx serve that.
+//! The second-hello attack against a real server: the first ClientHello names the allowed host and
+//! has a key share that the server cannot use; the server sends a HelloRetryRequest; the second
+//! ClientHello names another host. OpenSSL and nginx accept that.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -23,7 +23,7 @@ const RETRY: [u8; 4] = [0xcf, 0x21, 0xad, 0x74];
 #[test]
 fn a_second_hello_with_another_name_is_cut() {
     let lab = Lab::new(Blobs::DataEndpoint);
-    // Without the gate the server goes on with the other name.
+    // Without the gate, the server continues with the other name.
     let mut direct = TcpStream::connect((ALLOWED, 443)).unwrap();
     assert_retried(&mut direct);
     direct.write_all(&hello(OTHER, X25519)).unwrap();
@@ -40,7 +40,7 @@ fn a_second_hello_with_another_name_is_cut() {
     let line = gate.audited(&[("reason", "second-hello-mismatch")]);
     assert_eq!(line["outcome"], "denied", "{line}");
 
-    // The same with the same name is an honest client.
+    // With the same name, the client is legal.
     let mut honest = tunnel();
     assert_retried(&mut honest);
     honest.write_all(&hello(ALLOWED, X25519)).unwrap();
@@ -48,14 +48,14 @@ fn a_second_hello_with_another_name_is_cut() {
     assert!(kind == HANDSHAKE && answer[6..10] != RETRY, "{kind}: {answer:02x?}");
 }
 
-/// Sends the first hello and reads the request for another key share.
+/// Sends the first hello and reads the HelloRetryRequest.
 #[track_caller]
 fn assert_retried(stream: &mut TcpStream) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(&hello(ALLOWED, SECP521R1)).unwrap();
     let (kind, answer) = record(stream);
     assert!(kind == HANDSHAKE && answer[6..10] == RETRY, "{kind}: {answer:02x?}");
-    // The middlebox's ChangeCipherSpec, which OpenSSL sends for compatibility.
+    // The ChangeCipherSpec that OpenSSL sends for middlebox compatibility.
     assert_eq!(record(stream), (20, vec![1]));
 }
 
@@ -80,7 +80,7 @@ fn record(stream: &mut TcpStream) -> (u8, Vec<u8>) {
     (header[0], body)
 }
 
-/// A ClientHello of TLS 1.3 in one record, with a key share of one group.
+/// Builds a TLS 1.3 ClientHello in one record, with one key share.
 pub fn hello(name: &str, share: u16) -> Vec<u8> {
     let server_name = sized16(&[&[0], sized16(&[name.as_bytes()]).as_slice()]);
     let groups = [SECP521R1, X25519].map(u16::to_be_bytes).concat();

@@ -1,4 +1,4 @@
-//! Clients of several makes, and what they may and may not say in their ClientHello.
+//! Several TLS clients, and what their ClientHellos can and cannot contain.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::harness::{Blobs, Lab, Policy, Way};
 const DATA: &str = "contoso.eastus.data.azurecr.io";
 const FILE: &str = "https://contoso.eastus.data.azurecr.io/hello";
 
-/// Fetches a file in a version of TLS, with so many KiB of invented protocols in its hello.
+/// Fetches a file with a version of TLS and a hello with this many KiB of invented protocols.
 const PYTHON: &str = r#"
 import ssl, sys, urllib.request
 context = ssl.create_default_context()
@@ -32,7 +32,7 @@ fn legal_clients_of_every_make_pass() {
              {arguments} | tail -n 1"
         )
     };
-    // 60 protocols of 255 characters, and the one that the server speaks.
+    // 60 protocols of 255 characters, and the one that the server supports.
     let invented: Vec<String> = (10..70).map(|number| number.to_string().repeat(127)).collect();
     let long = format!("-alpn http/1.1,{}", invented.join(","));
     let gate = lab.gate(&Policy::of(&["contoso"]));
@@ -60,7 +60,7 @@ fn legal_clients_of_every_make_pass() {
     assert!(lines.iter().all(|line| line["outcome"] == "relayed"), "{lines:?}");
 }
 
-/// Go has no switch for the version of TLS, so it is the server that speaks 1.2 only.
+/// Go clients have no option for the TLS version, so the server supports only 1.2.
 #[test]
 fn go_pulls_from_a_registry_of_tls_1_2() {
     let lab = Lab::new(Blobs::DataEndpoint);
@@ -122,7 +122,7 @@ fn what_is_not_a_hello_for_the_allowed_host_never_reaches_it() {
 fn a_renegotiation_cuts_the_tunnel() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let gate = lab.gate(&Policy::of(&["contoso"]));
-    // `R` on a line of its own makes s_client begin another handshake within the session.
+    // `R` on a separate line makes s_client start a renegotiation.
     let client = "printf 'R\\n' | openssl s_client -tls1_2 -proxy 127.0.0.1:3128 \
                   -connect contoso.azurecr.io:443 -servername contoso.azurecr.io";
     let ran = lab.run(Way::Through(&gate), &["sh", "-c", client]);

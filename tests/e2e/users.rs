@@ -1,4 +1,4 @@
-//! Users and passwords: asked for where they help, checked out of the way, and never written down.
+//! Users and passwords: requested only where they help, checked without blocking, and never logged.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -33,7 +33,7 @@ fn file(label: &str, clients: &str) -> String {
     )
 }
 
-/// `ci` may use contoso, `bot` fabrikam; both have the same password.
+/// `ci` can use contoso, `bot` fabrikam; both have the same password.
 fn policy(lab: &Lab, more: &str) -> Policy {
     fs::create_dir_all(lab.dir().join("gate")).unwrap();
     let users = lab.dir().join("gate/users");
@@ -51,7 +51,7 @@ fn with_password(user: &str, password: &str) -> String {
     format!("http://{user}:{password}@127.0.0.1:3128")
 }
 
-/// What curl shows of the answer to its CONNECT.
+/// Returns the answer to the CONNECT as curl shows it.
 fn curl(lab: &Lab, proxy: &str, url: &str) -> crate::harness::Ran {
     lab.sh(Way::Direct, &format!("curl -sv -o /dev/null --proxy {proxy} {url}"))
 }
@@ -62,9 +62,9 @@ fn assert_kept_secret(gate: &Gate) {
     let (_, policy) = gate.admin("/policy");
     let (_, sessions) = gate.admin("/sessions");
     let audit = fs::read_to_string(gate.audit_file()).unwrap();
-    for told in [gate.log(), metrics, policy, sessions, audit] {
+    for output in [gate.log(), metrics, policy, sessions, audit] {
         for secret in [SECRET, "aHVudGVy", "$argon2", "no-such-user", "wrong-word"] {
-            assert!(!told.contains(secret), "{secret} in {told}");
+            assert!(!output.contains(secret), "{secret} in {output}");
         }
     }
 }
@@ -88,19 +88,19 @@ fn a_password_opens_what_its_user_may_use() {
             ran.text
         );
     }
-    // A password that is not asked for is of no use where there is no policy.
+    // An unrequested password does not help for a host outside the policy.
     let ran = curl(&lab, &with_password("ci", SECRET), "https://example.com/").failed();
     assert!(ran.text.contains("host-not-allowed"), "{}", ran.text);
 
     curl(&lab, &with_password("ci", SECRET), CONTOSO).succeeded();
-    // A client that asks first, and then sends what it was asked for.
+    // A client that sends the password only after a challenge.
     let asks = format!("--proxy-anyauth {CONTOSO}");
     curl(&lab, &with_password("ci", SECRET), &asks).succeeded();
     curl(&lab, &with_password("bot", SECRET), "https://fabrikam.azurecr.io/v2/").succeeded();
     let ran = curl(&lab, &with_password("bot", SECRET), CONTOSO).failed();
     assert!(ran.text.contains("; bots may not use it [client-not-allowed"), "{}", ran.text);
 
-    // skopeo sends it at once, for every tunnel.
+    // skopeo sends it immediately for every tunnel.
     let to = lab.dir().join("pulled");
     let line = format!("skopeo copy docker://contoso.azurecr.io/app:1 dir:{}", to.display());
     let words: Vec<&str> = line.split(' ').collect();
@@ -176,7 +176,7 @@ fn a_reload_that_drops_a_user_ends_its_tunnels() {
     }
     let users = lab.dir().join("gate/users");
     let config = lab.dir().join("gate/pullgate.toml");
-    // He may not be named by a client either, or the policy would be at fault.
+    // No [[client]] may name the removed user either, otherwise the policy has an error.
     crate::reload::kept(&gate, || {
         let program = env!("CARGO_BIN_EXE_pullgate");
         let remove = format!("{program} user remove ci --file {}", users.display());
@@ -190,7 +190,7 @@ fn a_reload_that_drops_a_user_ends_its_tunnels() {
     assert!(!wait_until("the pull ends", || dropped.try_wait().unwrap()).success());
     gate.audited(&[("reason", "policy-revoked"), ("client-name", "build-agents")]);
     assert!(spared.try_wait().unwrap().is_none(), "the other user's pull goes on");
-    // Another password is another proof.
+    // A changed password must be proved again.
     reloaded(&gate, || add_user(&users, "bot", "another-word"));
     assert!(!wait_until("the other pull ends", || spared.try_wait().unwrap()).success());
     gate.audited(&[("reason", "policy-revoked"), ("client-name", "bots")]);
@@ -198,7 +198,7 @@ fn a_reload_that_drops_a_user_ends_its_tunnels() {
     assert_kept_secret(&gate);
 }
 
-/// Sends a CONNECT with a wrong password from one of twenty addresses: the status of the answer.
+/// Sends a CONNECT with a wrong password from one of twenty addresses. Returns the status.
 fn guess(number: usize) -> u16 {
     let source = format!("127.1.0.{}:0", number % 20 + 1).parse::<SocketAddr>().unwrap();
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -234,7 +234,8 @@ fn ten_thousand_wrong_passwords_leave_room_for_a_pull() {
             let labels = ["reason=\"credentials-required\""];
             (gate.metric("pullgate_sessions_total", &labels) > 5.0).then_some(())
         });
-        // Beside them, pulls by whoever knows the password: the first has to be checked in between.
+        // At the same time, clients with the right password pull; the first password check must be
+        // scheduled between the guesses.
         let mut pulls = 0;
         while pulls < 5 && guessers.iter().any(|guesser| !guesser.is_finished()) {
             curl(&lab, &with_password("ci", SECRET), url).succeeded();
@@ -246,8 +247,8 @@ fn ten_thousand_wrong_passwords_leave_room_for_a_pull() {
     let count = |status: u16| statuses.iter().filter(|one| **one == status).count();
     let (hashed, slowed) = (count(407), count(429));
     println!("407: {hashed}, 429: {slowed}, beside {pulls} pulls of 64 MiB");
-    // Hashed were those alone that were answered with 407, ten at once from each of the twenty
-    // addresses, and one each two seconds of the test.
+    // Only guesses answered with 407 were hashed: ten immediately from each of the twenty
+    // addresses, and one every two seconds of the test.
     assert_eq!(hashed + slowed, GUESSES);
     assert!(pulls >= 1 && hashed > 5, "{pulls}");
     let most = 20 * (10 + began.elapsed().as_secs() as usize / 2 + 1);
@@ -279,7 +280,7 @@ fn the_users_file_is_kept_by_the_command() {
     run("remove ci").failed();
     assert_eq!(run("list").succeeded().stdout(), "bot");
     run("add a:b").failed();
-    // An empty password is none.
+    // An empty password is rejected.
     run("add ci").failed();
 }
 

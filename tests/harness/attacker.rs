@@ -1,5 +1,5 @@
-//! Somebody outside whom nothing may reach: he takes every connection and every datagram, and the
-//! kernel counts each packet that comes to his addresses, whatever its port.
+//! An external host that no traffic may reach. It accepts every connection and every datagram, and
+//! the kernel counts each packet to its addresses, on every port.
 
 use std::process::Command;
 
@@ -8,8 +8,8 @@ use super::lab::{Lab, address};
 
 pub const ATTACKER: [&str; 2] = ["198.51.100.66", "2001:db8::66"];
 
-/// What he listens with, on every port that a test tries. He also answers in the place of a cloud's
-/// metadata services.
+/// The attacker's server, which listens on every port that a test tries. It also answers instead of
+/// a cloud's metadata services.
 const LISTENER: &str = r#"
 import asyncio
 
@@ -39,8 +39,8 @@ async def main():
 asyncio.run(main())
 "#;
 
-/// The storage account is any tenant's, and so his; and whoever reads a cloud's metadata is the
-/// machine to it.
+/// The attacker can own a storage account, and can use the machine's identity if it can read the
+/// cloud's metadata.
 const RULES: &str = "table inet watch {
     counter reached {}
     counter registries {}
@@ -60,7 +60,7 @@ pub struct Attacker {
 }
 
 impl Attacker {
-    /// Listens outside.
+    /// Starts the server outside.
     pub fn start(lab: &Lab) -> Self {
         let loaded = Command::new(find("nft")).arg(RULES).status().unwrap();
         assert!(loaded.success());
@@ -69,17 +69,17 @@ impl Attacker {
         Self { _listener: listener }
     }
 
-    /// Packets that reached him.
+    /// Returns the number of packets that reached the attacker.
     pub fn reached(&self) -> u64 {
         Self::packets("reached")
     }
 
-    /// Packets that reached the registries: the attacker sees them, too.
+    /// Returns the number of packets that reached the registries; the attacker can see them too.
     pub fn seen(&self) -> u64 {
         Self::packets("registries")
     }
 
-    /// Counts from nothing.
+    /// Resets the counters.
     pub fn forget(&self) {
         let line = ["reset", "counters", "table", "inet", "watch"];
         let reset = Command::new(find("nft")).args(line).output();

@@ -19,7 +19,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// A browser of its own profile, with a window of this size.
+    /// Starts a browser with its own profile and a window of this size.
     pub fn start(lab: &Lab, width: u32, height: u32) -> Self {
         let driver = lab
             .daemon("chromedriver", &["chromedriver", "--port=9515", "--allowed-ips=127.0.0.1"])
@@ -55,24 +55,24 @@ impl Browser {
         self.tell("POST", "url", &json!({ "url": url }));
     }
 
-    /// What a script returns.
+    /// Runs a script and returns its result.
     pub fn run(&self, script: &str) -> Value {
         self.tell("POST", "execute/sync", &json!({ "script": script, "args": [] }))
     }
 
-    /// The text that the page shows.
+    /// Returns the visible text of the page.
     pub fn text(&self) -> String {
         self.run("return document.body.innerText").as_str().unwrap_or_default().to_owned()
     }
 
-    /// Waits until the page shows all of these, without loading it anew.
+    /// Waits until the page shows all of these texts, without reloading it.
     pub fn shows(&self, parts: &[&str]) -> String {
         wait_until(&format!("the page shows {parts:?}"), || {
             Some(self.text()).filter(|text| parts.iter().all(|part| text.contains(part)))
         })
     }
 
-    /// Whether nothing sticks out of a window as narrow as a telephone's.
+    /// Whether the page fits into a window as narrow as a phone's.
     pub fn narrow(&self) -> Value {
         self.tell("POST", "window/rect", &json!({ "width": 500, "height": 900 }));
         self.run(
@@ -82,14 +82,14 @@ impl Browser {
         )
     }
 
-    /// What the browser complained about.
+    /// Returns the errors and warnings of the browser console.
     pub fn complaints(&self) -> Vec<String> {
         let log = self.tell("POST", "se/log", &json!({ "type": "browser" }));
         let entries = log.as_array().cloned().unwrap_or_default();
         entries.iter().map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// A picture of the window, as PNG.
+    /// Takes a screenshot of the window, as PNG.
     pub fn picture(&self) -> Vec<u8> {
         let picture = self.tell("GET", "screenshot", &Value::Null);
         base64::engine::general_purpose::STANDARD.decode(picture.as_str().unwrap()).unwrap()
@@ -116,7 +116,7 @@ fn ask(method: &str, path: &str, body: &Value) -> Value {
         body.len()
     )
     .unwrap();
-    // The driver keeps the connection, whatever is asked of it.
+    // The driver keeps the connection open, whatever the request asks for.
     let mut answer = BufReader::new(stream);
     let mut length = 0;
     loop {

@@ -1,4 +1,4 @@
-//! A certificate authority of OpenSSL's making, for clients' certificates good and bad.
+//! A certificate authority made with OpenSSL, for valid and invalid client certificates.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::daemon::find;
 
-/// What an authority signs with.
+/// OpenSSL configuration of an authority.
 const CONFIG: &str = "
 [ca]
 default_ca = this
@@ -33,7 +33,7 @@ basicConstraints = critical,CA:true
 keyUsage = critical,keyCertSign,cRLSign
 ";
 
-/// An authority, in a folder of its own.
+/// An authority, in its own folder.
 pub struct Authority {
     dir: PathBuf,
 }
@@ -45,7 +45,7 @@ pub struct Certificate {
 }
 
 impl Authority {
-    /// One that signs itself.
+    /// Creates a self-signed authority.
     pub fn new(dir: &Path, subject: &str) -> Self {
         let authority = Self::prepared(dir);
         authority.key("ca");
@@ -67,7 +67,7 @@ impl Authority {
         authority
     }
 
-    /// One that this one has signed.
+    /// Creates an intermediate authority signed by this one.
     pub fn below(&self, dir: &Path, subject: &str) -> Self {
         let lower = Self::prepared(dir);
         let made = self.sign(
@@ -81,7 +81,7 @@ impl Authority {
         lower
     }
 
-    /// One that uses a leaf's certificate as if it were an authority's.
+    /// Creates an authority that misuses a leaf certificate as a CA certificate.
     pub fn of_leaf(dir: &Path, leaf: &Certificate) -> Self {
         let usurper = Self::prepared(dir);
         fs::copy(&leaf.key, usurper.dir.join("ca.key")).unwrap();
@@ -98,22 +98,22 @@ impl Authority {
         Self { dir: dir.to_owned() }
     }
 
-    /// Its own certificate.
+    /// Returns its own certificate.
     pub fn pem(&self) -> PathBuf {
         self.dir.join("ca.pem")
     }
 
-    /// Its own, as a client would use it.
+    /// Returns its own certificate, for use by a client.
     pub fn as_certificate(&self) -> Certificate {
         Certificate { certificate: self.pem(), key: self.dir.join("ca.key") }
     }
 
-    /// A certificate for a client or a server, with these extensions.
+    /// Issues a certificate for a client or a server, with these extensions.
     pub fn issue(&self, name: &str, extensions: &str) -> Certificate {
         self.sign(name, name, extensions, &[])
     }
 
-    /// The same, valid between two times (`YYYYMMDDHHMMSSZ`).
+    /// Issues a certificate that is valid between two times (`YYYYMMDDHHMMSSZ`).
     pub fn issue_between(&self, name: &str, extensions: &str, times: (&str, &str)) -> Certificate {
         self.sign(name, name, extensions, &["-startdate", times.0, "-enddate", times.1])
     }
@@ -133,12 +133,12 @@ impl Authority {
         Certificate { certificate: self.dir.join(pem), key: self.dir.join(key) }
     }
 
-    /// Revokes a certificate of its own; the next list has it.
+    /// Revokes a certificate; the next revocation list contains it.
     pub fn revoke(&self, certificate: &Certificate) {
         self.openssl(&["ca", "-revoke", certificate.certificate.to_str().unwrap()]);
     }
 
-    /// Its list of revocations.
+    /// Returns its revocation list.
     pub fn revocations(&self) -> String {
         self.openssl(&["ca", "-gencrl", "-out", "crl.pem"]);
         fs::read_to_string(self.dir.join("crl.pem")).unwrap()
@@ -160,7 +160,7 @@ impl Authority {
 }
 
 impl Certificate {
-    /// The same with another certificate behind it, as a client sends a chain.
+    /// Appends another certificate, so that the client sends a chain.
     pub fn with(self, between: &Path) -> Self {
         let mut chain = fs::read_to_string(&self.certificate).unwrap();
         chain.push_str(&fs::read_to_string(between).unwrap());

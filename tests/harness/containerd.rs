@@ -1,4 +1,4 @@
-//! containerd, for `ctr`: the fetching is done by ctr itself, but the images are containerd's.
+//! containerd, for `ctr`: ctr itself pulls, but containerd stores the images.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use super::daemon::Daemon;
 use super::lab::{Lab, Way};
 use super::wait_until;
 
-/// A containerd of the test's own, and the start of a `ctr` command line that talks to it.
+/// Starts a containerd for the test. Returns it and the start of a `ctr` command line that uses it.
 pub fn containerd(lab: &Lab) -> (Daemon, String) {
     let at = lab.dir().display();
     let socket = format!("{at}/containerd.sock");

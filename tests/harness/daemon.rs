@@ -1,4 +1,4 @@
-//! A server process that ends with its handle, or with the test's thread, whichever goes first.
+//! A server process that is killed when its handle is dropped or when the test's thread ends.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
@@ -15,8 +15,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `command`, with both outputs in `NAME.log` (or standard output where the command has
-    /// set it already with `stdout`).
+    /// Starts `command`. Both outputs go to `NAME.log`; standard output is left alone if the
+    /// command has already set it with `stdout`.
     pub fn start(name: &str, dir: &Path, command: &mut Command, stdout: Option<File>) -> Self {
         let log = dir.join(format!("{name}.log"));
         let out = File::create(&log).unwrap();
@@ -25,7 +25,8 @@ impl Daemon {
         Self { child, name: name.to_owned(), log }
     }
 
-    /// Waits until `address` accepts; fails with the log if the process ends before that.
+    /// Waits until `address` accepts connections. Fails with the log if the process exits before
+    /// that.
     #[track_caller]
     pub fn accepts(mut self, address: SocketAddr) -> Self {
         wait_until(&format!("{} accepts on {address}", self.name), || {
@@ -35,7 +36,7 @@ impl Daemon {
         self
     }
 
-    /// The same, in another network namespace.
+    /// Like the above, in another network namespace.
     #[track_caller]
     pub fn accepts_in(mut self, place: Place, address: SocketAddr) -> Self {
         wait_until(&format!("{} accepts on {address}", self.name), || {
@@ -52,12 +53,12 @@ impl Daemon {
         }
     }
 
-    /// What it wrote so far.
+    /// Returns its output so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// The process, which `setpriv` has become by then.
+    /// The process id; `setpriv` has replaced itself with the program by then.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -68,7 +69,7 @@ impl Daemon {
         assert!(sent.is_ok_and(|sent| sent.success()), "{} is gone", self.name);
     }
 
-    /// The exit status, once it has ended.
+    /// Waits for its exit and returns the status.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
@@ -81,21 +82,21 @@ impl Drop for Daemon {
     }
 }
 
-/// A command that the kernel kills when the thread that started it ends, so that nothing outlives
-/// a test, not even one that was killed itself.
+/// A command that the kernel kills when the thread that started it ends, so that no process
+/// outlives a test, even if the test itself is killed.
 pub fn bound_to_this_thread(program: &str) -> Command {
     let mut command = Command::new(find("setpriv"));
     command.args(["--pdeathsig", "KILL", "--"]).arg(find(program));
     command
 }
 
-/// Where a program is installed.
+/// Returns the path of an installed program.
 ///
 /// # Panics
-/// When it is not; the message says what to do.
+/// If it is not installed; the message says what to do.
 pub fn find(program: &str) -> PathBuf {
     let path = std::env::var("PATH").unwrap_or_default();
-    // A user's PATH often lacks the directories of the servers.
+    // A user's PATH often lacks the directories of server programs.
     let mut places = path.split(':').chain(["/usr/sbin", "/sbin"]);
     places
         .find_map(|place| Some(Path::new(place).join(program)).filter(|path| path.exists()))

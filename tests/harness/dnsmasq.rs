@@ -1,10 +1,10 @@
-//! A resolver that logs what it is asked.
+//! A resolver that logs its queries.
 
 use super::daemon::Daemon;
 use super::lab::{HOSTS, Lab, Way, address, outside};
 use super::site::{Place, RESOLVER};
 
-/// dnsmasq on 127.0.0.53, which knows the given names and nothing else. Its log has the queries.
+/// dnsmasq on 127.0.0.53 that knows only the given names. Its log contains the queries.
 pub fn dnsmasq(lab: &Lab, records: &[(&str, &str)]) -> Daemon {
     let records = records.iter().map(|(name, address)| format!("{name},{address}"));
     let line = command_line(&["127.0.0.53"], records);
@@ -12,24 +12,26 @@ pub fn dnsmasq(lab: &Lab, records: &[(&str, &str)]) -> Daemon {
     lab.daemon("dnsmasq", &words).accepts(address("127.0.0.53:53"))
 }
 
-/// Which addresses a resolver has of the registries.
+/// The address families that a resolver returns for the registries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     V4,
     V6,
 }
 
-/// dnsmasq outside, which knows the registries' names, by one family or both, and `example.com`.
+/// An external dnsmasq that knows the registries' names, in one or both families, and
+/// `example.com`.
 pub fn resolver(lab: &Lab, families: &[Family]) -> Daemon {
     resolver_of(lab, |_| families.to_vec())
 }
 
-/// The same, which knows each name by families of its own.
+/// An external dnsmasq with address families chosen per name.
 pub fn resolver_of(lab: &Lab, families: impl Fn(&str) -> Vec<Family>) -> Daemon {
     let records = HOSTS.iter().enumerate().map(|(number, (name, _))| {
         let addresses = outside(number);
-        let told = families(name).into_iter().map(|family| addresses[family as usize].clone());
-        std::iter::once((*name).to_owned()).chain(told).collect::<Vec<_>>().join(",")
+        let addresses_of_name =
+            families(name).into_iter().map(|family| addresses[family as usize].clone());
+        std::iter::once((*name).to_owned()).chain(addresses_of_name).collect::<Vec<_>>().join(",")
     });
     let records = records.chain(["example.com,198.51.100.66".to_owned()]);
     let line = command_line(&RESOLVER, records);
@@ -37,7 +39,7 @@ pub fn resolver_of(lab: &Lab, families: impl Fn(&str) -> Vec<Family>) -> Daemon 
     lab.daemon("dnsmasq", &words).accepts(address("198.51.100.53:53"))
 }
 
-/// dnsmasq on 127.0.0.53 of a namespace, which answers everything: a stub resolver.
+/// dnsmasq on 127.0.0.53 of a namespace that answers everything: a stub resolver.
 pub fn stub(lab: &Lab, place: Place) -> Daemon {
     let mut line = command_line(&["127.0.0.53"], std::iter::empty());
     line.retain(|word| word != "--local=/#/");
@@ -52,7 +54,7 @@ fn command_line(listen: &[&str], records: impl Iterator<Item = String>) -> Vec<S
                  --log-queries --log-facility=- --local-ttl=1";
     let listen = listen.iter().map(|address| format!("--listen-address={address}"));
     let records = records.map(|record| format!("--host-record={record}"));
-    // Everything else does not exist, and is not passed on.
+    // All other names do not exist, and are not forwarded.
     let fixed = fixed.split_whitespace().map(ToOwned::to_owned);
     fixed.chain(listen).chain(["--local=/#/".to_owned()]).chain(records).collect()
 }

@@ -1,4 +1,4 @@
-//! The gate under test, driven by nothing but its contract: the configuration, the proxy's port,
+//! The gate under test. Tests use only its public interface: the configuration, the proxy's port,
 //! the admin endpoints, signals and the audit file.
 
 use std::fs;
@@ -17,7 +17,7 @@ use super::{PATIENCE, wait_until};
 pub const PROXY: &str = "127.0.0.1:3128";
 pub const ADMIN: &str = "127.0.0.1:9128";
 
-/// What the operator wrote: the files of the registries' folder, and keys of `pullgate.toml`.
+/// The operator's configuration: the files of the registries folder, and keys of `pullgate.toml`.
 pub struct Policy {
     pub registries: Vec<(String, String)>,
     /// The folder, relative to `pullgate.toml`.
@@ -42,31 +42,31 @@ impl Policy {
         Self { registries, folder, dns, policy: String::new(), more: String::new() }
     }
 
-    /// With a further file in the folder.
+    /// Adds a file to the folder.
     pub fn with_file(mut self, name: &str, content: &str) -> Self {
         self.registries.push((name.to_owned(), content.to_owned()));
         self
     }
 
-    /// With another folder.
+    /// Sets another folder.
     pub fn with_registries(mut self, folder: &str) -> Self {
         folder.clone_into(&mut self.folder);
         self
     }
 
-    /// With other `[dns]` tables than fixed answers for the laboratory's names.
+    /// Replaces the `[dns]` tables, which by default hold fixed answers for the laboratory's names.
     pub fn with_dns(mut self, tables: &str) -> Self {
         tables.clone_into(&mut self.dns);
         self
     }
 
-    /// With further tables.
+    /// Adds tables.
     pub fn with_more(mut self, tables: &str) -> Self {
         self.more.push_str(tables);
         self
     }
 
-    /// With a line in the `[policy]` table.
+    /// Adds a line to the `[policy]` table.
     pub fn with_policy(mut self, line: &str) -> Self {
         self.policy.push_str(line);
         self.policy.push('\n');
@@ -90,7 +90,7 @@ pub fn az_json(label: &str) -> String {
     )
 }
 
-/// Every line of its audit is held to the schema of the manual when it goes.
+/// A running gate. On drop, every line of its audit is validated against the manual's schema.
 pub struct Gate {
     daemon: Daemon,
     dir: PathBuf,
@@ -98,19 +98,19 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Writes the files, runs the gate and waits until it says that it is ready.
+    /// Writes the files, starts the gate and waits until it is ready.
     pub fn start(dir: &Path, policy: &Policy) -> Self {
         Self::start_with(bound_to_this_thread(env!("CARGO_BIN_EXE_pullgate")), dir, policy)
     }
 
-    /// The same with so many descriptors and no more.
+    /// Like `start`, with a limit of `most` file descriptors.
     pub fn start_with_descriptors(most: usize, dir: &Path, policy: &Policy) -> Self {
         let mut command = bound_to_this_thread("prlimit");
         command.args([&format!("--nofile={most}:{most}"), env!("CARGO_BIN_EXE_pullgate")]);
         Self::start_with(command, dir, policy)
     }
 
-    /// The same by a command that becomes the gate.
+    /// Like `start`, with a command that executes the gate.
     pub fn start_by(command: Command, dir: &Path, policy: &Policy) -> Self {
         Self::start_with(command, dir, policy)
     }
@@ -123,8 +123,8 @@ impl Gate {
         Self { daemon: daemon.accepts(address(ADMIN)), dir, place: None }.ready()
     }
 
-    /// The same, in another network namespace, as an ordinary user who has these capabilities:
-    /// `+net_admin`.
+    /// Like `start`, in another network namespace, as an unprivileged user with these capabilities,
+    /// such as `+net_admin`.
     pub fn start_in(place: Place, capabilities: &str, dir: &Path, policy: &Policy) -> Self {
         let (daemon, dir) = spawn_in(place, capabilities, dir, policy);
         let daemon = daemon.accepts_in(place, address(ADMIN));
@@ -140,17 +140,17 @@ impl Gate {
         gate
     }
 
-    /// For HTTPS_PROXY.
+    /// The URL for HTTPS_PROXY.
     pub fn proxy(&self) -> String {
         format!("http://{PROXY}")
     }
 
-    /// The folder of registries.
+    /// The registries folder.
     pub fn registries(&self) -> PathBuf {
         self.dir.join("registries.d")
     }
 
-    /// Status and body of an admin endpoint.
+    /// Returns status and body of an admin endpoint.
     pub fn admin(&self, path: &str) -> (u16, String) {
         let connect = || TcpStream::connect(ADMIN).unwrap();
         let mut stream = self.place.map_or_else(connect, |place| place.inside(connect));
@@ -164,7 +164,7 @@ impl Gate {
         (status, body.to_owned())
     }
 
-    /// The sum of a metric's series whose labels hold every given `name="value"`.
+    /// Returns the sum of a metric's series whose labels contain every given `name="value"`.
     pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let (_, text) = self.admin("/metrics");
         text.lines()
@@ -182,7 +182,7 @@ impl Gate {
         self.dir.join("audit.jsonl")
     }
 
-    /// The audit file so far, line by line.
+    /// Returns the audit lines so far.
     pub fn audit(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.audit_file()).unwrap_or_default();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -194,7 +194,7 @@ impl Gate {
             .collect()
     }
 
-    /// The audit file once every session has ended and been written down.
+    /// Returns the audit lines once every session has ended and been written.
     pub fn audit_of_all(&self) -> Vec<Value> {
         wait_until("every session has its audit line", || {
             let open = self.metric("pullgate_open_sessions", &[]);
@@ -204,7 +204,7 @@ impl Gate {
         })
     }
 
-    /// The first audit line whose fields are as given, waited for.
+    /// Waits for the first audit line with the given fields.
     pub fn audited(&self, fields: &[(&str, &str)]) -> Value {
         wait_until(&format!("the audit has a line with {fields:?}"), || {
             self.audit()
@@ -213,19 +213,19 @@ impl Gate {
         })
     }
 
-    /// The first audit line with a fact, waited for.
+    /// Waits for the first audit line with a given fact.
     pub fn audited_fact(&self, name: &str, value: &str) -> Value {
         wait_until(&format!("the audit has a line with {name} {value}"), || {
             self.audit().into_iter().find(|line| line["facts"][name] == value)
         })
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.daemon.pid()
     }
 
-    /// What the gate wrote to standard error.
+    /// Returns the gate's standard error.
     pub fn log(&self) -> String {
         self.daemon.log()
     }
@@ -235,13 +235,13 @@ impl Gate {
         self.daemon.signal(name);
     }
 
-    /// Waits for its end.
+    /// Waits for its exit.
     pub fn ended(&mut self) -> ExitStatus {
         wait_until("the gate ends", || self.daemon.ended())
     }
 }
 
-/// Starts a gate elsewhere.
+/// Starts a gate in another namespace.
 pub fn spawn_in(
     place: Place,
     capabilities: &str,
@@ -252,7 +252,7 @@ pub fn spawn_in(
     let config = write_config(&dir, policy);
     let user = GATE_USER.parse().ok();
     std::os::unix::fs::chown(&dir, user, user).unwrap();
-    // A gate before this one may have left its audit.
+    // A previous gate may have left its audit file.
     let _ = fs::remove_file(dir.join("audit.jsonl"));
     let program = Path::new(env!("CARGO_BIN_EXE_pullgate"));
     let mut command = place.command(GATE_USER, capabilities, program);
@@ -273,7 +273,7 @@ impl Drop for Gate {
     }
 }
 
-/// Writes `pullgate.toml` and the folder below `dir`, and says where the former is.
+/// Writes `pullgate.toml` and the folder below `dir`. Returns the path of `pullgate.toml`.
 pub fn write_config(dir: &Path, policy: &Policy) -> PathBuf {
     let folder = dir.join("registries.d");
     fs::create_dir_all(&folder).unwrap();

@@ -1,4 +1,4 @@
-//! A balancer before the gate.
+//! A load balancer in front of the gate.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,7 +6,7 @@ use std::fs;
 use super::daemon::Daemon;
 use super::lab::{Lab, address};
 
-/// HAProxy, which passes TCP on: from each address to a `server` line's address and options.
+/// HAProxy in TCP mode: relays from each address to the address and options of a `server` line.
 pub fn haproxy(lab: &Lab, ways: &[(&str, &str)]) -> Daemon {
     let mut config = String::from(
         "defaults\n mode tcp\n timeout connect 10s\n timeout client 60s\n timeout server 60s\n",

@@ -1,4 +1,4 @@
-//! Images of random layers, written by hand as an OCI layout.
+//! Images of random layers, written directly as an OCI layout.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 pub struct Image {
     /// The OCI layout, for `skopeo copy oci:…:latest`.
     pub layout: PathBuf,
-    /// The files that the layers hold, one each.
+    /// The files in the layers, one per layer.
     pub files: Vec<(String, Vec<u8>)>,
     /// Digest and size of each layer's blob.
     pub layers: Vec<(String, usize)>,
@@ -19,7 +19,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// An image of one layer for each size; the same seed makes the same bytes.
+    /// Creates an image with one layer per size. The same seed gives the same bytes.
     pub fn random(dir: &Path, seed: u64, sizes: &[usize]) -> Self {
         let layout = dir.join(format!("image-{seed}"));
         let blobs = layout.join("blobs/sha256");
@@ -76,12 +76,12 @@ impl Image {
         Self { layout, files, layers, digest }
     }
 
-    /// Bytes of all layers.
+    /// Returns the size of all layers, in bytes.
     pub fn size(&self) -> usize {
         self.layers.iter().map(|(_, size)| size).sum()
     }
 
-    /// The bytes of one blob.
+    /// Returns the bytes of one blob.
     pub fn blob(&self, digest: &str) -> Vec<u8> {
         let hex = digest.strip_prefix("sha256:").unwrap();
         fs::read(self.layout.join("blobs/sha256").join(hex)).unwrap()
@@ -95,7 +95,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     })
 }
 
-/// Marsaglia's xorshift64: random enough that nothing compresses, and the same everywhere.
+/// Marsaglia's xorshift64: random enough to be incompressible, and reproducible.
 pub struct Random(u64);
 
 impl Random {
@@ -135,7 +135,7 @@ fn tar_of(name: &str, content: &[u8]) -> Vec<u8> {
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     let mut archive = header.to_vec();
     archive.extend_from_slice(content);
-    // Whole blocks of 512 bytes, and two empty ones as the end.
+    // Full blocks of 512 bytes, and two empty blocks at the end.
     archive.resize(archive.len().next_multiple_of(512) + 1024, 0);
     archive
 }

@@ -1,9 +1,9 @@
-//! Two registries with their data endpoints, a storage account and the clients' surroundings.
+//! Two registries with their data endpoints, a storage account and the clients' environment.
 //!
 //! ```text
 //! contoso.azurecr.io               127.0.1.1:443   nginx -> docker-registry, tokens
 //! contoso.eastus.data.azurecr.io   127.0.1.2:443   nginx, the registry's own directory; PUT to /sync/
-//! fabrikam.azurecr.io              127.0.1.3:443   the same again
+//! fabrikam.azurecr.io              127.0.1.3:443   the same
 //! fabrikam.eastus.data.azurecr.io  127.0.1.4:443
 //! eusmanaged123.blob.core.windows.net 127.0.1.5:443   a tap -> nginx, contoso's directory, PUT
 //! ```
@@ -28,10 +28,10 @@ use super::tap::Tap;
 use super::token::{ISSUER, TokenService};
 use super::wait_until;
 
-/// User and password of whoever may push.
+/// User and password with push permission.
 pub const PUSHER: &str = "pusher:secret";
 
-/// Every name, and where it listens.
+/// Every name with its address.
 pub const HOSTS: [(&str, &str); 5] = [
     ("contoso.azurecr.io", "127.0.1.1"),
     ("contoso.eastus.data.azurecr.io", "127.0.1.2"),
@@ -40,7 +40,7 @@ pub const HOSTS: [(&str, &str); 5] = [
     ("eusmanaged123.blob.core.windows.net", "127.0.1.5"),
 ];
 
-/// Where a registry is for who comes from a gateway.
+/// The address of a registry for clients behind the gateway.
 pub fn outside(number: usize) -> [String; 2] {
     let last = 11 + number;
     [format!("198.51.100.{last}"), format!("2001:db8::{last}")]
@@ -49,7 +49,7 @@ pub fn outside(number: usize) -> [String; 2] {
 const TOKENS: &str = "127.0.2.9:80";
 const BEHIND_TAP: &str = "127.0.2.5:443";
 
-/// How long a client may take, in seconds, before `timeout` ends it.
+/// Timeout for a client, in seconds (`timeout`).
 const LONGEST_RUN: &str = "100";
 
 /// Where contoso's blobs are redirected to.
@@ -57,7 +57,7 @@ const LONGEST_RUN: &str = "100";
 pub enum Blobs {
     /// To the dedicated data endpoint.
     DataEndpoint,
-    /// To the shared storage account: dedicated data endpoints are off.
+    /// To the shared storage account: dedicated data endpoints are disabled.
     StorageAccount,
 }
 
@@ -66,18 +66,18 @@ pub enum Blobs {
 pub enum Way<'a> {
     Direct,
     Through(&'a Gate),
-    /// From another namespace, with no setting for any proxy.
+    /// From another namespace, without any proxy setting.
     In(Place),
 }
 
-/// Who can reach the servers.
+/// Which namespaces can reach the servers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reach {
     Loopback,
     Gateway,
 }
 
-/// What a client did.
+/// The result of a client's run.
 pub struct Ran {
     pub command: String,
     pub status: ExitStatus,
@@ -86,7 +86,8 @@ pub struct Ran {
     pub text: String,
 }
 
-/// The laboratory. Fields are dropped in order: servers before the directory that they use.
+/// The laboratory. Fields are dropped in order: first the servers, then the directory that they
+/// use.
 pub struct Lab {
     _daemons: Vec<Daemon>,
     _tokens: TokenService,
@@ -96,14 +97,14 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Moves this thread into namespaces of its own, and starts every server there.
+    /// Moves this thread into new namespaces and starts every server there.
     pub fn new(blobs: Blobs) -> Self {
         let dir = tempfile::Builder::new().prefix("pullgate-").tempdir().unwrap();
         enter_namespaces(dir.path());
         Self::with_servers(dir, blobs, Reach::Loopback)
     }
 
-    /// The same, with a gateway between these servers and a client.
+    /// Like `new`, with a gateway between the servers and a client.
     pub fn with_gateway(blobs: Blobs) -> Self {
         let dir = tempfile::Builder::new().prefix("pullgate-").tempdir().unwrap();
         enter_namespaces(dir.path());
@@ -137,32 +138,32 @@ impl Lab {
         Self { _daemons: daemons, _tokens: tokens, storage, pki, dir }
     }
 
-    /// The directory that goes away with the laboratory.
+    /// The directory that is deleted with the laboratory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The authority of the laboratory's servers, as PEM.
+    /// The CA of the laboratory's servers, as PEM.
     pub fn authority(&self) -> &Path {
         &self.pki.authority
     }
 
-    /// The directory that `contoso` or `fabrikam` keeps its blobs in, and its data endpoint serves.
+    /// The directory of the blobs of `contoso` or `fabrikam`, which its data endpoint serves.
     pub fn served(&self, label: &str) -> PathBuf {
         self.dir().join(label)
     }
 
-    /// A running, ready gate.
+    /// Starts a gate and waits until it is ready.
     pub fn gate(&self, policy: &Policy) -> Gate {
         Gate::start(self.dir(), policy)
     }
 
-    /// A running, ready gate on the gateway, as an ordinary user who has these capabilities.
+    /// Starts a gate on the gateway, as an unprivileged user with these capabilities.
     pub fn gate_on_gateway(&self, capabilities: &str, policy: &Policy) -> Gate {
         Gate::start_in(Place::Gateway, capabilities, self.dir(), policy)
     }
 
-    /// What the same says when it cannot start.
+    /// Returns the output of a gate on the gateway that fails to start.
     pub fn gate_does_not_start(&self, capabilities: &str, policy: &Policy) -> String {
         let (mut daemon, _) = spawn_in(Place::Gateway, capabilities, self.dir(), policy);
         let status = wait_until("the gate gives up", || daemon.ended());
@@ -170,7 +171,7 @@ impl Lab {
         daemon.log()
     }
 
-    /// Loads rules on the gateway, in place of those before.
+    /// Loads rules on the gateway, replacing the previous ones.
     #[track_caller]
     pub fn load(&self, rules: &str) {
         let file = self.dir().join("rules.nft");
@@ -178,7 +179,7 @@ impl Lab {
         Place::Gateway.run(&format!("nft -f {}", file.display()));
     }
 
-    /// The rules that `pullgate kit` prints for the gate on the gateway.
+    /// Returns the rules that `pullgate kit` prints for the gate on the gateway.
     #[track_caller]
     pub fn kit(&self, what: &str) -> String {
         let config = self.dir().join("gate/pullgate.toml");
@@ -187,44 +188,44 @@ impl Lab {
         self.sh(Way::Direct, &line).succeeded().stdout()
     }
 
-    /// Routes what TPROXY marks on the gateway, as `pullgate kit routes` has it.
+    /// Adds the routes of `pullgate kit routes` on the gateway.
     #[track_caller]
     pub fn route_captured(&self) {
         let program = env!("CARGO_BIN_EXE_pullgate");
         let script = self.sh(Way::Direct, &format!("{program} kit routes")).succeeded().stdout();
         let file = self.dir().join("routes.sh");
         fs::write(&file, script).unwrap();
-        // It may run again.
+        // The script can be run again.
         for _ in 0..2 {
             Place::Gateway.run(&format!("sh {}", file.display()));
         }
     }
 
-    /// Whom a namespace's programs ask for names.
+    /// Sets the resolver of a namespace.
     pub fn resolve_by(&self, place: Place, servers: &[&str]) {
         let lines = servers.iter().map(|server| format!("nameserver {server}\n"));
         let file = Path::new("/etc/netns").join(place.name()).join("resolv.conf");
         fs::write(file, lines.collect::<String>()).unwrap();
     }
 
-    /// Connections that reached the storage account, and bytes that they brought.
+    /// Returns the connections to the storage account and the bytes that they sent.
     pub fn reached_storage(&self) -> (u64, u64) {
         self.storage.counted()
     }
 
-    /// What the data endpoint of contoso, fabrikam or the storage account has been asked, a line each.
+    /// Returns the request log of the data endpoint of contoso, fabrikam or of the storage account.
     pub fn asked(&self, host: &str) -> String {
         fs::read_to_string(self.dir().join(format!("{host}.access"))).unwrap_or_default()
     }
 
-    /// Pushes an image of random layers straight to its registry; `reference` is `host/name:tag`.
+    /// Pushes an image of random layers directly to its registry; `reference` is `host/name:tag`.
     pub fn push(&self, reference: &str, seed: u64, sizes: &[usize]) -> Image {
         let image = Image::random(self.dir(), seed, sizes);
         self.run(Way::Direct, &self.pushing(&image, reference)).succeeded();
         image
     }
 
-    /// The command line that pushes `image`.
+    /// Returns the command line that pushes `image`.
     pub fn pushing(&self, image: &Image, reference: &str) -> Vec<String> {
         let from = format!("oci:{}:latest", image.layout.display());
         let to = format!("docker://{reference}");
@@ -232,7 +233,7 @@ impl Lab {
         start.split(' ').chain([PUSHER, &from, &to]).map(ToOwned::to_owned).collect()
     }
 
-    /// Runs a client to its end.
+    /// Runs a client until it exits.
     pub fn run(&self, way: Way, line: &[impl AsRef<str>]) -> Ran {
         let output = self.command(way, line).output().unwrap();
         let command = line.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ");
@@ -241,12 +242,12 @@ impl Lab {
         Ran { command, status: output.status, stdout: output.stdout, text }
     }
 
-    /// The same, for a line without spaces in its words.
+    /// Runs a command line whose words contain no spaces.
     pub fn sh(&self, way: Way, line: &str) -> Ran {
         self.run(way, &line.split_whitespace().collect::<Vec<_>>())
     }
 
-    /// A client with the laboratory's surroundings and nothing of the machine's.
+    /// Creates a client command with the laboratory's environment and nothing of the machine's.
     pub fn command(&self, way: Way, line: &[impl AsRef<str>]) -> Command {
         let mut command = match way {
             Way::In(place) => place.command(ROOT, NO_CAPABILITIES, &find("timeout")),
@@ -261,12 +262,12 @@ impl Lab {
         command
     }
 
-    /// A server of the client's side (containerd), started with the same surroundings.
+    /// Starts a server on the client's side (containerd) with the same environment.
     pub fn daemon(&self, name: &str, line: &[&str]) -> Daemon {
         self.daemon_on(Way::Direct, name, line)
     }
 
-    /// The same, elsewhere.
+    /// Creates a client command in another namespace.
     pub fn daemon_on(&self, way: Way, name: &str, line: &[&str]) -> Daemon {
         let mut command = match way {
             Way::In(place) => place.command(ROOT, NO_CAPABILITIES, &find(line[0])),
@@ -277,7 +278,7 @@ impl Lab {
         Daemon::start(name, self.dir(), &mut command, None)
     }
 
-    /// The same of a client that a test stops and goes on with, sent through a gate.
+    /// Starts a client through a gate that the test can pause and continue.
     pub fn daemon_through(&self, gate: &Gate, name: &str, line: &[&str]) -> Daemon {
         let mut command = bound_to_this_thread(line[0]);
         command.args(&line[1..]);
@@ -308,14 +309,14 @@ impl Lab {
 }
 
 impl Ran {
-    /// It, having exited with 0.
+    /// Asserts that it exited with 0.
     #[track_caller]
     pub fn succeeded(self) -> Self {
         assert!(self.status.success(), "{}: {}\n{}", self.command, self.status, self.text);
         self
     }
 
-    /// It, having failed by itself and not by the deadline.
+    /// Asserts that it failed, and not because of the timeout.
     #[track_caller]
     pub fn failed(self) -> Self {
         let by_itself = self.status.code().is_some_and(|code| code != 0 && code != 137);
@@ -324,7 +325,7 @@ impl Ran {
         self
     }
 
-    /// What the user sees at the end.
+    /// Returns the last line that the user sees.
     pub fn last_line(&self) -> &str {
         self.text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default()
     }
@@ -361,15 +362,16 @@ fn provide(folder: &Path, dir: &Path) {
         .unwrap_or_else(|error| panic!("{} is missing: mkdir it ({error})", folder.display()));
 }
 
-/// Fresh network and mount namespaces for this thread, with our own hosts and run-time directories.
+/// Creates network and mount namespaces for this thread, with its own hosts file and run-time
+/// directories.
 fn enter_namespaces(dir: &Path) {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap_or_else(|error| {
         panic!("the tests make namespaces, which only root may ({error}); `make test` sees to that")
     });
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    // podman keeps its locks in /dev/shm and its state in /run, whatever its root is; and the
-    // machine's own mirrors and policies are none of the tests' business.
+    // podman keeps its locks in /dev/shm and its state in /run, whatever its root is. The machine's
+    // own mirrors and policies must not affect the tests.
     for fresh in ["/run", "/dev/shm", "/var/lib/containers", "/etc/containers", "/etc/netns"] {
         provide(Path::new(fresh), dir);
         mount(Some("tmpfs"), fresh, Some("tmpfs"), MsFlags::empty(), none).unwrap();
@@ -424,7 +426,7 @@ http:
     Daemon::start(label, dir, &mut command, None).accepts(address(listen))
 }
 
-/// One nginx for every name: TLS before the registries, and the data endpoints themselves.
+/// One nginx for every name: TLS in front of the registries, and the data endpoints themselves.
 fn nginx(dir: &Path, pki: &Pki, reach: Reach) -> Daemon {
     let at = dir.display();
     let too = |number: usize, options: &str| match reach {

@@ -1,5 +1,5 @@
-//! Plays the service manager: holds the sockets or leaves them to the gates, starts one gate after
-//! another, and hears what each says of itself (sd_notify).
+//! A test double of the service manager: holds the sockets or leaves them to the gates, starts one
+//! gate after another, and receives their sd_notify messages.
 
 use std::fs;
 use std::net::TcpListener;
@@ -13,12 +13,12 @@ use super::daemon::{Daemon, bound_to_this_thread};
 use super::gate::{ADMIN, PROXY, Policy, write_config};
 use super::{PATIENCE, wait_until};
 
-/// How a successor comes to the address of the one before.
+/// How a new gate gets the address of the previous one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handing {
     /// The manager holds the sockets: `LISTEN_FDS`.
     Sockets,
-    /// Each gate binds the port for itself: SO_REUSEPORT.
+    /// Each gate binds the port itself: SO_REUSEPORT.
     Ports,
 }
 
@@ -39,7 +39,7 @@ impl Manager {
         let config = write_config(&dir, &policy);
         let bound = |address: &&str| {
             let listener = TcpListener::bind(address).unwrap();
-            // Its number is the same in the gate's shell.
+            // The descriptor has the same number in the gate's shell.
             fcntl_setfd(&listener, FdFlags::empty()).unwrap();
             listener
         };
@@ -49,19 +49,20 @@ impl Manager {
         Self { dir, config, notified, sockets }
     }
 
-    /// Makes the sockets block, for all who hold them, as systemd does when it starts a gate.
+    /// Makes the sockets blocking for all processes that hold them, as systemd does when it starts
+    /// a gate.
     pub fn let_sockets_block(&self) {
         for socket in &self.sockets {
             socket.set_nonblocking(false).unwrap();
         }
     }
 
-    /// Starts a gate, and waits until it says that it is ready.
+    /// Starts a gate and waits until it sends READY.
     pub fn start(&self, name: &str) -> Daemon {
         self.let_sockets_block();
         let mut line = String::new();
         for (index, socket) in self.sockets.iter().enumerate() {
-            // Out of the way of one another, then to their places.
+            // First move the descriptors out of each other's way, then to their final numbers.
             line.push_str(&format!("exec {}<&{1} {1}<&-; ", 70 + index, socket.as_raw_fd()));
         }
         for index in 0..self.sockets.len() {
@@ -81,7 +82,7 @@ impl Manager {
         daemon
     }
 
-    /// Waits until a gate says `what`.
+    /// Waits until a gate sends `what`.
     pub fn hears(&self, what: &str, gate: &mut Daemon) -> String {
         wait_until(&format!("the manager hears {what}"), || {
             if what != "STOPPING=1" {
@@ -97,7 +98,7 @@ impl Manager {
         })
     }
 
-    /// The audit file, which all gates write to.
+    /// The audit file that all gates write to.
     pub fn audit(&self) -> String {
         fs::read_to_string(self.dir.join("audit.jsonl")).unwrap_or_default()
     }

@@ -1,11 +1,11 @@
 //! The laboratory of the end-to-end tests: real registries, a data endpoint, a storage account and
-//! real clients, in a network and a mount namespace of the test's own.
+//! real clients, in network and mount namespaces of each test.
 //!
 //! A test begins with [`Lab::new`], which moves the test's thread (and so every process and thread
-//! that it starts) into fresh namespaces. Names, ports and addresses are the same in every test and
-//! meet nobody else's; when the thread ends, the kernel takes the namespaces away. It is not a mock:
-//! what answers is docker-registry behind nginx, and what asks is skopeo, podman, ctr and curl.
-//! [`Lab::with_gateway`] puts a gateway between a client and all that.
+//! that it starts) into new namespaces. Names, ports and addresses are the same in every test and
+//! do not conflict with others. When the thread ends, the kernel deletes the namespaces. Nothing is
+//! mocked: the servers are docker-registry behind nginx, the clients skopeo, podman, ctr and curl.
+//! [`Lab::with_gateway`] adds a gateway between a client and the servers.
 
 mod attacker;
 mod browser;
@@ -39,6 +39,6 @@ pub use site::{INSIDE, METADATA, Place, RESOLVER};
 pub use tap::Tap;
 pub use wait::wait_until;
 
-/// How long anything may take that ought to happen at once. Generous, since the machine is shared;
-/// nobody waits it out unless a test fails.
+/// Timeout for anything that should happen immediately. It is generous because the machine is
+/// shared; only failing tests wait this long.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);

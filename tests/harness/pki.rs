@@ -10,9 +10,9 @@ use rcgen::{
 };
 
 pub struct Pki {
-    /// The authority, for SSL_CERT_FILE.
+    /// The CA certificate, for SSL_CERT_FILE.
     pub authority: PathBuf,
-    /// The servers' certificate and key.
+    /// Certificate and key of the servers.
     pub certificate: PathBuf,
     pub key: PathBuf,
     /// The token signer's certificate: the registry's `rootcertbundle`.

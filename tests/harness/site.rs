@@ -1,11 +1,11 @@
-//! Where a gateway stands: three network namespaces, joined by two cables.
+//! The network of a gateway: three network namespaces, joined by two virtual cables.
 //!
 //! ```text
 //! client  10.7.0.2 ─── 10.7.0.1  gateway  198.51.100.1 ─── outside, where the test's thread is:
 //!         fd07::2      fd07::1            2001:db8::1      the registries, resolvers, an attacker
 //! ```
 //!
-//! The gateway routes: until rules are loaded, the client reaches everybody outside.
+//! The gateway routes: until rules are loaded, the client can reach every external host.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,24 +16,24 @@ use nix::sched::{CloneFlags, setns};
 
 use super::daemon::find;
 
-/// The gate's user, when it runs in a namespace of its own: not root, as on a real gateway.
+/// The gate's user if it runs in its own namespace: not root, as on a real gateway.
 pub const GATE_USER: &str = "990";
 
 pub const ROOT: &str = "0";
 
-/// For an ordinary user.
+/// No capabilities.
 pub const NO_CAPABILITIES: &str = "-all";
 
 /// The client's side of the gateway, where its listeners are.
 pub const INSIDE: [&str; 2] = ["10.7.0.1", "fd07::1"];
 
-/// Outside's own resolver.
+/// The external resolver.
 pub const RESOLVER: [&str; 2] = ["198.51.100.53", "2001:db8::53"];
 
-/// What a cloud keeps for its machines.
+/// The addresses of cloud metadata services.
 pub const METADATA: [&str; 3] = ["169.254.169.254", "168.63.129.16", "fd00:ec2::254"];
 
-/// Outside's addresses beside those of the registries: an attacker, a resolver, and a cloud's.
+/// External addresses besides the registries': an attacker, a resolver, and cloud services.
 const OUTSIDE: [&str; 9] = [
     "198.51.100.254/24",
     "2001:db8::254/64",
@@ -46,12 +46,12 @@ const OUTSIDE: [&str; 9] = [
     "fd00:ec2::254/128",
 ];
 
-/// A network namespace beside the thread's own.
+/// A network namespace other than the thread's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Where a client has no way but through the gateway.
+    /// The client's namespace, whose only route is through the gateway.
     Client,
-    /// Where the gate runs.
+    /// The namespace that the gate runs in.
     Gateway,
 }
 
@@ -67,8 +67,8 @@ impl Place {
         Path::new("/run/netns").join(self.name())
     }
 
-    /// A program there, as a user with capabilities; the kernel kills it when the thread that
-    /// started it ends.
+    /// Creates a command in the namespace, as a user with capabilities. The kernel kills it when
+    /// the thread that started it ends.
     pub fn command(self, user: &str, capabilities: &str, program: &Path) -> Command {
         let mut command = Command::new(find("ip"));
         command.args(["netns", "exec", self.name()]).arg(find("setpriv"));
@@ -81,7 +81,7 @@ impl Place {
         command
     }
 
-    /// Does something there, in a thread of its own; sockets that it returns stay there.
+    /// Runs a closure in the namespace, in a separate thread. Sockets that it returns stay there.
     pub fn inside<T: Send>(self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let entered = scope.spawn(|| {
@@ -93,7 +93,7 @@ impl Place {
         })
     }
 
-    /// Runs a command of the test's own there, which must succeed.
+    /// Runs a command in the namespace; it must succeed.
     #[track_caller]
     pub fn run(self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -102,12 +102,12 @@ impl Place {
     }
 }
 
-/// Makes the namespaces, cables, addresses and routes; the thread is in namespaces of its own.
+/// Creates the namespaces, cables, addresses and routes. The thread must be in its own namespaces.
 pub fn build(dir: &Path, registries: &[String]) {
     for place in [Place::Client, Place::Gateway] {
         ip(&format!("netns add {}", place.name()));
         ip(&format!("-n {} link set lo up", place.name()));
-        // `ip netns exec` puts these over /etc's.
+        // `ip netns exec` mounts these over the files in /etc.
         let etc = Path::new("/etc/netns").join(place.name());
         fs::create_dir_all(&etc).unwrap();
         fs::write(etc.join("hosts"), "127.0.0.1 localhost\n").unwrap();
@@ -140,14 +140,14 @@ pub fn build(dir: &Path, registries: &[String]) {
             fs::write(Path::new("/proc/sys/net").join(switch), "1").unwrap();
         }
     });
-    // The gate's user reads its files here.
+    // The gate's user must be able to read its files here.
     use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 fn add_addresses(place: &str, device: &str, addresses: &[String]) {
     for address in addresses {
-        // Nobody else is there to have the address already.
+        // No duplicate address detection: there are no other hosts.
         let at_once = if address.contains(':') { "nodad" } else { "" };
         ip(&format!("{place} address add {address} dev {device} {at_once}"));
     }

@@ -1,4 +1,4 @@
-//! A counter on the wire: it passes connections on, and knows how many came and how much they sent.
+//! A TCP relay that counts connections and the bytes that clients send.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -20,7 +20,7 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Listens on `address` and passes everything on to `behind`.
+    /// Listens on `address` and relays everything to `behind`.
     pub fn start(address: SocketAddr, behind: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let counts = Arc::new(Counts::default());

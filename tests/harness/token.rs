@@ -1,7 +1,7 @@
 //! The token service at `/oauth2/token`, as distribution's token authentication describes it:
-//! whoever has the pusher's credentials gets what it asks for, everybody else may pull.
+//! clients with the push credentials get every requested scope, all others can only pull.
 //!
-//! It speaks just enough HTTP for nginx, which stands before it.
+//! It implements just enough HTTP for nginx in front of it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -21,10 +21,10 @@ use super::pki::Pki;
 
 pub const ISSUER: &str = "pullgate-tests";
 
-/// How long a token lives, in seconds.
+/// Lifetime of a token, in seconds.
 const LIFE: u64 = 600;
 
-/// What a token carries beside what the registry needs, in bytes: Azure's are as large.
+/// Padding of a token, in bytes, so that it is as large as Azure's.
 const LARGE: usize = 2_000;
 
 pub struct TokenService {
@@ -83,7 +83,7 @@ fn answer(mut stream: TcpStream, signer: &Signer) -> std::io::Result<()> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let query = request.split([' ', '?']).nth(2).unwrap_or_default();
-    // Clients with credentials may POST a form instead (containerd does).
+    // Clients with credentials can POST a form instead (containerd does).
     let form = String::from_utf8_lossy(&body).into_owned();
     let fields: Vec<(String, String)> = [query, form.as_str()]
         .iter()

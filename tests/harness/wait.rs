@@ -1,14 +1,14 @@
-//! Waiting for a fact instead of for a time.
+//! Waits for a condition instead of a fixed time.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::PATIENCE;
 
-/// Asks again and again until the answer is something, and fails the test after [`PATIENCE`].
+/// Polls until the closure returns a value. Fails the test after [`PATIENCE`].
 ///
 /// # Panics
-/// When the time is over; `what` names the fact that did not come true.
+/// On timeout; `what` names the condition that was not met.
 #[track_caller]
 pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();

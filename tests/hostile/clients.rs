@@ -1,5 +1,5 @@
-//! rustls' client and server on either side of a gate that runs: both versions of TLS, key shares as
-//! large as the post-quantum ones, hellos of 15 KiB, and a second hello of an honest client.
+//! rustls clients and servers on both sides of a running gate: TLS 1.2 and 1.3, key shares of
+//! post-quantum size, hellos of 15 KiB, and a legal second hello.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use crate::cases::drafts::NAME;
 use crate::site::{CONNECT, Feeding, PATIENT, Site, on_a_site};
 
-/// A group with the name and the sizes of X25519MLKEM768: X25519 behind so many bytes of nothing.
+/// A group with the name and sizes of X25519MLKEM768: X25519 after padding bytes.
 #[derive(Debug)]
 struct HybridSized;
 
-/// An encapsulation key of ML-KEM-768, and a ciphertext (FIPS 203, table 3).
+/// Size of an ML-KEM-768 encapsulation key and of a ciphertext, in bytes (FIPS 203, table 3).
 const ENCAPSULATION_KEY: usize = 1184;
 const CIPHERTEXT: usize = 1088;
 
@@ -106,7 +106,7 @@ fn pair(version: &'static SupportedProtocolVersion, client: Groups, server: Grou
 }
 
 impl Pair {
-    /// With 60 more protocols of 255 bytes: some 15 KiB more of hello.
+    /// Adds 60 protocols of 255 bytes, which makes the hello about 15 KiB larger.
     fn with_a_long_hello(self) -> Self {
         let mut connects = self.connector.config().as_ref().clone();
         let invented = (0..60_u8).map(|number| vec![number; 255]);
@@ -115,7 +115,7 @@ impl Pair {
         Self { connector: Arc::new(connects).into(), acceptor: self.acceptor }
     }
 
-    /// A session with 100 kB each way, and how its handshake went.
+    /// Runs a session with 100 kB in each direction. Returns the kind of handshake.
     async fn session(&self, site: &Site, to: SocketAddr) -> HandshakeKind {
         let mut client = site.client(to).await;
         if to == site.connect {

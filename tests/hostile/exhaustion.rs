@@ -1,4 +1,4 @@
-//! Peers that are slow, or take nothing: each costs a bounded time and bounded buffers.
+//! Peers that are slow or do not read: each costs bounded time and bounded buffers.
 
 use pullgate::hello::ACCESS_DENIED;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -8,13 +8,13 @@ use crate::cases::flows::Op;
 use crate::flows::Tunnel;
 use crate::site::{CONNECT, Feeding, Peer, on_a_site};
 
-/// Deadlines that a trickle meets soon.
+/// Short timeouts.
 const SHORT: &str = "head-timeout-ms = 300\nhello-timeout-ms = 300";
 
-/// More than all buffers between a sender and a reader who takes nothing: the kernel's, four times.
+/// More bytes than all buffers between a sender and a peer that does not read: four kernel buffers.
 const MOST_IN_FLIGHT: usize = 64 << 20;
 
-/// Sends byte after byte, never the last, until the gate has its say; what it says.
+/// Sends byte after byte, but never the last one, until the gate answers. Returns the answer.
 async fn trickle(peer: &mut Peer, bytes: &[u8]) -> Vec<u8> {
     let mut pace = tokio::time::interval(std::time::Duration::from_millis(2));
     let mut said = vec![0; 4096];
@@ -33,7 +33,7 @@ async fn trickle(peer: &mut Peer, bytes: &[u8]) -> Vec<u8> {
     panic!("all was taken");
 }
 
-/// A legal hello too long to be trickled in time.
+/// A legal hello that is too long to send byte by byte before the timeout.
 fn long_hello() -> Draft {
     Draft::modern().with(21, &[0; 15 * 1024])
 }
@@ -73,7 +73,7 @@ fn slow_hellos_are_cut_in_time() {
     });
 }
 
-/// A server's asking for another hello opens no second, endless wait.
+/// After a HelloRetryRequest, the second hello has a timeout too.
 #[test]
 fn a_slow_second_hello_is_cut_in_time() {
     on_a_site(SHORT, async |site| {
@@ -88,7 +88,7 @@ fn a_slow_second_hello_is_cut_in_time() {
     });
 }
 
-/// Sends until the gate ends it, and how much it took.
+/// Sends until the gate closes. Returns the number of accepted bytes.
 async fn pour(into: &mut Peer) -> usize {
     let block = vec![0x17; 64 << 10];
     let mut poured = 0;

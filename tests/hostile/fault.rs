@@ -1,4 +1,4 @@
-//! A fault of the gate's own code, in the midst of a session: that session ends, and no other.
+//! A panic in the gate's code in the middle of a session ends that session and no other.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use tracing::{Event, Metadata, Subscriber};
 
 use crate::site::{CONNECT, Feeding, PATIENT, on_a_site};
 
-/// Panics, once, where the resolver logs something while it works for a session: as good a place for
-/// a fault as any. All threads of the process log here; those of this test's gate are in its network.
+/// Panics once, when the resolver logs something for a session. All threads of the process log
+/// here; the network namespace identifies the threads of this test's gate.
 struct Fault {
     is_due: Arc<AtomicBool>,
     network: PathBuf,
 }
 
-/// The network namespace of this thread.
+/// Returns the network namespace of this thread.
 fn network() -> PathBuf {
     std::fs::read_link("/proc/thread-self/ns/net").unwrap()
 }

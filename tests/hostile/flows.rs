@@ -1,4 +1,4 @@
-//! Two-way flows through a gate: nothing of an offending record passes, nor anything behind it.
+//! Two-way flows through a gate: no byte of a forbidden record passes, and no byte after it.
 
 use pullgate::hello::{ACCESS_DENIED, Cut, Guard, HelloReader, Output, Step};
 use pullgate::policy::Reason;
@@ -7,11 +7,11 @@ use crate::cases::drafts::{Draft, record};
 use crate::cases::flows::{End, Flow, Op, offending, passing};
 use crate::site::{CONNECT, Feeding, PATIENT, Peer, Site, on_a_site};
 
-/// A tunnel whose first hello has gone out.
+/// A tunnel whose first hello was forwarded.
 pub struct Tunnel {
     pub client: Peer,
     pub upstream: Peer,
-    /// The pure guard, which tells what must pass; in step with the gate's.
+    /// The pure guard, which computes what must pass; it is in the same state as the gate's.
     guard: Guard,
 }
 
@@ -27,7 +27,7 @@ impl Tunnel {
         Self { client, upstream, guard: Guard::new(hello.facts) }
     }
 
-    /// Sends what the operation says, and waits until what may pass of it has passed.
+    /// Executes an operation, and waits until all bytes that may pass have passed.
     pub async fn step(&mut self, op: &Op, feeding: Feeding, case: &str) -> Result<Output, Cut> {
         let mut passes = Output::default();
         let judged = match op {
@@ -61,7 +61,8 @@ fn honest_flows_pass() {
                 drop(tunnel.upstream);
                 let mut more = Vec::new();
                 more.extend(tunnel.client.rest().await.0);
-                // Until the server was heard, its leaving is an abort, and an alert tells.
+                // Before the server's first byte, its close is a failure, and the client gets an
+                // alert.
                 assert!(more.is_empty() || !tunnel.guard.served(), "{case}: {more:02x?}");
             }
         }
@@ -98,14 +99,15 @@ fn offences_are_cut_and_nothing_of_them_passes() {
     });
 }
 
-/// The client is told by an alert, where it can still read one, and nothing else passes either way.
+/// The client receives an alert if it can still read one, and nothing else passes in either
+/// direction.
 async fn assert_ends(tunnel: &mut Tunnel, case: &str) {
-    let told: &[u8] = if tunnel.guard.served() { &[] } else { &ACCESS_DENIED };
-    assert_eq!(tunnel.client.rest().await, (told.to_vec(), None), "{case}");
+    let alert: &[u8] = if tunnel.guard.served() { &[] } else { &ACCESS_DENIED };
+    assert_eq!(tunnel.client.rest().await, (alert.to_vec(), None), "{case}");
     assert!(tunnel.upstream.rest().await.0.is_empty(), "{case}");
 }
 
-/// Bytes behind a hello that were cut off from it: the hello has gone out, they do not.
+/// Bytes after a hello that arrive separately: the hello was forwarded, they are not.
 #[test]
 fn bytes_behind_a_hello_do_not_pass_while_the_server_is_silent() {
     on_a_site(PATIENT, async |site| {
@@ -129,7 +131,8 @@ fn bytes_behind_a_hello_do_not_pass_while_the_server_is_silent() {
     });
 }
 
-/// Whoever gives up on a silent server frees its place, and the upstream's, at once.
+/// A client that gives up on a silent server immediately frees its session and the upstream
+/// connection.
 #[test]
 fn a_client_that_leaves_before_the_server_has_spoken_ends_the_session() {
     on_a_site(PATIENT, async |site| {

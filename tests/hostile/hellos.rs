@@ -1,4 +1,4 @@
-//! First hellos, in a tunnel and on a transparent listener.
+//! First ClientHellos, in a tunnel and on a transparent listener.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,10 +11,10 @@ use crate::cases::drafts::Draft;
 use crate::cases::hellos::{hostile, legal};
 use crate::site::{CONNECT, Feeding, PATIENT, Site, on_a_site};
 
-/// A fatal alert of the server's: it ends a session that went as far as this.
+/// A fatal alert from the server, which ends a session that reached it.
 const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
 
-/// Hellos that are well-formed and name somebody else, and what the transparent listener says.
+/// Well-formed hellos that name another host, and the verdict of the transparent listener.
 const STRANGERS: &[(&str, Reason)] = &[
     ("evil.example.com", Reason::HostNotAllowed),
     ("contoso.azurecr.io.evil.com", Reason::HostNotAllowed),
@@ -24,8 +24,8 @@ const STRANGERS: &[(&str, Reason)] = &[
     ("contoso.blob.core.windows.net", Reason::StorageAccount),
 ];
 
-/// Malformed hellos, and their reasons. Bytes behind a hello are told apart from it only where they
-/// come with it; cut at its end it is legal, and `flows` has the rest.
+/// Malformed hellos and their reasons. Bytes after a hello make it malformed only if they arrive
+/// together with it; split at its end, the hello is legal, and `flows` covers the rest.
 fn malformed() -> Vec<(&'static str, Vec<u8>, Reason, &'static [Feeding])> {
     hostile()
         .into_iter()
@@ -90,7 +90,7 @@ fn denied_hellos_behind_their_request_send_no_byte_upstream() {
             client.send(&[CONNECT.as_bytes(), &hello].concat(), Feeding::Whole).await;
             let head = client.head().await;
             if head.starts_with("HTTP/1.1 403 pullgate: ") {
-                // The first byte told it.
+                // The first byte was sufficient for the verdict.
                 assert!(head.contains("[not-tls ") && hello[0] != 22, "{head}: {case}");
                 client.rest().await;
                 assert_eq!(site.dials(), dials, "{case}");

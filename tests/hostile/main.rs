@@ -1,5 +1,6 @@
-//! The tables of hostile and legal bytes, sent to a gate that runs: each sequence whole, byte by
-//! byte and at random cuts. What goes out, to DNS and upstream, is counted on the other side.
+//! Sends the tables of hostile and legal bytes to a running gate: each sequence whole, byte by byte
+//! and split at random. Queries to DNS and connections to the upstream are counted on the other
+//! side.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Requests: what is refused is answered, and nothing is looked up or dialled for it.
+//! Requests: rejected requests are answered, and cause no look-up and no outgoing connection.
 
 use pullgate::policy::Reason;
 
@@ -52,7 +52,7 @@ fn denied_requests_are_answered_and_nothing_goes_out() {
     });
 }
 
-/// What comes at once behind a request and is no TLS: a second request above all.
+/// Bytes directly after a request that are not TLS, in particular a second request.
 #[test]
 fn pipelined_requests_are_answered_once_and_nothing_goes_out() {
     on_a_site(PATIENT, async |site| {
@@ -88,7 +88,7 @@ fn legal_requests_pass_and_halves_are_waited_for() {
                 let mut client = site.client(site.connect).await;
                 match verdict {
                     Verdict::Whole => {
-                        // A case may have bytes of the tunnel behind its head.
+                        // A case can have tunnel bytes after its head.
                         client.send(&request, feeding).await;
                         assert!(client.head().await.contains(" 200 OK\r\n"), "{case}");
                         let mut upstream = site.dialled().await;

@@ -1,6 +1,6 @@
-//! A gate in a network of the test's own: a DNS server that logs its questions, an upstream that
-//! hands its connections to the test, and clients with an address each, by which the audit tells
-//! them apart.
+//! A gate in a separate network: a DNS server that logs its queries, an upstream that passes its
+//! connections to the test, and clients with one address each, so that the audit distinguishes
+//! them.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ use super::cases::cut;
 use super::cases::drafts::NAME;
 use super::dns::{Asked, Reply, Server, address};
 
-/// How long anything may take that must come.
+/// Timeout for expected events.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const UPSTREAM: &str = "127.0.1.1:443";
@@ -41,20 +41,20 @@ pub struct Site {
     dir: TempDir,
 }
 
-/// Deadlines that no case meets, however busy the machine.
+/// Timeouts that no case reaches, even on a busy machine.
 pub const PATIENT: &str = "head-timeout-ms = 120000\nhello-timeout-ms = 120000";
 
-/// How bytes are cut on their way.
+/// How bytes are split when they are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feeding {
     Whole,
     ByBytes,
-    /// At places that the seed picks.
+    /// At positions that the seed determines.
     Random(u64),
 }
 
-/// So many are sent one by one; what is longer goes on in small pieces. The pure judges' own tests
-/// cut it all.
+/// The number of bytes sent one by one; the rest is sent in small pieces. The unit tests of the
+/// pure modules split all bytes.
 const BY_BYTES: usize = 2048;
 
 impl Feeding {
@@ -72,7 +72,7 @@ impl Feeding {
     }
 }
 
-/// Runs a test in a network namespace of its own, where port 443 is free.
+/// Runs a test in its own network namespace, where port 443 is free.
 pub fn on_a_site<F: Future<Output = ()>>(limits: &str, test: impl FnOnce(Site) -> F) {
     unshare(CloneFlags::CLONE_NEWNET).unwrap_or_else(|error| {
         panic!("the tests make namespaces, which only root may ({error}); `make test` sees to that")
@@ -137,7 +137,8 @@ path = "audit.jsonl"
         Self { running, connect, transparent, dns, upstream, dialled, clients, dir }
     }
 
-    /// A new client's connection to `to`, and the address that the audit will tell.
+    /// Opens a connection of a new client to `to`. Returns it and the address that the audit
+    /// records.
     pub async fn client(&self, to: SocketAddr) -> Peer {
         let number = self.clients.get() + 1;
         self.clients.set(number);
@@ -149,25 +150,25 @@ path = "audit.jsonl"
         Peer { stream, source }
     }
 
-    /// The gate's next connection to the upstream.
+    /// Waits for the gate's next connection to the upstream.
     pub async fn dialled(&self) -> Peer {
         let mut upstream = self.upstream.lock().await;
         let stream = soon("the gate dials", upstream.recv()).await.unwrap();
         Peer { source: stream.peer_addr().unwrap().ip(), stream }
     }
 
-    /// How many times the gate has dialled.
+    /// Returns the number of connections that the gate has opened.
     pub fn dials(&self) -> usize {
         self.dialled.load(Ordering::SeqCst)
     }
 
-    /// What the DNS server was asked since the last time.
+    /// Returns the DNS queries since the last call.
     pub fn asked(&self) -> Vec<Asked> {
         self.dns.asked()
     }
 
-    /// Sees to it that nothing was asked of DNS and nothing dialled since `dials`: an honest client
-    /// comes, and its questions and its connection are the first to arrive.
+    /// Asserts that there was no DNS query and no connection since `dials`: a legal client
+    /// connects, and its queries and its connection must be the first to arrive.
     pub async fn assert_nothing_went_out(&self, dials: usize) {
         let mut honest = self.client(self.connect).await;
         honest.send(CONNECT.as_bytes(), Feeding::Whole).await;
@@ -181,7 +182,7 @@ path = "audit.jsonl"
         assert_eq!(self.dials(), dials + 1);
     }
 
-    /// What the gate counts.
+    /// Returns the gate's metrics.
     pub async fn metrics(&self) -> String {
         let mut page = TcpStream::connect(self.running.admin().unwrap()).await.unwrap();
         page.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
@@ -190,7 +191,7 @@ path = "audit.jsonl"
         text
     }
 
-    /// Stops the gate once all clients are gone; what the audit has of each.
+    /// Stops the gate once all clients have closed. Returns the audit lines of each.
     pub async fn close(self) -> HashMap<IpAddr, Value> {
         let Self { running, dir, .. } = self;
         soon("the gate stops", running.stop(PATIENCE / 2)).await;
@@ -203,25 +204,25 @@ path = "audit.jsonl"
 pub const CONNECT: &str =
     "CONNECT contoso.azurecr.io:443 HTTP/1.1\r\nHost: contoso.azurecr.io:443\r\n\r\n";
 
-/// One end of a connection with the gate.
+/// The test's end of a connection with the gate.
 pub struct Peer {
     pub stream: TcpStream,
     pub source: IpAddr,
 }
 
 impl Peer {
-    /// Sends bytes; stops where the gate has closed.
+    /// Sends bytes until the gate closes.
     pub async fn send(&mut self, bytes: &[u8], feeding: Feeding) {
         for chunk in feeding.chunks(bytes) {
             if soon("the gate reads", self.stream.write_all(chunk)).await.is_err() {
                 return;
             }
-            // The gate has its turn.
+            // Let the gate run.
             tokio::task::yield_now().await;
         }
     }
 
-    /// The answer's head.
+    /// Reads the head of the answer.
     pub async fn head(&mut self) -> String {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -230,7 +231,7 @@ impl Peer {
         String::from_utf8(head).unwrap()
     }
 
-    /// The next `count` bytes.
+    /// Reads the next `count` bytes.
     pub async fn take(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         let what = format!("{count} bytes");
@@ -238,7 +239,7 @@ impl Peer {
         bytes
     }
 
-    /// All that still comes, until the gate has closed or reset.
+    /// Reads until the gate closes or resets.
     pub async fn rest(&mut self) -> (Vec<u8>, Option<io::ErrorKind>) {
         let mut bytes = Vec::new();
         let ended = soon("the gate closes", self.stream.read_to_end(&mut bytes)).await;
@@ -246,13 +247,13 @@ impl Peer {
     }
 }
 
-/// What must come, within [`PATIENCE`].
+/// Waits for an expected event; panics after [`PATIENCE`].
 async fn soon<T>(what: &str, it: impl Future<Output = T>) -> T {
     let came = tokio::time::timeout(PATIENCE, it).await;
     came.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain until {what}"))
 }
 
-/// The allowed name has one address; nothing is kept.
+/// A resolver configuration: the allowed name has one address, without caching.
 fn answer(asked: &Asked) -> Reply {
     let ours = asked.name == format!("{NAME}.") && asked.family == RecordType::A;
     let at: SocketAddr = UPSTREAM.parse().unwrap();

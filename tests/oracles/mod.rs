@@ -1,5 +1,5 @@
-//! What must hold of every input: used by the fuzz targets, and by `tests/corpus.rs`, which replays
-//! the committed corpora on stable.
+//! Properties that must hold for every input. Used by the fuzz targets, and by `tests/corpus.rs`,
+//! which replays the committed corpora on stable.
 #![allow(dead_code, reason = "each target uses one of them")]
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use pullgate::hello::{Cut, Guard, HelloFault, HelloReader, Onward, Output, Step}
 use pullgate::listen::http::head::{HeadReader, Progress};
 use pullgate::oci::{Naming, Operation, Repository, Request};
 
-/// Cuts that come from the input itself, so that a finding can be replayed.
+/// Derives split positions from the input itself, so that a finding can be replayed.
 fn cuts(bytes: &[u8]) -> Vec<&[u8]> {
     let mut seed = bytes
         .iter()
@@ -33,8 +33,8 @@ fn cuts(bytes: &[u8]) -> Vec<&[u8]> {
     pieces
 }
 
-/// A request's head: the verdict does not depend on the cuts, and what passes is what a reader of
-/// the simplest kind sees.
+/// A request head: the verdict does not depend on the splits, and an accepted head means the same
+/// to a naive parser.
 pub fn head(bytes: &[u8]) {
     let judge = |pieces: Vec<&[u8]>| {
         let mut reader = HeadReader::default();
@@ -64,8 +64,8 @@ pub fn head(bytes: &[u8]) {
     }
 }
 
-/// What some bytes are to the reader of hellos. Bytes behind a hello are told by the reader when
-/// they come in the same piece, and by the guard otherwise: the same denial.
+/// The verdict of the hello reader on some bytes. Bytes after a hello are rejected by the reader if
+/// they arrive in the same piece, otherwise by the guard, with the same denial.
 fn hello_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<Result<String, HelloFault>> {
     let mut reader = HelloReader::new();
     let mut complete = None;
@@ -84,8 +84,8 @@ fn hello_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<Result<Str
     complete
 }
 
-/// A ClientHello: the verdict does not depend on the cuts, no prefix is settled, and whatever we
-/// accept rustls accepts too, by the same name.
+/// A ClientHello: the verdict does not depend on the splits, no prefix has a final verdict, and
+/// rustls accepts every accepted hello with the same name.
 pub fn hello(bytes: &[u8]) {
     let whole = hello_of([bytes]);
     let denied = |verdict: &Option<Result<String, HelloFault>>| match verdict {
@@ -108,7 +108,7 @@ pub fn hello(bytes: &[u8]) {
     }
 }
 
-/// The message in records, rejoined in the plainest way.
+/// Joins the message from its records in the simplest way.
 fn rejoined(mut records: &[u8]) -> Vec<u8> {
     let mut message = Vec::new();
     while let Some((&[_, _, _, high, low], behind)) = records.split_first_chunk::<5>() {
@@ -120,8 +120,9 @@ fn rejoined(mut records: &[u8]) -> Vec<u8> {
     message
 }
 
-/// rustls reads the same name in the hello. It is asked in the fewest records, since it gives up on
-/// many, and not beyond what it has room for; a client whom it could not serve it reads no further.
+/// Asserts that rustls reads the same name in the hello. The hello is sent in as few records as
+/// possible, because rustls limits their number and total size. rustls stops reading if it could
+/// not serve the client.
 fn rustls_agrees(message: &[u8], name: &str) {
     let mut acceptor = rustls::server::Acceptor::default();
     for payload in message.chunks(1 << 14) {
@@ -145,7 +146,7 @@ fn rustls_agrees(message: &[u8], name: &str) {
     panic!("rustls wants more");
 }
 
-/// tls-parser, where it can read the hello at all, finds that one name in it.
+/// Asserts that tls-parser, if it can parse the hello, finds the same single name in it.
 fn tls_parser_agrees(message: &[u8], name: &str) {
     use tls_parser::{TlsExtension, TlsMessage, TlsMessageHandshake};
     let Ok((_, TlsMessage::Handshake(TlsMessageHandshake::ClientHello(hello)))) =
@@ -167,7 +168,7 @@ fn tls_parser_agrees(message: &[u8], name: &str) {
     assert_eq!(names, [(0, name.as_bytes().to_vec())]);
 }
 
-/// A hello that every guard of the fuzzer begins with: TLS 1.2 and 1.3, contoso.azurecr.io.
+/// The hello that every fuzzed guard begins with: TLS 1.2 and 1.3, contoso.azurecr.io.
 const FIRST_HELLO: &[u8] = include_bytes!("first-hello.bin");
 
 /// One side of a flow.
@@ -177,8 +178,8 @@ enum From {
     Server,
 }
 
-/// Reads operations: a byte for side (its lowest bit) and length (the rest), then so many bytes.
-/// The longest length stands for all that is left.
+/// Reads operations: one byte for the side (lowest bit) and the length (other bits), then that many
+/// bytes. The maximum length means all remaining bytes.
 fn operations(mut bytes: &[u8]) -> Vec<(From, &[u8])> {
     let mut operations = Vec::new();
     while let Some((first, rest)) = bytes.split_first() {
@@ -194,14 +195,14 @@ fn operations(mut bytes: &[u8]) -> Vec<(From, &[u8])> {
     operations
 }
 
-/// How a flow stands at its end: what it was cut for, or how it goes on.
+/// The state at the end of a flow: the denial, or the phase that it reached.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Cut(Cut),
     Onward(Option<Onward>),
 }
 
-/// Feeds a guard; what passed each way, and the end.
+/// Feeds a guard. Returns what passed in each direction, and the end.
 fn guarded(operations: &[(From, &[u8])], size: usize) -> (Output, End) {
     let mut reader = HelloReader::new();
     let Ok(Step::Complete(hello)) = reader.feed(FIRST_HELLO) else {
@@ -224,8 +225,8 @@ fn guarded(operations: &[(From, &[u8])], size: usize) -> (Output, End) {
     (out, End::Onward(guard.onward()))
 }
 
-/// A flow of both sides: verdict and output do not depend on the cuts, nothing passes but what was
-/// sent, in its order, and a naive reader finds what passed from the client in order.
+/// A two-way flow: verdict and output do not depend on the splits; only sent bytes pass, in order;
+/// and a naive reader accepts what passed from the client.
 pub fn guard(bytes: &[u8]) {
     let operations = operations(bytes);
     let whole = guarded(&operations, usize::MAX);
@@ -242,11 +243,11 @@ pub fn guard(bytes: &[u8]) {
     }
 }
 
-/// The SHA-256 of "HelloRetryRequest" begins so (RFC 8446 §4.1.3).
+/// The first bytes of the SHA-256 of "HelloRetryRequest" (RFC 8446 §4.1.3).
 const RETRY: [u8; 8] = [0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11];
 
-/// Before TLS 1.3 is under way: behind a HelloRetryRequest one more hello of the same name, behind
-/// a ServerHello of TLS 1.2 one handshake and then no other, behind neither alerts only.
+/// Checks clear-text records: after a HelloRetryRequest, one more hello with the same name; after a
+/// TLS 1.2 ServerHello, one handshake and no other; after neither, only alerts.
 fn in_order(passed: &Output) {
     const CHANGE: u8 = 20;
     const ALERT: u8 = 21;
@@ -257,7 +258,7 @@ fn in_order(passed: &Output) {
     let replies = split(&passed.to_client);
     let reply: Vec<&[u8]> =
         replies.iter().copied().filter(|record| record[0] == HANDSHAKE).collect();
-    // Behind type, length and version stands the random.
+    // The random follows type, length and version.
     if rejoined(&reply.concat()).get(6..14) == Some(&RETRY) {
         assert!(!kinds.contains(&DATA), "{kinds:?}");
         assert!(kinds.iter().filter(|kind| **kind == CHANGE).count() <= 1, "{kinds:?}");
@@ -278,7 +279,7 @@ fn in_order(passed: &Output) {
     }
 }
 
-/// The records in some bytes, of which the last may not be whole.
+/// Returns the records in some bytes; the last one can be incomplete.
 fn split(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut records = Vec::new();
     while let Some(&[_, _, _, high, low]) = bytes.first_chunk::<5>() {
@@ -296,8 +297,8 @@ fn file(path: &str, text: &str) -> File {
 
 const MAIN: &str = "[[listen]]\nmode = \"connect\"\naddress = \"127.0.0.1:3128\"\n";
 
-/// The policy's files: no text panics, every fault has its file, and the same text is judged the
-/// same. The text is tried as a registry and as the main file.
+/// Policy files: no text panics, every fault names its file, and the verdict is deterministic. The
+/// text is tried as a registry file and as the main file.
 pub fn policy_file(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let good = file("registries.d/good.toml", "login-server = \"good.azurecr.io\"\n");
@@ -335,7 +336,7 @@ fn compiled(files: &Files) -> bool {
     }
 }
 
-/// What az prints: no text panics, and what `import` makes of it is a registry's file.
+/// Output of az: no text panics, and `import` converts it to a valid registry file.
 pub fn az_json(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     compiled(&Files {
@@ -354,14 +355,15 @@ pub fn az_json(bytes: &[u8]) {
             1,
         );
         if let Err(faults) = faults {
-            // Hosts are taken over as they stand and judged when loaded; the form is ours.
+            // `import` copies hosts unchanged; they are judged when loaded. The syntax is ours.
             assert!(faults.iter().all(|fault| !fault.what.starts_with("column")), "{faults:?}");
         }
     }
 }
 
-/// A request to a registry, its method before the first space: what is accepted is built anew as the
-/// same operation, and a reader of the simplest kind sees the same repository in what was received.
+/// A request to a registry, its method before the first space: what is accepted is built anew as
+/// the same operation, and a reader of the simplest kind sees the same repository in what was
+/// received.
 pub fn registry_request(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (method, target) = text.split_once(' ').unwrap_or(("GET", text));
