@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use super::ConfigArgument;
+use super::config_argument::ConfigArgument;
+use super::output;
 use crate::config::{self, AdminAddress, Answer, Listener, Loaded, Presence};
 use crate::policy::Enforcement;
 use crate::reload;
@@ -20,11 +21,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let loaded = reload::read_files(&path).and_then(|files| config::compile(&files, 1));
     match loaded {
         Ok(loaded) => {
-            super::print(&summary(&loaded)?)?;
+            output::print(&summary(&loaded)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Err(faults) => {
-            super::print_faults(&faults);
+            output::print_faults(&faults);
             Ok(ExitCode::FAILURE)
         }
     }

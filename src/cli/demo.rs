@@ -8,23 +8,17 @@
 mod acts;
 mod gate;
 mod show;
+mod stage;
 
-use crate::tools::demo::authority::Authority;
-use crate::tools::demo::folder::{Afterwards, Folder};
-use crate::tools::demo::image::Image;
-use crate::tools::demo::registry::Registry;
+use super::output;
+use crate::tools::demo::folder::Afterwards;
 use crate::tools::demo::table::{Paint, Table};
-use crate::tools::demo::{DATA, LATER_DATA, LATER_LOGIN, LOGIN, STORAGE, mebibytes};
 use acts::Rates;
 use anyhow::{Context, bail};
-use gate::Gate;
-use show::tell;
+use stage::Stage;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-
-/// The small image's size, in bytes.
-const SMALL: u64 = 1 << 20;
 
 /// Shows on an embedded registry what the gate lets through and what it does not.
 #[derive(Debug, clap::Args)]
@@ -43,7 +37,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let afterwards = if args.keep { Afterwards::Keep } else { Afterwards::Remove };
     // The gate's own diagnostics would stand between the rows; whoever wants them asks.
     if std::env::var_os("RUST_LOG").is_some() {
-        super::log_to_standard_error();
+        output::log_to_standard_error();
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let outcome = runtime.block_on(async {
@@ -52,37 +46,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         }
     })?;
-    super::print(&outcome.render(Paint::for_stdout()).to_string())?;
+    output::print(&outcome.render(Paint::for_stdout()).to_string())?;
     Ok(if outcome.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Everything that the acts play with.
-struct Stage {
-    authority: Authority,
-    registry: Registry,
-    folder: Folder,
-    gate: Gate,
-}
-
-impl Stage {
-    async fn set(size: u64, afterwards: Afterwards) -> anyhow::Result<Self> {
-        tell(&format!("making an image of {:.0} MiB of random layers", mebibytes(size)));
-        let authority =
-            Authority::new(&[LOGIN, DATA, LATER_LOGIN, LATER_DATA, STORAGE, "127.0.0.1"])?;
-        let image = Image::generate(1, size).await?;
-        let small = Image::generate(2, SMALL).await?;
-        let registry = Registry::start(&authority, image, small).await?;
-        let folder = Folder::write(&std::env::temp_dir(), &registry, afterwards)?;
-        let gate = Gate::start(&folder.settings()).await.context("the gate does not start")?;
-        tell(&format!("registry {LOGIN} is at {}", registry.login()));
-        tell(&format!("data endpoint {DATA} is at {}", registry.data()));
-        tell(&format!(
-            "pullgate listens on {}, its policy is {}",
-            gate.proxy(),
-            folder.path().display()
-        ));
-        Ok(Self { authority, registry, folder, gate })
-    }
 }
 
 /// What the demonstration showed.

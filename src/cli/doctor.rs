@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::output;
 use crate::dial;
 use crate::policy::{Name, Target, parse_host};
 use crate::tools::doctor::{self, Finding, NoProxy, Plan, Proxy, Verdict};
@@ -105,9 +106,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let well = findings.iter().all(|finding| finding.verdict.is_well());
     if args.json {
         let told = Told { well, ways: findings.iter().map(ToldWay::from).collect() };
-        super::print_json(&told)?;
+        output::print_json(&told)?;
     } else {
-        super::print(&text(&findings, &plan)?)?;
+        output::print(&text(&findings, &plan)?)?;
     }
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

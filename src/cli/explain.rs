@@ -1,28 +1,26 @@
 //! `pullgate explain`: what the gate would say of a host, and by which file and line; and who may
 //! pull from a registry.
 
+mod client;
 mod registry;
 mod transparent;
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::ConfigArgument;
+use super::config_argument::ConfigArgument;
+use super::output;
 use crate::config::Loaded;
 use crate::dial::Resolver;
 use crate::listen::http::answer::{Refusal, shown};
-use crate::policy::{
-    AddressFault, Allowed, Budget, Client, ClientIdentity, Grant, OwnAddresses, PolicySet, Stop,
-    Target,
-};
+use crate::policy::{AddressFault, Allowed, Budget, Grant, OwnAddresses, PolicySet, Stop, Target};
 use crate::{config, dial, reload};
+use client::ExplainedClient;
 use registry::Clients;
 use transparent::{Dialled, ToldHeaded, Way};
 
@@ -110,7 +108,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(faults) => {
-            super::print_faults(&faults);
+            output::print_faults(&faults);
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -119,7 +117,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         registry.print(args.json)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let Some(client) = who(set, &args.client) else {
+    let Some(client) = client::find(set, &args.client) else {
         let known = set.rules().clients.iter().map(|client| &*client.name).collect::<Vec<_>>();
         eprintln!(
             "pullgate: {:?} is no address and no [[client]]; known are {}",
@@ -137,37 +135,23 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let way = Way::of(&loaded.settings, args.transparent, args.dialled);
     let explanation = runtime.block_on(explain(&loaded, args, way, &client));
     if args.json {
-        super::print_json(&explanation)?;
+        output::print_json(&explanation)?;
     } else {
-        super::print(&text(&explanation)?)?;
+        output::print(&text(&explanation)?)?;
     }
     let passes = explanation.verdict != "denied" && explanation.verdict != "failed";
     Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Who asks, as the command line says it.
-enum Who {
-    At(ClientIdentity),
-    Of(Arc<Client>),
-}
-
-fn who(set: &PolicySet, written: &str) -> Option<Who> {
-    if let Ok(address) = written.parse::<IpAddr>() {
-        return Some(Who::At(ClientIdentity::at(address)));
-    }
-    let client = set.rules().clients.iter().find(|client| *client.name == *written)?;
-    Some(Who::Of(client.clone()))
-}
-
-async fn explain(loaded: &Loaded, args: &Args, way: Way, client: &Who) -> Explanation {
+async fn explain(loaded: &Loaded, args: &Args, way: Way, client: &ExplainedClient) -> Explanation {
     let set = &loaded.policy;
     let mut explanation = Explanation {
         target: args.target.clone(),
         way: way.code(),
         client: args.client.clone(),
         client_name: match client {
-            Who::At(asker) => set.group_of(asker).map(|client| client.name.to_string()),
-            Who::Of(client) => Some(client.name.to_string()),
+            ExplainedClient::At(asker) => set.group_of(asker).map(|client| client.name.to_string()),
+            ExplainedClient::Of(client) => Some(client.name.to_string()),
         },
         verdict: "allowed",
         reason: None,
@@ -189,21 +173,15 @@ async fn explain(loaded: &Loaded, args: &Args, way: Way, client: &Who) -> Explan
     explanation
 }
 
-/// The port that stands behind a host.
-fn written_port(target: &str) -> Option<&str> {
-    let (_, port) = target.rsplit_once(':')?;
-    port.bytes().all(|byte| byte.is_ascii_digit()).then_some(port)
-}
-
 /// The session's story, as far as it goes without a connection.
 async fn judge(
     loaded: &Loaded,
     args: &Args,
     way: Way,
-    client: &Who,
+    client: &ExplainedClient,
     told: &mut Explanation,
 ) -> Result<(), Stop> {
-    let with_port = match written_port(&args.target) {
+    let with_port = match transparent::written_port(&args.target) {
         Some(_) => args.target.clone(),
         None => format!("{}:{}", args.target, way.port()),
     };
@@ -218,8 +196,8 @@ async fn judge(
         told.answerer = transparent::answered(&loaded.settings, set, &target.name, client);
     }
     let allowed = match client {
-        Who::At(asker) => set.judge_name(&target, asker, set.rules().enforcement)?,
-        Who::Of(client) => set.judge_name_for(&target, client)?,
+        ExplainedClient::At(asker) => set.judge_name(&target, asker, set.rules().enforcement)?,
+        ExplainedClient::Of(client) => set.judge_name_for(&target, client)?,
     };
     told.allow(&allowed);
     let resolver = Resolver::new(&set.rules().dns_servers);

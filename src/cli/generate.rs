@@ -1,14 +1,12 @@
-//! `pullgate generate`: the manual pages and the shells' completions, for whoever makes a package.
+//! `pullgate generate`: the manual pages and the shells' completions, for packaging.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, ValueEnum as _};
+use clap::{Command, ValueEnum as _};
 use clap_complete::Shell;
-
-use super::Arguments;
 
 /// Write the manual pages and the shells' completions into a folder.
 #[derive(Debug, clap::Args)]
@@ -18,13 +16,12 @@ pub(crate) struct Args {
     folder: PathBuf,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &Args, command: &Command) -> anyhow::Result<ExitCode> {
     let name = || args.folder.display().to_string();
     fs::create_dir_all(&args.folder).with_context(name)?;
-    clap_mangen::generate_to(Arguments::command(), &args.folder).with_context(name)?;
+    clap_mangen::generate_to(command.clone(), &args.folder).with_context(name)?;
     for shell in Shell::value_variants() {
-        let mut command = Arguments::command();
-        clap_complete::generate_to(*shell, &mut command, "pullgate", &args.folder)
+        clap_complete::generate_to(*shell, &mut command.clone(), "pullgate", &args.folder)
             .with_context(name)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -33,11 +30,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Arguments;
+    use clap::CommandFactory as _;
 
     #[test]
     fn every_command_has_a_page_and_every_shell_its_completion() {
         let folder = tempfile::tempdir().unwrap();
-        run(&Args { folder: folder.path().to_owned() }).unwrap();
+        run(&Args { folder: folder.path().to_owned() }, &Arguments::command()).unwrap();
         for name in ["pullgate.1", "pullgate-run.1", "pullgate.bash", "_pullgate", "pullgate.fish"]
         {
             let text = fs::read_to_string(folder.path().join(name)).unwrap();

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use super::ConfigArgument;
+use super::config_argument::ConfigArgument;
+use super::output;
 use crate::config::{self, AdminAddress};
 use crate::reload;
 use crate::tools::health;
@@ -37,7 +38,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let page = if args.live { "/healthz" } else { "/readyz" };
     match health::ask(&address, page, Duration::from_millis(args.timeout_ms)) {
         Ok(health) => {
-            super::print(&health.text)?;
+            output::print(&health.text)?;
             Ok(if health.well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Err(error) => bail!("no gate answers at the admin address {}: {error}", shown(&address)),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::output;
 use crate::config::{self, ImportedEndpoints};
 
 /// `az` prints a few kilobytes.
@@ -32,11 +33,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let import = match config::import(&Arc::from(name), &text) {
         Ok(import) => import,
         Err(faults) => {
-            super::print_faults(&faults);
+            output::print_faults(&faults);
             return Ok(ExitCode::FAILURE);
         }
     };
-    super::print(&import.toml)?;
+    output::print(&import.toml)?;
     // A registry has one file: what az printed would be refused beside it.
     let instead = match args.file.as_str() {
         "-" => String::new(),

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::ConfigArgument;
+use super::config_argument::ConfigArgument;
+use super::output;
 use crate::config::{self, Capture};
 use crate::reload;
 use crate::tools::nftables::{self, Kit, Site, Word};
@@ -49,7 +50,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(faults) => {
-            super::print_faults(&faults);
+            output::print_faults(&faults);
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -62,6 +63,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn print(text: &str) -> anyhow::Result<ExitCode> {
-    super::print(text)?;
+    output::print(text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@
 
 mod audit_lines;
 mod check;
+mod config_argument;
 mod demo;
 mod doctor;
 mod explain;
@@ -14,19 +15,16 @@ mod health;
 mod import;
 mod kit;
 mod log;
+mod output;
 mod report;
 mod run;
 mod user;
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-/// Where the configuration is looked for, in this order, when `--config` names none.
-pub const CONFIG_PATHS: &[&str] = &["config/pullgate.toml", "/etc/pullgate/pullgate.toml"];
+pub use config_argument::CONFIG_PATHS;
 
 /// An egress-filtering forward proxy for container registries: a host may pull its images and
 /// nothing else.
@@ -66,25 +64,6 @@ enum Command {
     User(user::Args),
 }
 
-/// The configuration's file, as `--config` of several commands names it.
-#[derive(Debug, clap::Args)]
-pub(crate) struct ConfigArgument {
-    /// The configuration; config/pullgate.toml, else /etc/pullgate/pullgate.toml.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-impl ConfigArgument {
-    /// The file that was named, or the first of [`CONFIG_PATHS`] that is there.
-    pub(crate) fn path(&self) -> PathBuf {
-        if let Some(path) = &self.config {
-            return path.clone();
-        }
-        let found = CONFIG_PATHS.iter().map(Path::new).find(|path| path.exists());
-        found.or(CONFIG_PATHS.last().map(Path::new)).unwrap_or(Path::new("pullgate.toml")).into()
-    }
-}
-
 /// Reads the command line, runs the command and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -97,7 +76,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Kit(args) => kit::run(&args),
-        Command::Generate(args) => generate::run(&args),
+        Command::Generate(args) => generate::run(&args, &Arguments::command()),
         Command::Health(args) => health::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Log(args) => log::run(&args),
@@ -108,40 +87,4 @@ pub fn main() -> ExitCode {
         eprintln!("pullgate: {error:#}");
         ExitCode::FAILURE
     })
-}
-
-/// Prints a command's result. A reader that closes the pipe early, such as `head`, is not an error.
-pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        printed => printed.context("standard output"),
-    }
-}
-
-/// Prints a value as indented JSON.
-pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    print(&(serde_json::to_string_pretty(value)? + "\n"))
-}
-
-/// Diagnostics of a long-running command; `RUST_LOG` chooses what.
-pub(crate) fn log_to_standard_error() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    // A second command in one process, as in tests, keeps the first one's log.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none())
-        .with_target(false)
-        .try_init();
-}
-
-/// Every fault of the configuration, a line each, and their number.
-pub(crate) fn print_faults(faults: &[crate::policy::Fault]) {
-    for fault in faults {
-        eprintln!("{fault}");
-    }
-    eprintln!("{} fault(s)", faults.len());
 }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use tokio::runtime::Builder;
 
-use super::ConfigArgument;
+use super::config_argument::ConfigArgument;
+use super::output;
 use crate::app;
 
 /// Run the gate.
@@ -16,7 +17,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    super::log_to_standard_error();
+    output::log_to_standard_error();
     // While this is the only thread.
     let inherited = app::Inherited::from_environment()?;
     let prepared = app::Prepared::read(&args.config.path())?;

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail, ensure};
 use clap::Subcommand;
 
-use super::ConfigArgument;
+use super::config_argument::ConfigArgument;
+use super::output;
 use crate::policy::PasswordHash;
 use crate::{config, reload};
 use file::UsersFile;
@@ -76,7 +77,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let text = config::with_user(file.text(), name, &hash);
             let unreadable = file.replace(&text)?;
             let did = if known { "has another password" } else { "was added" };
-            super::print(&format!("{name} {did}: {}\n", path.display()))?;
+            output::print(&format!("{name} {did}: {}\n", path.display()))?;
             warn(unreadable);
         }
         Act::Remove { name, of } => {
@@ -86,13 +87,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 bail!("{name:?} is no user in {}", path.display());
             };
             let unreadable = file.replace(&text)?;
-            super::print(&format!("{name} was removed: {}\n", path.display()))?;
+            output::print(&format!("{name} was removed: {}\n", path.display()))?;
             warn(unreadable);
         }
         Act::List { of } => {
             let text = file::read(&of.path()?)?;
             let names = config::user_names(&text).map(|name| format!("{name}\n"));
-            super::print(&names.collect::<String>())?;
+            output::print(&names.collect::<String>())?;
         }
     }
     Ok(ExitCode::SUCCESS)

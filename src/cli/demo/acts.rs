@@ -1,8 +1,8 @@
 //! The acts of the demonstration, in order. Each tries something and adds rows that say what came
 //! of it; an error is a fault of the demonstration's own parts, never a finding.
 
-use super::Stage;
 use super::show::{showing, tell};
+use super::stage::Stage;
 use crate::policy::Reason;
 use crate::tools::demo::folder::Folder;
 use crate::tools::demo::image::Image;

@@ -80,7 +80,7 @@ pub(super) fn named(set: &PolicySet, name: &str) -> Option<Told> {
 impl Told {
     pub(super) fn print(&self, json: bool) -> anyhow::Result<()> {
         if json {
-            return crate::cli::print_json(self);
+            return crate::cli::output::print_json(self);
         }
         let mut out = String::new();
         writeln!(out, "{}: a registry of the policy", self.registry)?;
@@ -89,6 +89,6 @@ impl Told {
         for Host { host, endpoint, place } in &self.hosts {
             writeln!(out, "  host:      {host} ({endpoint}), {place}")?;
         }
-        crate::cli::print(&out)
+        crate::cli::output::print(&out)
     }
 }

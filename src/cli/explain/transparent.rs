@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
-use super::Who;
+use super::client::ExplainedClient;
 use crate::account::Headed;
 use crate::config::{Answer, Mode, Settings};
 use crate::policy::{HTTPS, Name, OwnAddresses, PolicySet, Stop, Target};
@@ -42,7 +42,7 @@ impl std::str::FromStr for Dialled {
 impl Dialled {
     /// Whether a target names another port beside its host.
     pub(super) fn contradicts(self, target: &str) -> bool {
-        let (Some(dialled), Some(written)) = (self.port, super::written_port(target)) else {
+        let (Some(dialled), Some(written)) = (self.port, written_port(target)) else {
             return false;
         };
         written.parse() != Ok(dialled)
@@ -132,13 +132,13 @@ pub(super) fn answered(
     settings: &Settings,
     set: &PolicySet,
     name: &Name,
-    client: &Who,
+    client: &ExplainedClient,
 ) -> Option<String> {
     let answerer = settings.answerer.as_ref()?;
     let judged = match client {
-        Who::At(asker) => set.judge_host(name, asker, set.rules().enforcement),
+        ExplainedClient::At(asker) => set.judge_host(name, asker, set.rules().enforcement),
         // Whoever is of a group is so by its address where DNS is asked.
-        Who::Of(client) => set.judge_name_for(&Target::https(name.clone()), client),
+        ExplainedClient::Of(client) => set.judge_name_for(&Target::https(name.clone()), client),
     };
     Some(match (judged, &answerer.answer) {
         (Err(_), _) => "refused".to_owned(),
@@ -147,6 +147,12 @@ pub(super) fn answered(
             own.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         }
     })
+}
+
+/// Returns the port that is written after a host; `None` without one.
+pub(super) fn written_port(target: &str) -> Option<&str> {
+    let (_, port) = target.rsplit_once(':')?;
+    port.bytes().all(|byte| byte.is_ascii_digit()).then_some(port)
 }
 
 #[cfg(test)]

@@ -1,0 +1,43 @@
+//! What the demo's acts share: an authority, a registry, a configuration and a gate.
+
+use anyhow::Context as _;
+
+use super::gate::Gate;
+use super::show::tell;
+use crate::tools::demo::authority::Authority;
+use crate::tools::demo::folder::{Afterwards, Folder};
+use crate::tools::demo::image::Image;
+use crate::tools::demo::registry::Registry;
+use crate::tools::demo::{DATA, LATER_DATA, LATER_LOGIN, LOGIN, STORAGE, mebibytes};
+
+/// The small image's size, in bytes.
+const SMALL: u64 = 1 << 20;
+
+/// The registry, the configuration and the gate that the acts use.
+pub(super) struct Stage {
+    pub(super) authority: Authority,
+    pub(super) registry: Registry,
+    pub(super) folder: Folder,
+    pub(super) gate: Gate,
+}
+
+impl Stage {
+    pub(super) async fn set(size: u64, afterwards: Afterwards) -> anyhow::Result<Self> {
+        tell(&format!("making an image of {:.0} MiB of random layers", mebibytes(size)));
+        let authority =
+            Authority::new(&[LOGIN, DATA, LATER_LOGIN, LATER_DATA, STORAGE, "127.0.0.1"])?;
+        let image = Image::generate(1, size).await?;
+        let small = Image::generate(2, SMALL).await?;
+        let registry = Registry::start(&authority, image, small).await?;
+        let folder = Folder::write(&std::env::temp_dir(), &registry, afterwards)?;
+        let gate = Gate::start(&folder.settings()).await.context("the gate does not start")?;
+        tell(&format!("registry {LOGIN} is at {}", registry.login()));
+        tell(&format!("data endpoint {DATA} is at {}", registry.data()));
+        tell(&format!(
+            "pullgate listens on {}, its policy is {}",
+            gate.proxy(),
+            folder.path().display()
+        ));
+        Ok(Self { authority, registry, folder, gate })
+    }
+}
