@@ -14,7 +14,7 @@ use std::time::Instant;
 use criterion::{Criterion, criterion_group, criterion_main};
 use pullgate::account::{Account, Arrival, Sink, Stage};
 use pullgate::config::{self, File, Files};
-use pullgate::policy::{Allowed, ClientIdentity, Ending, Enforcement, Limits, Reason, Target};
+use pullgate::policy::{Allowed, ClientIdentity, Ending, Enforcement, Reason, Target};
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -45,12 +45,12 @@ fn arrival(listener: &Arc<str>) -> Arrival {
 fn sessions(criterion: &mut Criterion) {
     let sink = Sink::File("/dev/null".into());
     let account = Account::new(prometheus::Registry::new(), sink).unwrap();
-    let (listener, limits, allowed) = (Arc::from("127.0.0.1:3128"), Limits::default(), allowed());
+    let (listener, allowed) = (Arc::from("127.0.0.1:3128"), allowed());
     criterion.bench_function("account/relayed", |bench| {
         bench.iter(|| {
             let mut open = account.open(arrival(&listener));
             open.ask("contoso.eastus.data.azurecr.io:443");
-            open.admit(&limits).unwrap();
+            open.admit().unwrap();
             open.allow(&allowed);
             for stage in [Stage::Resolve, Stage::Dial, Stage::Hello, Stage::Relay] {
                 open.stages.enter(stage);
@@ -67,7 +67,7 @@ fn sessions(criterion: &mut Criterion) {
             count += 1;
             let mut open = account.open(arrival(&listener));
             open.ask(&format!("{count}.blob.core.windows.net:443"));
-            open.admit(&limits).unwrap();
+            open.admit().unwrap();
             black_box(open.close(&Err(Reason::StorageAccount.into())))
         });
     });
@@ -75,7 +75,7 @@ fn sessions(criterion: &mut Criterion) {
         bench.iter(|| {
             let mut open = account.open(arrival(&listener));
             open.ask("x.blob.core.windows.net:443");
-            open.admit(&limits).unwrap();
+            open.admit().unwrap();
             black_box(open.close(&Err(Reason::StorageAccount.into())))
         });
     });

@@ -22,10 +22,11 @@ use std::time::{Duration, Instant};
 use pullgate::app::{self, Inherited, Prepared};
 use pullgate::config::{self, File, Files};
 use pullgate::hello::{Hello, HelloReader, Step};
+use pullgate::limits::{Bounds, Throttle, UploadQuota};
 use pullgate::policy::{
     Budget, Cleared, ClientIdentity, Ending, Enforcement, OwnAddresses, Target,
 };
-use pullgate::relay::{Bounds, Relay, Settings, Throttle, Traffic, TunnelEnds, UploadQuota};
+use pullgate::relay::{Relay, Settings, Traffic, TunnelEnds};
 use rustix::time::{ClockId, clock_gettime};
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};

@@ -227,7 +227,7 @@ impl Admin {
             "/metrics" => self.metrics(),
             "/listeners" => json(&self.listeners),
             "/policy" => secret(Self::policy),
-            "/sessions" => secret(|admin| json(&admin.account.live().rows())),
+            "/sessions" => secret(|admin| json(&admin.account.open_sessions().rows())),
             _ => plain(StatusCode::NOT_FOUND, INDEX),
         }
     }

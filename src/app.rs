@@ -29,11 +29,10 @@ use crate::admin::{self, Admin, ListenerInfo};
 use crate::config::{self, AdminAddress, AuditTarget, Files, Listener, Loaded, Mode, Settings};
 use crate::dial::Resolver;
 use crate::dns::{self, Answerer, Sources};
+use crate::limits::{Passwords, PendingConnections, Quotas, Sessions};
 use crate::listen::http::connect::Accepted;
-use crate::listen::lobby::PendingConnections;
-use crate::listen::passwords::Passwords;
 use crate::policy::{Enforcement, Fault};
-use crate::relay::{self, Quotas, Relay};
+use crate::relay::{self, Relay};
 use crate::reload::{self, Reloader};
 use crate::session::{Door, Gate, Welcome};
 use accept::{Acceptor, Ending};
@@ -200,6 +199,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         own: own_seen,
         tls: tls_seen,
         account: account.clone(),
+        sessions: Sessions::default(),
         shares: Quotas::default(),
         passwords: Passwords::new(threads / 2)?,
         accepted: Accepted::new()?,

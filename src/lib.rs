@@ -14,6 +14,7 @@
 //! dns/        the DNS server for the clients of a gateway
 //! listen/     how clients come in: PROXY header, TLS, HTTP head, transparent destination
 //! relay/      two directions, half-close, idle limit, byte counts, revocation; splice
+//! limits/     sessions and their rate, pending connections, passwords, the bytes of tunnels
 //! dial/       resolve, connect with a staggered second try
 //! account/    Record, written once at the end: one audit line, and the counters
 //! config/     files -> Settings and PolicySet; what the az command prints         pure
@@ -52,6 +53,7 @@ pub mod config;
 pub mod dial;
 pub mod dns;
 pub mod hello;
+pub mod limits;
 pub mod listen;
 pub mod oci;
 pub mod policy;

@@ -33,12 +33,11 @@ use crate::account::{Account, Arrival, AuditText, Open, Stage};
 use crate::config::{Capture, Mode, TlsOfListeners, TlsPaths};
 use crate::dial::{self, Resolver};
 use crate::hello::Hello;
-use crate::listen::credentials::Authorization;
+use crate::limits::{Passwords, PendingConnections, PendingSlot, Quotas, SessionPermit, Sessions};
 use crate::listen::http::answer::shown;
+use crate::listen::http::authorization::Authorization;
 use crate::listen::http::connect::{self, Accepted};
 use crate::listen::intake::{self, Arrived, NoHead};
-use crate::listen::lobby::{PendingConnections, PendingSlot};
-use crate::listen::passwords::Passwords;
 use crate::listen::proxy_protocol::{self, HeaderFault};
 use crate::listen::tls::{self, ClientStream, NoTls};
 use crate::listen::transparent::original_destination;
@@ -46,7 +45,7 @@ use crate::policy::{
     Allowed, Cause, Cleared, ClientAddress, ClientIdentity, Denial, Enforcement, Failure, HTTPS,
     Login, OwnAddresses, Permit, PolicySet, Reason, Side, Stop, Target,
 };
-use crate::relay::{Quotas, Relay};
+use crate::relay::Relay;
 use refuse::{asked_to_leave, evicted, no_hello, no_proxy_header, proxy_header_invalid};
 use relay::Proof;
 
@@ -63,6 +62,8 @@ pub struct Gate {
     pub resolver: Arc<Resolver>,
     /// Moves bytes.
     pub relay: Relay,
+    /// Counts the sessions that are open, and how fast they begin.
+    pub sessions: Sessions,
     /// What tunnels share.
     pub shares: Quotas,
     /// Checks passwords.
@@ -114,6 +115,8 @@ struct Session {
     account: Open,
     /// Its place in the lobby, until it has one among the open sessions.
     place: Option<PendingSlot>,
+    /// Its place among the open sessions.
+    permit: Option<SessionPermit>,
     /// Subscribed before the snapshot was taken, so that no reload falls between.
     policy: watch::Receiver<Arc<PolicySet>>,
     set: Arc<PolicySet>,
@@ -211,7 +214,7 @@ impl Session {
         });
         account.generation = set.generation();
         let (asker, place) = (ClientIdentity::at(peer.ip()), Some(place));
-        Self { gate, door, asker, proof: None, account, place, policy, set }
+        Self { gate, door, asker, proof: None, account, place, permit: None, policy, set }
     }
 
     /// From the first byte to the relay, which is still to be carried out.
@@ -411,7 +414,8 @@ impl Session {
         }
         let mut limits = *self.set.limits();
         limits.open_sessions = limits.open_sessions.min(self.gate.most_sessions);
-        self.account.admit(&limits)?;
+        self.permit = Some(self.gate.sessions.admit(self.account.client, &limits)?);
+        self.account.admit()?;
         self.place = None;
         if early.first().is_some_and(|first| *first != TLS_HANDSHAKE) {
             return Err(Denial::with_remedy(Reason::NotTls, "only TLS passes").into());
@@ -421,8 +425,8 @@ impl Session {
         self.account.client_name = self.set.group_of(&self.asker).map(|one| one.name.clone());
         let allowed = self.set.judge_name(target, &self.asker, enforcement)?;
         self.account.allow(&allowed);
-        if let Some(client) = allowed.client() {
-            self.account.admit_client(client)?;
+        if let (Some(client), Some(permit)) = (allowed.client(), &mut self.permit) {
+            self.gate.sessions.admit_to_group(permit, client)?;
         }
         self.spare(&allowed, enforcement)?;
 

@@ -15,9 +15,10 @@ use prometheus::{
 };
 use tokio::runtime::Handle;
 
-use super::live::Live;
+use super::labels::Labels;
+use super::open_sessions::OpenSessions;
 use super::query::QueryResult;
-use super::record::{Granted, Headed, Record, Verdict, Volume};
+use super::record::{Headed, Record, Verdict, Volume};
 use super::stage::Stage;
 use super::status::Status;
 use crate::policy::{Enforcement, NO_LABEL};
@@ -203,16 +204,16 @@ impl Metrics {
     /// When a metric cannot be written as text.
     pub fn text(
         &self,
-        live: &Live,
+        open: &OpenSessions,
         told: Told,
         status: &Status,
     ) -> Result<String, prometheus::Error> {
         self.audit_failing.set(i64::from(told.audit_failing));
-        live.credit(|labels, volume| self.relayed(labels, volume));
+        open.credit(|labels, volume| self.relayed(labels, volume));
         self.storage_asks.set(i64::try_from(told.storage_asks).unwrap_or(i64::MAX));
         let limit = i64::try_from(status.open_sessions_limit).unwrap_or(i64::MAX);
         self.open_sessions_limit.set(limit);
-        self.open_sessions.set(i64::try_from(live.open_sessions()).unwrap_or(i64::MAX));
+        self.open_sessions.set(i64::try_from(open.count()).unwrap_or(i64::MAX));
         self.generation.set(i64::try_from(status.generation).unwrap_or(i64::MAX));
         self.stale.set(i64::from(status.stale.is_some()));
         self.enforcing.set(i64::from(status.enforcement == Enforcement::Enforce));
@@ -224,8 +225,8 @@ impl Metrics {
     }
 
     /// What was relayed so far, up and down, by the registry's label.
-    pub(super) fn moved_by_registry(&self, live: &Live) -> BTreeMap<String, (u64, u64)> {
-        live.credit(|labels, volume| self.relayed(labels, volume));
+    pub(super) fn moved_by_registry(&self, open: &OpenSessions) -> BTreeMap<String, (u64, u64)> {
+        open.credit(|labels, volume| self.relayed(labels, volume));
         let mut moved: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         for metric in self.bytes.collect().iter().flat_map(MetricFamily::get_metric) {
             let label = |name: &str| {
@@ -292,25 +293,5 @@ impl Metrics {
 
     pub(super) fn audit_dropped(&self) -> &IntCounter {
         &self.audit_dropped
-    }
-}
-
-/// What a session counts under. The client's name is the configuration's.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Labels<'a> {
-    registry: &'a str,
-    endpoint: &'static str,
-    client: Option<&'a str>,
-}
-
-impl<'a> Labels<'a> {
-    pub(super) fn of(granted: Option<&'a Granted>, client: Option<&'a str>) -> Self {
-        let (registry, endpoint) =
-            granted.map_or((NO_LABEL, NO_LABEL), |one| (&*one.label, one.endpoint.code()));
-        Self { registry, endpoint, client }
-    }
-
-    pub(super) fn of_record(record: &'a Record) -> Self {
-        Self::of(record.granted.as_ref(), record.client_name.as_deref())
     }
 }

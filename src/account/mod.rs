@@ -2,17 +2,18 @@
 //!
 //! A session opens an [`Open`] at accept, fills its record as it goes, and closes it once, which
 //! writes one audit line and moves the counters. No other module touches a counter or the audit.
-//! It decides nothing but whether another session fits ([`Open::admit`]), and knows no socket.
+//! It decides nothing but whether a session's line could be lost ([`Open::admit`]), and knows no
+//! socket.
 
 mod audit;
 mod clock;
 mod dedup;
 mod denials;
 mod id;
-mod live;
+mod labels;
 mod metrics;
+mod open_sessions;
 mod query;
-mod rates;
 mod record;
 mod sink;
 mod stage;
@@ -33,8 +34,8 @@ use prometheus::Registry;
 
 pub use denials::{DenialRow, Denials};
 pub use id::SessionId;
-pub use live::{Live, Progress, Row};
 pub use metrics::Metrics;
+pub use open_sessions::{OpenSessions, Progress, SessionRow};
 pub use query::{QueryResult, RefusedQuery};
 pub use record::{Granted, Headed, Moved, Outcome, Record, Volume};
 pub use sink::Sink;
@@ -42,15 +43,12 @@ pub use stage::{Stage, Stages};
 pub use status::{Phase, Status};
 pub use text::AuditText;
 
-use crate::policy::{
-    Allowed, Cause, Client, Denial, Ending, Failure, Limits, Reason, Side, Stop, Target,
-};
+use crate::policy::{Allowed, Cause, Denial, Ending, Failure, Reason, Side, Stop, Target};
 use audit::Audit;
 use id::Ids;
-use live::{Asked, SessionSlot};
-use metrics::Labels;
+use labels::Labels;
 use metrics::Told;
-use rates::Rates;
+use open_sessions::{Asked, ListedSession};
 use sink::Outlet;
 use storage_requests::StorageRequests;
 
@@ -82,8 +80,7 @@ pub struct Account {
     askers: StorageRequests,
     denials: Denials,
     metrics: Metrics,
-    live: Arc<Live>,
-    rates: Rates,
+    open: Arc<OpenSessions>,
 }
 
 /// What becomes of new sessions while the audit cannot be written.
@@ -147,8 +144,7 @@ impl Account {
             askers: StorageRequests::default(),
             denials: Denials::default(),
             metrics,
-            live: Arc::default(),
-            rates: Rates::default(),
+            open: Arc::default(),
         }))
     }
 
@@ -159,13 +155,13 @@ impl Account {
         let id = self.ids.next(started);
         let mut record = Record::new(id, started, arrival.client, arrival.listener);
         record.stages = Stages::start(arrival.first, arrival.accepted);
-        Open { account: self.clone(), record: Box::new(record), seat: None, state: State::Open }
+        Open { account: self.clone(), record: Box::new(record), listed: None, state: State::Open }
     }
 
     /// The open sessions.
     #[must_use]
-    pub fn live(&self) -> &Live {
-        &self.live
+    pub fn open_sessions(&self) -> &OpenSessions {
+        &self.open
     }
 
     /// The latest denials.
@@ -177,7 +173,7 @@ impl Account {
     /// What was relayed so far, up and down, by the registry's label; live sessions included.
     #[must_use]
     pub fn moved_by_registry(&self) -> BTreeMap<String, (u64, u64)> {
-        self.metrics.moved_by_registry(&self.live)
+        self.metrics.moved_by_registry(&self.open)
     }
 
     /// Counts the tasks of the runtimes that serve, beside that in which the metrics are asked for.
@@ -195,7 +191,7 @@ impl Account {
             audit_failing: self.audit.is_failing(),
             storage_asks: self.askers.most(Instant::now()),
         };
-        self.metrics.text(&self.live, told, status)
+        self.metrics.text(&self.open, told, status)
     }
 
     /// Has the audit file opened anew, as after a rotation.
@@ -218,7 +214,7 @@ impl Account {
 pub struct Open {
     account: Arc<Account>,
     record: Box<Record>,
-    seat: Option<SessionSlot>,
+    listed: Option<ListedSession>,
     state: State,
 }
 
@@ -230,33 +226,18 @@ enum State {
 }
 
 impl Open {
-    /// Takes a place among the open sessions; it is held until this is dropped.
+    /// Lists it among the open sessions until this is dropped.
     ///
     /// # Errors
-    /// `rate-limit` and `session-limit`; `audit-full` where no session is to go unrecorded.
-    pub fn admit(&mut self, limits: &Limits) -> Result<(), Denial> {
+    /// `audit-full` where no session may go unrecorded and its line could be lost.
+    pub fn admit(&mut self) -> Result<(), Denial> {
         if self.account.on_full == OnFull::Stop && self.account.audit.is_full() {
             return Err(Denial::with_remedy(Reason::AuditFull, "try later"));
         }
-        if self.seat.is_none() {
-            if let Some(rate) = limits.new_sessions_per_second_per_client {
-                self.account.rates.admit_address(rate, self.record.client)?;
-            }
-            self.seat = Some(self.account.live.admit(&self.record, limits)?);
+        if self.listed.is_none() {
+            self.listed = Some(self.account.open.list(&self.record));
         }
         Ok(())
-    }
-
-    /// Takes a place among those of its group of clients, too.
-    ///
-    /// # Errors
-    /// `rate-limit` and `session-limit`.
-    pub fn admit_client(&mut self, client: &Client) -> Result<(), Denial> {
-        self.account.rates.admit_client(client)?;
-        match &mut self.seat {
-            Some(seat) => seat.join(client),
-            None => Ok(()),
-        }
     }
 
     /// Notes the target as the client wrote it.
@@ -272,8 +253,8 @@ impl Open {
     /// Notes what the policy said to the name, and shows it in `/sessions`.
     pub fn allow(&mut self, allowed: &Allowed) {
         self.record.allow(allowed);
-        if let (Some(seat), Some(target)) = (&self.seat, &self.record.target) {
-            seat.tell(Asked {
+        if let (Some(listed), Some(target)) = (&self.listed, &self.record.target) {
+            listed.describe(Asked {
                 target: target.clone(),
                 granted: self.record.granted.clone(),
                 client_name: self.record.client_name.clone(),
@@ -284,8 +265,8 @@ impl Open {
     /// Lets `/sessions` and the counters see what the relay moves while it lasts. At the close it
     /// goes ahead of the record's own volume, so that an interrupted session is told in full.
     pub fn follow(&mut self, progress: Progress) {
-        if let Some(seat) = &self.seat {
-            seat.follow(progress);
+        if let Some(listed) = &self.listed {
+            listed.follow(progress);
         }
     }
 
@@ -300,7 +281,7 @@ impl Open {
         }
         let record = &mut self.record;
         record.stages.finish();
-        if let Some(volume) = self.seat.as_ref().and_then(SessionSlot::progress) {
+        if let Some(volume) = self.listed.as_ref().and_then(ListedSession::progress) {
             record.volume = volume;
         }
         let verdict = record.verdict(end);
@@ -314,7 +295,8 @@ impl Open {
         if verdict.reason == Some(Reason::StorageAccount.code()) {
             account.askers.count(record.client, Instant::now());
         }
-        let volume = self.seat.as_ref().map_or(record.volume, |seat| seat.credit(record.volume));
+        let volume =
+            self.listed.as_ref().map_or(record.volume, |listed| listed.credit(record.volume));
         account.metrics.relayed(Labels::of_record(record), volume);
         let told = account.audit.take(record, verdict);
         self.state = State::Closed(told);

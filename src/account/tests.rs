@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::policy::{
-    Client, ClientIdentity, ClientLimits, EndpointKind, Enforcement, Located, Location, PolicySet,
-    Registry as Listed, RegistrySpec, Rules, Target,
+    ClientIdentity, EndpointKind, Enforcement, Located, Location, PolicySet, Registry as Listed,
+    RegistrySpec, Rules, Target,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -84,7 +84,7 @@ fn metric(account: &Account, name: &str) -> u64 {
 fn a_session_is_one_line_and_one_count() {
     let books = Books::new();
     let mut open = books.account.open(arrival("::ffff:10.0.0.7"));
-    open.admit(&Limits::default()).unwrap();
+    open.admit().unwrap();
     open.allow(&allowed("contoso.azurecr.io:443", Enforcement::Enforce));
     open.volume.down.spliced = 5;
     let told = open.close(&Ok(Ending::Closed)).unwrap();
@@ -136,7 +136,7 @@ fn repeated_denials_are_folded_under_the_firsts_id() {
 /// An idle tunnel keeps its account; all that it keeps may take 4 KiB.
 #[test]
 fn an_open_account_is_small() {
-    let kept = size_of::<Record>() + size_of::<Open>() + SessionSlot::HEAP;
+    let kept = size_of::<Record>() + size_of::<Open>() + ListedSession::HEAP;
     assert!(kept <= 1_024, "{kept} bytes");
 }
 
@@ -249,14 +249,14 @@ fn lines_wait_for_a_disk_that_is_full_for_a_while() {
         std::thread::yield_now();
     }
     let mut refused = account.open(arrival("10.0.0.7"));
-    assert_eq!(refused.admit(&Limits::default()).unwrap_err().reason, Reason::AuditFull);
+    assert_eq!(refused.admit().unwrap_err().reason, Reason::AuditFull);
     refused.close(&Err(Reason::AuditFull.into()));
     std::fs::remove_file(&path).unwrap();
     account.reopen_audit();
     while metric(&account, "pullgate_audit_failing") == 1 {
         std::thread::yield_now();
     }
-    account.open(arrival("10.0.0.7")).admit(&Limits::default()).unwrap();
+    account.open(arrival("10.0.0.7")).admit().unwrap();
     account.finish(PATIENCE);
     let text = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -319,7 +319,7 @@ fn a_rotated_file_is_opened_anew() {
 fn a_panic_is_one_failed_session_and_is_counted() {
     let books = Books::new();
     let mut open = books.account.open(arrival("10.0.0.7"));
-    open.admit(&Limits::default()).unwrap();
+    open.admit().unwrap();
     let caught = std::thread::spawn(move || {
         open.ask("contoso.azurecr.io:443");
         panic!("a fault of ours");
@@ -334,67 +334,11 @@ fn a_panic_is_one_failed_session_and_is_counted() {
 }
 
 #[test]
-fn places_are_limited_in_all_and_per_client() {
-    let books = Books::new();
-    let limits = Limits { open_sessions: 3, open_sessions_per_client: 2, ..Limits::default() };
-    let enter = |client: &str| {
-        let mut open = books.account.open(arrival(client));
-        open.admit(&limits).map(|()| open)
-    };
-    let first = enter("10.0.0.7").unwrap();
-    let second = enter("::ffff:10.0.0.7").unwrap();
-    assert_eq!(enter("10.0.0.7").unwrap_err().reason, Reason::SessionLimit);
-    let third = enter("10.0.0.8").unwrap();
-    assert_eq!(enter("10.0.0.9").unwrap_err().reason, Reason::SessionLimit);
-    assert_eq!(books.account.live().open_sessions(), 3);
-    drop(first);
-    let fourth = enter("10.0.0.7").unwrap();
-    drop((second, third));
-    // An IPv6 host picks its addresses within a network of 64 bits.
-    let fifth = enter("2001:db8:1:2::1").unwrap();
-    let sixth = enter("2001:db8:1:2:3::1").unwrap();
-    drop(fourth);
-    assert_eq!(enter("2001:db8:1:2:4::1").unwrap_err().reason, Reason::SessionLimit);
-    let seventh = enter("2001:db8:1:3::1").unwrap();
-    assert_eq!(books.account.live().open_sessions(), 3);
-    drop(fifth);
-    drop((enter("2001:db8:1:2:4::1").unwrap(), sixth, seventh));
-    assert_eq!(books.account.live().open_sessions(), 0);
-    assert!(books.account.live().rows().is_empty());
-}
-
-#[test]
-fn places_of_a_group_are_limited_wherever_its_members_are() {
-    let books = Books::new();
-    let client = Client {
-        name: "agents".into(),
-        place: Location { file: "pullgate.toml".into(), line: 1 },
-        networks: Vec::new(),
-        certificate_names: Vec::new(),
-        users: Vec::new(),
-        limits: ClientLimits { open_sessions: Some(2), ..ClientLimits::default() },
-    };
-    let enter = |address: &str| {
-        let mut open = books.account.open(arrival(address));
-        open.admit(&Limits::default()).unwrap();
-        // A second time counts for nothing.
-        open.admit_client(&client).and_then(|()| open.admit_client(&client)).map(|()| open)
-    };
-    let (first, second) = (enter("10.0.0.7").unwrap(), enter("10.0.0.8").unwrap());
-    let denial = enter("10.0.0.9").unwrap_err();
-    assert_eq!(denial.reason, Reason::SessionLimit);
-    assert_eq!(denial.remedy.as_deref(), Some("agents has too many sessions open"));
-    drop(first);
-    drop((enter("10.0.0.9").unwrap(), second));
-    assert!(enter("10.0.0.7").is_ok());
-}
-
-#[test]
 fn a_long_session_counts_while_it_lasts_and_once() {
     let books = Books::new();
     let moved = Arc::new(AtomicU64::new(0));
     let mut open = books.account.open(arrival("10.0.0.7"));
-    open.admit(&Limits::default()).unwrap();
+    open.admit().unwrap();
     open.allow(&allowed("contoso.azurecr.io:443", Enforcement::Enforce));
     let watched = moved.clone();
     open.follow(Box::new(move || {
@@ -407,7 +351,7 @@ fn a_long_session_counts_while_it_lasts_and_once() {
         moved.store(total, Ordering::Relaxed);
         assert_eq!(metric(&books.account, bytes), total);
     }
-    let rows = serde_json::to_value(books.account.live().rows()).unwrap();
+    let rows = serde_json::to_value(books.account.open_sessions().rows()).unwrap();
     assert_eq!(rows[0]["target"], "contoso.azurecr.io:443");
     assert_eq!(rows[0]["bytes-down"], 25);
     moved.store(40, Ordering::Relaxed);

@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Admin;
-use crate::account::{DenialRow, Phase, Row};
+use crate::account::{DenialRow, Phase, SessionRow};
 use crate::listen::http::answer::{Refusal, shown};
 use crate::policy::{ClientIdentity, Denial, Enforcement, HTTPS, Stop, Target};
 
@@ -117,7 +117,7 @@ struct Snapshot {
     stale: Option<String>,
     open: usize,
     limit: usize,
-    sessions: Vec<Row>,
+    sessions: Vec<SessionRow>,
     registries: Vec<OfRegistry>,
     denials: Vec<DenialRow>,
     files: Vec<OfFile>,
@@ -149,7 +149,7 @@ impl Admin {
         let status = self.status.borrow().clone();
         let set = self.policy.borrow().clone();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut sessions = self.account.live().rows();
+        let mut sessions = self.account.open_sessions().rows();
         sessions.truncate(MOST_SESSIONS);
         let moved = self.account.moved_by_registry();
         let of = |(name, (up, down)): (String, (u64, u64))| OfRegistry { name, up, down };
@@ -169,7 +169,7 @@ impl Admin {
             enforcing: status.enforcement == Enforcement::Enforce,
             generation: status.generation,
             stale: status.stale.as_deref().map(str::to_owned),
-            open: self.account.live().open_sessions(),
+            open: self.account.open_sessions().count(),
             limit: status.open_sessions_limit,
             sessions,
             registries: moved.into_iter().take(MOST_REGISTRIES).map(of).collect(),

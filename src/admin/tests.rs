@@ -9,7 +9,7 @@ use super::socket::SOCKET_MODE;
 use super::*;
 use crate::account::{Arrival, Sink, Stage};
 use crate::config::Ports;
-use crate::policy::{Limits, Rules};
+use crate::policy::Rules;
 
 struct Served {
     at: SocketAddr,
@@ -67,7 +67,7 @@ async fn every_page_answers() {
         accepted: std::time::Instant::now(),
         first: Stage::Head,
     });
-    open.admit(&Limits::default()).unwrap();
+    open.admit().unwrap();
     let cases = [
         ("/", "200 OK", "/metrics"),
         ("/healthz", "200 OK", "ok"),

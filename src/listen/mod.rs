@@ -1,10 +1,7 @@
 //! How clients come in: reading a PROXY header, a head or a hello within bounds, and answering.
 
-pub mod credentials;
 pub mod http;
 pub mod intake;
-pub mod lobby;
-pub mod passwords;
 pub mod proxy_protocol;
 pub mod tls;
 pub mod transparent;

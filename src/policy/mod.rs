@@ -4,7 +4,6 @@
 //! dial its addresses, who holds a [`Cleared`] may relay, and only [`PolicySet`] makes them.
 
 mod addresses;
-mod bucket;
 mod budget;
 mod certificate;
 mod clients;
@@ -22,8 +21,7 @@ mod target;
 mod users;
 
 pub use addresses::{AddressFault, Class, PrivateOnly, canonical, class_of};
-pub use bucket::Bucket;
-pub use budget::{Budget, Budgets, HourOfUploads};
+pub use budget::{Budget, Budgets};
 pub use certificate::{CertificateName, CertificateNameFault, CertificateNames};
 pub use clients::{
     Client, ClientAddress, ClientIdentity, ClientLimits, Clientele, Login, subscriber,

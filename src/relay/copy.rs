@@ -89,7 +89,7 @@ impl Pump {
                 return Poll::Pending;
             }
             if self.direction == Direction::Down
-                && let Some(paced) = &traffic.bounds.paced
+                && let Some(paced) = traffic.bounds.paced()
                 && paced.poll(context).is_pending()
             {
                 return self.flushed(context, to);
@@ -147,7 +147,7 @@ impl Pump {
     ) -> Poll<Result<usize, Broken>> {
         let tally = traffic.tally(self.direction);
         if self.direction == Direction::Down {
-            let Some(paced) = &traffic.bounds.paced else {
+            let Some(paced) = traffic.bounds.paced() else {
                 return self.take(context, tally, (from, to), COPY);
             };
             let taken = self.take(context, tally, (from, to), paced.most());

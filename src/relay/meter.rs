@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::bounds::Bounds;
+use crate::limits::Bounds;
 
 /// What one tunnel has delivered so far, each way. Shared with whoever watches it.
 #[derive(Debug, Default)]

@@ -9,7 +9,6 @@
 //! One task serves both directions, and what it keeps while a tunnel is idle is small: no pipe, no
 //! buffer, no timer but the idle limit's.
 
-mod bounds;
 mod close;
 mod copy;
 mod handshake;
@@ -19,7 +18,6 @@ mod pacing;
 mod pipe_pool;
 mod socket;
 mod splice;
-mod throttle;
 mod tunnel;
 mod watch;
 
@@ -36,11 +34,9 @@ use crate::policy::{Cleared, Ending, Stop};
 use handshake::{Opened, Opening};
 use tunnel::Life;
 
-pub use bounds::{Bounds, Quotas, UploadQuota, Whose};
 pub use close::{Closing, hear_out};
 pub use meter::{Count, Tally, Traffic};
 pub use pipe_pool::{PIPE_SIZE, Pipes};
-pub use throttle::Throttle;
 
 /// What the operator, or the machine, decides of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -207,7 +207,7 @@ impl Way {
             };
             writable.map_err(Broken::Destination)?;
             if self.direction == Direction::Down
-                && let Some(paced) = &traffic.bounds.paced
+                && let Some(paced) = traffic.bounds.paced()
                 && paced.poll(context).is_pending()
             {
                 return self.stalled();
@@ -323,7 +323,7 @@ impl Way {
         to: &TcpStream,
     ) -> Result<Step, Broken> {
         if self.direction == Direction::Down {
-            let Some(paced) = &traffic.bounds.paced else {
+            let Some(paced) = traffic.bounds.paced() else {
                 return self.step(relay, &traffic.down, from, to, usize::MAX);
             };
             let step = self.step(relay, &traffic.down, from, to, paced.most())?;

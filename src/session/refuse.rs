@@ -12,10 +12,10 @@ use tokio_util::either::Either;
 
 use super::{CLIENT_ABORTED, Session};
 use crate::config::Mode;
+use crate::limits::PendingSlot;
 use crate::listen::http::answer::Refusal;
 use crate::listen::http::connect;
 use crate::listen::intake::{NoHead, NoHello};
-use crate::listen::lobby::PendingSlot;
 use crate::listen::proxy_protocol::{HeaderFault, NoHeader};
 use crate::listen::tls::{self, ClientStream, NoTls};
 use crate::policy::{Denial, Failure, Reason, Stop};

@@ -11,9 +11,10 @@ use tokio_util::either::Either;
 use super::{Gate, Session, Tunnel};
 use crate::account::{Moved, Stage, Volume};
 use crate::config::{TlsOfListeners, TlsPaths};
+use crate::limits::{Bounds, RateOwner, Throttle, UploadQuota};
 use crate::listen::tls::ClientCertificate;
 use crate::policy::{Allowed, Enforcement, Reason, Stop};
-use crate::relay::{Bounds, Count, Throttle, Traffic, TunnelEnds, UploadQuota, Whose};
+use crate::relay::{Count, Traffic, TunnelEnds};
 
 /// A client's certificate, and what it is judged by after a reload.
 pub(super) struct Proof {
@@ -46,7 +47,8 @@ impl Session {
         bound(&traffic, allowed, self.enforcement(&self.set));
         let seen = traffic.clone();
         self.account.follow(Box::new(move || volume(&seen)));
-        let Self { gate, door, asker, mut proof, mut account, mut policy, set, place: _ } = self;
+        let Self { gate, door, asker, mut proof, mut account, permit, mut policy, set, place: _ } =
+            self;
         let Tunnel { client: socket, upstream, address, cleared, hello } = tunnel;
         let (second_hello, idle) = (set.limits().hello_timeout, set.limits().idle_timeout);
         drop(set);
@@ -109,6 +111,7 @@ impl Session {
             account.close(&carried.outcome);
             // The place among the open sessions is held until the client is gone.
             closing.finish().await;
+            drop(permit);
         }
     }
 }
@@ -116,17 +119,17 @@ impl Session {
 /// The hour in which the client's uploads count, bounded or not.
 pub(super) fn hour(gate: &Gate, allowed: &Allowed) -> Option<Arc<UploadQuota>> {
     let client = allowed.client()?;
-    Some(gate.shares.hour(&client.name, client.limits.upload_bytes_per_hour))
+    Some(gate.shares.upload_quota(&client.name, client.limits.upload_bytes_per_hour))
 }
 
 /// The rates that downloads keep: the client's, and the registry's.
 fn rates(gate: &Gate, allowed: &Allowed) -> Vec<Arc<Throttle>> {
     let of_client = allowed.client().and_then(|client| {
         let limit = client.limits.download_bytes_per_second;
-        gate.shares.rate(Whose::Client, &client.name, limit)
+        gate.shares.throttle(RateOwner::Client, &client.name, limit)
     });
     let of_registry = allowed.grant().and_then(|grant| {
-        gate.shares.rate(Whose::Registry, &grant.registry, grant.download_bytes_per_second)
+        gate.shares.throttle(RateOwner::Registry, &grant.registry, grant.download_bytes_per_second)
     });
     of_client.into_iter().chain(of_registry).collect()
 }

@@ -5,7 +5,7 @@
 //! RFC 9112, without its leniencies, and only what passed is replayed to hyper. Pure: bytes in, a
 //! verdict out.
 
-use crate::listen::credentials::Authorization;
+use super::authorization::Authorization;
 use crate::policy::{Denial, Reason, Target};
 
 /// The largest head that is read, in bytes. Kerberos tickets in `Proxy-Authorization` fit.

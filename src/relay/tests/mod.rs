@@ -24,6 +24,7 @@ use super::watch::Watch;
 use super::*;
 use crate::config::BATCH;
 use crate::hello::RecordWatch;
+use crate::limits::{Bounds, Throttle, UploadQuota};
 use crate::policy::{Cause, Ending, Failure, Reason, Side, Stop};
 
 type Outcome = Result<Ending, Stop>;

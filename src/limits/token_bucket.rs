@@ -6,32 +6,30 @@ use std::time::Duration;
 /// The bucket, by the moment at which it is full (GCRA's theoretical arrival time). All times are
 /// since one fixed moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Bucket {
+pub(super) struct TokenBucket {
     full_at: Duration,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// How long until anything may be taken, from a bucket that is filled within `capacity`;
     /// nothing where that is now.
-    #[must_use]
-    pub fn wait(self, now: Duration, capacity: Duration) -> Option<Duration> {
+    pub(super) fn wait(self, now: Duration, capacity: Duration) -> Option<Duration> {
         let free_at = self.full_at.saturating_sub(capacity);
         (free_at > now).then(|| free_at.saturating_sub(now))
     }
 
     /// Takes out what it needs so long to be filled with.
-    pub fn charge(&mut self, now: Duration, cost: Duration) {
+    pub(super) fn charge(&mut self, now: Duration, cost: Duration) {
         self.full_at = self.full_at.max(now).saturating_add(cost);
     }
 
     /// Puts back what was charged and not had.
-    pub fn refund(&mut self, cost: Duration) {
+    pub(super) fn refund(&mut self, cost: Duration) {
         self.full_at = self.full_at.saturating_sub(cost);
     }
 
     /// Whether nothing is missing.
-    #[must_use]
-    pub fn is_full(self, now: Duration) -> bool {
+    pub(super) fn is_full(self, now: Duration) -> bool {
         self.full_at <= now
     }
 }
@@ -50,7 +48,7 @@ mod tests {
             capacity in 1u32..20,
             steps in proptest::collection::vec((0u64..200, 1u32..5), 1..100),
         ) {
-            let mut bucket = Bucket::default();
+            let mut bucket = TokenBucket::default();
             // In tenths of a unit, so that the pauses fall between.
             let full = i64::from(capacity) * 10;
             let mut level = full;
@@ -71,7 +69,7 @@ mod tests {
 
     #[test]
     fn who_waits_as_long_as_told_may() {
-        let mut bucket = Bucket::default();
+        let mut bucket = TokenBucket::default();
         bucket.charge(Duration::ZERO, UNIT * 7);
         let wait = bucket.wait(Duration::ZERO, UNIT * 3).unwrap();
         assert_eq!(wait, UNIT * 4);

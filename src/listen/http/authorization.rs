@@ -1,34 +1,26 @@
-//! What a client says of a user: the Basic credentials of `Proxy-Authorization` (RFC 7617). Pure.
-//! They are never printed.
-
-use std::fmt;
+//! Parses `Proxy-Authorization`: Basic credentials (RFC 7617). Pure. They are never printed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::limits::Credentials;
+
 /// The longest password, in bytes.
 const LONGEST_PASSWORD: usize = 1_024;
 
-/// A user's name and password, as a client sent them.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    user: Box<str>,
-    password: Box<[u8]>,
-}
-
-/// What stands in `Proxy-Authorization`.
+/// The value of `Proxy-Authorization`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authorization {
     /// A user's name and password.
     Basic(Credentials),
-    /// Basic, and broken.
+    /// Basic, but malformed.
     Broken,
-    /// Another scheme, such as Negotiate: to us, nothing.
+    /// Another scheme, such as Negotiate, which the gate ignores.
     Other,
 }
 
 impl Authorization {
-    /// Reads the field's value.
+    /// Parses the field's value.
     #[must_use]
     pub fn parse(value: &str) -> Self {
         let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
@@ -41,30 +33,9 @@ impl Authorization {
             let (user, password) = (bytes.get(..colon)?, bytes.get(colon + 1..)?);
             let user = std::str::from_utf8(user).ok().filter(|user| !user.is_empty())?;
             let fits = password.len() <= LONGEST_PASSWORD && !password.contains(&0);
-            fits.then(|| Credentials { user: user.into(), password: password.into() })
+            fits.then(|| Credentials::new(user, password))
         });
         credentials.map_or(Self::Broken, Self::Basic)
-    }
-}
-
-impl Credentials {
-    /// The user's name, as the client wrote it.
-    #[must_use]
-    pub fn user(&self) -> &str {
-        &self.user
-    }
-
-    /// The password.
-    #[must_use]
-    pub fn expose_password(&self) -> &[u8] {
-        &self.password
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Who mistakes the fields writes the password into the name.
-        out.write_str("Credentials(***)")
     }
 }
 

@@ -11,6 +11,7 @@
 //! could try as fast as connections go whether a word is one that somebody else has just proved.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,8 +21,8 @@ use ring::rand::SystemRandom;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::credentials::Credentials;
-use crate::policy::{Bucket, Denial, Reason, User, Users, subscriber};
+use super::token_bucket::TokenBucket;
+use crate::policy::{Denial, Reason, User, Users, subscriber};
 
 /// How long a password that fitted is remembered.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -43,6 +44,40 @@ const TURNS: usize = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the system has no random numbers")]
 pub struct NoRandomNumbers;
+
+/// A user's name and password, as a client sent them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    user: Box<str>,
+    password: Box<[u8]>,
+}
+
+impl Credentials {
+    /// A user and a password.
+    #[must_use]
+    pub fn new(user: &str, password: &[u8]) -> Self {
+        Self { user: user.into(), password: password.into() }
+    }
+
+    /// The user's name, as the client wrote it.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The password.
+    #[must_use]
+    pub fn expose_password(&self) -> &[u8] {
+        &self.password
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A client that confuses the fields sends the password as the name.
+        out.write_str("Credentials(***)")
+    }
+}
 
 /// Checks passwords.
 #[derive(Debug)]
@@ -66,13 +101,13 @@ struct Remembered {
 #[derive(Debug)]
 struct Source {
     /// What it has left to guess.
-    guesses: Bucket,
+    guesses: TokenBucket,
     turns: Arc<Semaphore>,
 }
 
 impl Default for Source {
     fn default() -> Self {
-        Self { guesses: Bucket::default(), turns: Arc::new(Semaphore::new(TURNS)) }
+        Self { guesses: TokenBucket::default(), turns: Arc::new(Semaphore::new(TURNS)) }
     }
 }
 
@@ -237,18 +272,7 @@ fn slow_down(wait: Duration) -> Denial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listen::credentials::Authorization;
     use crate::policy::PasswordHash;
-    use base64::Engine as _;
-
-    fn credentials(user: &str, password: &str) -> Credentials {
-        let text = format!("{user}:{password}");
-        let text = base64::engine::general_purpose::STANDARD.encode(text);
-        match Authorization::parse(&format!("Basic {text}")) {
-            Authorization::Basic(credentials) => credentials,
-            other => panic!("{other:?}"),
-        }
-    }
 
     fn users() -> Users {
         let mut users = Users::default();
@@ -266,7 +290,7 @@ mod tests {
         from: IpAddr,
     ) -> Result<User, Denial> {
         let by = Instant::now() + Duration::from_secs(60);
-        passwords.check(users, credentials(user, password), from, by).await
+        passwords.check(users, Credentials::new(user, password.as_bytes()), from, by).await
     }
 
     fn guesses_left(passwords: &Passwords, from: IpAddr) -> u32 {
@@ -284,14 +308,15 @@ mod tests {
         assert_eq!(guesses_left(&passwords, HERE), GUESSES);
         // Where nobody may guess any more, what was proved there is known.
         assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
-        // Another hash is another password, even if it is the same word.
-        let changed = users_with_other_hash();
+        // Another hash (bcrypt salts each) is another password, even if it is the same word.
+        let changed = self::users();
+        assert_ne!(hash_of(&users), hash_of(&changed));
         let denial = checked(&passwords, &changed, ("ci", "secret"), HERE).await.unwrap_err();
         assert_eq!(denial.reason, Reason::RateLimit);
     }
 
-    fn users_with_other_hash() -> Users {
-        users()
+    fn hash_of(users: &Users) -> String {
+        users.challenge("ci").unwrap().hash().expose().to_owned()
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::policy::Bucket;
+use super::token_bucket::TokenBucket;
 
 /// How far a bucket is filled by time alone.
 const BURST: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ const UNLIMITED: u64 = u64::MAX;
 pub struct Throttle {
     bytes_per_second: AtomicU64,
     began: Instant,
-    bucket: Mutex<Bucket>,
+    bucket: Mutex<TokenBucket>,
 }
 
 impl Throttle {
@@ -70,7 +70,7 @@ impl Throttle {
 
 /// The rates that one tunnel's download is bound to, and its wait for them.
 #[derive(Debug)]
-pub(super) struct Paced {
+pub struct Paced {
     throttles: Vec<Arc<Throttle>>,
     hold: Mutex<Option<Pin<Box<Sleep>>>>,
 }
@@ -85,7 +85,7 @@ impl Paced {
     }
 
     /// Ready when more may be moved.
-    pub(super) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+    pub fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut hold = self.hold.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let wait = self.throttles.iter().filter_map(|throttle| throttle.wait()).max();
@@ -103,13 +103,14 @@ impl Paced {
     }
 
     /// How much the next move may be.
-    pub(super) fn most(&self) -> usize {
+    #[must_use]
+    pub fn most(&self) -> usize {
         let most = self.throttles.iter().map(|throttle| throttle.most()).min();
         most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX)
     }
 
     /// So much was moved.
-    pub(super) fn moved(&self, bytes: usize) {
+    pub fn moved(&self, bytes: usize) {
         for throttle in self.throttles.iter().filter(|_| bytes > 0) {
             throttle.charge(bytes as u64);
         }

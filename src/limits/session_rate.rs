@@ -1,5 +1,5 @@
-//! How fast sessions may begin: by address, and by group of clients. A rate's budget is a second's
-//! worth, so that as many may begin at once.
+//! How many sessions may begin in a second, per client address and per `[[client]]`. As many as a
+//! second allows may begin at once.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -12,20 +12,20 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::policy::{Client, Denial, Reason, subscriber};
 
-/// Of so many addresses the rate is kept; beyond, those that are quiet are forgotten.
+/// How many addresses are remembered. Beyond, those that are quiet are forgotten.
 const ADDRESSES: usize = 65_536;
 
 type ByAddress = RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock>;
 
-/// The rates that are kept. One that a reload changes begins anew.
+/// The rates. One that a reload changes begins anew.
 #[derive(Debug, Default)]
-pub(super) struct Rates {
+pub(super) struct SessionRates {
     addresses: Mutex<Option<(NonZeroU32, Arc<ByAddress>)>>,
     clients: DashMap<Arc<str>, (NonZeroU32, Arc<DefaultDirectRateLimiter>)>,
 }
 
-impl Rates {
-    /// Whether another session may begin from an address now, at so many a second.
+impl SessionRates {
+    /// Admits another session from an address, at `rate` a second.
     pub(super) fn admit_address(&self, rate: NonZeroU32, from: IpAddr) -> Result<(), Denial> {
         let limiter = {
             let mut kept = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,8 +47,8 @@ impl Rates {
             .map_err(|_| Denial::with_remedy(Reason::RateLimit, too_fast))
     }
 
-    /// Whether another session of a group may begin now.
-    pub(super) fn admit_client(&self, client: &Client) -> Result<(), Denial> {
+    /// Admits another session of a `[[client]]`.
+    pub(super) fn admit_group(&self, client: &Client) -> Result<(), Denial> {
         let Some(rate) = client.limits.new_sessions_per_second else { return Ok(()) };
         let limiter = {
             let fresh = || (rate, Arc::new(RateLimiter::direct(Quota::per_second(rate))));
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn an_address_begins_a_seconds_worth_at_once() {
-        let rates = Rates::default();
+        let rates = SessionRates::default();
         let here = "10.0.0.7".parse().unwrap();
         let mut begun = 0;
         while rates.admit_address(rate(50), here).is_ok() {
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_group_has_a_rate_of_its_own() {
-        let rates = Rates::default();
+        let rates = SessionRates::default();
         let client = |name: &str, number| Client {
             name: name.into(),
             place: Location { file: "pullgate.toml".into(), line: 1 },
@@ -104,11 +104,11 @@ mod tests {
             limits: ClientLimits { new_sessions_per_second: number, ..ClientLimits::default() },
         };
         let agents = client("agents", Some(rate(1)));
-        assert!(rates.admit_client(&agents).is_ok());
-        let denial = rates.admit_client(&agents).unwrap_err();
+        assert!(rates.admit_group(&agents).is_ok());
+        let denial = rates.admit_group(&agents).unwrap_err();
         assert_eq!(denial.remedy.as_deref(), Some("too many new sessions of agents"));
-        assert!(rates.admit_client(&client("fleet", Some(rate(1)))).is_ok());
-        assert!((0..100).all(|_| rates.admit_client(&client("ops", None)).is_ok()));
-        assert!(rates.admit_client(&client("agents", Some(rate(2)))).is_ok());
+        assert!(rates.admit_group(&client("fleet", Some(rate(1)))).is_ok());
+        assert!((0..100).all(|_| rates.admit_group(&client("ops", None)).is_ok()));
+        assert!(rates.admit_group(&client("agents", Some(rate(2)))).is_ok());
     }
 }

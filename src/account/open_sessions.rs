@@ -1,7 +1,6 @@
-//! The sessions that are open: who may open another, what `/sessions` shows, what they moved so far.
+//! The sessions that are open: what `/sessions` shows, and how many bytes each has moved so far.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -10,23 +9,17 @@ use serde::Serialize;
 
 use super::clock::Timestamp;
 use super::id::SessionId;
-use super::metrics::Labels;
-use super::record::{Granted, Volume};
+use super::labels::Labels;
+use super::record::{Granted, Record, Volume};
 use super::text::AuditText;
-use crate::policy::{Client, Denial, Limits, Reason, subscriber};
 
-/// Tells what a session has moved so far; asked by the admin listener, never by the session.
+/// Returns what a session has moved so far. The admin listener calls it, never the session.
 pub type Progress = Box<dyn Fn() -> Volume + Send + Sync>;
 
 /// Every open session.
 #[derive(Debug, Default)]
-pub struct Live {
+pub struct OpenSessions {
     sessions: DashMap<SessionId, Arc<Entry>>,
-    /// By whose address it is.
-    clients: DashMap<IpAddr, usize>,
-    /// By the name of a `[[client]]`.
-    groups: DashMap<Arc<str>, usize>,
-    open: AtomicUsize,
 }
 
 /// An open session as others see it.
@@ -47,18 +40,17 @@ pub(super) struct Asked {
     pub(super) client_name: Option<Arc<str>>,
 }
 
-/// A session's place among the open ones; dropped, it is free again.
+/// A session in the list of open ones. Dropping it takes the session out.
 #[derive(Debug)]
-pub(super) struct SessionSlot {
-    live: Arc<Live>,
+pub(super) struct ListedSession {
+    all: Arc<OpenSessions>,
     entry: Arc<Entry>,
-    group: Option<Arc<str>>,
 }
 
 /// A row of `/sessions`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Row {
+pub struct SessionRow {
     id: SessionId,
     client: IpAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,46 +68,27 @@ pub struct Row {
     bytes_down: u64,
 }
 
-impl Live {
+impl OpenSessions {
     /// How many sessions are open.
     #[must_use]
-    pub fn open_sessions(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+    pub fn count(&self) -> usize {
+        self.sessions.len()
     }
 
     /// The open sessions, the oldest first.
     #[must_use]
-    pub fn rows(&self) -> Vec<Row> {
+    pub fn rows(&self) -> Vec<SessionRow> {
         let now = SystemTime::now();
-        let mut rows: Vec<Row> = self.sessions.iter().map(|entry| entry.row(now)).collect();
+        let mut rows: Vec<SessionRow> = self.sessions.iter().map(|entry| entry.row(now)).collect();
         rows.sort_unstable_by_key(|row| row.id);
         rows
     }
 
-    pub(super) fn admit(
-        self: &Arc<Self>,
-        session: &super::Record,
-        limits: &Limits,
-    ) -> Result<SessionSlot, Denial> {
-        let client = session.client;
-        if self.open.fetch_add(1, Ordering::Relaxed) >= limits.open_sessions {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(Denial::with_remedy(Reason::SessionLimit, "the gate is full; try later"));
-        }
-        let mut count = self.clients.entry(subscriber(client)).or_insert(0);
-        if *count >= limits.open_sessions_per_client {
-            drop(count);
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(Denial::with_remedy(
-                Reason::SessionLimit,
-                "this client has too many sessions open",
-            ));
-        }
-        *count += 1;
-        drop(count);
+    /// Lists a session until what is returned is dropped.
+    pub(super) fn list(self: &Arc<Self>, session: &Record) -> ListedSession {
         let entry = Arc::new(Entry {
             id: session.id,
-            client,
+            client: session.client,
             listener: session.listener.clone(),
             started: session.started,
             asked: OnceLock::new(),
@@ -123,25 +96,25 @@ impl Live {
             credited: Mutex::default(),
         });
         self.sessions.insert(session.id, entry.clone());
-        Ok(SessionSlot { live: self.clone(), entry, group: None })
+        ListedSession { all: self.clone(), entry }
     }
 
-    /// Tells what each session has moved since it was last asked.
-    pub(super) fn credit(&self, mut tell: impl FnMut(Labels<'_>, Volume)) {
+    /// Calls `add` with what each session has moved since the last call.
+    pub(super) fn credit(&self, mut add: impl FnMut(Labels<'_>, Volume)) {
         for entry in &self.sessions {
             if let Some(progress) = entry.progress.get() {
                 let more = entry.credit(progress());
                 let asked = entry.asked.get();
                 let granted = asked.and_then(|asked| asked.granted.as_ref());
                 let client = asked.and_then(|asked| asked.client_name.as_deref());
-                tell(Labels::of(granted, client), more);
+                add(Labels::of(granted, client), more);
             }
         }
     }
 }
 
 impl Entry {
-    /// Takes note of what was moved in all, and returns what is new of it.
+    /// Stores how much was moved in all, and returns how much of it is new.
     fn credit(&self, total: Volume) -> Volume {
         let mut credited = self.credited.lock().unwrap_or_else(PoisonError::into_inner);
         let more = total.less(*credited);
@@ -149,11 +122,11 @@ impl Entry {
         more
     }
 
-    fn row(&self, now: SystemTime) -> Row {
+    fn row(&self, now: SystemTime) -> SessionRow {
         let volume = self.progress.get().map_or_else(Volume::default, |progress| progress());
         let asked = self.asked.get();
         let granted = asked.and_then(|asked| asked.granted.as_ref());
-        Row {
+        SessionRow {
             id: self.id,
             client: self.client,
             client_name: asked
@@ -170,29 +143,13 @@ impl Entry {
     }
 }
 
-impl SessionSlot {
+impl ListedSession {
     /// What an open session keeps on the heap here, its share of the maps' tables included.
     #[cfg(test)]
     pub(super) const HEAP: usize = size_of::<Entry>() + 2 * size_of::<(SessionId, Arc<Entry>)>();
 
-    /// Takes a place among those of a group, once.
-    pub(super) fn join(&mut self, client: &Client) -> Result<(), Denial> {
-        if self.group.is_some() {
-            return Ok(());
-        }
-        let mut count = self.live.groups.entry(client.name.clone()).or_insert(0);
-        if client.limits.open_sessions.is_some_and(|most| *count >= most) {
-            let remedy = format!("{} has too many sessions open", client.name);
-            return Err(Denial::with_remedy(Reason::SessionLimit, remedy));
-        }
-        *count += 1;
-        drop(count);
-        self.group = Some(client.name.clone());
-        Ok(())
-    }
-
-    pub(super) fn tell(&self, asked: Asked) {
-        // A session asks once; a second time would be a fault of ours, and the first stays.
+    pub(super) fn describe(&self, asked: Asked) {
+        // A session asks once. A second time would be a fault of ours, and the first stays.
         drop(self.entry.asked.set(asked));
     }
 
@@ -210,20 +167,9 @@ impl SessionSlot {
     }
 }
 
-impl Drop for SessionSlot {
+impl Drop for ListedSession {
     fn drop(&mut self) {
-        self.live.sessions.remove(&self.entry.id);
-        self.live.clients.remove_if_mut(&subscriber(self.entry.client), |_, count| {
-            *count = count.saturating_sub(1);
-            *count == 0
-        });
-        if let Some(group) = &self.group {
-            self.live.groups.remove_if_mut(group, |_, count| {
-                *count = count.saturating_sub(1);
-                *count == 0
-            });
-        }
-        self.live.open.fetch_sub(1, Ordering::Relaxed);
+        self.all.sessions.remove(&self.entry.id);
     }
 }
 

@@ -1,0 +1,181 @@
+//! The limits of one tunnel.
+//!
+//! Its upload has a budget, and its client's hourly quota. Both are asked before bytes are taken from
+//! the client, so that the gate never takes a byte more than allowed; in report mode they only note
+//! that more has passed. Its download keeps the rates of its client and its registry (`throttle`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::throttle::{Paced, Throttle};
+use super::upload_quota::{Reserved, UNBOUNDED, UploadQuota};
+use crate::policy::{Budget, Enforcement};
+
+/// The limits of one tunnel. Shared with its session, which may change them after a reload.
+#[derive(Debug)]
+pub struct Bounds {
+    base: AtomicU64,
+    ratio: AtomicU64,
+    only_reports: AtomicBool,
+    exceeded: AtomicBool,
+    quota: Option<Arc<UploadQuota>>,
+    paced: Option<Box<Paced>>,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            base: AtomicU64::new(UNBOUNDED),
+            ratio: AtomicU64::new(0),
+            only_reports: AtomicBool::new(false),
+            exceeded: AtomicBool::new(false),
+            quota: None,
+            paced: None,
+        }
+    }
+}
+
+impl Bounds {
+    /// Bounds whose uploads count towards a client's quota, and whose downloads keep these rates.
+    #[must_use]
+    pub fn within(quota: Option<Arc<UploadQuota>>, rates: Vec<Arc<Throttle>>) -> Self {
+        Self { quota, paced: Paced::by(rates), ..Self::default() }
+    }
+
+    /// Sets the budget, and whether it is enforced or only reported.
+    pub fn set(&self, budget: Option<Budget>, enforcement: Enforcement) {
+        let base = budget.map_or(UNBOUNDED, |budget| budget.base_bytes);
+        self.base.store(base, Ordering::Relaxed);
+        self.ratio.store(budget.map_or(0, |budget| budget.ratio_percent), Ordering::Relaxed);
+        self.only_reports.store(enforcement == Enforcement::Report, Ordering::Relaxed);
+    }
+
+    /// Whether more went up than allowed. Only report mode lets that happen.
+    #[must_use]
+    pub fn were_exceeded(&self) -> bool {
+        self.exceeded.load(Ordering::Relaxed)
+    }
+
+    /// The rates that the download keeps; `None` without one.
+    #[must_use]
+    pub fn paced(&self) -> Option<&Paced> {
+        self.paced.as_deref()
+    }
+
+    fn allowed(&self, down: u64) -> u64 {
+        match self.base.load(Ordering::Relaxed) {
+            UNBOUNDED => UNBOUNDED,
+            base_bytes => {
+                let ratio_percent = self.ratio.load(Ordering::Relaxed);
+                Budget { base_bytes, ratio_percent }.allows(down)
+            }
+        }
+    }
+
+    /// Returns how many of `want` bytes may be taken after `up` bytes up and `down` bytes down.
+    /// Every answer must be [settled](Self::settle).
+    #[must_use]
+    pub fn reserve(&self, up: u64, down: u64, want: usize) -> Reserved {
+        if self.only_reports.load(Ordering::Relaxed) {
+            return Reserved { bytes: want, counted: 0 };
+        }
+        let left = self.allowed(down).saturating_sub(up);
+        let bytes = want.min(usize::try_from(left).unwrap_or(usize::MAX));
+        match &self.quota {
+            None => Reserved { bytes, counted: 0 },
+            Some(quota) => quota.reserve(bytes),
+        }
+    }
+
+    /// Counts the `took` bytes that were taken of those reserved, after `up` bytes before them.
+    pub fn settle(&self, reserved: Reserved, took: usize, up: u64, down: u64) {
+        let after = up.saturating_add(took as u64);
+        let mut exceeded = after > self.allowed(down);
+        if let Some(quota) = &self.quota {
+            exceeded |= quota.settle(reserved.counted, took);
+        }
+        // A reload may have taken away what had gone before it.
+        if exceeded && self.only_reports.load(Ordering::Relaxed) {
+            self.exceeded.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bounds(base_bytes: u64, ratio_percent: u64, enforcement: Enforcement) -> Bounds {
+        let bounds = Bounds::default();
+        bounds.set(Some(Budget { base_bytes, ratio_percent }), enforcement);
+        bounds
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_is_taken_than_allowed_and_never_less_than_could_be(
+            base in 0u64..5_000, ratio in 0u64..5, hour in 0u64..20_000,
+            steps in proptest::collection::vec((1usize..3_000, 0u64..50_000, 0.0f64..=1.0), 0..40),
+        ) {
+            let shared = Arc::new(UploadQuota::new(hour));
+            let bounds = Bounds::within(Some(shared.clone()), Vec::new());
+            let budget = Budget { base_bytes: base, ratio_percent: ratio };
+            bounds.set(Some(budget), Enforcement::Enforce);
+            let (mut up, mut down) = (0, 0);
+            for (want, came, part) in steps {
+                down += came;
+                let reserved = bounds.reserve(up, down, want);
+                let left = budget.allows(down).saturating_sub(up).min(hour - up);
+                prop_assert_eq!(reserved.bytes as u64, left.min(want as u64));
+                let took = (reserved.bytes as f64 * part) as usize;
+                bounds.settle(reserved, took, up, down);
+                up += took as u64;
+                prop_assert!(up <= budget.allows(down) && up <= hour);
+                prop_assert_eq!(shared.left(), hour - up);
+            }
+            prop_assert!(!bounds.were_exceeded());
+        }
+    }
+
+    #[test]
+    fn a_report_notes_the_first_byte_too_much() {
+        for (took, exceeded) in [(10, false), (11, true)] {
+            let bounds = bounds(10, 0, Enforcement::Report);
+            let reserved = bounds.reserve(0, 0, 100);
+            assert_eq!(reserved.bytes, 100);
+            bounds.settle(reserved, took, 0, 0);
+            assert_eq!(bounds.were_exceeded(), exceeded, "{took}");
+        }
+        let hour = Arc::new(UploadQuota::new(10));
+        let bounds = Bounds::within(Some(hour.clone()), Vec::new());
+        bounds.set(None, Enforcement::Report);
+        bounds.settle(bounds.reserve(0, 0, 100), 11, 0, 0);
+        assert!(bounds.were_exceeded());
+        assert_eq!(hour.left(), 0);
+    }
+
+    #[test]
+    fn tunnels_of_one_client_share_its_hour() {
+        let hour = Arc::new(UploadQuota::new(100));
+        let (one, other) = (
+            Bounds::within(Some(hour.clone()), Vec::new()),
+            Bounds::within(Some(hour.clone()), Vec::new()),
+        );
+        let first = one.reserve(0, 0, 80);
+        let second = other.reserve(0, 0, 80);
+        assert_eq!((first.bytes, second.bytes), (80, 20));
+        one.settle(first, 30, 0, 0);
+        other.settle(second, 20, 0, 0);
+        assert_eq!(other.reserve(20, 0, 80).bytes, 50);
+        hour.limit_to(Some(10));
+        assert_eq!(hour.left(), 0);
+        assert_eq!(other.reserve(20, 0, 80).bytes, 0);
+        hour.limit_to(None);
+        let free = other.reserve(20, 0, 80);
+        assert_eq!(free.bytes, 80);
+        other.settle(free, 80, 20, 0);
+        hour.limit_to(Some(200));
+        assert_eq!(hour.left(), 100, "what went while there was no limit does not count");
+    }
+}

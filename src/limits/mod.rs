@@ -1,0 +1,23 @@
+//! Every limit that holds while the gate runs: sessions and their rate, connections without a
+//! request, passwords, and the bytes of tunnels.
+//!
+//! A limit counts and answers yes, no or later. It judges no name and writes no record. What a client
+//! can make a limit remember is bounded, per client and in all.
+
+mod bounds;
+mod passwords;
+mod pending;
+mod quotas;
+mod session_rate;
+mod sessions;
+mod throttle;
+mod token_bucket;
+mod upload_quota;
+
+pub use bounds::Bounds;
+pub use passwords::{Credentials, NoRandomNumbers, Passwords};
+pub use pending::{PendingConnections, PendingPermit, PendingSlot};
+pub use quotas::{Quotas, RateOwner};
+pub use sessions::{SessionPermit, Sessions};
+pub use throttle::{Paced, Throttle};
+pub use upload_quota::{Reserved, UploadQuota};

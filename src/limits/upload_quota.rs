@@ -1,0 +1,204 @@
+//! The bytes that a client may send up within an hour (`upload-bytes-per-hour`).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Stands for an hour without a limit.
+pub(super) const UNBOUNDED: u64 = u64::MAX;
+
+/// Bytes that may be taken now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reserved {
+    /// How many.
+    pub bytes: usize,
+    /// How many of them the client's quota has counted already.
+    pub(super) counted: usize,
+}
+
+/// How many bytes all tunnels of one client may send up within an hour. It outlives reloads.
+#[derive(Debug)]
+pub struct UploadQuota {
+    limit: AtomicU64,
+    began: Instant,
+    uploads: Mutex<UploadWindow>,
+}
+
+impl Default for UploadQuota {
+    /// Without a limit.
+    fn default() -> Self {
+        Self::new(UNBOUNDED)
+    }
+}
+
+impl UploadQuota {
+    /// Allows `limit` bytes an hour, none of which are used.
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
+        Self { limit: AtomicU64::new(limit), began: Instant::now(), uploads: Mutex::default() }
+    }
+
+    /// Sets the limit, or lifts it. What has gone up before still counts, unless nothing did while
+    /// there was none.
+    pub fn limit_to(&self, bytes: Option<u64>) {
+        self.limit.store(bytes.unwrap_or(UNBOUNDED), Ordering::Relaxed);
+    }
+
+    /// How many bytes may still go up now.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        match self.limit.load(Ordering::Relaxed) {
+            UNBOUNDED => UNBOUNDED,
+            limit => self.with(|uploads, now| limit.saturating_sub(uploads.sum(now))),
+        }
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut UploadWindow, Duration) -> R) -> R {
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut uploads, self.began.elapsed())
+    }
+
+    /// Counts up to `want` bytes ahead of their being taken. Every answer must be
+    /// [settled](Self::settle).
+    pub(super) fn reserve(&self, want: usize) -> Reserved {
+        let limit = self.limit.load(Ordering::Relaxed);
+        if limit == UNBOUNDED {
+            return Reserved { bytes: want, counted: 0 };
+        }
+        self.with(|uploads, now| {
+            let left = limit.saturating_sub(uploads.sum(now));
+            let bytes = want.min(usize::try_from(left).unwrap_or(usize::MAX));
+            uploads.add(bytes as u64, now);
+            Reserved { bytes, counted: bytes }
+        })
+    }
+
+    /// Counts the bytes that were taken in place of those reserved. Returns whether the hour now holds
+    /// more than the limit.
+    pub(super) fn settle(&self, counted: usize, took: usize) -> bool {
+        let limit = self.limit.load(Ordering::Relaxed);
+        if counted == took || (counted == 0 && limit == UNBOUNDED) {
+            return false;
+        }
+        self.with(|uploads, now| {
+            uploads.take_back(counted.saturating_sub(took) as u64, now);
+            uploads.add(took.saturating_sub(counted) as u64, now);
+            uploads.sum(now) > limit
+        })
+    }
+}
+
+/// How many slots an hour has.
+const SLOTS: usize = 60;
+
+/// What one slot covers.
+const SLOT: Duration = Duration::from_secs(60);
+
+/// The bytes sent up within the last hour, by the minute. The minute that began an hour ago counts in
+/// full until it has passed, so that no hour ever holds more than the limit. Pure: the caller passes
+/// the time.
+#[derive(Debug, Clone)]
+struct UploadWindow {
+    /// Bytes a minute; the last one is the current.
+    slots: [u64; SLOTS + 1],
+    /// The minute of the last slot, since the caller's fixed moment.
+    minute: u64,
+    sum: u64,
+}
+
+impl Default for UploadWindow {
+    fn default() -> Self {
+        Self { slots: [0; SLOTS + 1], minute: 0, sum: 0 }
+    }
+}
+
+impl UploadWindow {
+    /// How many bytes the hour before `now` holds; times are since one fixed moment.
+    fn sum(&mut self, now: Duration) -> u64 {
+        self.advance(now);
+        self.sum
+    }
+
+    /// Counts bytes.
+    fn add(&mut self, bytes: u64, now: Duration) {
+        self.advance(now);
+        if let Some(current) = self.slots.last_mut() {
+            *current = current.saturating_add(bytes);
+            self.sum = self.sum.saturating_add(bytes);
+        }
+    }
+
+    /// Takes back what was counted and did not go. What lies an hour back is forgotten anyway.
+    fn take_back(&mut self, bytes: u64, now: Duration) {
+        self.advance(now);
+        let mut left = bytes;
+        for slot in self.slots.iter_mut().rev() {
+            let back = left.min(*slot);
+            *slot -= back;
+            self.sum -= back;
+            left -= back;
+        }
+    }
+
+    fn advance(&mut self, now: Duration) {
+        let minute = now.as_secs() / SLOT.as_secs();
+        let passed = minute.saturating_sub(self.minute);
+        if passed == 0 {
+            return;
+        }
+        let shift = usize::try_from(passed).unwrap_or(usize::MAX).min(self.slots.len());
+        self.slots.rotate_left(shift);
+        let kept = self.slots.len() - shift;
+        for slot in self.slots.iter_mut().skip(kept) {
+            *slot = 0;
+        }
+        self.minute = minute;
+        self.sum = self.slots.iter().fold(0, |sum: u64, slot| sum.saturating_add(*slot));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// The twin keeps every upload with its time.
+        #[test]
+        fn an_hour_holds_what_its_minutes_saw(
+            uploads in proptest::collection::vec((0u64..900, 0u64..10_000), 1..60),
+        ) {
+            let mut hour = UploadWindow::default();
+            let mut kept: Vec<(u64, u64)> = Vec::new();
+            let mut now = 0;
+            for (pause, bytes) in uploads {
+                now += pause;
+                hour.add(bytes, Duration::from_secs(now));
+                kept.push((now, bytes));
+                let minute = now / 60;
+                let sum = |since: u64| -> u64 {
+                    kept.iter().filter(|(at, _)| *at >= since).map(|(_, bytes)| bytes).sum()
+                };
+                let found = hour.sum(Duration::from_secs(now));
+                prop_assert_eq!(found, sum(minute.saturating_sub(60) * 60));
+                // Never less than the hour to the second.
+                prop_assert!(found >= sum(now.saturating_sub(3_600)));
+            }
+        }
+
+        #[test]
+        fn what_is_taken_back_was_never_counted(
+            first in 0u64..1_000, second in 0u64..1_000, back in 0u64..2_000, pause in 0u64..7_200,
+        ) {
+            let mut hour = UploadWindow::default();
+            hour.add(first, Duration::ZERO);
+            let now = Duration::from_secs(pause);
+            hour.add(second, now);
+            let before = hour.sum(now);
+            hour.take_back(back, now);
+            prop_assert_eq!(hour.sum(now), before.saturating_sub(back));
+        }
+    }
+}
