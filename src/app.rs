@@ -28,7 +28,7 @@ use crate::account::{Account, OnFull, Phase, Sink};
 use crate::admin::{self, Admin, ListenerInfo};
 use crate::config::{self, AdminAddress, AuditTarget, Files, Listener, Loaded, Mode, Settings};
 use crate::dial::Resolver;
-use crate::dns::{self, Answerer, Sources};
+use crate::dns::{self, DnsServer, Sources};
 use crate::limits::{Passwords, PendingConnections, Quotas, Sessions};
 use crate::listen::http::connect::Accepted;
 use crate::policy::{Enforcement, Fault};
@@ -233,7 +233,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
     gate.account.count_tasks_of(workers.runtimes());
     let ending = Ending::default();
     if let Some(answerer) = &settings.answerer {
-        let answerer = Answerer::new(answerer, gate.as_ref().into());
+        let answerer = DnsServer::new(answerer, gate.as_ref().into());
         for bound in answering {
             info!("answering DNS on {}", bound.address());
             spawn_until(&ending.begun, answerer.clone().serve(bound));

@@ -1,10 +1,10 @@
-//! The answerer: DNS for the clients of a gateway, so that DNS is no way out.
+//! The DNS server for the clients of a gateway (`[answerer]`), which keeps DNS from being a way out.
 //!
-//! A and AAAA of names that the policy allows are answered, with the gate's own addresses or with
-//! the real ones as far as they may be dialled. Every other name and every other type is refused
-//! without asking any server, so that nothing can be smuggled out in labels; HTTPS and SVCB have no
-//! data, so that no client learns a key for Encrypted ClientHello. Each query is judged by the policy
-//! that is in force at that moment.
+//! A and AAAA queries for names that the policy allows are answered with the gate's own addresses, or
+//! with the real ones that may be dialled. Every other name is answered with NXDOMAIN, and every
+//! other type with no data, without asking any server, so that DNS labels cannot be used to
+//! exfiltrate data. HTTPS and SVCB have no data, so that no client learns a key for Encrypted
+//! ClientHello. Each query is judged by the policy in force at that moment.
 //!
 //! hickory reads and writes the messages. The sockets are served here and not by its server, which
 //! bounds neither connections nor what is under way.
@@ -25,19 +25,19 @@ use crate::account::{Account, AuditText, QueryResult, RefusedQuery};
 use crate::config::{self, Answer};
 use crate::dial::Resolver;
 use crate::policy::{Allowed, Cause, ClientIdentity, OwnAddresses, PolicySet, Reason};
-use query::{Kind, Question, Said};
+use query::{DnsReply, Kind, Question};
 use rate::Rates;
 
-/// How long clients may keep the gate's own address, and the most that they may keep a real one.
-const LONGEST: Duration = Duration::from_secs(60);
+/// The TTL of the gate's own addresses, and the longest TTL of real ones.
+const LONGEST_TTL: Duration = Duration::from_secs(60);
 
-/// How long looking up takes at most; clients ask again after five seconds.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// How long a look-up takes at most; clients ask again after five seconds.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// So many look-ups are waited for at once.
-const UNDER_WAY: usize = 512;
+/// At most this many look-ups are waited for at once.
+const MOST_LOOK_UPS: usize = 512;
 
-/// What an answerer draws on.
+/// What the server draws on.
 #[derive(Debug, Clone)]
 pub struct Sources {
     /// The policy in force.
@@ -50,9 +50,9 @@ pub struct Sources {
     pub account: Arc<Account>,
 }
 
-/// Answers queries.
+/// Answers DNS queries of clients.
 #[derive(Debug)]
-pub struct Answerer {
+pub struct DnsServer {
     sources: Sources,
     answer: Answer,
     rates: Rates,
@@ -70,8 +70,8 @@ pub struct Bound {
 /// What is to be done about a query.
 #[derive(Debug)]
 enum Next {
-    /// Say it.
-    Say(Said),
+    /// Answer it.
+    Answer(DnsReply),
     /// Find the addresses of an allowed name, by the policy that allowed it.
     LookUp(Arc<PolicySet>, Allowed),
 }
@@ -90,15 +90,15 @@ impl Bound {
     }
 }
 
-impl Answerer {
-    /// An answerer as it is configured.
+impl DnsServer {
+    /// Creates a server as it is configured.
     #[must_use]
     pub fn new(settings: &config::Answerer, sources: Sources) -> Arc<Self> {
         Arc::new(Self {
             sources,
             answer: settings.answer.clone(),
             rates: Rates::new(settings.queries_per_second),
-            under_way: Arc::new(Semaphore::new(UNDER_WAY)),
+            under_way: Arc::new(Semaphore::new(MOST_LOOK_UPS)),
         })
     }
 
@@ -124,14 +124,18 @@ impl Answerer {
             Ok(allowed) => allowed,
             Err(denial) => {
                 self.record_refused(question, client, listener, denial.reason, &set);
-                return Next::Say(Said::Refused);
+                return Next::Answer(match question.kind() {
+                    Kind::Unserved => DnsReply::Refused,
+                    _ => DnsReply::Denied,
+                });
             }
         };
         match (question.kind(), &self.answer) {
-            (Kind::Other, _) => Next::Say(Said::Refused),
-            (Kind::Service, _) => Next::Say(Said::NoData),
+            (Kind::Unserved, _) => Next::Answer(DnsReply::Refused),
+            (Kind::Other, _) => Next::Answer(DnsReply::Withheld),
+            (Kind::Service, _) => Next::Answer(DnsReply::NoData),
             (Kind::A | Kind::Aaaa, Answer::Gate(own)) => {
-                Next::Say(of_kind(question.kind(), own.iter().copied(), LONGEST))
+                Next::Answer(of_kind(question.kind(), own.iter().copied(), LONGEST_TTL))
             }
             (Kind::A | Kind::Aaaa, Answer::Real) => Next::LookUp(set, allowed),
         }
@@ -145,22 +149,22 @@ impl Answerer {
         listener: &Arc<str>,
         set: &PolicySet,
         allowed: Allowed,
-    ) -> Said {
-        let by = Instant::now() + PATIENCE;
+    ) -> DnsReply {
+        let by = Instant::now() + LOOK_UP_TIMEOUT;
         let answer = match self.sources.resolver.resolve(set, &allowed, by).await {
             Ok(answer) => answer,
-            Err(failure) if failure.cause == Cause::NameNotFound => return Said::NotFound,
-            Err(_) => return Said::Failed,
+            Err(failure) if failure.cause == Cause::NameNotFound => return DnsReply::NotFound,
+            Err(_) => return DnsReply::Failed,
         };
         let own = self.sources.own.borrow().clone();
         match set.judge_addresses(allowed, &answer.addresses, &own) {
             Ok(vetted) => {
                 let addresses = vetted.permit.addresses().iter().map(SocketAddr::ip);
-                of_kind(question.kind(), addresses, answer.lives.min(LONGEST))
+                of_kind(question.kind(), addresses, answer.lives.min(LONGEST_TTL))
             }
             Err(none) => {
                 self.record_refused(question, client, listener, none.denial.reason, set);
-                Said::Refused
+                DnsReply::Withheld
             }
         }
     }
@@ -188,27 +192,29 @@ impl Answerer {
         self.sources.account.count_query(result);
     }
 
-    fn count_said(&self, said: &Said) {
-        self.count(match said {
-            Said::Addresses(..) => QueryResult::Answered,
-            Said::NoData => QueryResult::NoData,
-            Said::NotFound => QueryResult::NotFound,
-            Said::Refused => QueryResult::Refused,
-            Said::Failed => QueryResult::Failed,
-            Said::Malformed | Said::NotImplemented | Said::BadVersion => QueryResult::Malformed,
+    fn count_reply(&self, reply: &DnsReply) {
+        self.count(match reply {
+            DnsReply::Addresses(..) => QueryResult::Answered,
+            DnsReply::NoData => QueryResult::NoData,
+            DnsReply::NotFound => QueryResult::NotFound,
+            DnsReply::Denied | DnsReply::Withheld | DnsReply::Refused => QueryResult::Refused,
+            DnsReply::Failed => QueryResult::Failed,
+            DnsReply::Malformed | DnsReply::NotImplemented | DnsReply::BadVersion => {
+                QueryResult::Malformed
+            }
         });
     }
 }
 
 /// Those of the kind that is asked for, each once.
-fn of_kind(kind: Kind, addresses: impl Iterator<Item = IpAddr>, lives: Duration) -> Said {
+fn of_kind(kind: Kind, addresses: impl Iterator<Item = IpAddr>, lives: Duration) -> DnsReply {
     let mut found: Vec<IpAddr> = Vec::new();
     for address in addresses.filter(|address| kind.takes(address)) {
         if !found.contains(&address) {
             found.push(address);
         }
     }
-    if found.is_empty() { Said::NoData } else { Said::Addresses(found, lives) }
+    if found.is_empty() { DnsReply::NoData } else { DnsReply::Addresses(found, lives) }
 }
 
 #[cfg(test)]

@@ -6,10 +6,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hickory_resolver::proto::op::{Edns, Message, Metadata, Query, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA};
-use hickory_resolver::proto::rr::{DNSClass, RData, Record, RecordType};
-use hickory_resolver::proto::serialize::binary::{BinEncodable, BinEncoder};
+use hickory_proto::op::{Edns, Message, Metadata, Query, ResponseCode};
+use hickory_proto::rr::rdata::opt::EdnsOption;
+use hickory_proto::rr::rdata::{A, AAAA};
+use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
 use crate::policy::Name;
 
@@ -44,8 +45,10 @@ pub(super) enum Kind {
     Aaaa,
     /// HTTPS and SVCB, which would tell keys for Encrypted ClientHello.
     Service,
-    /// Any other type, or another class than the internet's.
+    /// Any other type.
     Other,
+    /// A zone transfer, or another class than the internet's.
+    Unserved,
 }
 
 impl Kind {
@@ -54,23 +57,32 @@ impl Kind {
         match self {
             Self::A => address.is_ipv4(),
             Self::Aaaa => address.is_ipv6(),
-            Self::Service | Self::Other => false,
+            Self::Service | Self::Other | Self::Unserved => false,
         }
     }
 }
 
-/// What a client is told.
+/// The answer to a client.
+///
+/// What the policy denies is answered like a name that does not exist. REFUSED would make musl wait
+/// for its timeout, and stop at the first name of a search list; glibc and Go would ask again. The
+/// answer has no SOA record, so it is not cached (RFC 2308 §5): the next policy may allow the name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum DnsReply {
     /// Addresses, and how long they hold.
     Addresses(Vec<IpAddr>, Duration),
-    /// The name is there, and nothing of this type.
+    /// The name exists, and has no record of this type.
     NoData,
-    /// The name has no address.
+    /// The name is allowed, and what was asked for is not given out: its type, or addresses that may
+    /// not be dialled. NOERROR without data.
+    Withheld,
+    /// The name is allowed, and does not exist. NXDOMAIN.
     NotFound,
-    /// It is not answered here.
+    /// The policy does not allow the name. NXDOMAIN.
+    Denied,
+    /// Zone transfers, and classes other than the internet's. REFUSED.
     Refused,
-    /// It could not be found out.
+    /// The look-up failed. SERVFAIL.
     Failed,
     /// The message is broken.
     Malformed,
@@ -108,25 +120,25 @@ impl Question {
             return Err(Unfit::Silence);
         }
         if flags >> 3 & 0xf != 0 {
-            return Err(refusal(header, &Said::NotImplemented));
+            return Err(refusal(header, &DnsReply::NotImplemented));
         }
         let [questions, others @ ..] = [0, 2, 4, 6].map(|at| match counts.get(at..at + 2) {
             Some(&[high, low]) => u16::from_be_bytes([high, low]),
             _ => u16::MAX,
         });
         if questions != 1 || others.iter().any(|count| *count > MOST_RECORDS) {
-            return Err(refusal(header, &Said::Malformed));
+            return Err(refusal(header, &DnsReply::Malformed));
         }
-        let malformed = |_| refusal(header, &Said::Malformed);
+        let malformed = |_| refusal(header, &DnsReply::Malformed);
         let message = Message::from_vec(bytes).map_err(malformed)?;
         let takes = message.edns.as_ref().map(Edns::max_payload);
         let version = message.edns.as_ref().map_or(0, Edns::version);
         let Some(query) = message.queries.into_iter().next() else {
-            return Err(refusal(header, &Said::Malformed));
+            return Err(refusal(header, &DnsReply::Malformed));
         };
         let question = Self { request: message.metadata, query, takes };
         if version != 0 {
-            return Err(Unfit::Answer(question.answer(&Said::BadVersion, Transport::Udp)));
+            return Err(Unfit::Answer(question.answer(&DnsReply::BadVersion, Transport::Udp)));
         }
         Ok(question)
     }
@@ -144,10 +156,11 @@ impl Question {
 
     pub(super) fn kind(&self) -> Kind {
         match self.query.query_type() {
-            _ if self.query.query_class() != DNSClass::IN => Kind::Other,
+            _ if self.query.query_class() != DNSClass::IN => Kind::Unserved,
             RecordType::A => Kind::A,
             RecordType::AAAA => Kind::Aaaa,
             RecordType::HTTPS | RecordType::SVCB => Kind::Service,
+            RecordType::AXFR | RecordType::IXFR => Kind::Unserved,
             _ => Kind::Other,
         }
     }
@@ -158,7 +171,7 @@ impl Question {
     }
 
     /// The answer, as bytes.
-    pub(super) fn answer(&self, said: &Said, transport: Transport) -> Vec<u8> {
+    pub(super) fn answer(&self, said: &DnsReply, transport: Transport) -> Vec<u8> {
         let mut message = Message::response(self.request.id, self.request.op_code);
         message.metadata = Metadata::response_from_request(&self.request);
         // Go takes an answer without data and without this for a lame referral.
@@ -168,9 +181,12 @@ impl Question {
         if self.takes.is_some() {
             let mut edns = Edns::new();
             edns.set_max_payload(LARGEST_DATAGRAM);
+            if matches!(said, DnsReply::Denied | DnsReply::Withheld | DnsReply::Refused) {
+                edns.options_mut().insert(blocked());
+            }
             message.set_edns(edns);
         }
-        if let Said::Addresses(addresses, lives) = said {
+        if let DnsReply::Addresses(addresses, lives) = said {
             let seconds = u32::try_from(lives.as_secs()).unwrap_or(u32::MAX);
             let record = |address: &IpAddr| {
                 let data = match address {
@@ -197,8 +213,16 @@ impl Question {
     }
 }
 
+/// Extended DNS Error 15, "Blocked" (RFC 8914): tells an operator with dig, and `pullgate doctor`,
+/// that the policy denied the name and no server was asked.
+fn blocked() -> EdnsOption {
+    const EXTENDED_DNS_ERROR: u16 = 15;
+    const BLOCKED: u16 = 15;
+    EdnsOption::Unknown(EXTENDED_DNS_ERROR, BLOCKED.to_be_bytes().to_vec())
+}
+
 /// An answer to what has no question that could be repeated: a header only.
-fn refusal(header: &[u8; HEADER], said: &Said) -> Unfit {
+fn refusal(header: &[u8; HEADER], said: &DnsReply) -> Unfit {
     let [id_high, id_low, flags, ..] = *header;
     let operation_and_recursion = flags & 0b0111_1001;
     let code = u8::try_from(u16::from(code(said))).unwrap_or_default();
@@ -218,22 +242,23 @@ fn refusal(header: &[u8; HEADER], said: &Said) -> Unfit {
     ])
 }
 
-fn code(said: &Said) -> ResponseCode {
+fn code(said: &DnsReply) -> ResponseCode {
     match said {
-        Said::Addresses(..) | Said::NoData => ResponseCode::NoError,
-        Said::NotFound => ResponseCode::NXDomain,
-        Said::Refused => ResponseCode::Refused,
-        Said::Failed => ResponseCode::ServFail,
-        Said::Malformed => ResponseCode::FormErr,
-        Said::NotImplemented => ResponseCode::NotImp,
-        Said::BadVersion => ResponseCode::BADVERS,
+        DnsReply::Addresses(..) | DnsReply::NoData | DnsReply::Withheld => ResponseCode::NoError,
+        DnsReply::NotFound | DnsReply::Denied => ResponseCode::NXDomain,
+        DnsReply::Refused => ResponseCode::Refused,
+        DnsReply::Failed => ResponseCode::ServFail,
+        DnsReply::Malformed => ResponseCode::FormErr,
+        DnsReply::NotImplemented => ResponseCode::NotImp,
+        DnsReply::BadVersion => ResponseCode::BADVERS,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use hickory_resolver::proto::op::OpCode;
-    use hickory_resolver::proto::rr;
+    use hickory_proto::op::OpCode;
+    use hickory_proto::rr;
+    use hickory_proto::rr::rdata::opt::EdnsCode;
     use proptest::prelude::*;
 
     use super::*;
@@ -253,7 +278,7 @@ mod tests {
         Question::read(&message.to_vec().unwrap()).unwrap()
     }
 
-    fn told(question: &Question, said: &Said) -> Message {
+    fn told(question: &Question, said: &DnsReply) -> Message {
         Message::from_vec(&question.answer(said, Transport::Udp)).unwrap()
     }
 
@@ -264,7 +289,7 @@ mod tests {
         assert_eq!(question.name().unwrap().as_str(), "contoso.azurecr.io");
         assert_eq!(question.kind(), Kind::A);
         let addresses = vec!["10.7.0.1".parse().unwrap(), "10.7.0.2".parse().unwrap()];
-        let answer = told(&question, &Said::Addresses(addresses, Duration::from_secs(60)));
+        let answer = told(&question, &DnsReply::Addresses(addresses, Duration::from_secs(60)));
         assert_eq!(answer.metadata.id, message.metadata.id);
         assert!(answer.metadata.recursion_desired && answer.metadata.recursion_available);
         assert_eq!(answer.queries, message.queries);
@@ -284,7 +309,8 @@ mod tests {
             (RecordType::HTTPS, Kind::Service),
             (RecordType::SVCB, Kind::Service),
             (RecordType::ANY, Kind::Other),
-            (RecordType::AXFR, Kind::Other),
+            (RecordType::AXFR, Kind::Unserved),
+            (RecordType::IXFR, Kind::Unserved),
             (RecordType::TXT, Kind::Other),
             (RecordType::CNAME, Kind::Other),
             (RecordType::NS, Kind::Other),
@@ -293,7 +319,7 @@ mod tests {
             let mut message = asking("contoso.azurecr.io.", kind);
             assert_eq!(read(&message).kind(), expected, "{kind}");
             message.queries[0].set_query_class(DNSClass::CH);
-            assert_eq!(read(&message).kind(), Kind::Other, "{kind}");
+            assert_eq!(read(&message).kind(), Kind::Unserved, "{kind}");
         }
     }
 
@@ -301,21 +327,43 @@ mod tests {
     fn every_word_has_its_code() {
         let question = read(&asking("contoso.azurecr.io.", RecordType::AAAA));
         for (said, code) in [
-            (Said::NoData, ResponseCode::NoError),
-            (Said::NotFound, ResponseCode::NXDomain),
-            (Said::Refused, ResponseCode::Refused),
-            (Said::Failed, ResponseCode::ServFail),
+            (DnsReply::NoData, ResponseCode::NoError),
+            (DnsReply::Withheld, ResponseCode::NoError),
+            (DnsReply::NotFound, ResponseCode::NXDomain),
+            (DnsReply::Denied, ResponseCode::NXDomain),
+            (DnsReply::Refused, ResponseCode::Refused),
+            (DnsReply::Failed, ResponseCode::ServFail),
         ] {
             let answer = told(&question, &said);
             assert_eq!(answer.metadata.response_code, code);
             assert!(answer.answers.is_empty() && answer.authorities.is_empty());
+            assert!(answer.edns.is_none(), "it was not asked for");
+        }
+    }
+
+    #[test]
+    fn what_the_policy_denies_is_called_blocked() {
+        let mut message = asking("contoso.azurecr.io.", RecordType::A);
+        message.set_edns(Edns::new());
+        let question = read(&message);
+        for (said, expected) in [
+            (DnsReply::NoData, false),
+            (DnsReply::NotFound, false),
+            (DnsReply::Failed, false),
+            (DnsReply::Denied, true),
+            (DnsReply::Withheld, true),
+            (DnsReply::Refused, true),
+        ] {
+            let edns = told(&question, &said).edns.unwrap();
+            let error = edns.option(EdnsCode::from(15)).cloned();
+            assert_eq!(error, expected.then(blocked), "{said:?}");
         }
     }
 
     #[test]
     fn an_answer_fits_the_clients_datagram_or_says_that_it_does_not() {
         let addresses: Vec<IpAddr> = (0..64).map(|last| [10, 0, 0, last].into()).collect();
-        let said = Said::Addresses(addresses, Duration::from_secs(1));
+        let said = DnsReply::Addresses(addresses, Duration::from_secs(1));
         for (takes, largest) in
             [(None, 512), (Some(100), 512), (Some(900), 900), (Some(9000), 1232)]
         {
@@ -408,7 +456,7 @@ mod tests {
             match Question::read(&bytes) {
                 Ok(question) => {
                     let _ = (question.name(), question.kind_text());
-                    let answer = question.answer(&Said::Refused, Transport::Udp);
+                    let answer = question.answer(&DnsReply::Refused, Transport::Udp);
                     prop_assert!((HEADER..=512).contains(&answer.len()));
                 }
                 Err(Unfit::Answer(answer)) => prop_assert!(answer.len() >= HEADER),

@@ -1,4 +1,8 @@
-//! How fast one client may ask: a bucket of tokens for each.
+//! How fast one client may ask: a token bucket for each.
+//!
+//! Ours, and not governor: the source of a datagram can be forged, so the number of clients kept
+//! needs a bound at every moment, and beyond it clients that are known must still be served;
+//! governor's keyed limiter has no such bound, and does not tell a known key from a new one.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

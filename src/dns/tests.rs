@@ -1,7 +1,7 @@
-//! What the answerer says, judged without sockets, and then asked over real ones.
+//! What the DNS server answers, judged without sockets, and then asked over real ones.
 
-use hickory_resolver::proto::op::{Message, Query, ResponseCode};
-use hickory_resolver::proto::rr::{self, RData, RecordType};
+use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::rr::{self, RData, RecordType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -12,7 +12,7 @@ use crate::config::{File, Files};
 const CLIENT: &str = "10.7.0.2";
 
 struct Gateway {
-    answerer: Arc<Answerer>,
+    answerer: Arc<DnsServer>,
     policy: watch::Sender<Arc<PolicySet>>,
     account: Arc<Account>,
     _own: watch::Sender<Arc<OwnAddresses>>,
@@ -50,7 +50,7 @@ fn gateway(answer: Answer, first: Arc<PolicySet>) -> Gateway {
     };
     let settings =
         config::Answerer { addresses: Vec::new(), answer, queries_per_second: 1_000_000 };
-    let answerer = Answerer::new(&settings, sources);
+    let answerer = DnsServer::new(&settings, sources);
     Gateway { answerer, policy, account, _own: own, folder }
 }
 
@@ -65,11 +65,11 @@ fn asking(name: &str, kind: RecordType) -> Message {
 }
 
 impl Gateway {
-    async fn asked(&self, name: &str, kind: RecordType) -> Said {
+    async fn asked(&self, name: &str, kind: RecordType) -> DnsReply {
         let question = Question::read(&asking(name, kind).to_vec().unwrap()).unwrap();
         let (client, listener) = (CLIENT.parse().unwrap(), "10.7.0.1:53".into());
         match self.answerer.judge(&question, client, &listener) {
-            Next::Say(said) => said,
+            Next::Answer(reply) => reply,
             Next::LookUp(set, allowed) => {
                 self.answerer.look_up(&question, client, &listener, &set, allowed).await
             }
@@ -82,9 +82,9 @@ impl Gateway {
     }
 }
 
-fn addresses(said: &Said) -> Vec<String> {
+fn addresses(said: &DnsReply) -> Vec<String> {
     match said {
-        Said::Addresses(addresses, _) => addresses.iter().map(ToString::to_string).collect(),
+        DnsReply::Addresses(addresses, _) => addresses.iter().map(ToString::to_string).collect(),
         _ => Vec::new(),
     }
 }
@@ -96,18 +96,19 @@ async fn the_gates_own_addresses_and_nothing_else() {
         ("contoso.azurecr.io.", RecordType::A, Ok("10.7.0.1")),
         ("contoso.azurecr.io.", RecordType::AAAA, Ok("fd07::1")),
         ("Contoso.EastUS.data.azurecr.io.", RecordType::A, Ok("10.7.0.1")),
-        ("contoso.azurecr.io.", RecordType::HTTPS, Err(Said::NoData)),
-        ("contoso.azurecr.io.", RecordType::SVCB, Err(Said::NoData)),
-        ("contoso.azurecr.io.", RecordType::TXT, Err(Said::Refused)),
-        ("contoso.azurecr.io.", RecordType::ANY, Err(Said::Refused)),
-        ("contoso.azurecr.io.", RecordType::AXFR, Err(Said::Refused)),
-        ("fabrikam.azurecr.io.", RecordType::A, Err(Said::Refused)),
-        ("fabrikam.azurecr.io.", RecordType::HTTPS, Err(Said::Refused)),
-        ("secret.contoso.azurecr.io.", RecordType::A, Err(Said::Refused)),
-        ("azurecr.io.", RecordType::NS, Err(Said::Refused)),
-        ("_tcp.contoso.azurecr.io.", RecordType::SRV, Err(Said::Refused)),
-        (".", RecordType::NS, Err(Said::Refused)),
-        ("1.0.7.10.in-addr.arpa.", RecordType::PTR, Err(Said::Refused)),
+        ("contoso.azurecr.io.", RecordType::HTTPS, Err(DnsReply::NoData)),
+        ("contoso.azurecr.io.", RecordType::SVCB, Err(DnsReply::NoData)),
+        ("contoso.azurecr.io.", RecordType::TXT, Err(DnsReply::Withheld)),
+        ("contoso.azurecr.io.", RecordType::ANY, Err(DnsReply::Withheld)),
+        ("contoso.azurecr.io.", RecordType::AXFR, Err(DnsReply::Refused)),
+        ("fabrikam.azurecr.io.", RecordType::A, Err(DnsReply::Denied)),
+        ("fabrikam.azurecr.io.", RecordType::HTTPS, Err(DnsReply::Denied)),
+        ("secret.contoso.azurecr.io.", RecordType::A, Err(DnsReply::Denied)),
+        ("azurecr.io.", RecordType::NS, Err(DnsReply::Denied)),
+        ("_tcp.contoso.azurecr.io.", RecordType::SRV, Err(DnsReply::Denied)),
+        (".", RecordType::NS, Err(DnsReply::Denied)),
+        ("1.0.7.10.in-addr.arpa.", RecordType::PTR, Err(DnsReply::Denied)),
+        ("fabrikam.azurecr.io.", RecordType::IXFR, Err(DnsReply::Refused)),
     ] {
         let said = gateway.asked(name, kind).await;
         match expected {
@@ -121,7 +122,7 @@ async fn the_gates_own_addresses_and_nothing_else() {
 async fn a_gate_without_ipv6_has_no_such_data() {
     let own = Answer::Gate(vec!["10.7.0.1".parse().unwrap()]);
     let gateway = gateway(own, policy(&["contoso"], ""));
-    assert_eq!(gateway.asked("contoso.azurecr.io.", RecordType::AAAA).await, Said::NoData);
+    assert_eq!(gateway.asked("contoso.azurecr.io.", RecordType::AAAA).await, DnsReply::NoData);
 }
 
 #[tokio::test]
@@ -145,12 +146,12 @@ async fn real_addresses_are_those_that_may_be_dialled() {
     let gateway = gateway(Answer::Real, policy(&["contoso"], hosts));
     let said = gateway.asked("contoso.azurecr.io.", RecordType::A).await;
     assert_eq!(addresses(&said), ["20.1.2.3"]);
-    let Said::Addresses(_, lives) = said else { panic!() };
-    assert!(lives <= LONGEST && !lives.is_zero());
+    let DnsReply::Addresses(_, lives) = said else { panic!() };
+    assert!(lives <= LONGEST_TTL && !lives.is_zero());
     let said = gateway.asked("contoso.azurecr.io.", RecordType::AAAA).await;
     assert_eq!(addresses(&said), ["2001:4860::1"]);
     let said = gateway.asked("contoso.eastus.data.azurecr.io.", RecordType::A).await;
-    assert_eq!(said, Said::Refused, "none may be dialled");
+    assert_eq!(said, DnsReply::Withheld, "none may be dialled");
     let audit = gateway.audit();
     assert!(audit.contains("\"reason\":\"address-not-allowed\""), "{audit}");
 }
@@ -158,13 +159,13 @@ async fn real_addresses_are_those_that_may_be_dialled() {
 #[tokio::test]
 async fn a_refused_name_is_told_to_the_operator() {
     let gateway = gateway(gate(), policy(&["contoso"], ""));
-    for (name, kind) in [
-        ("x.blob.core.windows.net.", RecordType::A),
-        ("x.blob.core.windows.net.", RecordType::A),
-        ("secret.evil.example.", RecordType::TXT),
-        ("contoso.azurecr.io.", RecordType::TXT),
+    for (name, kind, reply) in [
+        ("x.blob.core.windows.net.", RecordType::A, DnsReply::Denied),
+        ("x.blob.core.windows.net.", RecordType::A, DnsReply::Denied),
+        ("secret.evil.example.", RecordType::TXT, DnsReply::Denied),
+        ("contoso.azurecr.io.", RecordType::TXT, DnsReply::Withheld),
     ] {
-        assert_eq!(gateway.asked(name, kind).await, Said::Refused);
+        assert_eq!(gateway.asked(name, kind).await, reply);
     }
     let audit = gateway.audit();
     let lines: Vec<serde_json::Value> =
@@ -241,7 +242,7 @@ async fn both_transports_answer() {
 async fn who_asks_too_fast_is_not_answered() {
     let gateway = gateway(gate(), policy(&["contoso"], ""));
     let client = CLIENT.parse().unwrap();
-    let slow = Answerer {
+    let slow = DnsServer {
         sources: gateway.answerer.sources.clone(),
         answer: gate(),
         rates: Rates::new(3),

@@ -1,4 +1,4 @@
-//! The answerer's sockets, bounded in what they hold: datagrams, and a few connections.
+//! The DNS server's sockets, bounded in what they hold: datagrams, and a few connections.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::query::{LARGEST, Question, Transport, Unfit};
-use super::{Answerer, Bound, Next};
+use super::{Bound, DnsServer, Next};
 use crate::account::QueryResult;
 use crate::policy::{Allowed, PolicySet};
 
@@ -29,7 +29,7 @@ const IDLE: Duration = Duration::from_secs(5);
 /// How long accepting or receiving pauses when the system refuses.
 const BACKOFF: Duration = Duration::from_millis(50);
 
-impl Answerer {
+impl DnsServer {
     /// Serves the sockets of one address, until it is dropped.
     pub async fn serve(self: Arc<Self>, bound: Bound) {
         let Bound { address, udp, tcp } = bound;
@@ -65,11 +65,11 @@ impl Answerer {
                         self.count(QueryResult::Limited);
                         continue;
                     };
-                    let (answerer, socket, listener) =
+                    let (server, socket, listener) =
                         (self.clone(), socket.clone(), listener.clone());
                     tokio::spawn(async move {
                         let answer =
-                            answerer.find_out(*later, client, &listener, Transport::Udp).await;
+                            server.find_out(*later, client, &listener, Transport::Udp).await;
                         send(&socket, &answer, peer);
                         drop(place);
                     });
@@ -94,9 +94,9 @@ impl Answerer {
                 self.count(QueryResult::Limited);
                 continue;
             };
-            let (answerer, name) = (self.clone(), name.clone());
+            let (server, name) = (self.clone(), name.clone());
             tokio::spawn(async move {
-                answerer.serve_connection(stream, peer, &name).await;
+                server.serve_connection(stream, peer, &name).await;
                 drop(place);
             });
         }
@@ -147,9 +147,9 @@ impl Answerer {
             }
         };
         match self.judge(&question, client, listener) {
-            Next::Say(said) => {
-                self.count_said(&said);
-                Considered::Answer(question.answer(&said, transport))
+            Next::Answer(reply) => {
+                self.count_reply(&reply);
+                Considered::Answer(question.answer(&reply, transport))
             }
             Next::LookUp(set, allowed) => {
                 Considered::Later(Box::new(Later { question, set, allowed }))
@@ -165,9 +165,9 @@ impl Answerer {
         transport: Transport,
     ) -> Vec<u8> {
         let Later { question, set, allowed } = later;
-        let said = self.look_up(&question, client, listener, &set, allowed).await;
-        self.count_said(&said);
-        question.answer(&said, transport)
+        let reply = self.look_up(&question, client, listener, &set, allowed).await;
+        self.count_reply(&reply);
+        question.answer(&reply, transport)
     }
 }
 

@@ -141,7 +141,7 @@ pub(super) fn answered(
         ExplainedClient::Of(client) => set.judge_name_for(&Target::https(name.clone()), client),
     };
     Some(match (judged, &answerer.answer) {
-        (Err(_), _) => "refused".to_owned(),
+        (Err(_), _) => "NXDOMAIN".to_owned(),
         (Ok(_), Answer::Real) => "the real addresses, as far as they may be dialled".to_owned(),
         (Ok(_), Answer::Gate(own)) => {
             own.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")

@@ -3,8 +3,9 @@
 
 use std::net::SocketAddr;
 
-use hickory_resolver::proto::op::{Message, Query, ResponseCode};
-use hickory_resolver::proto::rr::{self, RecordType};
+use hickory_proto::op::{Edns, Message, Query, ResponseCode};
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+use hickory_proto::rr::{self, RecordType};
 use tokio::time::{Instant, timeout_at};
 
 use crate::policy::{Name, Target};
@@ -20,15 +21,29 @@ pub(super) fn question(name: &Name) -> Vec<u8> {
     let mut absolute = rr::Name::from_ascii(name.as_str()).unwrap_or_default();
     absolute.set_fqdn(true);
     message.add_query(Query::query(absolute, RecordType::A));
+    message.set_edns(Edns::new());
     message.to_vec().unwrap_or_default()
 }
 
-/// What an answer says: nothing where it is a refusal.
+/// Describes an answer; `None` for a refusal: REFUSED, or an answer that names a block as its reason
+/// (RFC 8914), as the gate's own DNS server gives it. Any other answer may have come from a server
+/// elsewhere, which has then seen the name.
 pub(super) fn answered(bytes: &[u8]) -> Option<String> {
     match Message::from_vec(bytes) {
         Ok(answer) if answer.metadata.response_code == ResponseCode::Refused => None,
+        Ok(answer) if answer.answers.is_empty() && is_blocked(&answer) => None,
         Ok(answer) => Some(format!("it answers, with {}", answer.metadata.response_code)),
         Err(_) => Some("it answers".to_owned()),
+    }
+}
+
+/// Whether an answer carries Extended DNS Error 15 (Blocked) to 18 (Prohibited).
+fn is_blocked(answer: &Message) -> bool {
+    const EXTENDED_DNS_ERROR: u16 = 15;
+    let edns = answer.edns.as_ref();
+    match edns.and_then(|edns| edns.option(EdnsCode::from(EXTENDED_DNS_ERROR))) {
+        Some(EdnsOption::Unknown(_, bytes)) => matches!(bytes.as_slice(), [0, 15..=18, ..]),
+        _ => false,
     }
 }
 
@@ -45,5 +60,31 @@ pub(super) async fn addresses(target: &Target, by: Instant) -> Vec<SocketAddr> {
     match timeout_at(by, looked_up).await {
         Ok(Ok(found)) => found.take(ADDRESSES).collect(),
         _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_a_refusal_and_nothing_else_is() {
+        let name = Name::parse("example.com").unwrap();
+        let answer = |code: ResponseCode, error: Option<u8>| {
+            let mut answer = Message::from_vec(&question(&name)).unwrap();
+            answer.metadata.response_code = code;
+            let mut edns = Edns::new();
+            if let Some(error) = error {
+                edns.options_mut().insert(EdnsOption::Unknown(15, vec![0, error]));
+            }
+            answer.set_edns(edns);
+            answered(&answer.to_vec().unwrap()).is_none()
+        };
+        assert!(answer(ResponseCode::Refused, None));
+        assert!(answer(ResponseCode::NXDomain, Some(15)));
+        assert!(answer(ResponseCode::NoError, Some(18)));
+        assert!(!answer(ResponseCode::NXDomain, None), "a server elsewhere may have said so");
+        assert!(!answer(ResponseCode::NXDomain, Some(3)), "a stale answer");
+        assert!(!answer(ResponseCode::NoError, None));
     }
 }
