@@ -28,6 +28,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::either::Either;
+use tracing::info;
 
 use crate::account::{Account, Arrival, AuditText, Open, Stage};
 use crate::config::{Capture, Mode, TlsOfListeners, TlsPaths};
@@ -433,24 +434,52 @@ impl Session {
         self.account.stages.enter(Stage::Resolve);
         let by = Instant::now() + self.set.limits().dial_timeout;
         let answer = self.gate.resolver.resolve(&self.set, &allowed, by).await?;
-        if answer.origin == dial::Origin::Stale {
+        let stale = (answer.origin == dial::Origin::Stale).then(|| allowed.clone());
+        if stale.is_some() {
             self.account.took_stale_answer();
         }
-        let own = self.gate.own.borrow().clone();
-        self.account.compare_headed(&answer.addresses, &own);
-        let vetted = match self.set.judge_addresses(allowed, &answer.addresses, &own) {
-            Ok(vetted) => vetted,
-            Err(none) => {
-                self.account.drop_addresses(none.dropped);
-                return Err(none.denial.into());
-            }
-        };
-        self.account.drop_addresses(vetted.dropped);
+        let permit = self.vet(allowed, &answer.addresses)?;
 
         self.account.stages.enter(Stage::Dial);
-        let (upstream, address) = dial::connect(&vetted.permit, by).await?;
+        let (permit, upstream, address) = match (dial::connect(&permit, by).await, stale) {
+            (Ok((upstream, address)), _) => (permit, upstream, address),
+            (Err(failure), Some(allowed)) if is_gone(failure) => {
+                Box::pin(self.dial_anew(allowed, by)).await?
+            }
+            (Err(failure), _) => return Err(failure.into()),
+        };
         self.account.upstream = Some(address);
-        Ok(Reached { permit: vetted.permit, upstream, address })
+        Ok(Reached { permit, upstream, address })
+    }
+
+    /// Judges the addresses that an allowed name resolved to.
+    fn vet(&mut self, allowed: Allowed, found: &[SocketAddr]) -> Result<Permit, Denial> {
+        let own = self.gate.own.borrow().clone();
+        self.account.compare_headed(found, &own);
+        match self.set.judge_addresses(allowed, found, &own) {
+            Ok(vetted) => {
+                self.account.drop_addresses(vetted.dropped);
+                Ok(vetted.permit)
+            }
+            Err(none) => {
+                self.account.drop_addresses(none.dropped);
+                Err(none.denial)
+            }
+        }
+    }
+
+    /// Waits for DNS where a stale address did not accept the connection, and dials what it says.
+    async fn dial_anew(
+        &mut self,
+        allowed: Allowed,
+        by: Instant,
+    ) -> Result<(Permit, TcpStream, SocketAddr), Stop> {
+        let name = &allowed.target().name;
+        info!(%name, "nobody is left at the address of an expired DNS answer; DNS is waited for");
+        let answer = self.gate.resolver.resolve_anew(&self.set, &allowed, by).await?;
+        let permit = self.vet(allowed, &answer.addresses)?;
+        let (upstream, address) = dial::connect(&permit, by).await?;
+        Ok((permit, upstream, address))
     }
 
     /// From an accepted CONNECT to a hello that names its host.
@@ -485,6 +514,11 @@ impl Session {
     fn enforcement(&self, set: &PolicySet) -> Enforcement {
         self.door.enforcement.unwrap_or(set.rules().enforcement)
     }
+}
+
+/// Whether the connection failed since nobody is left at the address.
+fn is_gone(failure: Failure) -> bool {
+    [Cause::ConnectRefused, Cause::ConnectUnreachable].contains(&failure.cause)
 }
 
 /// The content type of a TLS handshake record (RFC 8446 §5.1).

@@ -20,7 +20,7 @@ use house::{House, Source, sources};
 /// Modules that take bytes and facts and return values.
 const PURE: &[&str] = &["policy", "hello", "config", "oci"];
 /// What a pure module must not name: runtimes, files, sockets, clocks, the environment.
-const OUTSIDE_WORLD: &str = "tokio hyper rustix nix socket2 notify hickory_resolver fs env process \
+const OUTSIDE_WORLD: &str = "tokio hyper rustix nix socket2 notify hickory_proto fs env process \
     thread TcpStream TcpListener UdpSocket UnixStream UnixListener Instant SystemTime Clock";
 /// `dial` connects with a Permit; `tools` play the client.
 const DIALLERS: &[&str] = &["dial", "tools"];

@@ -15,6 +15,7 @@ mod metrics;
 mod open_sessions;
 mod query;
 mod record;
+mod shortages;
 mod sink;
 mod stage;
 mod status;
@@ -49,6 +50,7 @@ use id::Ids;
 use labels::Labels;
 use metrics::Told;
 use open_sessions::{Asked, ListedSession};
+use shortages::Shortages;
 use sink::Outlet;
 use storage_requests::StorageRequests;
 
@@ -81,6 +83,7 @@ pub struct Account {
     denials: Denials,
     metrics: Metrics,
     open: Arc<OpenSessions>,
+    shortages: Shortages,
 }
 
 /// What becomes of new sessions while the audit cannot be written.
@@ -145,6 +148,7 @@ impl Account {
             denials: Denials::default(),
             metrics,
             open: Arc::default(),
+            shortages: Shortages::default(),
         }))
     }
 
@@ -287,6 +291,7 @@ impl Open {
         let verdict = record.verdict(end);
         let account = &self.account;
         account.metrics.ended(record, verdict);
+        account.shortages.note(record, end);
         match (end, record.would_deny) {
             (Err(Stop::Denied(denial)), _) => account.denials.note(record, denial),
             (_, Some(reason)) => account.denials.note(record, &Denial::new(reason)),

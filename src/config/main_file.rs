@@ -99,7 +99,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
             let server = dns::server(source, &written);
             servers.extend(server.map(|value| Located { value, place: written.place }));
         }
-        rules.dns_servers = servers.iter().map(|server| server.value).collect();
+        rules.dns_servers = servers.iter().map(|server| server.value.clone()).collect();
         if let Some(milliseconds) = table.number("stale-ms", 0..=*MILLISECONDS.end()) {
             rules.dns_stale = Duration::from_millis(milliseconds);
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{is_shortage, upstream};
+use super::shortage::Shortage;
 use crate::policy::{Cause, Failure, Permit, Side};
 
 /// How long an attempt is alone before the next begins (RFC 8305 §5).
@@ -29,8 +29,8 @@ const MOST_AT_ONCE: usize = 8;
 ///
 /// # Errors
 /// `connect-timeout` when the deadline comes first. When all attempts have failed before it, what
-/// weighs most: `internal` where the gate lacked descriptors or memory, since the outcome might have
-/// been another; `connect-refused` where any was refused, since somebody was there;
+/// weighs most: `local-ports` or `internal` if the gate lacked ports, descriptors or memory, since
+/// the outcome might have been another; `connect-refused` where any was refused, since somebody was there;
 /// `connect-timeout` where any was given up; `connect-unreachable`.
 pub async fn connect(permit: &Permit, by: Instant) -> Result<(TcpStream, SocketAddr), Failure> {
     match permit.addresses() {
@@ -46,7 +46,8 @@ pub async fn connect(permit: &Permit, by: Instant) -> Result<(TcpStream, SocketA
 
 /// Connects to one address.
 async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
+    let connected = TcpStream::connect(address).await;
+    let stream = connected.map_err(|error| Shortage::explain(error, address))?;
     // What passes is complete as it comes. A socket that refuses the option is served without it.
     let _ = stream.set_nodelay(true);
     Ok(stream)
@@ -129,10 +130,17 @@ where
     .await
 }
 
+fn upstream(cause: Cause) -> Failure {
+    Failure { side: Side::Upstream, cause }
+}
+
 /// What all attempts together say.
 fn failure(errors: &[io::Error]) -> Failure {
     let any = |kind| errors.iter().any(|error| error.kind() == kind);
-    if errors.iter().any(is_shortage) {
+    let shortages: Vec<_> = errors.iter().filter_map(Shortage::of).collect();
+    if shortages.contains(&Shortage::Ports) {
+        Failure { side: Side::Gate, cause: Cause::LocalPorts }
+    } else if !shortages.is_empty() {
         Failure { side: Side::Gate, cause: Cause::Internal }
     } else if any(io::ErrorKind::ConnectionRefused) {
         upstream(Cause::ConnectRefused)
@@ -169,7 +177,7 @@ mod tests {
     }
 
     /// Attempts that end as the port says: 1 accepts, 2 refuses, 3 never ends, 4 is unreachable,
-    /// 5 finds no descriptor, 6 accepts after two seconds.
+    /// 5 finds no descriptor, 6 accepts after two seconds, 7 finds no local port.
     async fn attempt(address: SocketAddr) -> io::Result<SocketAddr> {
         match address.port() {
             1 => Ok(address),
@@ -177,6 +185,7 @@ mod tests {
             3 => std::future::pending().await,
             4 => Err(io::ErrorKind::NetworkUnreachable.into()),
             5 => Err(Errno::MFILE.into()),
+            7 => Err(io::Error::other(Shortage::Ports)),
             _ => {
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 Ok(address)
@@ -201,6 +210,8 @@ mod tests {
             (&[2, 3], Err(Cause::ConnectTimeout)),
             (&[2, 5, 4], Err(Cause::Internal)),
             (&[5, 1], Ok(1)),
+            (&[2, 7, 5], Err(Cause::LocalPorts)),
+            (&[7, 1], Ok(1)),
             (&[], Err(Cause::ConnectUnreachable)),
         ];
         for (ports, expected) in cases {

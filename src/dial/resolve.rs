@@ -1,29 +1,31 @@
 //! Looks allowed names up: fixed answers first, then what is known, then the DNS servers.
 //!
 //! It keeps answers no longer than their TTL, and lets sessions that want the same name at the same
-//! time share one look-up. It does not judge addresses: one look-up a session, whose answer is
-//! judged and then dialled, so that an answer that changes afterwards changes nothing.
+//! time share one look-up. A look-up outlives the session that began it, so that a session with
+//! little time left, or with a stale answer, does not keep the next server from being asked. It does
+//! not judge addresses: a session's answer is judged and then dialled, so that an answer that
+//! changes afterwards changes nothing.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dashmap::{DashMap, Entry};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::debug;
 
-use super::servers::{Fresh, RESOLV_CONF, Servers};
+use super::cache::{Cache, Turn};
+use super::servers::{Fresh, Servers};
 use super::stale::{self, LastAnswers};
-use super::upstream;
-use crate::policy::{Allowed, Cause, Failure, Name, PolicySet};
+use super::system::RESOLV_CONF;
+use crate::policy::{Allowed, Cause, Failure, Name, NameServer, PolicySet, Side};
 
-/// So many names are kept. Allowed names are few; report mode lets any through.
-const MOST_NAMES: usize = 10_000;
-
-/// So many names are looked up at once: each takes two sockets, and up to six while no server
-/// answers.
+/// At most this many names are looked up at once. Each takes two sockets.
 const MOST_LOOK_UPS: usize = 64;
+
+/// How long a look-up takes at most.
+const LONGEST_LOOK_UP: Duration = Duration::from_secs(20);
 
 /// How long a fixed answer holds; a reload may change it.
 const PINNED: Duration = Duration::from_secs(60);
@@ -33,11 +35,11 @@ const PINNED: Duration = Duration::from_secs(60);
 pub enum Origin {
     /// `[dns.hosts]`.
     Pinned,
-    /// An answer that still lives.
+    /// An answer that has not expired.
     Cache,
     /// A DNS server, just now.
     Server,
-    /// An answer that has run out, since no server answers.
+    /// An answer that has expired, because no server answers.
     Stale,
 }
 
@@ -56,59 +58,38 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct Resolver {
     resolv_conf: PathBuf,
-    /// Locked only where a name is not known.
+    /// Locked only if a name is not known.
     servers: Mutex<Arc<Servers>>,
-    names: DashMap<Name, Line>,
+    memory: Arc<Memory>,
+    room: Arc<Semaphore>,
+}
+
+/// What look-ups have found.
+#[derive(Debug, Default)]
+struct Memory {
+    names: Cache,
     last: LastAnswers,
-    room: Semaphore,
 }
 
-type Found = Result<Arc<[IpAddr]>, Failure>;
-
-/// What there is about a name, from the servers that were in force.
-#[derive(Debug)]
-struct Line {
-    servers: Arc<Servers>,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    /// A session is looking it up, and will tell.
-    Asked(watch::Receiver<Option<Fresh>>),
-    Known(Instant, Found),
-}
-
-impl State {
-    /// What is known and still holds, and for how long.
-    fn living(&self, now: Instant) -> Option<Fresh> {
-        let Self::Known(until, found) = self else { return None };
-        let lives = until.saturating_duration_since(now);
-        (!lives.is_zero()).then(|| Fresh { found: found.clone(), lives })
-    }
-}
-
-/// What a session does that wants a name.
-enum Turn {
-    Take(Fresh),
-    Wait(watch::Receiver<Option<Fresh>>),
-    Ask(watch::Sender<Option<Fresh>>),
+/// A look-up that came to its end or not within a session's time.
+enum LookedUp {
+    Ended(Fresh),
+    Late,
 }
 
 impl Resolver {
-    /// A resolver that asks these servers, or the system's where there are none.
+    /// A resolver that asks these servers, or the system's if there are none.
     #[must_use]
-    pub fn new(servers: &[SocketAddr]) -> Self {
+    pub fn new(servers: &[NameServer]) -> Self {
         Self::with_system(servers, Path::new(RESOLV_CONF))
     }
 
-    fn with_system(servers: &[SocketAddr], resolv_conf: &Path) -> Self {
+    pub(super) fn with_system(servers: &[NameServer], resolv_conf: &Path) -> Self {
         Self {
             resolv_conf: resolv_conf.to_owned(),
             servers: Mutex::new(Arc::new(Servers::new(servers, resolv_conf))),
-            names: DashMap::new(),
-            last: LastAnswers::default(),
-            room: Semaphore::new(MOST_LOOK_UPS),
+            memory: Arc::default(),
+            room: Arc::new(Semaphore::new(MOST_LOOK_UPS)),
         }
     }
 
@@ -116,191 +97,179 @@ impl Resolver {
     ///
     /// # Errors
     /// `name-not-found`; `lookup-failed`; `lookup-timeout`, also when the deadline comes first;
-    /// `internal` where the gate has no descriptor left.
+    /// `internal` if the gate has no descriptor left.
     pub async fn resolve(
         &self,
         set: &PolicySet,
         allowed: &Allowed,
         by: Instant,
     ) -> Result<Answer, Failure> {
+        let rules = set.rules();
+        let name = &allowed.target().name;
+        let last = || self.memory.last.find(name, &rules.dns_servers, rules.dns_stale);
+        if let Some(answer) = self.at_hand(set, allowed) {
+            match answer {
+                Err(failure) if is_unheard(failure) => {
+                    return last().map_or(Err(failure), |last| Ok(stale(&last, allowed)));
+                }
+                answer => return answer,
+            }
+        }
+        let had_last = last().is_some();
+        let looked_up = self.look_up(name, &rules.dns_servers, had_last, by).await;
+        let failure = match looked_up {
+            LookedUp::Ended(Fresh { found: Ok(addresses), lives }) => {
+                return Ok(answer(&addresses, Origin::Server, lives, allowed));
+            }
+            LookedUp::Ended(Fresh { found: Err(failure), .. }) => failure,
+            LookedUp::Late => LATE,
+        };
+        match last().filter(|_| is_unheard(failure)) {
+            Some(last) => Ok(stale(&last, allowed)),
+            None => Err(failure),
+        }
+    }
+
+    /// Looks an allowed name up for a session whose stale addresses did not accept it: waits for the
+    /// servers until the deadline.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn resolve_anew(
+        &self,
+        set: &PolicySet,
+        allowed: &Allowed,
+        by: Instant,
+    ) -> Result<Answer, Failure> {
+        if let Some(answer) = self.at_hand(set, allowed) {
+            return answer;
+        }
+        let name = &allowed.target().name;
+        match self.look_up(name, &set.rules().dns_servers, false, by).await {
+            LookedUp::Ended(Fresh { found, lives }) => {
+                Ok(answer(&found?, Origin::Server, lives, allowed))
+            }
+            LookedUp::Late => Err(LATE),
+        }
+    }
+
+    /// A fixed answer, or what is known.
+    fn at_hand(&self, set: &PolicySet, allowed: &Allowed) -> Option<Result<Answer, Failure>> {
         let target = allowed.target();
         if let Some(pins) = set.pins(allowed) {
             let pinned = pins.iter().map(|pin| (pin.address, pin.port.unwrap_or(target.port)));
             let addresses = pinned.map(SocketAddr::from).collect();
-            return Ok(Answer { addresses, origin: Origin::Pinned, lives: PINNED });
+            return Some(Ok(Answer { addresses, origin: Origin::Pinned, lives: PINNED }));
         }
-        let configured = set.rules().dns_servers.as_slice();
-        let (fresh, origin) = match self.known(&target.name, configured) {
-            Some(fresh) => (fresh, Origin::Cache),
-            None => {
-                let last = self.last.find(&target.name, configured, set.rules().dns_stale);
-                let by = if last.is_some() { by.min(Instant::now() + stale::PATIENCE) } else { by };
-                // In a box: it is large, and most names are known.
-                let looking_up = Box::pin(self.look_up(&target.name, configured));
-                let looked_up = timeout_at(by, looking_up).await;
-                let fresh = looked_up.unwrap_or_else(|_| {
-                    let late = Err(upstream(Cause::LookupTimeout));
-                    let fresh = Fresh { found: late, lives: stale::BETWEEN };
-                    if last.is_some() {
-                        // Others need not wait as long for the same.
-                        self.keep(&target.name, self.servers_of(configured), &fresh);
-                    }
-                    fresh
-                });
-                (fresh, Origin::Server)
-            }
-        };
-        let Fresh { found, lives } = fresh;
-        if let Some(last) = self.instead(set, &target.name, &found) {
-            let addresses = last.iter().map(|ip| SocketAddr::new(*ip, target.port)).collect();
-            return Ok(Answer { addresses, origin: Origin::Stale, lives: stale::LIVES });
-        }
-        let addresses = found?.iter().map(|ip| SocketAddr::new(*ip, target.port)).collect();
-        Ok(Answer { addresses, origin, lives })
+        let Fresh { found, lives } =
+            self.memory.names.known(&target.name, &set.rules().dns_servers)?;
+        Some(found.map(|found| answer(&found, Origin::Cache, lives, allowed)))
     }
 
-    /// The last good answer, where asking has failed and it may still be used.
-    fn instead(&self, set: &PolicySet, name: &Name, found: &Found) -> Option<Arc<[IpAddr]>> {
-        let failure = found.as_ref().err()?;
-        let unheard = [Cause::LookupFailed, Cause::LookupTimeout].contains(&failure.cause);
-        let rules = set.rules();
-        unheard.then(|| self.last.find(name, &rules.dns_servers, rules.dns_stale)).flatten()
-    }
-
-    fn known(&self, name: &Name, configured: &[SocketAddr]) -> Option<Fresh> {
-        let line = self.names.get(name)?;
-        line.state.living(Instant::now()).filter(|_| line.servers.are(configured))
-    }
-
-    /// Asks the servers, or waits for a session that does. A session that is cut off while it asks
-    /// leaves its turn to one that waits.
-    async fn look_up(&self, name: &Name, configured: &[SocketAddr]) -> Fresh {
+    /// Asks the servers, or waits for a look-up under way. If it is broken off, the session asks
+    /// itself, once.
+    async fn look_up(
+        &self,
+        name: &Name,
+        configured: &[NameServer],
+        has_last: bool,
+        by: Instant,
+    ) -> LookedUp {
         let servers = self.servers_of(configured);
+        let now = Instant::now();
+        // A stale answer has to be dialled too.
+        let budget = by.saturating_duration_since(now) / if has_last { 2 } else { 1 };
+        let stale_from = now + servers.stale_wait(budget);
+        let mut has_asked = false;
         loop {
-            match self.turn(name, &servers) {
-                Turn::Take(fresh) => return fresh,
-                Turn::Wait(mut told) => {
-                    if let Ok(fresh) = told.wait_for(Option::is_some).await
-                        && let Some(fresh) = fresh.clone()
-                    {
-                        return fresh;
+            let mut waiting = match self.memory.names.turn(name, &servers, stale_from) {
+                Turn::Take(fresh) => return LookedUp::Ended(fresh),
+                Turn::Wait(waiting) => waiting,
+                Turn::Ask(..) if has_asked => {
+                    return LookedUp::Ended(Fresh::failed(Side::Gate, Cause::Internal));
+                }
+                Turn::Ask(tell, waiting) => {
+                    has_asked = true;
+                    let by = if has_last { by.min(stale_from) } else { by };
+                    debug!(%name, "DNS servers are asked");
+                    let Ok(Ok(room)) = timeout_at(by, self.room.clone().acquire_owned()).await
+                    else {
+                        return LookedUp::Late;
+                    };
+                    let asking =
+                        self.memory.clone().ask(name.clone(), servers.clone(), tell, now + budget);
+                    tokio::spawn(async move {
+                        asking.await;
+                        drop(room);
+                    });
+                    waiting
+                }
+            };
+            let by = if has_last { by.min(waiting.stale_from) } else { by };
+            match timeout_at(by, waiting.found.wait_for(Option::is_some)).await {
+                Err(_) => return LookedUp::Late,
+                Ok(Ok(fresh)) => {
+                    if let Some(fresh) = fresh.clone() {
+                        return LookedUp::Ended(fresh);
                     }
                 }
-                Turn::Ask(tell) => {
-                    // It is never closed, so there is always a permit to wait for.
-                    let room = self.room.acquire().await;
-                    let fresh = servers.ask(name).await;
-                    drop(room);
-                    self.keep(name, servers, &fresh);
-                    tell.send_replace(Some(fresh.clone()));
-                    return fresh;
-                }
+                Ok(Err(_)) => {}
             }
         }
     }
 
-    /// The servers in force, made anew where a reload, or the system, has changed them.
-    fn servers_of(&self, configured: &[SocketAddr]) -> Arc<Servers> {
+    /// The servers in force, made anew if a reload, or the system, has changed them.
+    pub(super) fn servers_of(&self, configured: &[NameServer]) -> Arc<Servers> {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         if !servers.are_current(configured, &self.resolv_conf) {
             *servers = Arc::new(Servers::new(configured, &self.resolv_conf));
         }
         servers.clone()
     }
+}
 
-    fn turn(&self, name: &Name, servers: &Arc<Servers>) -> Turn {
-        if self.names.len() >= MOST_NAMES {
-            self.make_room();
-        }
-        let asked = || {
-            let (tell, told) = watch::channel(None);
-            (tell, Line { servers: servers.clone(), state: State::Asked(told) })
-        };
-        match self.names.entry(name.clone()) {
-            Entry::Vacant(vacant) => {
-                let (tell, line) = asked();
-                vacant.insert(line);
-                Turn::Ask(tell)
-            }
-            Entry::Occupied(mut line) => {
-                let known = line.get();
-                let is_current = Arc::ptr_eq(&known.servers, servers);
-                if let Some(fresh) = known.state.living(Instant::now()).filter(|_| is_current) {
-                    return Turn::Take(fresh);
-                }
-                if let State::Asked(told) = &known.state
-                    && is_current
-                    && told.has_changed().is_ok()
-                {
-                    return Turn::Wait(told.clone());
-                }
-                let (tell, asked) = asked();
-                line.insert(asked);
-                Turn::Ask(tell)
-            }
-        }
-    }
-
-    fn keep(&self, name: &Name, servers: Arc<Servers>, fresh: &Fresh) {
+impl Memory {
+    /// Asks the servers, keeps what they say, and tells the sessions that wait.
+    async fn ask(
+        self: Arc<Self>,
+        name: Name,
+        servers: Arc<Servers>,
+        tell: watch::Sender<Option<Fresh>>,
+        by: Instant,
+    ) {
+        let asked = timeout(LONGEST_LOOK_UP, servers.ask(&name, by)).await;
+        let late = |_| Fresh::failed(Side::Upstream, Cause::LookupTimeout);
+        let fresh = asked.unwrap_or_else(late);
         if let Ok(addresses) = &fresh.found {
-            self.last.note(name, servers.configured(), addresses, fresh.lives);
+            self.last.note(&name, servers.configured(), addresses, fresh.lives);
         }
-        if fresh.lives.is_zero() {
-            self.names.remove(name);
-            return;
-        }
-        let state = State::Known(Instant::now() + fresh.lives, fresh.found.clone());
-        self.names.insert(name.clone(), Line { servers, state });
+        self.names.keep(&name, servers, &fresh);
+        tell.send_replace(Some(fresh));
     }
+}
 
-    fn make_room(&self) {
-        let now = Instant::now();
-        self.names.retain(|_, line| match &line.state {
-            State::Known(until, _) => *until > now,
-            State::Asked(told) => told.has_changed().is_ok(),
-        });
-        if self.names.len() >= MOST_NAMES {
-            self.names.clear();
-        }
-    }
+const LATE: Failure = Failure { side: Side::Upstream, cause: Cause::LookupTimeout };
+
+/// Whether asking has failed, so that a stale answer may be used.
+fn is_unheard(failure: Failure) -> bool {
+    [Cause::LookupFailed, Cause::LookupTimeout].contains(&failure.cause)
+}
+
+fn stale(last: &[IpAddr], allowed: &Allowed) -> Answer {
+    answer(last, Origin::Stale, stale::LIVES, allowed)
+}
+
+fn answer(found: &[IpAddr], origin: Origin, lives: Duration, allowed: &Allowed) -> Answer {
+    let port = allowed.target().port;
+    let addresses = found.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+    Answer { addresses, origin, lives }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::Duration;
 
     use super::*;
-
-    fn name(number: usize) -> Name {
-        Name::parse(&format!("n{number}.example.com")).unwrap()
-    }
-
-    fn fresh(seconds: u64) -> Fresh {
-        let lives = Duration::from_secs(seconds);
-        Fresh { found: Err(upstream(Cause::NameNotFound)), lives }
-    }
-
-    #[tokio::test]
-    async fn names_are_kept_up_to_a_bound_and_the_dead_go_first() {
-        let resolver = Resolver::new(&["127.0.0.1:9".parse().unwrap()]);
-        let servers = resolver.servers.lock().unwrap().clone();
-        let configured = servers.clone();
-        let take = |number| resolver.turn(&name(number), &servers);
-        for number in 0..MOST_NAMES {
-            let seconds = if number < 10 { 600 } else { 1 };
-            resolver.keep(&name(number), servers.clone(), &fresh(seconds));
-        }
-        tokio::time::pause();
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(matches!(take(MOST_NAMES), Turn::Ask(_)));
-        assert_eq!(resolver.names.len(), 11);
-        for number in 0..MOST_NAMES {
-            resolver.keep(&name(number), configured.clone(), &fresh(600));
-        }
-        assert!(matches!(take(MOST_NAMES), Turn::Ask(_)));
-        assert_eq!(resolver.names.len(), 1, "all lived: a new start");
-    }
 
     #[tokio::test]
     async fn the_systems_servers_are_read_anew_when_they_change() {
@@ -308,8 +277,12 @@ mod tests {
         let path = folder.path().join("resolv.conf");
         let resolver = Resolver::with_system(&[], &path);
         let absent = resolver.servers_of(&[]);
-        let ended = resolver.look_up(&name(1), &[]).await;
-        assert_eq!(ended.found.unwrap_err(), upstream(Cause::LookupFailed), "at once");
+        let name = Name::parse("contoso.azurecr.io").unwrap();
+        let by = Instant::now() + Duration::from_secs(60);
+        let LookedUp::Ended(ended) = resolver.look_up(&name, &[], false, by).await else {
+            panic!()
+        };
+        assert_eq!(ended.found.unwrap_err().cause, Cause::LookupFailed, "at once");
         fs::write(&path, "nameserver 10.0.0.53\n").unwrap();
         let first = resolver.servers_of(&[]);
         assert!(!Arc::ptr_eq(&absent, &first));

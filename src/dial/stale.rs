@@ -3,24 +3,17 @@
 //! A registry moves its names on fail-over, so an answer that has run out is used only where asking
 //! has failed, and for no longer than the operator says. It is vetted like any other.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::time::Instant;
 
-use crate::policy::Name;
+use crate::policy::{Name, NameServer};
 
 /// So many names are kept.
 const MOST_NAMES: usize = 10_000;
-
-/// How long a session waits for the servers where there is an answer that has run out: the client
-/// response timer of RFC 8767 §5.
-pub(super) const PATIENCE: Duration = Duration::from_millis(1800);
-
-/// How long no session asks again after one that waited in vain.
-pub(super) const BETWEEN: Duration = Duration::from_secs(5);
 
 /// How long such an answer holds for others: RFC 8767 §4.
 pub(super) const LIVES: Duration = Duration::from_secs(30);
@@ -37,7 +30,7 @@ struct Last {
     ended: Instant,
     addresses: Arc<[IpAddr]>,
     /// Another policy's servers may have known another world.
-    servers: Box<[SocketAddr]>,
+    servers: Box<[NameServer]>,
 }
 
 impl LastAnswers {
@@ -45,7 +38,7 @@ impl LastAnswers {
     pub(super) fn note(
         &self,
         name: &Name,
-        servers: &[SocketAddr],
+        servers: &[NameServer],
         addresses: &Arc<[IpAddr]>,
         lives: Duration,
     ) {
@@ -61,7 +54,7 @@ impl LastAnswers {
     pub(super) fn find(
         &self,
         name: &Name,
-        servers: &[SocketAddr],
+        servers: &[NameServer],
         bound: Duration,
     ) -> Option<Arc<[IpAddr]>> {
         if bound.is_zero() {
@@ -81,7 +74,7 @@ mod tests {
     async fn an_answer_outlives_its_time_by_the_bound_and_no_longer() {
         let last = LastAnswers::default();
         let name = Name::parse("contoso.azurecr.io").unwrap();
-        let servers = ["10.0.0.53:53".parse().unwrap()];
+        let servers = [NameServer::parse("10.0.0.53").unwrap()];
         let addresses: Arc<[IpAddr]> = Arc::new(["20.1.2.3".parse().unwrap()]);
         let bound = Duration::from_secs(600);
         assert!(last.find(&name, &servers, bound).is_none());

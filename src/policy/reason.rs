@@ -93,6 +93,7 @@ codes! {
         ConnectRefused "connect-refused" "Every address refused the connection.",
         ConnectTimeout "connect-timeout" "No address accepted the connection in time.",
         ConnectUnreachable "connect-unreachable" "No address could be reached.",
+        LocalPorts "local-ports" "The gate's host has no local port left for connections to the address.",
         ClientAborted "client-aborted" "The client reset the connection.",
         UpstreamAborted "upstream-aborted" "The upstream reset the connection.",
         IdleTimeout "idle-timeout" "Neither side sent a byte for as long as the limits allow.",

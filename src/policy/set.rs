@@ -17,6 +17,7 @@ use super::cloud::HostKind;
 use super::limits::Limits;
 use super::location::{Fault, Location};
 use super::name::Name;
+use super::name_server::NameServer;
 use super::permits::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 use super::reason::{Denial, Reason};
 use super::registry::{EndpointKind, Registry};
@@ -84,7 +85,7 @@ pub struct Rules {
     /// `[addresses] allow`.
     pub allowed_addresses: Vec<IpNet>,
     /// `[dns] servers`; empty for the system's.
-    pub dns_servers: Vec<SocketAddr>,
+    pub dns_servers: Vec<NameServer>,
     /// `[dns] stale-ms`.
     pub dns_stale: Duration,
     /// `[dns.hosts]`.

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::harness::{Blobs, Lab, Policy, Way, dnsmasq};
+use std::thread;
+
+use crate::harness::{Blobs, Lab, Policy, Way, dnsmasq, dnsmasq_at, wait_until};
 
 const RECORDS: [(&str, &str); 4] = [
     ("contoso.azurecr.io", "127.0.1.1"),
@@ -48,4 +50,78 @@ fn only_allowed_names_are_asked_and_only_absolute() {
     assert!(asked.contains("] contoso.azurecr.io from"), "{asked}");
     assert!(!asked.contains("cluster.local from"), "search lists are ignored:\n{asked}");
     assert!(!asked.contains("secret"), "{asked}");
+}
+
+const V2: &str = "curl -sv -o /dev/null https://contoso.azurecr.io/v2/";
+
+/// The first server hangs: what it said before is no reason to pass the second over.
+#[test]
+fn a_dead_first_server_is_passed_over() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let first = dnsmasq_at(&lab, "127.0.0.54", &[("contoso.azurecr.io", "127.0.1.97")]);
+    let second = dnsmasq(&lab, &[("contoso.azurecr.io", "127.0.1.1")]);
+    let dns = "[dns]\nservers = [\"127.0.0.54\", \"127.0.0.53\"]\n";
+    let gate = lab.gate(&Policy::of(&["contoso"]).with_dns(dns));
+    let ran = lab.sh(Way::Through(&gate), V2).failed();
+    assert!(ran.text.contains("[connect-refused "), "{}", ran.text);
+    assert!(!second.log().contains("query["), "{}", second.log());
+    first.signal("STOP");
+    // Until then the first server's answer is still good.
+    wait_until("the second server is asked", || {
+        lab.sh(Way::Through(&gate), V2).status.success().then_some(())
+    });
+    assert_eq!(gate.metric("pullgate_stale_answers_total", &[]), 0.0);
+    assert!(gate.log().contains("it is asked last"), "{}", gate.log());
+}
+
+/// The registry has moved while no server answered.
+#[test]
+fn a_stale_address_that_refuses_is_not_the_end() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let server = dnsmasq(&lab, &[("contoso.azurecr.io", "127.0.1.97")]);
+    let dns = "[dns]\nservers = [\"127.0.0.53\"]\n";
+    let gate = lab.gate(&Policy::of(&["contoso"]).with_dns(dns));
+    let ran = lab.sh(Way::Through(&gate), V2).failed();
+    assert!(ran.text.contains("[connect-refused "), "{}", ran.text);
+    drop(server);
+    let server = dnsmasq(&lab, &[("contoso.azurecr.io", "127.0.1.1")]);
+    server.signal("STOP");
+    let mut command = lab.command(Way::Through(&gate), &V2.split(' ').collect::<Vec<_>>());
+    // Its first answer lives for a second: until then there is nothing to ask.
+    let curl = wait_until("a session waits for DNS", || {
+        let mut curl = command.spawn().unwrap();
+        let is_waiting = || gate.log().contains("DNS is waited for");
+        while curl.try_wait().unwrap().is_none() {
+            if is_waiting() {
+                return Some(curl);
+            }
+            thread::yield_now();
+        }
+        None
+    });
+    server.signal("CONT");
+    assert!(curl.wait_with_output().unwrap().status.success(), "{}", gate.log());
+    gate.audited_fact("dns", "stale");
+    gate.audited(&[("outcome", "relayed")]);
+}
+
+/// A link-local server by the name of its interface, in the configuration and in resolv.conf.
+#[test]
+fn a_server_may_be_link_local() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    for line in [
+        "ip link add dns0 type veth peer name dns1",
+        "ip address add fe80::53/64 dev dns0 nodad",
+        "ip link set dns1 up",
+        "ip link set dns0 up",
+    ] {
+        lab.sh(Way::Direct, line).succeeded();
+    }
+    let _server = dnsmasq_at(&lab, "fe80::53%dns0", &[("contoso.azurecr.io", "127.0.1.1")]);
+    let resolver = b"# r\xe9seau\nnameserver fe80::53%dns0\n";
+    fs::write(lab.dir().join("resolv.conf"), resolver).unwrap();
+    for dns in ["", "[dns]\nservers = [\"fe80::53%dns0\"]\n"] {
+        let gate = lab.gate(&Policy::of(&["contoso"]).with_dns(dns));
+        lab.sh(Way::Through(&gate), V2).succeeded();
+    }
 }

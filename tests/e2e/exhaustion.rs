@@ -140,6 +140,27 @@ fn accepting_pauses_while_there_is_no_descriptor() {
     drop(waiting);
 }
 
+/// The local ports towards one address are used up: that is the gate's shortage, not the registry's
+/// or a route's.
+#[test]
+fn local_ports_used_up_are_named() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let limits = "[limits]\nhello-timeout-ms = 60000\n";
+    let gate = lab.gate(&Policy::of(&["contoso"]).with_more(limits));
+    std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "61000 61015").unwrap();
+    let (tunnels, (open, refused)) = hold("tunnel", 10, 20).ready();
+    // The sockets of the test itself take some of them.
+    assert!(open <= 16 && refused == 0, "{open} are open, {refused} refused");
+    let line = gate.audited(&[("target", "contoso.azurecr.io:443"), ("reason", "local-ports")]);
+    assert_eq!(line["outcome"], "failed", "{line}");
+    assert_eq!(
+        gate.metric("pullgate_sessions_total", &["reason=\"local-ports\""]),
+        (20 - open) as f64
+    );
+    assert_eq!(gate.log().matches("no local port is left").count(), 1, "{}", gate.log());
+    drop(tunnels);
+}
+
 #[track_caller]
 fn pull(lab: &Lab, gate: &Gate, to: &str) {
     let to = lab.dir().join(to);

@@ -1,15 +1,31 @@
 //! A resolver that logs its queries.
 
+use std::net::{SocketAddr, SocketAddrV6};
+
+use nix::net::if_::if_nametoindex;
+
 use super::daemon::Daemon;
 use super::lab::{HOSTS, Lab, Way, address, outside};
 use super::site::{Place, RESOLVER};
 
 /// dnsmasq on 127.0.0.53 that knows only the given names. Its log contains the queries.
 pub fn dnsmasq(lab: &Lab, records: &[(&str, &str)]) -> Daemon {
+    dnsmasq_at(lab, "127.0.0.53", records)
+}
+
+/// The same at another address, which may be link-local with its zone.
+pub fn dnsmasq_at(lab: &Lab, at: &str, records: &[(&str, &str)]) -> Daemon {
     let records = records.iter().map(|(name, address)| format!("{name},{address}"));
-    let line = command_line(&["127.0.0.53"], records);
+    let line = command_line(&[at], records);
     let words: Vec<&str> = line.iter().map(String::as_str).collect();
-    lab.daemon("dnsmasq", &words).accepts(address("127.0.0.53:53"))
+    let server = lab.daemon(&format!("dnsmasq-{at}"), &words);
+    server.accepts(match at.split_once('%') {
+        Some((ip, zone)) => {
+            let zone = if_nametoindex(zone).unwrap();
+            SocketAddrV6::new(ip.parse().unwrap(), 53, 0, zone).into()
+        }
+        None => SocketAddr::new(at.parse().unwrap(), 53),
+    })
 }
 
 /// The address families that a resolver returns for the registries.
@@ -52,7 +68,10 @@ fn command_line(listen: &[&str], records: impl Iterator<Item = String>) -> Vec<S
     let fixed = "dnsmasq --keep-in-foreground --conf-file=/dev/null --user=root --pid-file= \
                  --bind-interfaces --no-resolv --no-hosts \
                  --log-queries --log-facility=- --local-ttl=1";
-    let listen = listen.iter().map(|address| format!("--listen-address={address}"));
+    let listen = listen.iter().map(|address| match address.split_once('%') {
+        Some((_, interface)) => format!("--interface={interface}"),
+        None => format!("--listen-address={address}"),
+    });
     let records = records.map(|record| format!("--host-record={record}"));
     // All other names do not exist, and are not forwarded.
     let fixed = fixed.split_whitespace().map(ToOwned::to_owned);

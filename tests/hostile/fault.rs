@@ -23,7 +23,7 @@ fn network() -> PathBuf {
 
 impl Subscriber for Fault {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && metadata.target().starts_with("hickory_resolver")
+        metadata.is_event() && metadata.target() == "pullgate::dial::resolve"
     }
 
     fn event(&self, event: &Event<'_>) {

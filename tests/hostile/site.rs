@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hickory_resolver::proto::rr::RecordType;
+use hickory_proto::rr::RecordType;
 use nix::sched::{CloneFlags, unshare};
 use pullgate::app::{self, Inherited, Prepared, Running};
 use serde_json::Value;

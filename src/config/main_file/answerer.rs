@@ -4,12 +4,11 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use super::dns::parse_server;
 use super::listen::socket_address;
 use crate::config::source::Source;
 use crate::config::table::Table;
 use crate::config::{Answer, Answerer, Listener, Mode};
-use crate::policy::{Located, Location, canonical};
+use crate::policy::{Located, Location, NameServer, canonical};
 
 /// Queries of one client in a second, where nothing is said. A pull asks for two dozen at once.
 const QUERIES: u32 = 100;
@@ -55,10 +54,10 @@ pub(super) fn read(
 pub(super) fn judge_servers(
     source: &Source<'_>,
     answerer: &Answerer,
-    servers: &[Located<SocketAddr>],
+    servers: &[Located<NameServer>],
 ) {
     for Located { value, place } in servers.iter() {
-        if answerer.addresses.contains(value) {
+        if answerer.addresses.iter().any(|own| NameServer::from(*own) == *value) {
             let what = format!("{value} is the answerer: the gate would ask itself");
             source.fault(place.clone(), what, "name the servers that know the registries");
         }
@@ -86,7 +85,7 @@ fn address(
     written: &Located<String>,
     taken: &mut HashSet<SocketAddr>,
 ) -> Option<SocketAddr> {
-    let Some(address) = parse_server(&written.value) else {
+    let Some(address) = parse(&written.value) else {
         let what = format!("{:?} is no address to be asked on", written.value);
         source.fault(written.place.clone(), what, WRITE_ADDRESSES);
         return None;
@@ -101,6 +100,13 @@ fn address(
     };
     source.fault(written.place.clone(), format!("{address} {unfit}"), WRITE_ADDRESSES);
     None
+}
+
+/// An address, and a port where it is not 53.
+fn parse(text: &str) -> Option<SocketAddr> {
+    const DNS: u16 = 53;
+    let alone = || text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, DNS));
+    text.parse().ok().or_else(alone)
 }
 
 /// Whether clients are told the real addresses; the gate's own where nothing is said.

@@ -1,32 +1,32 @@
 //! `[dns]`: the servers, and the fixed answers ahead of them.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
 use crate::config::source::Source;
 use crate::config::table::Table;
 use crate::policy::{
-    HostKind, Located, Name, StaticAddress, never_dialled, parse_host, parse_port,
+    HostKind, Located, Name, NameServer, StaticAddress, never_dialled, parse_host, parse_port,
 };
 
-/// A DNS server: an address, and a port where it is not 53.
-pub(super) fn server(source: &Source<'_>, written: &Located<String>) -> Option<SocketAddr> {
+/// A DNS server: an address, a port if it is not 53, and the interface of a link-local address.
+pub(super) fn server(source: &Source<'_>, written: &Located<String>) -> Option<NameServer> {
     let text = &written.value;
-    let parsed = parse_server(text);
-    if parsed.is_none() {
-        let what = format!("{text:?} is no address of a DNS server");
-        source.fault(written.place.clone(), what, "write it as \"10.0.0.2\" or \"127.0.0.1:5353\"");
+    let Some(server) = NameServer::parse(text) else {
+        let what = format!("{text:?} is not the address of a DNS server");
+        let remedy = "write it as \"10.0.0.2\", \"127.0.0.1:5353\" or \"fe80::53%eth0\"";
+        source.fault(written.place.clone(), what, remedy);
+        return None;
+    };
+    if server.lacks_zone() {
+        let what = format!("{} is link-local, and no interface is named", server.ip());
+        let remedy =
+            format!("name the interface that leads to it, such as \"{}%eth0\"", server.ip());
+        source.warn(written.place.clone(), what, remedy);
     }
-    parsed
-}
-
-/// An address, and a port where it is not 53.
-pub(super) fn parse_server(text: &str) -> Option<SocketAddr> {
-    const DNS: u16 = 53;
-    let alone = || text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, DNS));
-    text.parse().ok().or_else(alone)
+    Some(server)
 }
 
 pub(super) fn pins(source: &Source<'_>, hosts: Table<'_>) -> HashMap<Name, Vec<StaticAddress>> {

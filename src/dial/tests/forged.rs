@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
-use hickory_resolver::proto::op::{Message, OpCode};
-use hickory_resolver::proto::rr::Record;
-use tokio::net::UdpSocket;
+use hickory_proto::op::{Message, OpCode};
+use hickory_proto::rr::Record;
 use tokio::task::JoinSet;
 
 use super::server::{address, name};
@@ -26,7 +25,10 @@ fn answer(question: &Message, id: u16, records: Vec<Record>) -> Vec<u8> {
 async fn forged_answers_are_not_taken_and_no_two_questions_are_alike() {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let set = set_of(Rules { dns_servers: vec![socket.local_addr().unwrap()], ..Rules::default() });
+    let set = set_of(Rules {
+        dns_servers: vec![NameServer::from(socket.local_addr().unwrap())],
+        ..Rules::default()
+    });
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let (mut ports, mut ids) = (HashSet::new(), HashSet::new());

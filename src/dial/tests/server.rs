@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, SOA};
-use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::op::{Edns, Message, OpCode, ResponseCode};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, SOA};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
@@ -18,6 +18,8 @@ pub(super) struct Asked {
     pub(super) name: String,
     pub(super) family: RecordType,
     pub(super) over: Over,
+    /// Whether the question had an OPT record.
+    pub(super) edns: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +33,10 @@ pub(super) enum Reply {
     Silence,
     Truncated,
     Code(ResponseCode),
+    /// The header alone, with an error, as servers of the last century send it.
+    Header(ResponseCode),
+    /// These bytes behind the question's id.
+    Bytes(&'static [u8]),
     /// No such record, to be remembered for so many seconds.
     Nothing(u32),
     /// No such name, to be remembered for so many seconds.
@@ -137,7 +143,12 @@ impl Desk {
     async fn answer(&self, question: &[u8], over: Over) -> Option<Vec<u8>> {
         let question = Message::from_vec(question).unwrap();
         let [query] = &question.queries[..] else { panic!("{question}") };
-        let asked = Asked { name: query.name().to_string(), family: query.query_type(), over };
+        let asked = Asked {
+            name: query.name().to_string(),
+            family: query.query_type(),
+            over,
+            edns: question.edns.is_some(),
+        };
         self.asked.lock().unwrap().push(asked.clone());
         self.open.clone().wait_for(|open| *open).await.ok()?;
         let mut answer = Message::response(question.metadata.id, OpCode::Query);
@@ -151,7 +162,19 @@ impl Desk {
         match (self.script)(&asked) {
             Reply::Silence => return None,
             Reply::Truncated => answer.metadata.truncation = true,
-            Reply::Code(code) => answer.metadata.response_code = code,
+            Reply::Code(code) => {
+                answer.metadata.response_code = code;
+                if code.high() > 0 {
+                    answer.set_edns(Edns::new());
+                }
+            }
+            Reply::Header(code) => {
+                answer.metadata.response_code = code;
+                answer.queries.clear();
+            }
+            Reply::Bytes(bytes) => {
+                return Some([&question.metadata.id.to_be_bytes(), bytes].concat());
+            }
             Reply::Nothing(seconds) => lacking(ResponseCode::NoError, seconds),
             Reply::NoName(seconds) => lacking(ResponseCode::NXDomain, seconds),
             Reply::Records(records) => {

@@ -146,7 +146,8 @@ fn status_and_error(stop: &Stop) -> (StatusCode, &'static str) {
             Cause::ClientAborted
             | Cause::UpstreamAborted
             | Cause::IdleTimeout
-            | Cause::Internal => (StatusCode::BAD_GATEWAY, "proxy_internal_error"),
+            | Cause::Internal
+            | Cause::LocalPorts => (StatusCode::BAD_GATEWAY, "proxy_internal_error"),
         },
     }
 }
@@ -200,6 +201,7 @@ fn says_of_cause(cause: Cause) -> &'static str {
         Cause::ConnectRefused => "refused the connection",
         Cause::ConnectTimeout => "did not accept the connection in time",
         Cause::ConnectUnreachable => "cannot be reached",
+        Cause::LocalPorts => "cannot be dialled: the gate's host has no local port left",
         Cause::ClientAborted | Cause::UpstreamAborted => "was aborted",
         Cause::IdleTimeout => "was idle too long",
         Cause::Internal => "failed inside the gate",

@@ -1,0 +1,41 @@
+//! Shortages of the gate's host, in the log as well as in the audit: the audit names the session, the
+//! log says what to do.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::record::Record;
+use super::text::AuditText;
+use crate::policy::{Cause, Ending, Stop};
+
+/// How long the log says nothing more of the same shortage.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// When each shortage was last logged.
+#[derive(Debug, Default)]
+pub(super) struct Shortages {
+    ports: Mutex<Option<Instant>>,
+}
+
+impl Shortages {
+    /// Logs the shortage that ended a session, if one did, at most once a minute.
+    pub(super) fn note(&self, record: &Record, end: &Result<Ending, Stop>) {
+        let Err(Stop::Failed(failure)) = end else { return };
+        if failure.cause != Cause::LocalPorts {
+            return;
+        }
+        let now = Instant::now();
+        let mut last = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| now.duration_since(last) >= PAUSE) {
+            *last = Some(now);
+            let target = record.target.as_ref().map_or("-", AuditText::as_str);
+            warn!(
+                target_host = target,
+                "no local port is left for connections to the registry's address; widen \
+                 net.ipv4.ip_local_port_range, or lower [limits] open-sessions"
+            );
+        }
+    }
+}
