@@ -80,9 +80,9 @@ booted: deb
 	@.ci/tools debootstrap=debootstrap systemd-nspawn=systemd-container
 	.ci/booted
 
-# The static binary: one file that needs nothing else. It is made with the C library's static archive
-# (libc6-dev), so that neither musl nor another toolchain is needed. A static program cannot look
-# getrandom(2) up by its name, so that the crate is told to call it.
+# The static binary: one file without dependencies. It is linked with the static archive of the C
+# library (libc6-dev), so neither musl nor another toolchain is needed. A static program cannot look
+# up getrandom by its symbol name, so the crate is configured to use the system call directly.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 STATIC_FLAGS := -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"
 static:

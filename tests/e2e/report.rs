@@ -49,7 +49,7 @@ fn log_and_report_agree_on_what_they_cannot_read() {
         "{{\"log\":\"{}\\n\",\"stream\":\"stdout\",\"time\":\"T\"}}\n",
         audit.replace('"', "\\\"")
     );
-    for (name, content, code, told) in [
+    for (name, content, code, message) in [
         ("absent", None, 1, "absent: No such file"),
         ("a.gz", Some(&b"\x1f\x8b\x08"[..]), 1, "it is compressed; read it with: zcat "),
         ("syslog", Some(b"Nov 24 host sshd[1]: hello\n"), 1, "has no audit line"),
@@ -71,7 +71,7 @@ fn log_and_report_agree_on_what_they_cannot_read() {
             let ran = pullgate.arg(command).arg(&path).output().unwrap();
             let said = String::from_utf8_lossy(&ran.stderr);
             assert_eq!(ran.status.code(), Some(code), "{command} {name}: {said}");
-            assert!(said.contains(told), "{command} {name}: {said}");
+            assert!(said.contains(message), "{command} {name}: {said}");
         }
     }
 }
