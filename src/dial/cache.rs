@@ -176,7 +176,7 @@ mod tests {
         let Turn::Ask(tell, _) = turn() else { panic!() };
         let Turn::Wait(mut waiting) = turn() else { panic!() };
         drop(tell);
-        assert!(waiting.found.changed().await.is_err(), "whoever waits notices");
+        assert!(waiting.found.changed().await.is_err(), "it is noticed");
         let Turn::Ask(tell, _) = turn() else { panic!() };
         cache.keep(&name(1), servers.clone(), &fresh(60));
         tell.send_replace(Some(fresh(60)));

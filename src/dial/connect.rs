@@ -20,7 +20,7 @@ use crate::policy::{Cause, Failure, Permit, Side};
 /// How long an attempt is alone before the next begins (RFC 8305 §5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// So many attempts are under way at once; then the oldest, which has had two seconds, gives way.
+/// At most this many attempts are under way at once; then the oldest, after two seconds, is given up.
 /// It bounds the descriptors that one session takes, however many addresses its name has.
 const MOST_AT_ONCE: usize = 8;
 

@@ -2,7 +2,8 @@
 //!
 //! Each question has a socket, a port and an id of its own, which a forger would have to guess.
 //! hickory's own client is not used: it takes an error without a question for a forgery, and a
-//! datagram that is larger than asked for as malformed, and it cannot be told an interface.
+//! datagram that is larger than asked for as malformed, and its API has no interface for link-local
+//! servers.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -81,7 +82,12 @@ async fn over_udp(
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     // The kernel picks the port at random, and drops what comes from elsewhere.
-    let socket = UdpSocket::bind(any).await?;
+    let bound = UdpSocket::bind(any).await;
+    let socket = bound.map_err(|error| match error.kind() {
+        // Every port of UDP is taken.
+        io::ErrorKind::AddrInUse => NoAnswer::Shortage,
+        _ => error.into(),
+    })?;
     socket.connect(server).await?;
     let first = asked.question(asked.extension);
     send(&socket, &first).await?;
@@ -141,7 +147,9 @@ async fn over_tcp(server: SocketAddr, asked: Asked<'_>) -> Result<(Message, Exte
     let mut extension = asked.extension;
     loop {
         // One connection for each question: a server that objects may close it.
-        let mut stream = TcpStream::connect(server).await.map_err(shortage_or_failure)?;
+        let connected = TcpStream::connect(server).await;
+        let mut stream =
+            connected.map_err(|error| shortage_or_failure(Shortage::explain(error, server)))?;
         let question = asked.question(extension);
         let bytes = exchange(&mut stream, &question).await.map_err(shortage_or_failure)?;
         match (question.judge(&bytes), extension) {

@@ -218,7 +218,7 @@ impl Resolver {
         }
     }
 
-    /// The servers in force, made anew if a reload, or the system, has changed them.
+    /// The servers in force, created again if a reload, or the system, has changed them.
     pub(super) fn servers_of(&self, configured: &[NameServer]) -> Arc<Servers> {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         if !servers.are_current(configured, &self.resolv_conf) {

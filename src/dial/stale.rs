@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::policy::{Name, NameServer};
 
-/// So many names are kept.
+/// At most this many names are kept.
 const MOST_NAMES: usize = 10_000;
 
 /// How long such an answer holds for others: RFC 8767 §4.

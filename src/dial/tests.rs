@@ -65,7 +65,7 @@ async fn origin(resolver: &Resolver, set: &PolicySet, host: &str) -> Origin {
     resolver.resolve(set, &allowed(set, host), soon()).await.unwrap().origin
 }
 
-/// Answers A with 20.1.2.3 and AAAA with nothing, both for so many seconds.
+/// Answers A with 20.1.2.3 and AAAA with nothing, both with this TTL.
 fn one_address(asked: &Asked, ttl: u32) -> Reply {
     match asked.family {
         RecordType::A => Reply::Records(vec![address(&asked.name, ttl, ip("20.1.2.3"))]),
@@ -248,7 +248,7 @@ async fn a_chain_to_a_private_address_is_denied() {
     assert_eq!(judged.unwrap_err().denial.reason, Reason::AddressNotAllowed);
 }
 
-/// Moves the clock by so many seconds; what is under way in sockets goes by the real one.
+/// Moves the clock by this many seconds; what is under way in sockets goes by the real one.
 async fn pass(seconds: u64) {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(seconds)).await;

@@ -10,7 +10,6 @@
 //! bounds neither connections nor what is under way.
 
 mod query;
-mod rate;
 mod wire;
 
 use std::net::{IpAddr, SocketAddr};
@@ -24,9 +23,9 @@ use tokio::time::Instant;
 use crate::account::{Account, AuditText, QueryResult, RefusedQuery};
 use crate::config::{self, Answer};
 use crate::dial::Resolver;
+use crate::limits::QueryRates;
 use crate::policy::{Allowed, Cause, ClientIdentity, OwnAddresses, PolicySet, Reason};
 use query::{DnsReply, Kind, Question};
-use rate::Rates;
 
 /// The TTL of the gate's own addresses, and the longest TTL of real ones.
 const LONGEST_TTL: Duration = Duration::from_secs(60);
@@ -55,7 +54,7 @@ pub struct Sources {
 pub struct DnsServer {
     sources: Sources,
     answer: Answer,
-    rates: Rates,
+    rates: QueryRates,
     under_way: Arc<Semaphore>,
 }
 
@@ -97,14 +96,14 @@ impl DnsServer {
         Arc::new(Self {
             sources,
             answer: settings.answer.clone(),
-            rates: Rates::new(settings.queries_per_second),
+            rates: QueryRates::new(settings.queries_per_second),
             under_way: Arc::new(Semaphore::new(MOST_LOOK_UPS)),
         })
     }
 
     /// Whether a client may ask now; one that may not is counted.
     fn may_ask(&self, client: IpAddr) -> bool {
-        let allowed = self.rates.allow(client, std::time::Instant::now());
+        let allowed = self.rates.admit(client, std::time::Instant::now());
         if !allowed {
             self.count(QueryResult::Limited);
         }

@@ -1,4 +1,4 @@
-//! DNS messages: what a client asks, and what it is told. Pure; hickory reads and writes the bytes.
+//! DNS messages: questions of clients and answers to them. Pure; hickory reads and writes the bytes.
 //!
 //! One question a message (RFC 9619). Of what a message has beside its question only the size of
 //! datagrams that the client takes (EDNS, RFC 6891) is looked at.
@@ -104,7 +104,7 @@ pub(super) struct Question {
 /// Why a message has no such question.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unfit {
-    /// Nobody is to be answered: an answer itself, or not even a header.
+    /// No answer is sent: the message is an answer itself, or shorter than a header.
     Silence,
     /// The answer, as bytes.
     Answer(Vec<u8>),
@@ -171,22 +171,22 @@ impl Question {
     }
 
     /// The answer, as bytes.
-    pub(super) fn answer(&self, said: &DnsReply, transport: Transport) -> Vec<u8> {
+    pub(super) fn answer(&self, reply: &DnsReply, transport: Transport) -> Vec<u8> {
         let mut message = Message::response(self.request.id, self.request.op_code);
         message.metadata = Metadata::response_from_request(&self.request);
         // Go takes an answer without data and without this for a lame referral.
         message.metadata.recursion_available = true;
-        message.metadata.response_code = code(said);
+        message.metadata.response_code = code(reply);
         message.add_query(self.query.clone());
         if self.takes.is_some() {
             let mut edns = Edns::new();
             edns.set_max_payload(LARGEST_DATAGRAM);
-            if matches!(said, DnsReply::Denied | DnsReply::Withheld | DnsReply::Refused) {
+            if matches!(reply, DnsReply::Denied | DnsReply::Withheld | DnsReply::Refused) {
                 edns.options_mut().insert(blocked());
             }
             message.set_edns(edns);
         }
-        if let DnsReply::Addresses(addresses, lives) = said {
+        if let DnsReply::Addresses(addresses, lives) = reply {
             let seconds = u32::try_from(lives.as_secs()).unwrap_or(u32::MAX);
             let record = |address: &IpAddr| {
                 let data = match address {
@@ -222,10 +222,10 @@ fn blocked() -> EdnsOption {
 }
 
 /// An answer to what has no question that could be repeated: a header only.
-fn refusal(header: &[u8; HEADER], said: &DnsReply) -> Unfit {
+fn refusal(header: &[u8; HEADER], reply: &DnsReply) -> Unfit {
     let [id_high, id_low, flags, ..] = *header;
     let operation_and_recursion = flags & 0b0111_1001;
-    let code = u8::try_from(u16::from(code(said))).unwrap_or_default();
+    let code = u8::try_from(u16::from(code(reply))).unwrap_or_default();
     Unfit::Answer(vec![
         id_high,
         id_low,
@@ -242,8 +242,8 @@ fn refusal(header: &[u8; HEADER], said: &DnsReply) -> Unfit {
     ])
 }
 
-fn code(said: &DnsReply) -> ResponseCode {
-    match said {
+fn code(reply: &DnsReply) -> ResponseCode {
+    match reply {
         DnsReply::Addresses(..) | DnsReply::NoData | DnsReply::Withheld => ResponseCode::NoError,
         DnsReply::NotFound | DnsReply::Denied => ResponseCode::NXDomain,
         DnsReply::Refused => ResponseCode::Refused,
@@ -278,8 +278,8 @@ mod tests {
         Question::read(&message.to_vec().unwrap()).unwrap()
     }
 
-    fn told(question: &Question, said: &DnsReply) -> Message {
-        Message::from_vec(&question.answer(said, Transport::Udp)).unwrap()
+    fn decoded(question: &Question, reply: &DnsReply) -> Message {
+        Message::from_vec(&question.answer(reply, Transport::Udp)).unwrap()
     }
 
     #[test]
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(question.name().unwrap().as_str(), "contoso.azurecr.io");
         assert_eq!(question.kind(), Kind::A);
         let addresses = vec!["10.7.0.1".parse().unwrap(), "10.7.0.2".parse().unwrap()];
-        let answer = told(&question, &DnsReply::Addresses(addresses, Duration::from_secs(60)));
+        let answer = decoded(&question, &DnsReply::Addresses(addresses, Duration::from_secs(60)));
         assert_eq!(answer.metadata.id, message.metadata.id);
         assert!(answer.metadata.recursion_desired && answer.metadata.recursion_available);
         assert_eq!(answer.queries, message.queries);
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn every_word_has_its_code() {
         let question = read(&asking("contoso.azurecr.io.", RecordType::AAAA));
-        for (said, code) in [
+        for (reply, code) in [
             (DnsReply::NoData, ResponseCode::NoError),
             (DnsReply::Withheld, ResponseCode::NoError),
             (DnsReply::NotFound, ResponseCode::NXDomain),
@@ -334,7 +334,7 @@ mod tests {
             (DnsReply::Refused, ResponseCode::Refused),
             (DnsReply::Failed, ResponseCode::ServFail),
         ] {
-            let answer = told(&question, &said);
+            let answer = decoded(&question, &reply);
             assert_eq!(answer.metadata.response_code, code);
             assert!(answer.answers.is_empty() && answer.authorities.is_empty());
             assert!(answer.edns.is_none(), "it was not asked for");
@@ -346,7 +346,7 @@ mod tests {
         let mut message = asking("contoso.azurecr.io.", RecordType::A);
         message.set_edns(Edns::new());
         let question = read(&message);
-        for (said, expected) in [
+        for (reply, expected) in [
             (DnsReply::NoData, false),
             (DnsReply::NotFound, false),
             (DnsReply::Failed, false),
@@ -354,16 +354,16 @@ mod tests {
             (DnsReply::Withheld, true),
             (DnsReply::Refused, true),
         ] {
-            let edns = told(&question, &said).edns.unwrap();
+            let edns = decoded(&question, &reply).edns.unwrap();
             let error = edns.option(EdnsCode::from(15)).cloned();
-            assert_eq!(error, expected.then(blocked), "{said:?}");
+            assert_eq!(error, expected.then(blocked), "{reply:?}");
         }
     }
 
     #[test]
     fn an_answer_fits_the_clients_datagram_or_says_that_it_does_not() {
         let addresses: Vec<IpAddr> = (0..64).map(|last| [10, 0, 0, last].into()).collect();
-        let said = DnsReply::Addresses(addresses, Duration::from_secs(1));
+        let reply = DnsReply::Addresses(addresses, Duration::from_secs(1));
         for (takes, largest) in
             [(None, 512), (Some(100), 512), (Some(900), 900), (Some(9000), 1232)]
         {
@@ -375,12 +375,12 @@ mod tests {
                 message.set_edns(edns);
             }
             let question = read(&message);
-            let bytes = question.answer(&said, Transport::Udp);
+            let bytes = question.answer(&reply, Transport::Udp);
             assert!(bytes.len() <= largest, "{takes:?}: {}", bytes.len());
             let answer = Message::from_vec(&bytes).unwrap();
             assert_eq!(answer.metadata.truncation, largest < 1100, "{takes:?}");
             assert_eq!(answer.edns.is_some(), takes.is_some());
-            let whole = Message::from_vec(&question.answer(&said, Transport::Tcp)).unwrap();
+            let whole = Message::from_vec(&question.answer(&reply, Transport::Tcp)).unwrap();
             assert!(!whole.metadata.truncation && whole.answers.len() == 64);
         }
     }

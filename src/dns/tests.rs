@@ -245,7 +245,7 @@ async fn who_asks_too_fast_is_not_answered() {
     let slow = DnsServer {
         sources: gateway.answerer.sources.clone(),
         answer: gate(),
-        rates: Rates::new(3),
+        rates: QueryRates::new(3),
         under_way: Arc::new(Semaphore::new(1)),
     };
     let allowed = (0..100).filter(|_| slow.may_ask(client)).count();

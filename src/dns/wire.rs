@@ -128,7 +128,7 @@ impl DnsServer {
         }
     }
 
-    /// What a message comes to, as far as that can be told at once.
+    /// Judges a message, and answers it if that takes no look-up.
     fn consider(
         &self,
         message: &[u8],
@@ -173,7 +173,7 @@ impl DnsServer {
 
 /// What a message comes to.
 enum Considered {
-    /// Nobody is to be answered.
+    /// No answer is sent.
     Nothing,
     Answer(Vec<u8>),
     Later(Box<Later>),

@@ -1,5 +1,5 @@
-//! Every limit that holds while the gate runs: sessions and their rate, connections without a
-//! request, passwords, and the bytes of tunnels.
+//! Every limit that holds while the gate runs: sessions and their rate, DNS queries, connections
+//! without a request, passwords, and the bytes of tunnels.
 //!
 //! A limit counts and answers yes, no or later. It judges no name and writes no record. What a client
 //! can make a limit remember is bounded, per client and in all.
@@ -7,6 +7,7 @@
 mod bounds;
 mod passwords;
 mod pending;
+mod query_rate;
 mod quotas;
 mod session_rate;
 mod sessions;
@@ -17,6 +18,7 @@ mod upload_quota;
 pub use bounds::Bounds;
 pub use passwords::{Credentials, NoRandomNumbers, Passwords};
 pub use pending::{PendingConnections, PendingPermit, PendingSlot};
+pub use query_rate::QueryRates;
 pub use quotas::{Quotas, RateOwner};
 pub use sessions::{SessionPermit, Sessions};
 pub use throttle::{Paced, Throttle};

@@ -1,4 +1,4 @@
-//! Answers that somebody forges who does not see the questions: he has to guess port and id.
+//! Answers forged by an attacker who does not see the questions and has to guess port and id.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::server::{address, name};
 use super::*;
 
-/// So many names, each asked for in two families.
+/// How many names are asked for, each in two families.
 const NAMES: usize = 100;
 
 /// An answer to a question, with this id and these records.

@@ -37,9 +37,9 @@ pub(super) enum Reply {
     Header(ResponseCode),
     /// These bytes behind the question's id.
     Bytes(&'static [u8]),
-    /// No such record, to be remembered for so many seconds.
+    /// No such record, with a negative TTL in seconds.
     Nothing(u32),
-    /// No such name, to be remembered for so many seconds.
+    /// No such name, with a negative TTL in seconds.
     NoName(u32),
     Records(Vec<Record>),
 }
@@ -87,7 +87,7 @@ impl Server {
         self.open.send_replace(true);
     }
 
-    /// Waits until so many questions stand in the log.
+    /// Waits until the log has this many questions.
     pub(super) async fn wait_for(&self, questions: usize) {
         while self.asked.lock().unwrap().len() < questions {
             tokio::task::yield_now().await;
