@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 
 use pullgate::config::{self, Capture, File, Files, Loaded};
-use pullgate::tools::nftables::{self, Kit, KitFault, Site, Word};
+use pullgate::tools::nftables::{self, Cgroup, Kit, KitFault, Site, Word};
 
 const REGISTRY: &str = "login-server = \"contoso.azurecr.io\"\n\
                         data-endpoints = [\"contoso.eastus.data.azurecr.io\"]\n";
@@ -46,12 +46,15 @@ fn what_is_deployed_is_what_is_printed() {
         }
         assert_eq!(fs::read_to_string(&path).unwrap_or_default(), printed, "{}", path.display());
     };
-    let (inside, user) = ([word("eth1")], word("pullgate"));
+    let (inside, outside, user) = ([word("eth1")], [word("eth0")], word("pullgate"));
+    let slice: Cgroup = "pullgate.slice".parse().unwrap();
+    let gateway = Site::Gateway { inside: &inside, outside: &outside };
+    let host = Site::Host { user: &user, cgroup: Some(&slice) };
     for (name, capture, site) in [
-        ("gateway", Capture::Redirect, Site::Gateway(&inside)),
-        ("gateway-tproxy", Capture::Tproxy, Site::Gateway(&inside)),
-        ("host", Capture::Redirect, Site::Host(&user)),
-        ("host-tproxy", Capture::Tproxy, Site::Host(&user)),
+        ("gateway", Capture::Redirect, gateway),
+        ("gateway-tproxy", Capture::Tproxy, gateway),
+        ("host", Capture::Redirect, host),
+        ("host-tproxy", Capture::Tproxy, host),
     ] {
         let main = fs::read_to_string(folder.join(format!("{name}.toml"))).unwrap();
         let loaded = loaded(&main);
@@ -74,8 +77,9 @@ fn what_the_configuration_lacks_is_told() {
         "[[listen]]\nmode = \"transparent\"\naddress = \"127.0.0.1:3129\"\n\
          [[listen]]\nmode = \"transparent\"\naddress = \"172.17.0.1:3129\"\n",
     );
-    let (inside, user) = ([word("eth1")], word("pullgate"));
-    let gateway = Site::Gateway(&inside);
+    let (inside, outside, user) = ([word("eth1")], [word("eth0")], word("pullgate"));
+    let gateway = Site::Gateway { inside: &inside, outside: &outside };
+    let host = Site::Host { user: &user, cgroup: None };
     let cases = [
         (&connect, gateway, Some(KitFault::NoListener("redirect"))),
         (&listen("10.0.0.1:3129", "tproxy"), gateway, Some(KitFault::NoListener("redirect"))),
@@ -89,7 +93,7 @@ fn what_the_configuration_lacks_is_told() {
             gateway,
             Some(KitFault::Loopback("127.0.0.1:3129".parse().unwrap())),
         ),
-        (&listen("127.0.0.1:3129", "redirect"), Site::Host(&user), None),
+        (&listen("127.0.0.1:3129", "redirect"), host, None),
         (&listen("[::]:3129", "redirect"), gateway, None),
         (&both, gateway, None),
     ];
@@ -104,7 +108,8 @@ fn the_ports_and_servers_are_those_of_the_policy() {
                 [dns]\nservers = [\"10.1.0.53\", \"[fd01::53]:5353\"]\n\
                 [dns.hosts]\n\"contoso.azurecr.io\" = \"10.1.0.4:8443\"\n";
     let user = word("990");
-    let text = printed(&loaded(main), Capture::Redirect, Site::Host(&user)).unwrap();
+    let text = printed(&loaded(main), Capture::Redirect, Site::Host { user: &user, cgroup: None })
+        .unwrap();
     for line in [
         "define gate = 990\n",
         "define ports = { 443 }\n",
@@ -121,8 +126,13 @@ fn the_ports_and_servers_are_those_of_the_policy() {
 #[test]
 fn a_family_without_a_listener_is_said_to_be_dropped() {
     let main = "[[listen]]\nmode = \"transparent\"\naddress = \"10.0.0.1:3129\"\n";
-    let inside = [word("eth1"), word("docker0")];
-    let text = printed(&loaded(main), Capture::Redirect, Site::Gateway(&inside)).unwrap();
+    let (inside, outside) = ([word("eth1"), word("docker0")], [word("eth0")]);
+    let text = printed(
+        &loaded(main),
+        Capture::Redirect,
+        Site::Gateway { inside: &inside, outside: &outside },
+    )
+    .unwrap();
     assert!(text.contains("# IPv6 has no listener, and is dropped below.\n"), "{text}");
     assert!(text.contains("define inside = { \"eth1\", \"docker0\" }\n"), "{text}");
     assert!(!text.contains("ip6 to"), "{text}");
@@ -132,15 +142,37 @@ fn a_family_without_a_listener_is_said_to_be_dropped() {
 fn a_proxy_on_every_address_is_reached_by_both_families() {
     let main = "[[listen]]\nmode = \"transparent\"\naddress = \"[::]:3129\"\n\
                 [[listen]]\nmode = \"connect\"\naddress = \"[::]:3128\"\n";
-    let inside = [word("eth1")];
-    let text = printed(&loaded(main), Capture::Redirect, Site::Gateway(&inside)).unwrap();
+    let (inside, outside) = ([word("eth1")], [word("eth0")]);
+    let text = printed(
+        &loaded(main),
+        Capture::Redirect,
+        Site::Gateway { inside: &inside, outside: &outside },
+    )
+    .unwrap();
     for line in [
         "\t\ttcp dport 3128 accept\n",
         "\t\tmeta nfproto ipv4 tcp dport 3129 accept\n",
         "\t\tmeta nfproto ipv6 tcp dport 3129 accept\n",
-        "\t\tiifname != $near meta nfproto ipv4 tcp dport 3129 drop\n",
+        "\t\tiifname $outside meta nfproto ipv4 tcp dport 3129 drop\n",
     ] {
         assert!(text.contains(line), "{line} is absent from\n{text}");
+    }
+}
+
+#[test]
+fn the_gate_is_known_by_its_user_and_where_it_can_be_by_its_cgroup() {
+    let main = "[[listen]]\nmode = \"transparent\"\naddress = \"[::]:3129\"\n";
+    let (user, deep) = (word("990"), "/a.slice/b@1.service/".parse().unwrap());
+    let text = |cgroup| {
+        printed(&loaded(main), Capture::Redirect, Site::Host { user: &user, cgroup }).unwrap()
+    };
+    let rule = "meta skuid $gate socket cgroupv2 level 2 \"a.slice/b@1.service\" jump gate\n";
+    assert!(text(Some(&deep)).contains(rule));
+    let without = text(None);
+    assert!(without.contains("\t\tmeta skuid $gate jump gate\n"), "{without}");
+    assert!(without.contains("`--cgroup`"), "{without}");
+    for wrong in ["", "/", "a//b", "../a", "a/./b", "a b", "a\"b", &"a".repeat(201)] {
+        assert!(wrong.parse::<Cgroup>().is_err(), "{wrong}");
     }
 }
 

@@ -8,7 +8,7 @@ use super::config_argument::ConfigArgument;
 use super::output;
 use crate::config::{self, Capture};
 use crate::reload;
-use crate::tools::nftables::{self, Kit, Site, Word};
+use crate::tools::nftables::{self, Cgroup, Kit, Site, Word};
 
 /// Print firewall rules that leave no way past the gate.
 #[derive(Debug, clap::Args)]
@@ -29,12 +29,20 @@ enum What {
 
 #[derive(Debug, clap::Args)]
 struct RulesArgs {
-    /// For a gateway whose clients are behind these interfaces; without, for this host's programs.
-    #[arg(long, value_name = "INTERFACE", value_delimiter = ',')]
+    /// For a gateway: the interfaces of its clients. Without it the rules are for this host.
+    #[arg(long, value_name = "INTERFACE", value_delimiter = ',', requires = "outside")]
     inside: Vec<Word>,
+    /// For a gateway: every other interface that it needs. Packets from interfaces that are not named
+    /// are dropped.
+    #[arg(long, value_name = "INTERFACE", value_delimiter = ',', requires = "inside")]
+    outside: Vec<Word>,
     /// The user that the gate on this host runs as, by name or number.
     #[arg(long, value_name = "USER", default_value = "pullgate", conflicts_with = "inside")]
     user: Word,
+    /// The cgroup that the gate on this host runs in, such as pullgate.slice: processes outside it
+    /// are not the gate, whatever their user. Needs Linux 5.13 and cgroup v2.
+    #[arg(long, value_name = "CGROUP", conflicts_with = "inside")]
+    cgroup: Option<Cgroup>,
     #[command(flatten)]
     config: ConfigArgument,
 }
@@ -55,8 +63,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     };
     let site = match args.inside.as_slice() {
-        [] => Site::Host(&args.user),
-        inside => Site::Gateway(inside),
+        [] => Site::Host { user: &args.user, cgroup: args.cgroup.as_ref() },
+        inside => Site::Gateway { inside, outside: &args.outside },
     };
     let kit = Kit { settings: &loaded.settings, policy: &loaded.policy, capture, site };
     print(&kit.rules().with_context(|| path.display().to_string())?)

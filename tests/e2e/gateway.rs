@@ -19,8 +19,8 @@ const REFERENCE: &str = "contoso.azurecr.io/app:1";
 /// How traffic is redirected to the gate: the capture mode, the gate's capabilities, and the `kit`
 /// subcommand.
 pub const CAPTURES: [(&str, &str, &str); 2] = [
-    ("redirect", "+net_bind_service", "nftables --inside inside"),
-    ("tproxy", "+net_bind_service,+net_admin", "tproxy --inside inside"),
+    ("redirect", "+net_bind_service", "nftables --inside inside --outside outside"),
+    ("tproxy", "+net_bind_service,+net_admin", "tproxy --inside inside --outside outside"),
 ];
 
 /// A gateway whose DNS server answers with the real addresses.

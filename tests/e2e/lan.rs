@@ -44,7 +44,7 @@ fn send_everything(to: IpAddr) {
 }
 
 /// Builds a packet with headers and any source address.
-fn packet(from: SocketAddr, to: SocketAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+pub fn packet(from: SocketAddr, to: SocketAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap();
     let (mut bytes, pseudo) = match (from.ip(), to.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -74,7 +74,7 @@ fn packet(from: SocketAddr, to: SocketAddr, protocol: u8, payload: &[u8]) -> Vec
     bytes
 }
 
-fn checksum(bytes: &[u8]) -> u16 {
+pub fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|word| {
         let low = word.get(1).copied().unwrap_or(0);
         u32::from(u16::from_be_bytes([word[0], low]))
@@ -87,14 +87,14 @@ fn checksum(bytes: &[u8]) -> u16 {
 }
 
 /// A SYN; the answer repeats its sequence number.
-fn syn(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+pub fn syn(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     let rest = [0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0];
     packet(from, to, 6, &[&ports[..], &rest].concat())
 }
 
 /// A query for a refused name, which the answer repeats.
-fn question(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+pub fn question(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     let query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\
                   \x06secret\x07example\x03com\x00\x00\x01\x00\x01";
     let length = u16::try_from(query.len() + 8).unwrap();

@@ -41,3 +41,4 @@ mod second_hello;
 
 mod tls;
 mod users;
+mod wall;

@@ -35,7 +35,7 @@ pub use haproxy::haproxy;
 pub use image::{Image, Random, sha256};
 pub use lab::{Blobs, Lab, Ran, Way};
 pub use manager::{Handing, Manager};
-pub use site::{INSIDE, METADATA, Place, RESOLVER};
+pub use site::{GATE_USER, INSIDE, METADATA, NO_CAPABILITIES, Place, RESOLVER};
 pub use tap::Tap;
 pub use wait::wait_until;
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::text::Text;
-use super::{Doors, Family, Kit, MARK, Word, place, set};
+use super::{ADDITIONS, Doors, Family, Kit, MARK, Word, place, set};
 use crate::config::{Capture, Mode};
 
 /// ICMPv6 without which IPv6 finds no neighbour and no router, and switches that watch multicast do
@@ -11,17 +11,23 @@ use crate::config::{Capture, Mode};
 const NEIGHBOURS: &str = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, \
                           nd-router-solicit, mld-listener-query } accept";
 
-pub(super) fn rules(kit: &Kit<'_>, inside: &[Word], doors: &Doors) -> String {
+pub(super) fn rules(kit: &Kit<'_>, inside: &[Word], outside: &[Word], doors: &Doors) -> String {
     let mut text = Text::default();
     kit.heading(
         &mut text,
-        &["For a gateway: whoever is behind these interfaces has no way out but the gate, and needs \
-           no setting for it. The gateway's own programs are not bound."],
+        &["For a gateway: clients behind its inside interfaces have no way out but the gate, and need \
+           no setting for it. Nothing is accepted from an interface that is not named here, and \
+           nothing is forwarded. The gateway's own programs are not restricted."],
     );
-    let quoted = || inside.iter().map(|Word(name)| format!("\"{name}\""));
-    text.line(&format!("define inside = {}", set(quoted())));
-    text.comment("From where the gate may be asked.");
-    text.line(&format!("define near = {}", set(["\"lo\"".to_owned()].into_iter().chain(quoted()))));
+    let quoted = |names: &[Word]| -> Vec<String> {
+        names.iter().map(|Word(name)| format!("\"{name}\"")).collect()
+    };
+    text.comment("Where clients are.");
+    text.line(&format!("define inside = {}", set(quoted(inside))));
+    text.comment("Where the registries are, and networks without clients.");
+    text.line(&format!("define outside = {}", set(quoted(outside))));
+    let itself = std::iter::once("\"lo\"".to_owned());
+    text.line(&format!("define trusted = {}", set(itself.chain(quoted(outside)))));
     text.comment("The ports of the policy's hosts.");
     text.line(&format!("define ports = {}", set(kit.ports())));
     if kit.capture == Capture::Tproxy {
@@ -40,10 +46,11 @@ pub(super) fn rules(kit: &Kit<'_>, inside: &[Word], doors: &Doors) -> String {
         from_inside(text, kit, doors);
         text.blank();
         text.comment(
-            "What they may send through it: nothing, nor go on with what began before these rules.",
+            "Nothing is forwarded, and connections from before these rules end. What may be forwarded \
+             all the same stands in files of these names, which pullgate never writes.",
         );
-        text.chain("forward", "filter hook forward priority filter; policy accept", |text| {
-            text.line("iifname $inside drop");
+        text.chain("forward", "filter hook forward priority filter; policy drop", |text| {
+            text.line(&format!("include \"{ADDITIONS}/gateway-forward*.nft\""));
         });
     });
     text.into_string()
@@ -76,17 +83,17 @@ fn tproxy(text: &mut Text, doors: &Doors) {
 
 fn input(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
     text.comment(
-        "What clients may send to the gateway itself, and only under an address to which the way back \
-         is theirs: an answer to a forged one would carry what they said to whoever has it.",
+        "What clients may send to the gateway itself, and only from an address to which the route \
+         leads back over the same interface: an answer to a forged address would carry what they \
+         sent to its owner.",
     );
-    text.chain("input", "filter hook input priority filter; policy accept", |text| {
+    text.chain("input", "filter hook input priority filter; policy drop", |text| {
         text.line(&format!("iifname $inside {NEIGHBOURS}"));
         text.line("iifname $inside fib saddr . iif oif exists jump from_inside");
-        text.line("iifname $inside drop");
-        text.comment("The gate is theirs alone: from elsewhere its listeners are not there.");
+        text.comment("The gate is for clients only: its listeners cannot be reached from outside.");
         for (family, door) in doors.iter() {
             text.line(&format!(
-                "iifname != $near {}tcp dport {} drop",
+                "iifname $outside {}tcp dport {} drop",
                 at(family, door),
                 door.port()
             ));
@@ -94,9 +101,11 @@ fn input(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
         for door in answerers(kit) {
             let (to, port) = (at(Family::of(door.ip()), door), door.port());
             text.line(&format!(
-                "iifname != $near {to}meta l4proto {{ tcp, udp }} th dport {port} drop"
+                "iifname $outside {to}meta l4proto {{ tcp, udp }} th dport {port} drop"
             ));
         }
+        text.comment("The gateway itself, and its upstreams: no other interface is accepted.");
+        text.line("iifname $trusted accept");
     });
 }
 
@@ -129,9 +138,13 @@ fn from_inside(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
             let (to, port) = (at(Family::of(door.ip()), door), door.port());
             text.line(&format!("{to}meta l4proto {{ tcp, udp }} th dport {port} accept"));
         }
-        text.comment("Add what clients need of the gateway beside this, such as DHCP and a ping:");
+        text.comment(
+            "What else clients need of the gateway stands in files of these names, which pullgate \
+             never writes, such as DHCP and a ping:",
+        );
         text.example("udp dport 67 accept");
         text.example("icmp type echo-request accept");
+        text.line(&format!("include \"{ADDITIONS}/gateway-input*.nft\""));
     });
 }
 

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::text::Text;
-use super::{Doors, Family, Kit, MARK, Word, place, set};
+use super::{ADDITIONS, Cgroup, Doors, Family, Kit, MARK, Word, place, set};
 use crate::config::{Answer, Capture};
 
 /// Elsewhere than on this host itself.
@@ -14,13 +14,20 @@ const OUTWARD: &str = "meta skuid != $gate fib daddr type != local";
 /// the system when it closes, no user is known.
 const OWN_MARK: &str = "0x3128";
 
-/// ICMPv6 without which IPv6 finds no neighbour and no router, and switches that watch multicast do
-/// not find the host (RFC 4890 §4.4.1).
-const NEIGHBOURS: &str = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, \
-                          nd-router-solicit, mld-listener-report, mld-listener-done, \
-                          mld2-listener-report } accept";
+/// The mark of connections that came in by an interface.
+const ENTERED_MARK: &str = "0x312a";
 
-pub(super) fn rules(kit: &Kit<'_>, Word(user): &Word, doors: &Doors) -> String {
+/// ICMPv6 without which IPv6 finds no neighbour and no router (RFC 4890 §4.4.1). Reports of
+/// multicast groups are not among it: every program can join groups of its choice.
+const NEIGHBOURS: &str =
+    "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept";
+
+pub(super) fn rules(
+    kit: &Kit<'_>,
+    Word(user): &Word,
+    cgroup: Option<&Cgroup>,
+    doors: &Doors,
+) -> String {
     let mut text = Text::default();
     kit.heading(
         &mut text,
@@ -34,7 +41,11 @@ pub(super) fn rules(kit: &Kit<'_>, Word(user): &Word, doors: &Doors) -> String {
     text.comment("The ports of the policy's hosts, and those that the gate dials.");
     text.line(&format!("define ports = {}", set(kit.ports())));
     text.line(&format!("define dialled = {}", set(kit.dialled_ports())));
+    text.comment(
+        "Marks of connections: those of the gate, and those that came in by an interface.",
+    );
     text.line(&format!("define own = {OWN_MARK}"));
+    text.line(&format!("define entered = {ENTERED_MARK}"));
     if kit.capture == Capture::Tproxy {
         text.line(&format!("define captured = {MARK}"));
     }
@@ -46,7 +57,11 @@ pub(super) fn rules(kit: &Kit<'_>, Word(user): &Word, doors: &Doors) -> String {
             Capture::Tproxy => tproxy(text, kit, doors),
         }
         text.blank();
-        output(text, kit);
+        entered(text);
+        text.blank();
+        output(text, kit, cgroup);
+        text.blank();
+        gate(text, kit);
         text.blank();
         if kit.capture == Capture::Tproxy {
             text.comment("Without the routes the mark would be a way out.");
@@ -57,9 +72,12 @@ pub(super) fn rules(kit: &Kit<'_>, Word(user): &Word, doors: &Doors) -> String {
         }
         text.comment(
             "Containers on a bridge are forwarded. To let them through the gate, load the rules of \
-             `pullgate kit nftables --inside BRIDGE` in place of this chain.",
+             `pullgate kit nftables --inside BRIDGE --outside INTERFACE` too. What else may be \
+             forwarded stands in files of these names.",
         );
-        text.chain("forward", "filter hook forward priority filter; policy drop", |_| {});
+        text.chain("forward", "filter hook forward priority filter; policy drop", |text| {
+            text.line(&format!("include \"{ADDITIONS}/host-forward*.nft\""));
+        });
     });
     text.into_string()
 }
@@ -127,26 +145,46 @@ fn sent_here<'a>(kit: &Kit<'a>, family: Family) -> impl Iterator<Item = &'a IpAd
     own.filter(move |address| Family::of(**address) == family)
 }
 
-fn output(text: &mut Text, kit: &Kit<'_>) {
+/// What is answered. The direction of a connection does not tell where it began: a program can bind
+/// another machine's address and speak under it to this host.
+fn entered(text: &mut Text) {
+    text.comment(
+        "Connections that came in by an interface, from an address to which the route leads back over \
+         the same interface, and that no other rule of input dropped: only these are answered.",
+    );
+    text.chain("entered", "filter hook input priority 200; policy accept", |text| {
+        text.line(
+            "iifname != \"lo\" fib saddr . iif oif exists ct direction original ct mark set $entered",
+        );
+    });
+}
+
+fn output(text: &mut Text, kit: &Kit<'_>, cgroup: Option<&Cgroup>) {
     text.chain("output", "filter hook output priority filter; policy drop", |text| {
         text.comment(
-            "Answers to who came in. What began before these rules does not go on, unless the other \
-             end speaks first and nothing knew the connection: restart the machine once.",
+            "Nobody speaks under an address that this host does not have: IPV6_FREEBIND needs no \
+             privilege.",
         );
-        text.line("ct state established ct direction reply accept");
-        text.line("ct state related accept");
+        text.line("ct direction original fib saddr type != local drop");
+        text.comment(
+            "Answers to connections that came in. Connections from before these rules end, unless the \
+             other end sends first and no rule tracked the connection: restart the machine once.",
+        );
+        text.line("ct state { established, related } ct direction reply ct mark $entered accept");
         text.line(NEIGHBOURS);
-        text.comment("The gate, to its upstreams and its DNS servers.");
-        text.line("ct state established ct mark $own accept");
-        text.line("ct state new meta skuid $gate tcp dport $dialled ct mark set $own accept");
-        servers(text, kit);
+        text.comment(
+            "The gate. Of a closed socket the user is not known, so that its TCP connections are known \
+             by their mark; new ones and datagrams are not.",
+        );
+        text.line("ct state established ct mark $own tcp flags & syn == 0 accept");
+        identity(text, cgroup);
         if kit.capture == Capture::Tproxy {
             text.comment("Everybody else, to the gate.");
             text.line("meta mark $captured accept");
         }
         text.comment(
-            "On this host itself anything, but for a stub resolver, which would carry anybody's names \
-             outside.",
+            "On this host itself anything is accepted, except a stub resolver, which would send \
+             anybody's names outside.",
         );
         for door in kit.settings.answerer.iter().flat_map(|answerer| &answerer.addresses) {
             let daddr = format!("{} daddr {}", Family::of(door.ip()).word(), door.ip());
@@ -156,11 +194,46 @@ fn output(text: &mut Text, kit: &Kit<'_>) {
         text.line("fib daddr type local meta l4proto { tcp, udp } th dport 53 drop");
         text.line("fib daddr type local accept");
         text.comment(
-            "Add what else this host needs, each to one address, such as NTP; and on Azure, where its \
-             agent runs as root:",
+            "What else this host needs stands in files of these names, which pullgate never writes. \
+             Open each to one address, such as NTP; on Azure the agent, which runs as root; and, if \
+             switches filter IPv6 multicast (MLD snooping), reports, which tell the neighbours \
+             whatever group a program joins:",
         );
         text.example("ip daddr 10.0.0.4 udp dport 123 accept");
         text.example("meta skuid 0 ip daddr 168.63.129.16 tcp dport { 80, 32526 } accept");
+        text.example("icmpv6 type { mld-listener-report, mld-listener-done, mld2-listener-report } accept");
+        text.line(&format!("include \"{ADDITIONS}/host-output*.nft\""));
+    });
+}
+
+/// Who the gate is.
+fn identity(text: &mut Text, cgroup: Option<&Cgroup>) {
+    let Some(cgroup) = cgroup else {
+        text.comment(
+            "Its user id is all that identifies it: a process that takes this id, for example root in \
+             a container with the host's network, passes for the gate. `--cgroup` names its cgroup as \
+             well; it needs Linux 5.13 and cgroup v2.",
+        );
+        text.line("meta skuid $gate jump gate");
+        return;
+    };
+    text.comment(
+        "Its user and its cgroup identify it. The cgroup must exist when the rules are loaded, and \
+         must not be made anew after that. If nft does not accept this rule, this machine has no \
+         cgroup v2 or a Linux before 5.13: print the rules without `--cgroup`.",
+    );
+    text.line(&format!(
+        "meta skuid $gate socket cgroupv2 level {} \"{cgroup}\" jump gate",
+        cgroup.level()
+    ));
+}
+
+/// Where the gate may go.
+fn gate(text: &mut Text, kit: &Kit<'_>) {
+    text.comment("To its upstreams and its DNS servers.");
+    text.rules_of("gate", |text| {
+        text.line("ct state new tcp dport $dialled ct mark set $own accept");
+        servers(text, kit);
     });
 }
 
@@ -169,12 +242,12 @@ fn servers(text: &mut Text, kit: &Kit<'_>) {
     if servers.is_empty() {
         text.comment("Name [dns] servers in the configuration, and only those are open.");
         let dns = "meta l4proto { tcp, udp } th dport 53";
-        text.line(&format!("ct state new meta skuid $gate {dns} ct mark set $own accept"));
+        text.line(&format!("{dns} ct mark set $own accept"));
     }
     for server in servers {
         let daddr = format!("{} daddr {}", Family::of(server.ip()).word(), server.ip());
         let dns = format!("meta l4proto {{ tcp, udp }} th dport {}", server.port());
-        text.line(&format!("ct state new meta skuid $gate {daddr} {dns} ct mark set $own accept"));
+        text.line(&format!("{daddr} {dns} ct mark set $own accept"));
     }
     if servers.iter().any(|server| server.ip().is_loopback()) {
         text.comment(

