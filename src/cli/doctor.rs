@@ -39,7 +39,8 @@ pub(crate) struct Args {
     /// Further places that must be closed for TCP, such as the gateway's own port 22.
     #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',')]
     closed: Vec<SocketAddr>,
-    /// DNS servers that must refuse, beside the system's and those outside.
+    /// DNS servers that must refuse, beside the system's and those outside. Name those of a gate on this
+    /// machine: they are also asked from every source port.
     #[arg(long, value_name = "ADDRESS[:PORT]", value_delimiter = ',', value_parser = server)]
     resolver: Vec<SocketAddr>,
     /// Where a cloud's machines find their identity.
@@ -47,14 +48,16 @@ pub(crate) struct Args {
           default_values = ["169.254.169.254", "168.63.129.16", "fd00:ec2::254"])]
     metadata: Vec<IpAddr>,
     /// A host that no policy names.
-    #[arg(long, value_name = "HOST", default_value = "example.com", value_parser = Name::parse)]
+    #[arg(long, value_name = "HOST", default_value = "pullgate-doctor.example.com",
+          value_parser = Name::parse)]
     stranger: Name,
     /// A storage account.
     #[arg(long, value_name = "HOST", value_parser = Name::parse,
           default_value = "pullgatedoctor.blob.core.windows.net")]
     storage: Name,
     /// A host that serves DNS over HTTPS.
-    #[arg(long, value_name = "HOST", default_value = "cloudflare-dns.com", value_parser = Name::parse)]
+    #[arg(long, value_name = "HOST", default_value = "pullgate-doctor.cloudflare-dns.com",
+          value_parser = Name::parse)]
     doh: Name,
     /// How long each way is tried; all are tried at once.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 3000,
@@ -118,12 +121,14 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
     let outside = args.outside.iter().map(|ip| SocketAddr::new(*ip, DNS));
     let mut resolvers: Vec<SocketAddr> = outside.chain(args.resolver.iter().copied()).collect();
     resolvers.retain(|server| !system_resolvers.contains(server));
+    let gate_resolvers = args.resolver.iter().filter(|server| !server.ip().is_loopback()).copied();
     Ok(Plan {
         outside: args.outside.clone(),
         ports: args.ports.clone(),
         closed: args.closed.clone(),
         system_resolvers,
         resolvers,
+        gate_resolvers: gate_resolvers.collect(),
         metadata: args.metadata.iter().map(|ip| SocketAddr::new(*ip, HTTP)).collect(),
         stranger: args.stranger.clone(),
         storage: args.storage.clone(),
@@ -133,15 +138,25 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
             Some(proxy) => Some(proxy.clone()),
             None => proxy_of_environment()?,
         },
+        no_proxy: variable(&["no_proxy", "NO_PROXY"]).unwrap_or_default(),
+        only_http_proxy: args.proxy.is_none()
+            && variable(&["http_proxy", "HTTP_PROXY"]).is_some()
+            && variable(&HTTPS_PROXY).is_none(),
         patience: Duration::from_millis(args.timeout_ms),
     })
 }
 
+const HTTPS_PROXY: [&str; 2] = ["https_proxy", "HTTPS_PROXY"];
+
+/// Returns the first of these variables that is set and not empty.
+fn variable(names: &[&str]) -> Option<String> {
+    let mut found = names.iter().filter_map(|name| std::env::var(name).ok());
+    found.find(|value| !value.is_empty())
+}
+
 /// The proxy that programs of this user are told of.
 fn proxy_of_environment() -> anyhow::Result<Option<Proxy>> {
-    let names = ["https_proxy", "HTTPS_PROXY"];
-    let found = names.iter().filter_map(|name| std::env::var(name).ok());
-    match found.into_iter().find(|value| !value.is_empty()) {
+    match variable(&HTTPS_PROXY) {
         // The value may hold a password: it is not quoted.
         Some(value) => value
             .parse()
@@ -160,22 +175,23 @@ fn text(findings: &[Finding], plan: &Plan) -> Result<String, std::fmt::Error> {
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
     writeln!(
         out,
-        "{} closed, {} open; {} of what should work does, {} does not",
+        "{} closed, {} open, {} unsure; {} expected connections work, {} fail",
         count(Verdict::Closed),
         count(Verdict::Open),
+        count(Verdict::Unsure),
         count(Verdict::Works),
         count(Verdict::Fails),
     )?;
-    if count(Verdict::Open) > 0 {
+    if count(Verdict::Open) + count(Verdict::Unsure) > 0 {
         writeln!(
             out,
-            "pullgate kit, on the gateway or on this host, prints rules that close every way"
+            "`pullgate kit`, run on the gateway or on this host, prints rules that close them all"
         )?;
     }
     if plan.allowed.is_empty() {
         writeln!(
             out,
-            "nothing shows that the network works: name a host of the policy with --allowed"
+            "nothing shows that the network works: name hosts of the policy with --allowed"
         )?;
     }
     Ok(out)

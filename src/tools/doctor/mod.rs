@@ -3,10 +3,15 @@
 //! It plays a client that nobody told anything, or one that was told of a proxy, and knows nothing of
 //! the gate but how the gate refuses. All ways are tried at once, each bounded in time and in bytes.
 //! Whatever is not shown to be closed counts as open: an answer, an accepted connection, silence
-//! after it.
+//! after it. A refusal that the far end may have sent is `unsure`, and counts as open as well.
+//!
+//! What it sends can be recognised: its hosts begin with [`MARK`], and it is the `User-Agent` of its
+//! requests.
 
 mod dns;
 mod hello;
+mod local;
+mod no_proxy;
 mod trial;
 
 use std::fmt;
@@ -18,6 +23,10 @@ use tokio::task::JoinSet;
 use crate::policy::{HTTPS, Name, Target};
 pub use trial::{NoProxy, Proxy};
 use trial::{Transport, Trial};
+
+/// The first label of the hosts that are asked for by default, and the `User-Agent` of requests to a
+/// proxy. Anybody can use it: it marks lines of the audit, and is no reason to hide them.
+pub const MARK: &str = "pullgate-doctor";
 
 /// What is tried.
 #[derive(Debug, Clone)]
@@ -32,6 +41,8 @@ pub struct Plan {
     pub system_resolvers: Vec<SocketAddr>,
     /// Other DNS servers.
     pub resolvers: Vec<SocketAddr>,
+    /// DNS servers that only a gate on this machine may ask: tried from every port.
+    pub gate_resolvers: Vec<SocketAddr>,
     /// Where a cloud's machines find their identity.
     pub metadata: Vec<SocketAddr>,
     /// A host that no policy names.
@@ -44,6 +55,10 @@ pub struct Plan {
     pub allowed: Vec<Target>,
     /// The proxy that clients are told of, where they are.
     pub proxy: Option<Proxy>,
+    /// The value of `NO_PROXY`; empty if it is not set.
+    pub no_proxy: String,
+    /// Whether `HTTP_PROXY` is set and `HTTPS_PROXY` is not.
+    pub only_http_proxy: bool,
     /// How long each way is tried.
     pub patience: Duration,
 }
@@ -55,6 +70,8 @@ pub enum Verdict {
     Closed,
     /// Something comes through.
     Open,
+    /// Something may come through: it cannot be told from here.
+    Unsure,
     /// What should come through does.
     Works,
     /// What should come through does not, or nothing can be told.
@@ -70,6 +87,7 @@ impl Verdict {
         match self {
             Self::Closed => "closed",
             Self::Open => "OPEN",
+            Self::Unsure => "unsure",
             Self::Works => "works",
             Self::Fails => "FAILS",
             Self::Skipped => "skipped",
@@ -79,7 +97,7 @@ impl Verdict {
     /// Whether all is as it should be.
     #[must_use]
     pub fn is_well(self) -> bool {
-        !matches!(self, Self::Open | Self::Fails)
+        !matches!(self, Self::Open | Self::Unsure | Self::Fails)
     }
 }
 
@@ -101,8 +119,8 @@ impl fmt::Display for Finding {
         let Self { way, verdict, seen, remedy } = self;
         write!(out, "{:<8}{way}: {seen}", verdict.word())?;
         match (verdict, remedy) {
-            (Verdict::Open, Some(rule)) => write!(out, "; close it by: {rule}"),
-            (Verdict::Fails, Some(rule)) => write!(out, "; it takes: {rule}"),
+            (Verdict::Open | Verdict::Unsure, Some(rule)) => write!(out, "; close it by: {rule}"),
+            (Verdict::Fails, Some(remedy)) => write!(out, "; it needs: {remedy}"),
             _ => Ok(()),
         }
     }
@@ -138,7 +156,63 @@ pub async fn examine(plan: &Plan) -> Vec<Finding> {
         found.push(ended.unwrap_or_else(|_| (usize::MAX, broken())));
     }
     found.sort_unstable_by_key(|(number, _)| *number);
-    found.into_iter().map(|(_, finding)| finding).collect()
+    let mut findings: Vec<Finding> = found.into_iter().map(|(_, finding)| finding).collect();
+    // The gate has asked its DNS servers by now.
+    for server in &plan.gate_resolvers {
+        findings.push(swept(*server, &plan.stranger).await);
+    }
+    findings.extend(settings(plan));
+    findings
+}
+
+/// Tries every port towards one DNS server of the gate.
+async fn swept(server: SocketAddr, name: &Name) -> Finding {
+    let name = name.clone();
+    let tried = tokio::task::spawn_blocking(move || local::sweep(server, &name)).await;
+    let Ok((verdict, seen)) = tried else { return broken() };
+    Finding {
+        way: format!("DNS at {server} from the ports of the gate"),
+        verdict,
+        seen,
+        remedy: (!verdict.is_well()).then(|| {
+            "ct state established ct mark $own tcp flags & syn == 0 accept, and meta skuid $gate \
+             for UDP"
+                .to_owned()
+        }),
+    }
+}
+
+/// What the environment says of proxies, where it leads clients past theirs.
+fn settings(plan: &Plan) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if plan.only_http_proxy {
+        findings.push(Finding {
+            way: "a proxy for HTTPS".into(),
+            verdict: Verdict::Skipped,
+            seen: "HTTP_PROXY is set and HTTPS_PROXY is not: registries are asked over HTTPS, so \
+                   clients use no proxy. If they should, set HTTPS_PROXY"
+                .into(),
+            remedy: None,
+        });
+    }
+    if plan.proxy.is_none() {
+        return findings;
+    }
+    let entry = |target| no_proxy::exempting(&plan.no_proxy, target);
+    let through = plan.allowed.iter().find(|target| entry(target).is_none());
+    for (target, entry) in plan.allowed.iter().filter_map(|one| Some((one, entry(one)?))) {
+        let not_all = match through {
+            Some(other) => format!(", but {other} through it: a pull needs both"),
+            None => String::new(),
+        };
+        findings.push(Finding {
+            way: format!("{target} by NO_PROXY"),
+            verdict: Verdict::Fails,
+            seen: format!("its entry {entry:?} sends clients past the proxy{not_all}"),
+            remedy: Some(format!("NO_PROXY without {entry:?}")),
+        });
+    }
+    findings
 }
 
 /// Of a trial that ended by a fault of our own nothing is known.
@@ -188,6 +262,13 @@ fn ways(plan: &Plan) -> Vec<Way> {
             );
         }
         add(format!("UDP 443 to {ip}, QUIC"), Trial::Quic(at(HTTPS)), "udp dport 443 drop".into());
+        if let IpAddr::V6(ip) = ip {
+            add(
+                format!("{ip} as a source address of this machine"),
+                Trial::ForgedSource(*ip),
+                "ct direction original fib saddr type != local drop".into(),
+            );
+        }
     }
     for to in &plan.closed {
         let family = if to.is_ipv4() { "ip" } else { "ip6" };

@@ -184,22 +184,61 @@ async fn a_plan_is_tried_in_its_order_and_open_ways_name_their_rule() {
         closed: vec![open, closed_port().await],
         system_resolvers: vec![resolver(5).await],
         resolvers: vec![resolver(0).await],
+        gate_resolvers: Vec::new(),
         metadata: Vec::new(),
         stranger: name("example.com"),
         storage: name("x.blob.core.windows.net"),
         doh: name("dns.example.com"),
         allowed: Vec::new(),
         proxy: None,
+        no_proxy: String::new(),
+        only_http_proxy: true,
         patience: PATIENCE,
     };
     let findings = examine(&plan).await;
     let verdicts: Vec<Verdict> = findings.iter().map(|finding| finding.verdict).collect();
-    use Verdict::{Closed, Open};
-    let expected = [Open, Closed, Closed, Closed, Open, Closed];
+    use Verdict::{Closed, Open, Skipped};
+    let expected = [Open, Closed, Closed, Closed, Open, Closed, Skipped];
     assert_eq!(verdicts, expected, "{findings:?}");
     let line = findings[0].to_string();
     let rule = format!("close it by: ip daddr 127.0.0.1 tcp dport {} drop", open.port());
     assert!(line.starts_with("OPEN    TCP ") && line.ends_with(&rule), "{line}");
     assert_eq!(findings[1].remedy, None);
     assert!(findings[1].to_string().starts_with("closed  TCP "), "{}", findings[1]);
+}
+
+#[test]
+fn no_proxy_must_not_lead_past_the_proxy() {
+    let allowed = ["contoso.azurecr.io", "contoso.eastus.data.azurecr.io"];
+    let plan = |no_proxy: &str, proxy: Option<&str>| Plan {
+        outside: Vec::new(),
+        ports: Vec::new(),
+        closed: Vec::new(),
+        system_resolvers: Vec::new(),
+        resolvers: Vec::new(),
+        gate_resolvers: Vec::new(),
+        metadata: Vec::new(),
+        stranger: name("example.com"),
+        storage: name("x.blob.core.windows.net"),
+        doh: name("dns.example.com"),
+        allowed: allowed.map(|host| crate::policy::parse_host(host).unwrap()).to_vec(),
+        proxy: proxy.map(|proxy| proxy.parse().unwrap()),
+        no_proxy: no_proxy.to_owned(),
+        only_http_proxy: false,
+        patience: PATIENCE,
+    };
+    let found = |no_proxy: &str, proxy| -> Vec<String> {
+        settings(&plan(no_proxy, proxy)).iter().map(ToString::to_string).collect()
+    };
+    let gate = Some("http://10.0.0.10:3128");
+    assert_eq!(found("localhost,10.0.0.0/8", gate), [""; 0]);
+    assert_eq!(found("azurecr.io", None), [""; 0], "without a proxy it means nothing");
+    let login = "FAILS   contoso.azurecr.io:443 by NO_PROXY: its entry \"contoso.azurecr.io\" sends \
+                 clients past the proxy, but contoso.eastus.data.azurecr.io:443 through it: a pull \
+                 needs both; it needs: NO_PROXY without \"contoso.azurecr.io\"";
+    assert_eq!(found("localhost,contoso.azurecr.io", gate), [login]);
+    let data = found(".data.azurecr.io", gate);
+    assert!(data[0].contains("contoso.eastus.data.azurecr.io:443 by NO_PROXY"), "{data:?}");
+    assert!(data[0].contains("but contoso.azurecr.io:443 through it"), "{data:?}");
+    assert_eq!(found("azurecr.io", gate).len(), 2);
 }

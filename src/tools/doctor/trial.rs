@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::hello::{ALERT_LENGTH, Heard, heard, hello};
-use super::{Verdict, dns};
+use super::{MARK, Verdict, dns, local};
 use crate::policy::{Name, Target};
 
 /// The most that is read of a proxy's answer, in bytes.
@@ -21,6 +21,9 @@ const LARGEST_HEAD: usize = 16 * 1024;
 
 /// What is said where the protocol is not known: a web server answers, and so does a gate.
 const GREETING: &[u8] = b"HEAD / HTTP/1.0\r\n\r\n";
+
+/// What the kernel says of a packet that a rule of this machine dropped.
+const EPERM: i32 = rustix::io::Errno::PERM.raw_os_error();
 
 /// QUIC's datagrams have so many bytes at least (RFC 9000 §14.1).
 const QUIC_DATAGRAM: usize = 1200;
@@ -34,6 +37,8 @@ pub(super) enum Trial {
     Hello { to: SocketAddr, name: Option<Name> },
     /// A datagram that every QUIC server answers.
     Quic(SocketAddr),
+    /// A datagram from the address of another machine.
+    ForgedSource(Ipv6Addr),
     /// A question.
     Dns { to: SocketAddr, transport: Transport, name: Name },
     /// A question that should be answered.
@@ -120,9 +125,9 @@ struct Answer {
     line: String,
 }
 
-type Found = (Verdict, String);
+pub(super) type Found = (Verdict, String);
 
-fn found(verdict: Verdict, seen: impl Into<String>) -> Found {
+pub(super) fn found(verdict: Verdict, seen: impl Into<String>) -> Found {
     (verdict, seen.into())
 }
 
@@ -137,6 +142,7 @@ impl Trial {
                 Err(error) => found(Verdict::Fails, error.to_string()),
             },
             Self::Quic(to) => datagram(to, &quic(), by, |_| Some("it answers".to_owned())).await,
+            Self::ForgedSource(ip) => local::forged_source(ip),
             Self::Dns { to, transport: Transport::Udp, name } => {
                 datagram(to, &dns::question(&name), by, dns::answered).await
             }
@@ -144,7 +150,7 @@ impl Trial {
             Self::Asked { to, name } => asked(to, &name, by).await,
             Self::Tunnel { proxy, target } => match connect(&proxy, &target, by).await {
                 Ok((answer, _)) => judge_refusal(&answer),
-                Err(error) => found(Verdict::Fails, told(&error)),
+                Err(error) => found(Verdict::Fails, describe(&error)),
             },
             Self::OtherName { proxy, target, name } => {
                 match through(&proxy, &target, &name, by).await {
@@ -168,7 +174,7 @@ impl Trial {
 async fn refused(to: SocketAddr, said: &[u8], by: Instant) -> Found {
     let mut stream = match timeout_at(by, TcpStream::connect(to)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return found(Verdict::Closed, told(&error)),
+        Ok(Err(error)) => return judge_error(&error, leads_out(to)),
         Err(_) => return found(Verdict::Closed, "no answer"),
     };
     judge_forbidden(listen(&mut stream, said, by).await)
@@ -182,8 +188,8 @@ async fn works(to: SocketAddr, name: &Name, by: Instant) -> Found {
     };
     let mut stream = match timeout_at(by, TcpStream::connect(to)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) if has_no_route(&error) => return found(Verdict::Skipped, told(&error)),
-        Ok(Err(error)) => return found(Verdict::Fails, told(&error)),
+        Ok(Err(error)) if has_no_route(&error) => return found(Verdict::Skipped, describe(&error)),
+        Ok(Err(error)) => return found(Verdict::Fails, describe(&error)),
         Err(_) => return found(Verdict::Fails, "no answer"),
     };
     judge_allowed(listen(&mut stream, &said, by).await)
@@ -266,8 +272,33 @@ async fn datagram(
             Some(seen) => found(Verdict::Open, seen),
             None => found(Verdict::Closed, "it refuses"),
         },
-        Err(error) => found(Verdict::Closed, told(&error)),
+        Err(error) => judge_error(&error, leads_out(to)),
     }
+}
+
+/// Judges a connection or datagram that failed. Only a silent network and this machine itself show
+/// that a way is closed: an answer shows that packets get somewhere, and its sender may be beyond
+/// the gate.
+fn judge_error(error: &io::Error, leads_out: bool) -> Found {
+    let seen = describe(error);
+    match error.kind() {
+        io::ErrorKind::TimedOut => found(Verdict::Closed, seen),
+        _ if !leads_out || error.raw_os_error() == Some(EPERM) => found(Verdict::Closed, seen),
+        io::ErrorKind::ConnectionRefused => {
+            found(Verdict::Unsure, "refused, by the far end or by a machine on the way")
+        }
+        _ => found(Verdict::Unsure, format!("{seen}, says a machine on the way")),
+    }
+}
+
+/// Whether this machine sends packets for an address to others. Nothing is sent to find out.
+fn leads_out(to: SocketAddr) -> bool {
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let routed = std::net::UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(to));
+    !to.ip().is_loopback() && routed.is_ok()
 }
 
 /// Asks for a name that has to be known; of which family it has addresses is all the same.
@@ -277,8 +308,8 @@ async fn asked(to: SocketAddr, name: &Name, by: Instant) -> Found {
             true => found(Verdict::Works, "it answers"),
             false => found(Verdict::Fails, "it does not know it"),
         },
-        Err(error) if has_no_route(&error) => found(Verdict::Skipped, told(&error)),
-        Err(error) => found(Verdict::Fails, told(&error)),
+        Err(error) if has_no_route(&error) => found(Verdict::Skipped, describe(&error)),
+        Err(error) => found(Verdict::Fails, describe(&error)),
     }
 }
 
@@ -303,7 +334,7 @@ async fn exchange(to: SocketAddr, said: &[u8], by: Instant) -> io::Result<Vec<u8
 async fn dns_over_tcp(to: SocketAddr, name: &Name, by: Instant) -> Found {
     let mut stream = match timeout_at(by, TcpStream::connect(to)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return found(Verdict::Closed, told(&error)),
+        Ok(Err(error)) => return judge_error(&error, leads_out(to)),
         Err(_) => return found(Verdict::Closed, "no answer"),
     };
     let question = dns::question(name);
@@ -328,7 +359,8 @@ async fn dns_over_tcp(to: SocketAddr, name: &Name, by: Instant) -> Found {
 async fn connect(proxy: &Proxy, target: &str, by: Instant) -> io::Result<(Answer, TcpStream)> {
     let exchange = async {
         let mut stream = TcpStream::connect(&*proxy.at).await?;
-        let mut head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
+        let mut head =
+            format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nUser-Agent: {MARK}\r\n");
         if let Some(credentials) = &proxy.credentials {
             head.push_str("Proxy-Authorization: Basic ");
             head.push_str(credentials);
@@ -356,7 +388,8 @@ async fn connect(proxy: &Proxy, target: &str, by: Instant) -> io::Result<(Answer
 /// Says hello for a name within a tunnel to a target.
 async fn through(proxy: &Proxy, target: &str, name: &Name, by: Instant) -> Result<Heard, String> {
     let said = hello(Some(name)).map_err(|error| error.to_string())?;
-    let (answer, mut stream) = connect(proxy, target, by).await.map_err(|error| told(&error))?;
+    let (answer, mut stream) =
+        connect(proxy, target, by).await.map_err(|error| describe(&error))?;
     if !(200..=299).contains(&answer.code) {
         return Err(answer.line);
     }
@@ -380,7 +413,7 @@ fn has_no_route(error: &io::Error) -> bool {
 }
 
 /// An error in few words.
-fn told(error: &io::Error) -> String {
+pub(super) fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "refused".to_owned(),
         io::ErrorKind::TimedOut => "no answer".to_owned(),
@@ -434,6 +467,27 @@ mod tests {
             let answer = Answer { code, line: String::new() };
             assert_eq!(judge_refusal(&answer).0, expected, "{code}");
         }
+    }
+
+    #[test]
+    fn an_answer_from_elsewhere_is_not_shown_to_be_closed() {
+        use io::ErrorKind::{
+            ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied, TimedOut,
+        };
+        for (kind, here, elsewhere) in [
+            (TimedOut, Verdict::Closed, Verdict::Closed),
+            (ConnectionRefused, Verdict::Closed, Verdict::Unsure),
+            (HostUnreachable, Verdict::Closed, Verdict::Unsure),
+            (NetworkUnreachable, Verdict::Closed, Verdict::Unsure),
+            // ICMPv6: administratively prohibited.
+            (PermissionDenied, Verdict::Closed, Verdict::Unsure),
+        ] {
+            assert_eq!(judge_error(&kind.into(), false).0, here, "{kind}");
+            assert_eq!(judge_error(&kind.into(), true).0, elsewhere, "{kind}");
+        }
+        let dropped = io::Error::from_raw_os_error(EPERM);
+        assert_eq!(judge_error(&dropped, true).0, Verdict::Closed);
+        assert!(!leads_out(SocketAddr::from((Ipv4Addr::LOCALHOST, 9))));
     }
 
     #[test]
