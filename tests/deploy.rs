@@ -25,7 +25,9 @@ fn says(program: &str, arguments: &[&str]) -> String {
     text.into_owned()
 }
 
-const UNITS: [&str; 5] = [
+const UNITS: [&str; 7] = [
+    "pullgate.slice",
+    "pullgate-nftables.service",
     "pullgate.service",
     "pullgate-bridge.service",
     "pullgate-hand-over.service",
@@ -37,7 +39,7 @@ const UNITS: [&str; 5] = [
 fn root() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let at = |path: &str| root.path().join(path);
-    for program in ["usr/bin/pullgate", "bin/kill", "bin/systemctl"] {
+    for program in ["usr/bin/pullgate", "bin/kill", "bin/systemctl", "bin/sh", "usr/sbin/nft"] {
         fs::create_dir_all(at(program).parent().unwrap()).unwrap();
         fs::write(at(program), "#!/bin/sh\n").unwrap();
         fs::set_permissions(at(program), fs::Permissions::from_mode(0o755)).unwrap();
@@ -47,7 +49,16 @@ fn root() -> tempfile::TempDir {
     for unit in UNITS {
         fs::copy(deploy().join("systemd").join(unit), units.join(unit)).unwrap();
     }
-    for target in ["sysinit", "basic", "sockets", "network-online", "network", "shutdown"] {
+    for target in [
+        "sysinit",
+        "basic",
+        "sockets",
+        "network-online",
+        "network",
+        "network-pre",
+        "local-fs",
+        "shutdown",
+    ] {
         let name = format!("{target}.target");
         fs::copy(Path::new("/lib/systemd/system").join(&name), units.join(&name)).unwrap();
     }

@@ -1,6 +1,6 @@
-//! Hostile programs behind the rules of a host: an ordinary user who binds other machines' addresses,
-//! who sends from the gate's own ports, a container that forges its source, and a stranger who runs
-//! as the gate's user.
+//! Attacks on the firewall rules from inside: unprivileged processes that bind foreign addresses or send
+//! from the gate's ports, containers that forge their source, processes with the gate's user id, and
+//! interfaces that the rules do not name.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -21,17 +21,17 @@ use crate::lan::{checksum, packet, question, syn};
 
 const GATEWAY: Way = Way::In(Place::Gateway);
 
-/// A user of no rights.
+/// The uid of an unprivileged user.
 const ORDINARY: &str = "1000";
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// Runs a script as a user without capabilities.
+/// Returns a command that runs a Python script as a user without capabilities.
 fn python(place: Place, user: &str, script: &str, arguments: &[&str]) -> Command {
     let mut command = place.command(user, NO_CAPABILITIES, &find("timeout"));
-    // Debian's own, which every user can run.
+    // Not from PATH: every user must be able to run it.
     command.args(["--signal=KILL", "60", "/usr/bin/python3", "-c", script]).args(arguments);
     command
 }
@@ -44,9 +44,9 @@ fn ran(mut command: Command) -> String {
     text.into_owned()
 }
 
-/// Binds the attacker's address, which `IPV6_FREEBIND` allows to everybody, and speaks under it to
-/// this host: to a socket of its own, to a closed port, to a listener, by UDP, TCP and ICMP. Then it
-/// answers. `go` is a file: the answers wait until it exists.
+/// Binds the attacker's address, for which `IPV6_FREEBIND` needs no privilege, and sends from it to this
+/// host: to its own socket, to closed ports and to listeners, over UDP, TCP and ICMP. Then sends an
+/// answer, as soon as the file `go` exists.
 const FREEBIND: &str = r#"
 import os, socket, sys, time
 attacker, own, ready, go, port = sys.argv[1:6]
@@ -91,7 +91,7 @@ said.append(tried(lambda: hears.sendto(b"secret" * 150, (attacker, int(port)))))
 print(said)
 "#;
 
-/// Runs it against every address of the host that fits.
+/// Runs [`FREEBIND`] against every address of the host, and `between` before the answers are sent.
 fn freebind(lab: &Lab, between: impl Fn()) -> String {
     let exchange = lab.dir().join("exchange");
     fs::create_dir_all(&exchange).unwrap();
@@ -130,7 +130,7 @@ fn freebind(lab: &Lab, between: impl Fn()) -> String {
     said
 }
 
-/// Rules that are delivered as a file, for this laboratory.
+/// Returns a rule file of `deploy/`, with the addresses of the lab.
 fn delivered(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nftables").join(name);
     let text = fs::read_to_string(path).unwrap();
@@ -138,7 +138,8 @@ fn delivered(name: &str) -> String {
     text.replace("define gate = 10.0.0.10", "define gate = 198.51.100.254")
 }
 
-/// Does something behind each of the walls of a host.
+/// Calls `work` with the name and the text of each rule set for a host with a gate, while a gate runs
+/// that uses this DNS server.
 fn behind_each(lab: &Lab, server: &str, work: impl Fn(&str, &str)) {
     let dns = format!("[dns]\nservers = [\"{server}\"]\n");
     for (capture, capabilities, _) in CAPTURES {
@@ -153,7 +154,8 @@ fn behind_each(lab: &Lab, server: &str, work: impl Fn(&str, &str)) {
     work("same-host.nft", &rules.replace("ip daddr $resolvers", daddr));
 }
 
-/// Whatever was sent has come or is lost when somebody else outside has been answered by this host.
+/// Waits until packets that were sent before have arrived or are lost: a connection from outside
+/// succeeds on the same cable.
 fn settle() {
     for (from, own) in [("198.51.100.254", "198.51.100.1"), ("2001:db8::254", "2001:db8::1")] {
         let listener = Place::Gateway.inside(|| TcpListener::bind((ip(own), 0)).unwrap());
@@ -165,7 +167,7 @@ fn settle() {
 }
 
 #[test]
-fn an_ordinary_user_speaks_under_no_address_of_others() {
+fn an_unprivileged_process_cannot_send_from_a_foreign_address() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let _resolver = resolver(&lab, &[Family::V4]);
     let attacker = Attacker::start(&lab);
@@ -181,8 +183,10 @@ fn an_ordinary_user_speaks_under_no_address_of_others() {
         assert_eq!(attacker.reached(), 0, "{wall}: {said}");
     };
     behind_each(&lab, RESOLVER[0], holds);
-    holds("client.nft", &delivered("client.nft"));
-    // Without rules it goes out: the counters count.
+    for file in ["client.nft", "closed.nft"] {
+        holds(file, &delivered(file));
+    }
+    // Without rules the attacker is reached, so the counters work.
     lab.load(TRACKED);
     attacker.forget();
     freebind(&lab, || ());
@@ -195,7 +199,7 @@ const TRACKED: &str = "table inet before {
 }";
 
 #[test]
-fn nor_under_one_that_he_took_before_the_rules() {
+fn nor_from_one_that_it_bound_before_the_rules_were_loaded() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let _resolver = resolver(&lab, &[Family::V4]);
     let attacker = Attacker::start(&lab);
@@ -211,10 +215,12 @@ fn nor_under_one_that_he_took_before_the_rules() {
         assert_eq!(attacker.reached(), 0, "{wall}: {said}");
     };
     behind_each(&lab, RESOLVER[0], holds);
-    holds("client.nft", &delivered("client.nft"));
+    for file in ["client.nft", "closed.nft"] {
+        holds(file, &delivered(file));
+    }
 }
 
-/// Asks a DNS server from every port that an ordinary user may have.
+/// Queries a DNS server from every unprivileged port.
 const SWEEP: &str = r#"
 import socket, sys
 server = sys.argv[1]
@@ -234,19 +240,19 @@ print(sent, "sent")
 "#;
 
 #[test]
-fn nobody_asks_dns_from_the_gates_own_ports() {
+fn other_users_cannot_query_dns_from_the_gates_ports() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let resolver = resolver(&lab, &[Family::V4]);
     lab.route_captured();
     for server in RESOLVER {
         behind_each(&lab, server, |wall, rules| {
             lab.load(rules);
-            // The gate asks, and its question is remembered for half a minute.
+            // The gate sends a query; conntrack remembers it for 30 seconds.
             let line =
                 "curl -sS -o /dev/null -x http://127.0.0.1:3128 https://contoso.azurecr.io/v2/";
             lab.sh(GATEWAY, line).succeeded();
             let said = ran(python(Place::Gateway, ORDINARY, SWEEP, &[server]));
-            // The gate's next question is behind all that was sent.
+            // The gate's next query arrives after everything that was sent before.
             let line =
                 "curl -sS -o /dev/null -x http://127.0.0.1:3128 https://fabrikam.azurecr.io/v2/";
             lab.sh(GATEWAY, line).succeeded();
@@ -258,12 +264,12 @@ fn nobody_asks_dns_from_the_gates_own_ports() {
     wait_until("it is asked", || resolver.log().contains("secret").then_some(()));
 }
 
-/// An echo request with a payload.
+/// Returns an echo request with a payload.
 fn echo(from: IpAddr, to: IpAddr) -> Vec<u8> {
     let number = if from.is_ipv4() { 1 } else { 58 };
     let kind = if from.is_ipv4() { 8 } else { 128 };
     let body = [&[kind, 0, 0, 0, 0, 1, 0, 1][..], b"secret secret secret secret"].concat();
-    // `packet` sums where UDP has it, and with addresses.
+    // `packet` writes the checksum of UDP.
     let mut bytes = packet((from, 0).into(), (to, 0).into(), number, &body);
     let at = bytes.len() - body.len();
     bytes[at + 2..].copy_from_slice(&body[2..]);
@@ -279,7 +285,7 @@ fn echo(from: IpAddr, to: IpAddr) -> Vec<u8> {
     bytes
 }
 
-/// What a container sends as if it were the attacker: all of it would be answered to him.
+/// Sends packets with the attacker's address as their source. The answers would go to the attacker.
 fn forge_from_a_container(number: u16) {
     let hosts = [[INSIDE[0], "198.51.100.1"], [INSIDE[1], "2001:db8::1"]];
     for (attacker, hosts) in ATTACKER.into_iter().zip(hosts) {
@@ -291,7 +297,7 @@ fn forge_from_a_container(number: u16) {
                 socket.set_header_included_v4(true).unwrap();
             }
             let elsewhere = ip(if host.is_ipv4() { "198.51.100.11" } else { "2001:db8::11" });
-            // A packet that ends on the way, of which the sender is told.
+            // Its TTL ends on the way, which is reported to the sender.
             let mut short = question(from, (elsewhere, 9).into());
             short[if host.is_ipv4() { 8 } else { 7 }] = 1;
             for (to, bytes) in [
@@ -326,7 +332,9 @@ fn a_container_that_forges_its_source_is_not_answered() {
             assert_eq!(attacker.reached(), 0, "{wall}, rp_filter {filter}");
         };
         behind_each(&lab, RESOLVER[0], holds);
-        holds("client.nft", &delivered("client.nft"));
+        for file in ["client.nft", "closed.nft"] {
+            holds(file, &delivered(file));
+        }
     }
     lab.load("");
     attacker.forget();
@@ -334,7 +342,7 @@ fn a_container_that_forges_its_source_is_not_answered() {
     wait_until("he is reached", || (attacker.reached() > 0).then_some(()));
 }
 
-/// Joins groups of the caller's choice, by IPv6 and IPv4.
+/// Joins multicast groups of its choice.
 const JOIN: &str = r#"
 import socket, struct
 index = socket.if_nametoindex("outside")
@@ -346,7 +354,7 @@ v4.setsockopt(0, 35, socket.inet_aton("239.94.194.231") + struct.pack("@4si", by
 "#;
 
 #[test]
-fn a_group_that_a_program_joins_is_told_to_nobody() {
+fn multicast_groups_that_a_program_joins_are_not_reported() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let _resolver = resolver(&lab, &[Family::V4]);
     let counting = "table inet groups {
@@ -382,7 +390,7 @@ fn a_group_that_a_program_joins_is_told_to_nobody() {
     });
 }
 
-/// A cgroup of the test's own, where nft looks for it.
+/// A cgroup made for this test, where nft looks for it.
 struct Cgroup {
     name: String,
 }
@@ -412,7 +420,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Connects where the gate may.
+/// Sends what the gate is allowed to send.
 const CONNECT: &str = r#"
 import socket, sys
 for host in sys.argv[1:]:
@@ -433,7 +441,7 @@ for host in sys.argv[1:]:
 "#;
 
 #[test]
-fn whoever_takes_the_gates_user_is_not_the_gate() {
+fn a_process_with_the_gates_uid_outside_its_cgroup_is_not_the_gate() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let resolver = resolver(&lab, &[Family::V4]);
     let attacker = Attacker::start(&lab);
@@ -443,7 +451,7 @@ fn whoever_takes_the_gates_user_is_not_the_gate() {
     let load = |rules: &str| {
         let file = lab.dir().join("rules.nft");
         fs::write(&file, format!("flush ruleset\n{rules}")).unwrap();
-        // `ip netns exec` would mount another /sys.
+        // `ip netns exec` mounts another /sys, without the cgroup.
         let loaded =
             Place::Gateway.inside(|| Command::new(find("nft")).arg("-f").arg(&file).output());
         let loaded = loaded.unwrap();
@@ -461,7 +469,7 @@ fn whoever_takes_the_gates_user_is_not_the_gate() {
         assert_eq!(attacker.reached(), 0, "{capture}: {said}");
         assert!(!resolver.log().contains("secret"), "{capture}: {said}");
     }
-    // Of the user alone the rules know no better.
+    // Rules without `--cgroup` cannot tell the two apart.
     let (capture, capabilities, _) = CAPTURES[0];
     let _gate = lab.gate_on_gateway(capabilities, &host_policy(capture));
     load(&lab.kit(&format!("nftables --user {GATE_USER}")));
@@ -469,7 +477,7 @@ fn whoever_takes_the_gates_user_is_not_the_gate() {
     wait_until("he is reached", || (attacker.reached() > 0).then_some(()));
 }
 
-/// A second network of the client's, which no rule names.
+/// Adds a second network between client and gateway, which no rule names.
 fn second_network() {
     let here = |line: &str| {
         let ran = Command::new(find("ip")).args(line.split_whitespace()).output().unwrap();
@@ -495,7 +503,7 @@ fn second_network() {
     here("-6 route add fd08::/64 via 2001:db8::1");
 }
 
-/// Connects to the attacker, and to a program of the gateway's own.
+/// Returns the addresses that the client can connect to: the attacker's, and the gateway's own program.
 fn reaches_out(own: &[&str]) -> Vec<SocketAddr> {
     let patience = Duration::from_millis(300);
     let outside = ATTACKER.into_iter().flat_map(|to| [22, 443].map(|port| (ip(to), port)));
@@ -511,7 +519,7 @@ fn reaches_out(own: &[&str]) -> Vec<SocketAddr> {
 }
 
 #[test]
-fn a_gateway_is_closed_to_interfaces_that_nobody_named() {
+fn a_gateway_drops_packets_from_unnamed_interfaces() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let _resolver = resolver(&lab, &[Family::V4, Family::V6]);
     let attacker = Attacker::start(&lab);
@@ -536,7 +544,7 @@ fn a_gateway_is_closed_to_interfaces_that_nobody_named() {
 }
 
 #[test]
-fn nor_is_it_open_when_an_interface_has_another_name() {
+fn a_gateway_drops_packets_from_a_renamed_interface() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let _resolver = resolver(&lab, &[Family::V4, Family::V6]);
     let attacker = Attacker::start(&lab);
@@ -561,7 +569,7 @@ fn nor_is_it_open_when_an_interface_has_another_name() {
 }
 
 #[test]
-fn what_the_operator_adds_is_accepted_beside_the_rules() {
+fn additions_of_the_operator_are_included() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let _resolver = resolver(&lab, &[Family::V4, Family::V6]);
     let attacker = Attacker::start(&lab);
@@ -600,4 +608,31 @@ fn what_the_operator_adds_is_accepted_beside_the_rules() {
     let own = Place::Gateway.inside(|| TcpListener::bind((ip(INSIDE[0]), 2222)).unwrap());
     let at = own.local_addr().unwrap();
     Place::Client.inside(|| TcpStream::connect_timeout(&at, PATIENCE).unwrap());
+}
+
+#[test]
+fn the_rules_replace_their_fallback_and_no_other_table() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let attacker = Attacker::start(&lab);
+    let (capture, capabilities, _) = CAPTURES[0];
+    let _resolver = resolver(&lab, &[Family::V4]);
+    let _gate = lab.gate_on_gateway(capabilities, &host_policy(capture));
+    let docker = "table ip nat {\n chain DOCKER { tcp dport 8080 dnat to 172.17.0.2:80; }\n}\n";
+    lab.load(&(docker.to_owned() + &delivered("closed.nft")));
+    assert_eq!(reaches_out(&[]), [], "the stand-in forwards nothing");
+    for at in ATTACKER.map(|to| SocketAddr::new(ip(to), 443)) {
+        let tried = || TcpStream::connect_timeout(&at, Duration::from_millis(300));
+        assert!(Place::Gateway.inside(tried).is_err(), "the stand-in lets nothing out");
+    }
+    settle();
+    assert_eq!(attacker.reached(), 0);
+
+    let tables = || lab.sh(GATEWAY, "nft list tables").succeeded().stdout();
+    assert_eq!(tables(), "table ip nat\ntable inet pullgate_closed");
+    let file = lab.dir().join("printed.nft");
+    fs::write(&file, lab.kit(&format!("nftables --user {GATE_USER}"))).unwrap();
+    for _ in 0..2 {
+        Place::Gateway.run(&format!("nft -f {}", file.display()));
+        assert_eq!(tables(), "table ip nat\ntable inet pullgate_host");
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::text::Text;
-use super::{ADDITIONS, Doors, Family, Kit, MARK, Word, place, set};
+use super::{ADDITIONS, CLOSED, Doors, Family, Kit, MARK, Word, place, set};
 use crate::config::{Capture, Mode};
 
 /// ICMPv6 without which IPv6 finds no neighbour and no router, and switches that watch multicast do
@@ -34,6 +34,7 @@ pub(super) fn rules(kit: &Kit<'_>, inside: &[Word], outside: &[Word], doors: &Do
         text.line(&format!("define captured = {MARK}"));
     }
     text.blank();
+    text.delete_table(CLOSED);
     text.table("pullgate_gateway", |text| {
         text.comment("To the transparent listener, whatever address was dialled.");
         match kit.capture {

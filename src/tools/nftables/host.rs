@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::text::Text;
-use super::{ADDITIONS, Cgroup, Doors, Family, Kit, MARK, Word, place, set};
+use super::{ADDITIONS, CLOSED, Cgroup, Doors, Family, Kit, MARK, Word, place, set};
 use crate::config::{Answer, Capture};
 
 /// Elsewhere than on this host itself.
@@ -50,6 +50,7 @@ pub(super) fn rules(
         text.line(&format!("define captured = {MARK}"));
     }
     text.blank();
+    text.delete_table(CLOSED);
     text.table("pullgate_host", |text| {
         text.comment("To the transparent listener, whatever address was dialled.");
         match kit.capture {

@@ -26,6 +26,9 @@ const TABLE: &str = "3129";
 /// The folder of what the operator adds: the rules include it, and nothing of ours writes there.
 const ADDITIONS: &str = "/etc/pullgate/nftables.d";
 
+/// The table that is loaded while the rules cannot be: `deploy/nftables/closed.nft`.
+const CLOSED: &str = "pullgate_closed";
+
 /// What the rules are made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Kit<'a> {

@@ -42,10 +42,15 @@ impl Text {
         self.line(&format!("#   {rule}"));
     }
 
-    /// A table in place of the one that was loaded before it.
-    pub(super) fn table(&mut self, name: &str, chains: impl FnOnce(&mut Self)) {
+    /// Deletes a table, which need not exist.
+    pub(super) fn delete_table(&mut self, name: &str) {
         self.line(&format!("table inet {name}"));
         self.line(&format!("delete table inet {name}"));
+    }
+
+    /// A table in place of the one that was loaded before it.
+    pub(super) fn table(&mut self, name: &str, chains: impl FnOnce(&mut Self)) {
+        self.delete_table(name);
         self.blank();
         self.block(&format!("table inet {name}"), chains);
     }
