@@ -27,7 +27,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::either::Either;
@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub use socket::Socket;
 
 use crate::account::{Account, Phase, Status};
-use crate::config::{Mode, Presence, TlsPaths};
+use crate::config::{ListenerSpec, Presence};
 use crate::policy::{Enforcement, PolicySet};
 use socket::{Listener, Reach};
 
@@ -71,39 +71,33 @@ const INDEX: &str = "pullgate\n\n\
     /policy     the policy in force (loopback and Unix sockets only)\n\
     /sessions   the open sessions (loopback and Unix sockets only)\n";
 
-/// A listener of the gate, with the port that was found.
-#[derive(Debug, Clone, Serialize)]
+/// A row of `/listeners`.
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct ListenerInfo {
-    /// How clients come in.
-    #[serde(serialize_with = "mode_code")]
-    pub mode: Mode,
-    /// Where it is bound.
-    pub address: SocketAddr,
-    /// Its own enforcement, where it has one.
-    #[serde(skip)]
-    pub enforcement: Option<Enforcement>,
-    /// The networks that must send a PROXY header, where one is required.
-    #[serde(rename = "proxy-protocol-from", skip_serializing_if = "Option::is_none")]
-    pub balancers: Option<Vec<IpNet>>,
-    /// TLS towards clients, where it is spoken.
-    #[serde(serialize_with = "tls_code", skip_serializing_if = "Option::is_none")]
-    pub tls: Option<TlsPaths>,
+struct ListenerRow<'a> {
+    mode: &'static str,
+    address: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy_protocol_from: Option<&'a [IpNet]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<&'static str>,
 }
 
-#[expect(clippy::ref_option, reason = "serde passes a reference")]
-fn tls_code<S: Serializer>(tls: &Option<TlsPaths>, out: S) -> Result<S::Ok, S::Error> {
-    let clients = tls.as_ref().and_then(|tls| tls.clients.as_ref());
-    out.serialize_str(match clients.map(|clients| clients.presence) {
-        None => "server",
-        Some(Presence::Required) => "mutual",
-        Some(Presence::Optional) => "mutual-optional",
-    })
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn mode_code<S: Serializer>(mode: &Mode, out: S) -> Result<S::Ok, S::Error> {
-    out.serialize_str(mode.code())
+impl<'a> From<&'a ListenerSpec> for ListenerRow<'a> {
+    fn from(spec: &'a ListenerSpec) -> Self {
+        Self {
+            mode: spec.mode.code(),
+            address: spec.address,
+            proxy_protocol_from: spec.balancers.as_deref(),
+            tls: spec.tls.as_ref().map(|tls| match tls.clients.as_ref() {
+                None => "server",
+                Some(clients) => match clients.presence {
+                    Presence::Required => "mutual",
+                    Presence::Optional => "mutual-optional",
+                },
+            }),
+        }
+    }
 }
 
 /// What the pages are made from.
@@ -116,7 +110,7 @@ pub struct Admin {
     /// How the gate stands.
     pub status: watch::Receiver<Status>,
     /// The gate's listeners.
-    pub listeners: Vec<ListenerInfo>,
+    pub listeners: Vec<Arc<ListenerSpec>>,
 }
 
 impl Admin {
@@ -225,11 +219,15 @@ impl Admin {
             "/healthz" => plain(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness(),
             "/metrics" => self.metrics(),
-            "/listeners" => json(&self.listeners),
+            "/listeners" => json(&self.listener_rows()),
             "/policy" => secret(Self::policy),
             "/sessions" => secret(|admin| json(&admin.account.open_sessions().rows())),
             _ => plain(StatusCode::NOT_FOUND, INDEX),
         }
+    }
+
+    fn listener_rows(&self) -> Vec<ListenerRow<'_>> {
+        self.listeners.iter().map(|spec| ListenerRow::from(&**spec)).collect()
     }
 
     /// Ready is who takes sessions; a policy that has gone stale still judges them.

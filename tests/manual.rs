@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pullgate::config::{self, File, Files};
-use pullgate::listen::http::answer::Refusal;
+use pullgate::listen::http::answer::RefusalAnswer;
 use pullgate::policy::{Cause, Failure, Fault, Limits, Reason, Side, Stop};
 
 const LISTEN: &str = "[[listen]]\nmode = \"connect\"\naddress = \"127.0.0.1:3128\"\n";
@@ -177,7 +177,7 @@ fn the_table_of_reasons_has_the_statuses_and_the_phrases_of_the_answers() {
         };
         assert_eq!(*code, format!("`{}`", stop.code()));
         assert!(!example.is_empty() && !remedy.is_empty(), "{code} lacks an example or a remedy");
-        let refusal = |host| Refusal { stop, host, id: "…" };
+        let refusal = |host| RefusalAnswer { stop, host, id: "…" };
         let status = refusal(None).response().status().as_u16().to_string();
         let is_status = |word: &&str| word.parse::<u16>().is_ok();
         for stated in answer.split(", ").filter(is_status) {

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Admin;
 use crate::account::{DenialRow, Phase, SessionRow};
-use crate::listen::http::answer::{Refusal, shown};
+use crate::listen::http::answer::{RefusalAnswer, shown};
 use crate::policy::{ClientIdentity, Denial, Enforcement, HTTPS, Stop, Target};
 
 /// How often the page is told.
@@ -215,7 +215,7 @@ impl Admin {
             told.reason = Some(denial.reason.code());
             told.meaning = Some(denial.reason.meaning());
             let stop = Stop::Denied(denial);
-            let refusal = Refusal { stop: &stop, host: Some(&told.target), id: NO_ID };
+            let refusal = RefusalAnswer { stop: &stop, host: Some(&told.target), id: NO_ID };
             told.docker_prints = (told.verdict == "denied").then(|| refusal.phrase());
         }
         told

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use super::socket::SOCKET_MODE;
 use super::*;
 use crate::account::{Arrival, Sink, Stage};
-use crate::config::Ports;
+use crate::config::{Mode, Ports};
 use crate::policy::Rules;
 
 struct Served {
@@ -25,13 +25,14 @@ fn admin() -> (Admin, watch::Sender<Status>, tempfile::TempDir) {
     let account = Account::new(prometheus::Registry::new(), sink).unwrap();
     let (_, policy) = watch::channel(Arc::new(PolicySet::new(4, Rules::default()).unwrap()));
     let (sender, status) = watch::channel(Status { generation: 4, ..Status::default() });
-    let listeners = vec![ListenerInfo {
+    let listeners = vec![Arc::new(ListenerSpec {
         mode: Mode::Connect,
         address: "127.0.0.1:3128".parse().unwrap(),
+        name: "127.0.0.1:3128".into(),
         enforcement: None,
         balancers: Some(vec!["10.0.0.0/24".parse().unwrap()]),
         tls: None,
-    }];
+    })];
     (Admin { account, policy, status, listeners }, sender, folder)
 }
 

@@ -17,16 +17,16 @@ pub(super) fn descriptors() -> usize {
 /// two, and DNS, the admin listener, the audit and the pipes live on a reserve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DescriptorBudget {
-    pub(super) lobby: usize,
+    pub(super) pending: usize,
     pub(super) sessions: usize,
 }
 
 impl DescriptorBudget {
     pub(super) fn new(descriptors: usize) -> Self {
         let reserve = 128 + descriptors / 128;
-        let lobby = (descriptors / 16).clamp(8, 16_384);
-        let sessions = descriptors.saturating_sub(reserve + lobby) / 2;
-        Self { lobby, sessions: sessions.max(1) }
+        let pending = (descriptors / 16).clamp(8, 16_384);
+        let sessions = descriptors.saturating_sub(reserve + pending) / 2;
+        Self { pending, sessions: sessions.max(1) }
     }
 }
 
@@ -37,8 +37,8 @@ mod tests {
     #[test]
     fn descriptors_suffice_for_what_they_are_shared_out_to() {
         for descriptors in [256, 1024, 20_000, 1 << 20] {
-            let DescriptorBudget { lobby, sessions } = DescriptorBudget::new(descriptors);
-            assert!(lobby + 2 * sessions + 128 <= descriptors, "{descriptors}");
+            let DescriptorBudget { pending, sessions } = DescriptorBudget::new(descriptors);
+            assert!(pending + 2 * sessions + 128 <= descriptors, "{descriptors}");
         }
         assert!(DescriptorBudget::new(20_000).sessions >= 9_000);
     }

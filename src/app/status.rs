@@ -1,14 +1,13 @@
-//! What changes beside the sessions: the machine's own addresses, and how the gate stands.
+//! What changes beside the sessions: the machine's own addresses, and the status of the gate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
-use super::spawn_until;
-use crate::account::{Phase, Status};
+use super::drain::Phase;
+use crate::account::{self, Status};
 use crate::config::Settings;
 use crate::dial;
 use crate::policy::{Enforcement, OwnAddresses, PolicySet};
@@ -41,33 +40,35 @@ pub(super) async fn follow_own_addresses(
     }
 }
 
-/// Puts together how the gate stands, whenever a part of it changes.
+/// Returns the status of the gate, and the work that keeps it up to date.
 pub(super) fn status(
     gate: &Gate,
     settings: &Settings,
     mut phase: watch::Receiver<Phase>,
     mut stale: watch::Receiver<Staleness>,
-    serving: &CancellationToken,
-) -> watch::Receiver<Status> {
+) -> (watch::Receiver<Status>, impl Future<Output = ()> + Send + 'static) {
     let mut policy = gate.policy.clone();
-    let own: Vec<Option<Enforcement>> =
-        settings.listeners.iter().map(|listener| listener.enforcement).collect();
-    let most = gate.most_sessions;
+    let listeners = settings.listeners.clone();
+    let max_sessions = gate.max_sessions;
     let now = move |policy: &PolicySet, phase: Phase, stale: &Staleness| {
-        let everywhere = policy.rules().enforcement;
-        let reports = own.iter().any(|one| one.unwrap_or(everywhere) == Enforcement::Report);
+        let default = policy.rules().enforcement;
+        let reports =
+            listeners.iter().any(|one| one.enforcement.unwrap_or(default) == Enforcement::Report);
         Status {
-            phase,
+            phase: phase.into(),
             generation: policy.generation(),
             stale: stale.0.clone(),
-            open_sessions_limit: policy.limits().open_sessions.min(most),
+            open_sessions_limit: policy.limits().open_sessions.min(max_sessions),
             enforcement: if reports { Enforcement::Report } else { Enforcement::Enforce },
         }
     };
-    let first =
-        now(&policy.borrow_and_update(), *phase.borrow_and_update(), &stale.borrow_and_update());
-    let (sender, receiver) = watch::channel(first);
-    spawn_until(serving, async move {
+    let fresh = move |policy: &mut watch::Receiver<Arc<PolicySet>>,
+                      phase: &mut watch::Receiver<Phase>,
+                      stale: &mut watch::Receiver<Staleness>| {
+        now(&policy.borrow_and_update(), *phase.borrow_and_update(), &stale.borrow_and_update())
+    };
+    let (sender, receiver) = watch::channel(fresh(&mut policy, &mut phase, &mut stale));
+    let work = async move {
         loop {
             let gone = tokio::select! {
                 changed = policy.changed() => changed.is_err(),
@@ -77,13 +78,18 @@ pub(super) fn status(
             if gone {
                 return;
             }
-            let fresh = now(
-                &policy.borrow_and_update(),
-                *phase.borrow_and_update(),
-                &stale.borrow_and_update(),
-            );
-            sender.send_replace(fresh);
+            sender.send_replace(fresh(&mut policy, &mut phase, &mut stale));
         }
-    });
-    receiver
+    };
+    (receiver, work)
+}
+
+impl From<Phase> for account::Phase {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Starting => Self::Starting,
+            Phase::Serving => Self::Serving,
+            Phase::Draining | Phase::Terminating | Phase::Over => Self::Draining,
+        }
+    }
 }

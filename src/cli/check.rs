@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::config_argument::ConfigArgument;
 use super::output;
-use crate::config::{self, AdminAddress, Answer, Listener, Loaded, Presence};
+use crate::config::{self, AdminAddress, Answer, ListenerSpec, Loaded, Presence};
 use crate::policy::Enforcement;
 use crate::reload;
 
@@ -38,7 +38,8 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
         writeln!(out, "warning: {warning}")?;
     }
     let rules = loaded.policy.rules();
-    for Listener { mode, address, enforcement, balancers, tls } in &loaded.settings.listeners {
+    for listener in &loaded.settings.listeners {
+        let ListenerSpec { mode, address, enforcement, balancers, tls, .. } = &**listener;
         let reports = match enforcement.unwrap_or(rules.enforcement) {
             Enforcement::Enforce => "",
             Enforcement::Report => ", only reporting what the policy denies",

@@ -17,7 +17,7 @@ use super::config_argument::ConfigArgument;
 use super::output;
 use crate::config::Loaded;
 use crate::dial::Resolver;
-use crate::listen::http::answer::{Refusal, shown};
+use crate::listen::http::answer::{RefusalAnswer, shown};
 use crate::policy::{AddressFault, Allowed, Budget, Grant, OwnAddresses, PolicySet, Stop, Target};
 use crate::{config, dial, reload};
 use client::ExplainedClient;
@@ -245,7 +245,7 @@ impl Explanation {
             Stop::Failed(failure) => ("failed", Some(failure.cause.meaning())),
         };
         self.reason = Some(stop.code());
-        let refusal = Refusal { stop, host: Some(&self.target), id: NO_ID };
+        let refusal = RefusalAnswer { stop, host: Some(&self.target), id: NO_ID };
         self.docker_prints = Some(way.alert(stop).unwrap_or_else(|| refusal.phrase()));
     }
 

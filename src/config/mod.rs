@@ -84,19 +84,29 @@ impl Mode {
     }
 }
 
-/// Where clients come in.
+/// A `[[listen]]`. The sockets, the sessions and the admin pages share it from the start on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
-    /// How.
+pub struct ListenerSpec {
+    /// How clients reach it.
     pub mode: Mode,
-    /// Where; port 0 takes a free one.
+    /// Its address. Port 0 stands for a free port, until the socket is bound.
     pub address: SocketAddr,
-    /// Its own enforcement, ahead of the policy's.
+    /// The address as text, as audit lines carry it.
+    pub name: Arc<str>,
+    /// Its own enforcement, which takes precedence over the policy's.
     pub enforcement: Option<Enforcement>,
-    /// The networks of the balancers that must send a PROXY header; nothing where none is read.
+    /// The networks of load balancers, which must send a PROXY header. `None`: no header is read.
     pub balancers: Option<Vec<IpNet>>,
-    /// TLS towards clients, where they are to speak it.
+    /// TLS towards clients; `None`: it speaks none.
     pub tls: Option<TlsPaths>,
+}
+
+impl ListenerSpec {
+    /// Returns the same listener at another address: the one that its socket has been bound to.
+    #[must_use]
+    pub fn bound_at(&self, address: SocketAddr) -> Self {
+        Self { address, name: address.to_string().into(), ..self.clone() }
+    }
 }
 
 /// The DNS server for the clients of a gateway.
@@ -187,7 +197,7 @@ pub struct Conduct {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where clients come in; at least one.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<Arc<ListenerSpec>>,
     /// The DNS server for a gateway's clients, if there is one.
     pub answerer: Option<Answerer>,
     /// Where the operator looks in, if anywhere.

@@ -31,8 +31,8 @@ pub enum NoHead {
     Refused(Refused),
     /// It was not whole in time.
     Late,
-    /// Its place in the lobby was needed before it was whole.
-    AskedOut,
+    /// Its place was needed for another connection before it was complete.
+    Evicted,
     /// The client went away, having sent nothing or a part.
     Gone,
     /// The client's connection broke.

@@ -2,6 +2,7 @@
 
 pub mod http;
 pub mod intake;
+pub mod listener;
 pub mod proxy_protocol;
 pub mod tls;
 pub mod transparent;

@@ -162,7 +162,7 @@ fn an_hour_of_uploads_is_kept_over_reloads() {
         std::fs::write(gate.registries().join("fabrikam.toml"), file("fabrikam", "[]")).unwrap();
     });
     let ran = lab.sh(way, "skopeo inspect docker://contoso.azurecr.io/app:1").failed();
-    let says = "has to wait: too much was sent; its client has nothing left for this hour";
+    let says = "has to wait: too much was sent; its client's hourly quota is used up";
     assert!(ran.last_line().contains(says), "{}", ran.text);
     assert_eq!(sent(), 200_000.0, "nothing more went");
     let fleet = "curl -sS -o /dev/null --interface 127.0.9.7 https://contoso.azurecr.io/v2/";

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::listen::socket_address;
 use crate::config::source::Source;
 use crate::config::table::Table;
-use crate::config::{Answer, Answerer, Listener, Mode};
+use crate::config::{Answer, Answerer, ListenerSpec, Mode};
 use crate::policy::{Located, Location, NameServer, canonical};
 
 /// Queries of one client in a second, where nothing is said. A pull asks for two dozen at once.
@@ -69,7 +70,7 @@ pub(super) fn judge_listeners(
     source: &Source<'_>,
     answerer: &Answerer,
     place: Location,
-    listeners: &[Listener],
+    listeners: &[Arc<ListenerSpec>],
 ) {
     let is_met = listeners.iter().any(|one| matches!(one.mode, Mode::Transparent(_)));
     if matches!(answerer.answer, Answer::Gate(_)) && !is_met && source.is_faultless() {

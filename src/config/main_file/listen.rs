@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -9,7 +10,7 @@ use super::{beside, enforcement};
 use crate::config::source::Source;
 use crate::config::table::Table;
 use crate::config::tls::{self, TlsPaths};
-use crate::config::{AdminAddress, Capture, Listener, Mode};
+use crate::config::{AdminAddress, Capture, ListenerSpec, Mode};
 use crate::policy::{Located, parse_range};
 
 const WRITE_MODE: &str = "write mode = \"connect\" or mode = \"transparent\"";
@@ -19,7 +20,7 @@ pub(super) fn listeners(
     source: &Source<'_>,
     file: &mut Table<'_>,
     taken: &mut HashSet<SocketAddr>,
-) -> (Vec<Listener>, Vec<Located<TlsPaths>>) {
+) -> (Vec<Arc<ListenerSpec>>, Vec<Located<TlsPaths>>) {
     let tables = file.tables("listen", "[[listen]]");
     if tables.is_empty() && !file.has("listen") {
         let remedy = "write [[listen]] with mode = \"connect\" and address = \"127.0.0.1:3128\"";
@@ -49,7 +50,8 @@ pub(super) fn listeners(
             Word::Connect => Mode::Connect,
             Word::Transparent => Mode::Transparent(capture?),
         };
-        Some(Listener { mode, address, enforcement, balancers, tls: tls.map(|tls| tls.value) })
+        let (name, tls) = (address.to_string().into(), tls.map(|tls| tls.value));
+        Some(Arc::new(ListenerSpec { mode, address, name, enforcement, balancers, tls }))
     };
     let listeners = tables.into_iter().filter_map(listener).collect();
     (listeners, of_tls)

@@ -33,7 +33,7 @@ pub fn shown(target: &Target) -> String {
 
 /// What a client is told of its refusal.
 #[derive(Debug, Clone)]
-pub struct Refusal<'a> {
+pub struct RefusalAnswer<'a> {
     /// Why.
     pub stop: &'a Stop,
     /// What was asked for, as it was written; nothing where that could not be told.
@@ -42,7 +42,7 @@ pub struct Refusal<'a> {
     pub id: &'a str,
 }
 
-impl Refusal<'_> {
+impl RefusalAnswer<'_> {
     /// The reason phrase.
     #[must_use]
     pub fn phrase(&self) -> String {
@@ -238,7 +238,7 @@ mod tests {
     const ID: &str = "01JD8ZK3V0000000000000000A";
 
     fn phrase(stop: &Stop, host: &str) -> String {
-        Refusal { stop, host: Some(host), id: ID }.phrase()
+        RefusalAnswer { stop, host: Some(host), id: ID }.phrase()
     }
 
     #[test]
@@ -261,7 +261,8 @@ mod tests {
             .iter()
             .map(|cause| Stop::Failed(Failure { side: Side::Upstream, cause: *cause }));
         for stop in denied.chain(failed) {
-            let response = Refusal { stop: &stop, host: Some("h.example:443"), id: ID }.response();
+            let response =
+                RefusalAnswer { stop: &stop, host: Some("h.example:443"), id: ID }.response();
             let phrase = response.extensions().get::<ReasonPhrase>().unwrap();
             let phrase = std::str::from_utf8(phrase.as_bytes()).unwrap();
             assert!(phrase.contains(stop.code()) && phrase.contains(ID), "{phrase}");

@@ -1,0 +1,88 @@
+//! Makes what the sessions share, from the settings.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
+use tracing::info;
+
+use super::descriptors::{DescriptorBudget, descriptors};
+use super::workers::Workers;
+use crate::account::{Account, OnFull, Sink};
+use crate::config::{self, AuditTarget, Settings, TlsOfListeners};
+use crate::dial::Resolver;
+use crate::dns::Sources;
+use crate::limits::{Passwords, PendingConnections, Quotas, Sessions};
+use crate::listen::http::connect::Accepted;
+use crate::policy::{OwnAddresses, PolicySet};
+use crate::relay::{self, Relay};
+use crate::session::Gate;
+
+/// What a reload, and the machine, change while the gate runs.
+pub(super) struct Inputs {
+    pub(super) policy: watch::Receiver<Arc<PolicySet>>,
+    pub(super) own: watch::Receiver<Arc<OwnAddresses>>,
+    pub(super) tls: watch::Receiver<Arc<TlsOfListeners>>,
+}
+
+/// Starts the threads that serve, one for each processor, and makes what their sessions share. The
+/// threads end when the guard is dropped.
+///
+/// # Errors
+/// When the audit cannot be written, or the system has no thread left.
+pub(super) fn gate(
+    settings: &Settings,
+    inputs: Inputs,
+) -> anyhow::Result<(Arc<Gate>, Workers, DropGuard)> {
+    let Inputs { policy, own, tls } = inputs;
+    let account = account(settings)?;
+    let budget = DescriptorBudget::new(descriptors());
+    if policy.borrow().limits().open_sessions > budget.sessions {
+        info!("the limit of open files (RLIMIT_NOFILE) allows {} open sessions", budget.sessions);
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (workers, guard) = Workers::start(threads).context("no thread to serve with")?;
+    account.count_tasks_of(workers.runtimes());
+    let resolver = Resolver::new(&policy.borrow().rules().dns_servers);
+    let gate = Gate {
+        policy,
+        own,
+        tls,
+        resolver: Arc::new(resolver),
+        relay: Relay::new(relay::Settings { batch: settings.batch, pipes: threads }),
+        sessions: Sessions::default(),
+        quotas: Quotas::default(),
+        passwords: Passwords::new(threads / 2)?,
+        accepted: Accepted::new()?,
+        pending: PendingConnections::new(budget.pending),
+        max_sessions: budget.sessions,
+        account,
+    };
+    Ok((Arc::new(gate), workers, guard))
+}
+
+fn account(settings: &Settings) -> anyhow::Result<Arc<Account>> {
+    let sink = match &settings.audit {
+        AuditTarget::StandardOutput => Sink::StandardOutput,
+        AuditTarget::File(path) => Sink::File(path.clone()),
+        AuditTarget::Syslog(path) => Sink::Syslog(path.clone()),
+        AuditTarget::Journal(path) => Sink::Journal(path.clone()),
+    };
+    let on_full = match settings.on_full {
+        config::OnFull::GoOn => OnFull::GoOn,
+        config::OnFull::Stop => OnFull::Stop,
+    };
+    Ok(Account::with(prometheus::Registry::new(), sink, on_full)?)
+}
+
+impl From<&Gate> for Sources {
+    fn from(gate: &Gate) -> Self {
+        Self {
+            policy: gate.policy.clone(),
+            own: gate.own.clone(),
+            resolver: gate.resolver.clone(),
+            account: gate.account.clone(),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! A configuration that was read and compiled, before anything is started.
+
+use std::path::{Path, PathBuf};
+
+use tracing::warn;
+
+use super::sandbox;
+use crate::config::{self, Files, Loaded};
+use crate::policy::{Enforcement, Fault};
+use crate::reload;
+
+/// Every fault of the configuration, as one error.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration has {} fault(s):\n{}", .0.len(), lines(.0))]
+pub struct Faults(pub Vec<Fault>);
+
+fn lines(faults: &[Fault]) -> String {
+    faults.iter().map(|fault| format!("  {fault}")).collect::<Vec<_>>().join("\n")
+}
+
+/// A configuration without a fault.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(super) main: PathBuf,
+    pub(super) files: Files,
+    pub(super) loaded: Loaded,
+}
+
+impl Prepared {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// Its faults.
+    pub fn read(main: &Path) -> Result<Self, Faults> {
+        let files = reload::read_files(main).map_err(Faults)?;
+        let loaded = config::compile(&files, 1).map_err(Faults)?;
+        Ok(Self { main: main.to_owned(), files, loaded })
+    }
+
+    /// Gives up, for good, what the process does not need to run it. Must be called while there is
+    /// one thread.
+    pub fn confine(&self) {
+        sandbox::drop_privileges();
+        sandbox::restrict_files(&self.main, &self.loaded.settings);
+    }
+
+    /// Logs the warnings, and the listeners that do not enforce the policy.
+    pub(super) fn log_warnings(&self) {
+        let Loaded { settings, policy, warnings, .. } = &self.loaded;
+        for warning in warnings {
+            warn!("{warning}");
+        }
+        let default = policy.rules().enforcement;
+        for listener in &settings.listeners {
+            if listener.enforcement.unwrap_or(default) == Enforcement::Report {
+                warn!(
+                    "{} only reports: what the policy would deny passes, and is recorded as \
+                     would-deny",
+                    listener.address
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What all sessions share.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::account::Account;
+use crate::config::TlsOfListeners;
+use crate::dial::Resolver;
+use crate::limits::{Passwords, PendingConnections, Quotas, Sessions};
+use crate::listen::http::connect::Accepted;
+use crate::policy::{OwnAddresses, PolicySet};
+use crate::relay::Relay;
+
+/// The state that all sessions share.
+#[derive(Debug)]
+pub struct Gate {
+    /// The policy in force. Open sessions end when its sender is dropped.
+    pub policy: watch::Receiver<Arc<PolicySet>>,
+    /// The gate's own addresses, which are never dialled.
+    pub own: watch::Receiver<Arc<OwnAddresses>>,
+    /// TLS of the listeners.
+    pub tls: watch::Receiver<Arc<TlsOfListeners>>,
+    /// Looks up allowed names.
+    pub resolver: Arc<Resolver>,
+    /// Moves the bytes of tunnels.
+    pub relay: Relay,
+    /// Counts the open sessions, and how fast they begin.
+    pub sessions: Sessions,
+    /// Upload quotas and download rates that tunnels share.
+    pub quotas: Quotas,
+    /// Checks passwords.
+    pub passwords: Passwords,
+    /// The answers to an accepted CONNECT.
+    pub accepted: Accepted,
+    /// Connections that have not sent a request yet.
+    pub pending: Arc<PendingConnections>,
+    /// How many sessions the process has descriptors for, whatever the policy's limit is.
+    pub max_sessions: usize,
+    /// Writes one record for each session.
+    pub account: Arc<Account>,
+}

@@ -1,0 +1,136 @@
+//! From a request to its upstream: limits, the policy's judgements, the look-up and the dial.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::relay::upload_quota;
+use super::request::Request;
+use super::state::{Admission, Session};
+use crate::account::{AuditText, Stage};
+use crate::dial;
+use crate::listen::http::authorization::Authorization;
+use crate::policy::{Allowed, ClientAddress, Denial, Enforcement, Login, Permit, Reason, Stop};
+
+/// The content type of a TLS handshake record (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
+/// An upstream that was dialled, and the permission by which.
+pub(super) struct Dialled {
+    pub(super) permit: Permit,
+    pub(super) upstream: TcpStream,
+    pub(super) address: SocketAddr,
+}
+
+impl Session {
+    /// Takes a place among the open sessions, and the policy that is in force now.
+    pub(super) fn admit(&mut self, request: &Request) -> Result<(), Denial> {
+        self.account.ask_for(&request.target);
+        // The policy may have changed while the request was awaited.
+        self.policy = self.policy_updates.borrow_and_update().clone();
+        self.account.generation = self.policy.generation();
+        if self.admission == Admission::Draining {
+            return Err(Denial::with_remedy(Reason::Draining, "try again"));
+        }
+        let mut limits = *self.policy.limits();
+        limits.open_sessions = limits.open_sessions.min(self.gate.max_sessions);
+        self.permit = Some(self.gate.sessions.admit(self.account.client, &limits)?);
+        self.account.admit()?;
+        self.slot = None;
+        if request.early().first().is_some_and(|first| *first != TLS_HANDSHAKE) {
+            return Err(Denial::with_remedy(Reason::NotTls, "only TLS passes"));
+        }
+        Ok(())
+    }
+
+    /// Judges the name by who asks for it.
+    pub(super) async fn judge_name(&mut self, request: &mut Request) -> Result<Allowed, Denial> {
+        self.authenticate(request.authorization.take()).await?;
+        let enforcement = self.enforcement();
+        let group = self.policy.group_of(&self.client);
+        self.account.client_name = group.map(|group| group.name.clone());
+        let allowed = self.policy.judge_name(&request.target, &self.client, enforcement)?;
+        self.account.allow(&allowed);
+        if let (Some(group), Some(permit)) = (allowed.client(), &mut self.permit) {
+            self.gate.sessions.admit_to_group(permit, group)?;
+        }
+        self.check_hourly_quota(&allowed, enforcement)?;
+        Ok(allowed)
+    }
+
+    /// Checks the client's password, if the policy knows any user.
+    async fn authenticate(&mut self, authorization: Option<Authorization>) -> Result<(), Denial> {
+        let credentials = match authorization {
+            _ if self.policy.users().is_empty() => return Ok(()),
+            Some(Authorization::Basic(credentials)) => credentials,
+            Some(Authorization::Broken) => {
+                let remedy = "user and password are malformed";
+                return Err(Denial::with_remedy(Reason::CredentialsRequired, remedy));
+            }
+            Some(Authorization::Other) | None => return Ok(()),
+        };
+        let deadline = Instant::now() + self.policy.limits().head_timeout;
+        let ClientAddress(from) = self.client.address;
+        let passwords = &self.gate.passwords;
+        let checking = passwords.check(self.policy.users(), credentials, from, deadline);
+        let user = Box::pin(checking).await?;
+        self.account.note("user", AuditText::new(&user.name));
+        self.client.login = Login::Proved(Box::new(user));
+        Ok(())
+    }
+
+    /// Refuses a client whose upload quota is used up.
+    fn check_hourly_quota(
+        &self,
+        allowed: &Allowed,
+        enforcement: Enforcement,
+    ) -> Result<(), Denial> {
+        let quota = upload_quota(&self.gate, allowed);
+        let is_used_up = quota.is_some_and(|quota| quota.left() == 0);
+        match enforcement {
+            Enforcement::Enforce if is_used_up => {
+                let remedy = "its client's hourly quota is used up";
+                Err(Denial::with_remedy(Reason::UploadBudget, remedy))
+            }
+            Enforcement::Enforce | Enforcement::Report => Ok(()),
+        }
+    }
+
+    /// Looks up an allowed name, and judges its addresses.
+    pub(super) async fn resolve(
+        &mut self,
+        allowed: Allowed,
+        deadline: Instant,
+    ) -> Result<Permit, Stop> {
+        self.account.stages.enter(Stage::Resolve);
+        let answer = self.gate.resolver.resolve(&self.policy, &allowed, deadline).await?;
+        if answer.origin == dial::Origin::Stale {
+            self.account.took_stale_answer();
+        }
+        let own = self.gate.own.borrow().clone();
+        self.account.compare_headed(&answer.addresses, &own);
+        match self.policy.judge_addresses(allowed, &answer.addresses, &own) {
+            Ok(vetted) => {
+                self.account.drop_addresses(vetted.dropped);
+                Ok(vetted.permit)
+            }
+            Err(none) => {
+                self.account.drop_addresses(none.dropped);
+                Err(none.denial.into())
+            }
+        }
+    }
+
+    /// Connects to one of the permitted addresses.
+    pub(super) async fn dial(
+        &mut self,
+        permit: Permit,
+        deadline: Instant,
+    ) -> Result<Dialled, Stop> {
+        self.account.stages.enter(Stage::Dial);
+        let (upstream, address) = dial::connect(&permit, deadline).await?;
+        self.account.upstream = Some(address);
+        Ok(Dialled { permit, upstream, address })
+    }
+}

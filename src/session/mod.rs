@@ -1,0 +1,75 @@
+//! The life of one connection, from accept to its record. Each step has a file of its own.
+//!
+//! ```text
+//! identify -> read the request -> admit -> judge the name -> resolve -> judge the addresses -> dial
+//!          -> answer 200 -> read the ClientHello -> judge it -> relay -> record
+//! ```
+//!
+//! Permissions grow on the way: `Allowed` to look a name up, `Permit` to dial, `Cleared` to relay.
+//! What ends a session before the relay is a `Refusal`: it is recorded first, and then the client
+//! learns of it by an HTTP answer before `200`, and by a TLS alert after it. On a transparent
+//! listener the ClientHello comes first and names the target, and each refusal is an alert.
+
+pub mod future_size;
+mod gate;
+mod identify;
+mod judge;
+mod refuse;
+mod relay;
+mod request;
+mod state;
+
+use std::os::fd::OwnedFd;
+
+use tokio::time::Instant;
+
+use crate::policy::Stop;
+use future_size::boxed;
+use judge::Dialled;
+use refuse::Refusal;
+use request::{Opened, Request};
+use state::{Session, Tunnel};
+
+pub use gate::Gate;
+pub use state::{Admission, Incoming};
+
+/// Serves one connection to its end, in the runtime that polls the future.
+///
+/// `incoming` is moved out of its box here, on the thread that serves it: a thread that frees the
+/// memory of another has to wait for it.
+pub async fn run(incoming: Box<Incoming>) {
+    let (mut session, socket) = Session::open(*incoming);
+    let established = boxed::<ESTABLISH, _>(session.establish(socket)).await;
+    match established {
+        Ok(tunnel) => boxed::<RELAY, _>(session.relay(tunnel)).await,
+        Err(refusal) => boxed::<REFUSE, _>(session.refuse(refusal)).await,
+    }
+}
+
+/// The most memory that each phase may take, in bytes.
+const ESTABLISH: usize = 2048;
+const RELAY: usize = 1664;
+const REFUSE: usize = 1024;
+
+impl Session {
+    /// From the first byte to a tunnel that may be relayed.
+    async fn establish(&mut self, socket: OwnedFd) -> Result<Box<Tunnel>, Box<Refusal>> {
+        let client = self.identify(socket).await?; // PROXY header, TLS, client certificate
+        let mut request = self.read_request(client).await?; // CONNECT head, or the first ClientHello
+        let Dialled { permit, upstream, address } = match self.reach(&mut request).await {
+            Ok(dialled) => dialled,
+            Err(stop) => return Err(request.refuse(stop)),
+        };
+        let Opened { client, hello, cleared } = self.open_tunnel(request, permit).await?;
+        Ok(Box::new(Tunnel { client, upstream, address, cleared, hello }))
+    }
+
+    /// From a request to its upstream.
+    async fn reach(&mut self, request: &mut Request) -> Result<Dialled, Stop> {
+        self.admit(request)?; // limits
+        let allowed = self.judge_name(request).await?; // user, client group, registry
+        let deadline = Instant::now() + self.policy.limits().dial_timeout;
+        let permit = self.resolve(allowed, deadline).await?; // DNS, addresses
+        self.dial(permit, deadline).await
+    }
+}

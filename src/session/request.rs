@@ -1,0 +1,211 @@
+//! What the client asks for, and its ClientHello: a CONNECT head first on a connect listener, the
+//! hello alone on a transparent one.
+
+use std::io;
+
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::Instant;
+use tokio_util::either::Either;
+
+use super::refuse::{Refusal, evicted, session_limit};
+use super::state::{CLIENT_ABORTED, Session};
+use crate::account::{AuditText, Stage};
+use crate::config::{Capture, Mode};
+use crate::hello::Hello;
+use crate::listen::http::answer::shown;
+use crate::listen::http::authorization::Authorization;
+use crate::listen::http::head::Version;
+use crate::listen::intake::{self, Arrived, NoHead, NoHello};
+use crate::listen::tls::ClientStream;
+use crate::listen::transparent::original_destination;
+use crate::policy::{Cleared, HTTPS, Login, Permit, Reason, Stop, Target};
+
+/// What a client asks for.
+pub(super) struct Request {
+    /// Where the client wants to go.
+    pub(super) target: Target,
+    /// What it says of a user.
+    pub(super) authorization: Option<Authorization>,
+    client: ClientStream,
+    form: Form,
+}
+
+/// How it asked.
+enum Form {
+    /// With CONNECT.
+    Connect {
+        version: Version,
+        /// The head, to which an HTTP answer is due.
+        head: Bytes,
+        /// The first bytes of the tunnel, which came together with the head.
+        early: Bytes,
+    },
+    /// With its ClientHello alone: it does not know the gate.
+    Hello(Box<Hello>),
+}
+
+/// A client that was told to go ahead, and whose hello passed.
+pub(super) struct Opened {
+    pub(super) client: ClientStream,
+    pub(super) hello: Box<Hello>,
+    pub(super) cleared: Cleared,
+}
+
+impl Request {
+    /// Bytes of the tunnel that came together with the request.
+    pub(super) fn early(&self) -> &[u8] {
+        match &self.form {
+            Form::Connect { early, .. } => early,
+            Form::Hello(_) => &[],
+        }
+    }
+
+    /// Refuses it, in the protocol that the client speaks now.
+    pub(super) fn refuse(self, stop: Stop) -> Box<Refusal> {
+        match self.form {
+            Form::Connect { head, .. } => {
+                Refusal::answer_to(self.client, stop, Some(head), shown(&self.target))
+            }
+            Form::Hello(_) => Refusal::alert(self.client, stop),
+        }
+    }
+}
+
+impl Session {
+    /// Reads the request, within its deadline.
+    pub(super) async fn read_request(
+        &mut self,
+        client: ClientStream,
+    ) -> Result<Request, Box<Refusal>> {
+        match self.listener.mode {
+            Mode::Connect => self.read_head(client).await,
+            Mode::Transparent(capture) => self.read_first_hello(client, capture).await,
+        }
+    }
+
+    /// Reads a CONNECT head.
+    async fn read_head(&mut self, mut client: ClientStream) -> Result<Request, Box<Refusal>> {
+        let arrived = tokio::select! {
+            biased;
+            arrived = intake::head(&mut client, self.request_deadline) => arrived,
+            () = evicted(&mut self.slot) => Err(NoHead::Evicted),
+        };
+        let Arrived { head, bytes } = match arrived {
+            Ok(arrived) => arrived,
+            Err(none) => return Err(self.refuse_without_head(client, none)),
+        };
+        let mut early = Bytes::from(bytes);
+        let form =
+            Form::Connect { version: head.version, head: early.split_to(head.length), early };
+        Ok(Request { target: head.target, authorization: head.authorization, client, form })
+    }
+
+    /// Reads the ClientHello of a client that was redirected here. Its name is the target.
+    async fn read_first_hello(
+        &mut self,
+        mut client: ClientStream,
+        capture: Capture,
+    ) -> Result<Request, Box<Refusal>> {
+        let original_dst = match &client {
+            Either::Left(socket) => original_destination(socket, capture, self.listener.address),
+            Either::Right(_) => None,
+        };
+        if let Some(to) = original_dst {
+            self.account.head_for(to);
+        }
+        self.client.login = Login::Impossible;
+        let read = tokio::select! {
+            biased;
+            read = intake::hello(&mut client, &[], self.request_deadline) => {
+                read.map_err(|none| no_hello(&none))
+            }
+            () = evicted(&mut self.slot) => Err(session_limit()),
+        };
+        let hello = match read {
+            Ok(hello) => Box::new(hello),
+            Err(stop) => return Err(Refusal::alert(client, stop)),
+        };
+        let name = hello.facts.server_name().clone();
+        self.account.sni = Some(AuditText::of_name(&name));
+        // The port is judged like any other. A client that connected to the listener itself means
+        // HTTPS.
+        let target = Target { name, port: original_dst.map_or(HTTPS, |to| to.port()) };
+        Ok(Request { target, authorization: None, client, form: Form::Hello(hello) })
+    }
+
+    /// Answers 200 and reads the ClientHello, unless it has been read; then judges its name.
+    pub(super) async fn open_tunnel(
+        &mut self,
+        request: Request,
+        permit: Permit,
+    ) -> Result<Opened, Box<Refusal>> {
+        let Request { mut client, form, .. } = request;
+        let read = match form {
+            Form::Hello(hello) => Ok(hello),
+            Form::Connect { version, early, head: _ } => {
+                let asked = &permit.allowed().target().name;
+                self.accept(&mut client, version, &early).await.inspect(|hello| {
+                    let name = hello.facts.server_name();
+                    // As a rule the two are equal, and the text of the target is shared.
+                    let name = if name == asked { asked } else { name };
+                    self.account.sni = Some(AuditText::of_name(name));
+                })
+            }
+        };
+        let judged = read.and_then(|hello| {
+            let cleared = self.policy.judge_hello(permit, hello.facts.server_name())?;
+            Ok((hello, cleared))
+        });
+        match judged {
+            Ok((hello, cleared)) => Ok(Opened { client, hello, cleared }),
+            Err(stop) => Err(Refusal::alert(client, stop)),
+        }
+    }
+
+    /// Answers 200, and reads the ClientHello that follows.
+    async fn accept(
+        &mut self,
+        client: &mut ClientStream,
+        version: Version,
+        early: &[u8],
+    ) -> Result<Box<Hello>, Stop> {
+        let accepted = self.gate.accepted.in_version(version);
+        send(client, accepted).await.map_err(|_| CLIENT_ABORTED)?;
+        self.account.stages.enter(Stage::Hello);
+        let deadline = Instant::now() + self.policy.limits().hello_timeout;
+        let read = intake::hello(client, early, deadline).await;
+        read.map(Box::new).map_err(|none| no_hello(&none))
+    }
+
+    /// Refuses a client that sent no head that is accepted.
+    fn refuse_without_head(&mut self, client: ClientStream, none: NoHead) -> Box<Refusal> {
+        match none {
+            NoHead::Refused(refused) => {
+                let denial = refused.fault.denial();
+                let Some(target) = refused.target else { return Refusal::answer(client, denial) };
+                self.account.ask(&target);
+                // As the account shows it: user info and a query may be secrets.
+                let shown = self.account.target().map(|text| text.as_str().to_owned());
+                Refusal::answer_to(client, denial, None, shown.unwrap_or_default())
+            }
+            NoHead::Late => Refusal::answer(client, Reason::HeadTimeout),
+            NoHead::Evicted => Refusal::answer(client, session_limit()),
+            NoHead::Gone | NoHead::Broken(_) => Refusal::silent(CLIENT_ABORTED),
+        }
+    }
+}
+
+async fn send(client: &mut ClientStream, bytes: &[u8]) -> io::Result<()> {
+    client.write_all(bytes).await?;
+    client.flush().await
+}
+
+/// Why there is no ClientHello, as the end of the session.
+fn no_hello(none: &NoHello) -> Stop {
+    match none {
+        NoHello::Refused(fault) => fault.reason().into(),
+        NoHello::Late => Reason::HelloTimeout.into(),
+        NoHello::Gone | NoHello::Broken(_) => CLIENT_ABORTED.into(),
+    }
+}

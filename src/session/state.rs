@@ -1,0 +1,139 @@
+//! What a session knows while it lasts, from the accepted connection to the tunnel.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::gate::Gate;
+use crate::account::{Arrival, Open, Stage};
+use crate::config::{ListenerSpec, Mode, TlsOfListeners, TlsPaths};
+use crate::hello::Hello;
+use crate::limits::{PendingSlot, SessionPermit};
+use crate::listen::tls::{ClientCertificate, ClientStream};
+use crate::policy::{Cause, Cleared, ClientIdentity, Enforcement, Failure, PolicySet, Side};
+
+/// A connection that was accepted. It is not part of a runtime yet.
+#[derive(Debug)]
+pub struct Incoming {
+    /// What all sessions share.
+    pub gate: Arc<Gate>,
+    /// The listener that accepted it.
+    pub listener: Arc<ListenerSpec>,
+    /// Whether the listener still takes sessions.
+    pub admission: Admission,
+    /// The connection.
+    pub socket: OwnedFd,
+    /// The address at its other end.
+    pub peer: SocketAddr,
+    /// Its place among the connections that have not sent a request yet.
+    pub slot: PendingSlot,
+    /// When it was accepted.
+    pub accepted: std::time::Instant,
+}
+
+/// What a listener does with the requests that reach it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It serves them.
+    Open,
+    /// It refuses them as `draining`: the gate is shutting down.
+    Draining,
+}
+
+/// One connection, from accept to its record.
+pub(super) struct Session {
+    pub(super) gate: Arc<Gate>,
+    pub(super) listener: Arc<ListenerSpec>,
+    pub(super) admission: Admission,
+    pub(super) client: ClientIdentity,
+    pub(super) certificate: Option<CertificateWatch>,
+    pub(super) account: Open,
+    /// Its place among the pending connections, until it has one among the open sessions.
+    pub(super) slot: Option<PendingSlot>,
+    /// Its place among the open sessions.
+    pub(super) permit: Option<SessionPermit>,
+    /// By when the request must be complete.
+    pub(super) request_deadline: Instant,
+    /// Subscribed before `policy` was taken from it, so that no reload falls between the two.
+    pub(super) policy_updates: watch::Receiver<Arc<PolicySet>>,
+    pub(super) policy: Arc<PolicySet>,
+}
+
+/// A tunnel that may be relayed.
+pub(super) struct Tunnel {
+    pub(super) client: ClientStream,
+    pub(super) upstream: TcpStream,
+    pub(super) address: SocketAddr,
+    pub(super) cleared: Cleared,
+    pub(super) hello: Box<Hello>,
+}
+
+/// A client's certificate, and the trust that it is verified against after a reload.
+pub(super) struct CertificateWatch {
+    pub(super) certificate: ClientCertificate,
+    /// Marked as seen when the certificate was last verified.
+    pub(super) tls: watch::Receiver<Arc<TlsOfListeners>>,
+}
+
+impl Session {
+    /// Opens the account of a connection, and takes the policy that judges it.
+    pub(super) fn open(incoming: Incoming) -> (Box<Self>, OwnedFd) {
+        let Incoming { gate, listener, admission, socket, peer, slot, accepted } = incoming;
+        let mut policy_updates = gate.policy.clone();
+        let policy = policy_updates.borrow_and_update().clone();
+        let limits = policy.limits();
+        let (first, timeout) = match listener.mode {
+            Mode::Connect => (Stage::Head, limits.head_timeout),
+            Mode::Transparent(_) => (Stage::Hello, limits.hello_timeout),
+        };
+        let mut account = gate.account.open(Arrival {
+            client: peer.ip(),
+            listener: listener.name.clone(),
+            accepted,
+            first,
+        });
+        account.generation = policy.generation();
+        let session = Self {
+            gate,
+            listener,
+            admission,
+            client: ClientIdentity::at(peer.ip()),
+            certificate: None,
+            account,
+            slot: Some(slot),
+            permit: None,
+            request_deadline: Instant::now() + timeout,
+            policy_updates,
+            policy,
+        };
+        (Box::new(session), socket)
+    }
+
+    /// The enforcement on this listener.
+    pub(super) fn enforcement(&self) -> Enforcement {
+        self.listener.enforcement.unwrap_or(self.policy.rules().enforcement)
+    }
+}
+
+impl CertificateWatch {
+    /// Verifies the certificate again if the listener's TLS files have changed. `false` when it is
+    /// no longer accepted.
+    pub(super) fn is_still_valid(&mut self, paths: &TlsPaths) -> bool {
+        if !self.tls.has_changed().unwrap_or(false) {
+            return true;
+        }
+        let every = self.tls.borrow_and_update().clone();
+        every.get(paths).is_some_and(|tls| self.certificate.judge_by(tls).is_ok())
+    }
+}
+
+/// A fault of the gate itself.
+pub(super) const INTERNAL: Failure = Failure { side: Side::Gate, cause: Cause::Internal };
+
+/// The client has closed or reset its connection.
+pub(super) const CLIENT_ABORTED: Failure =
+    Failure { side: Side::Client, cause: Cause::ClientAborted };
