@@ -112,16 +112,24 @@ async fn what_answers_is_never_said_not_to_answer() {
         let ended = found(&resolver, &set, "contoso.azurecr.io").await;
         assert_eq!(ended.unwrap_err().cause, Cause::LookupFailed, "{reply:?}");
     }
-    // One family is answered with an error, and the other not at all.
-    let server = Server::start(|asked| match asked.family {
-        RecordType::A => Reply::Silence,
-        _ => Reply::Code(Refused),
-    })
-    .await;
-    let set = set_with(&[&server]);
-    let resolver = Resolver::new(&set.rules().dns_servers);
-    let ended = found(&resolver, &set, "contoso.azurecr.io").await;
-    assert_eq!(ended.unwrap_err().cause, Cause::LookupFailed);
+    // One family is answered with an error, and the other not at all; UDP is answered, TCP is not.
+    let halves: [fn(&Asked) -> Reply; 2] = [
+        |asked| match asked.family {
+            RecordType::A => Reply::Silence,
+            _ => Reply::Code(Refused),
+        },
+        |asked| match asked.over {
+            Over::Udp => Reply::Truncated,
+            Over::Tcp => Reply::Silence,
+        },
+    ];
+    for half in halves {
+        let server = Server::start(half).await;
+        let set = set_with(&[&server]);
+        let resolver = Resolver::new(&set.rules().dns_servers);
+        let ended = found(&resolver, &set, "contoso.azurecr.io").await;
+        assert_eq!(ended.unwrap_err().cause, Cause::LookupFailed);
+    }
 }
 
 /// So large a datagram may have come in fragments, which can be forged.
