@@ -17,6 +17,9 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --user --map-root-user --
 # Debian's PATH of an ordinary user lacks the folders of nft, dnsmasq and haproxy.
 export PATH := $(PATH):/usr/sbin:/sbin
 
+# The features of Cargo.toml, each of which is built alone by `make lint`.
+FEATURES := demo tools admin-page
+
 # Where cargo builds. The scripts in .ci read the same variable.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
@@ -33,6 +36,10 @@ test: tools
 lint:
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --no-default-features -- -D warnings
+	@for feature in $(FEATURES); do \
+		cargo check --locked --no-default-features --features $$feature || exit 1; \
+	done
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	.ci/deny
 

@@ -6,6 +6,7 @@
 //! resolves to loopback. It takes no part in a session; one request a connection, a few connections
 //! at once, each with a deadline.
 
+#[cfg_attr(not(feature = "admin-page"), path = "admin/no_page.rs")]
 mod live;
 mod page;
 mod socket;
@@ -16,7 +17,7 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -35,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use socket::Socket;
 
-use crate::account::{Account, Phase, Status};
+use crate::account::{Account, ClockBehind, Phase, Status};
 use crate::config::{ListenerSpec, Presence};
 use crate::policy::{Enforcement, PolicySet};
 use socket::{Listener, Reach};
@@ -63,7 +64,7 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 
 const INDEX: &str = "pullgate\n\n\
-    /           the status page (loopback and Unix sockets only)\n\
+    /           the status page (loopback and Unix sockets only; not in every build)\n\
     /metrics    for Prometheus\n\
     /healthz    200 while the process runs\n\
     /readyz     200 while it takes sessions\n\
@@ -245,6 +246,9 @@ impl Admin {
         }
         if status.enforcement == Enforcement::Report {
             let _ = writeln!(body, "report mode: what the policy would deny passes");
+        }
+        if let Some(behind) = ClockBehind::at(SystemTime::now()) {
+            let _ = writeln!(body, "clock: {behind}");
         }
         plain(code, body)
     }

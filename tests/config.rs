@@ -121,6 +121,27 @@ fn standard_output_by_name_is_standard_output() {
     }
 }
 
+#[test]
+fn a_small_profile_has_few_sessions_unless_limits_say_otherwise() {
+    for (more, sessions, per_client) in [
+        ("", 10_000, 1_000),
+        ("[process]\nprofile = \"normal\"\n", 10_000, 1_000),
+        ("[process]\nprofile = \"small\"\n", 256, 256),
+        ("[limits]\nopen-sessions = 20\n[process]\nprofile = \"small\"\n", 20, 256),
+    ] {
+        let written = files(&format!("{MAIN}{more}"), &[("a.toml", SOUND)]);
+        let limits = config::compile(&written, 1).unwrap().policy.rules().limits;
+        let found = (limits.open_sessions, limits.open_sessions_per_client);
+        assert_eq!(found, (sessions, per_client), "{more}");
+    }
+    let unknown = files(&format!("{MAIN}[process]\nprofile = \"tiny\"\n"), &[("a.toml", SOUND)]);
+    let faults = lines(&config::compile(&unknown, 1).unwrap_err());
+    assert_eq!(
+        faults,
+        "pullgate.toml:5: profile \"tiny\" is unknown; write \"normal\" or \"small\"\n"
+    );
+}
+
 /// The package is started before it has a registry, and then the manual has one put into the folder.
 #[test]
 fn the_packages_configuration_needs_no_change_for_the_first_registry() {

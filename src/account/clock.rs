@@ -1,7 +1,7 @@
 //! Wall-clock time as RFC 3339 writes it, in UTC with milliseconds.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
@@ -28,6 +28,40 @@ impl Serialize for Timestamp {
     }
 }
 
+/// The month in which this version was released, in seconds since 1970. A build that sets `SOURCE_DATE_EPOCH` says
+/// its own date.
+const RELEASED: u64 = 1_793_491_200;
+
+/// A clock that shows a time before this program was built: the machine has not set it yet.
+///
+/// Certificates then seem not to be valid yet, and the times in the audit are wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockBehind {
+    now: SystemTime,
+    built: SystemTime,
+}
+
+impl ClockBehind {
+    /// Compares the time with that of the build; `None` while the clock may be right.
+    #[must_use]
+    pub fn at(now: SystemTime) -> Option<Self> {
+        let epoch = option_env!("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
+        let built = UNIX_EPOCH + Duration::from_secs(epoch.unwrap_or(RELEASED));
+        (now < built).then_some(Self { now, built })
+    }
+}
+
+impl fmt::Display for ClockBehind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (now, built) = (Timestamp(self.now), Timestamp(self.built));
+        write!(
+            out,
+            "the clock says {now}, but this program was built at {built}: set the clock (NTP), or \
+             certificates seem invalid and the audit has wrong times"
+        )
+    }
+}
+
 /// Year, month and day of a count of days since 1970-01-01, in the Gregorian calendar.
 ///
 /// Years are counted from March, so that the leap day is a year's last, and in eras of 400 years,
@@ -49,7 +83,6 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn known_instants() {
@@ -66,6 +99,14 @@ mod tests {
             let time = UNIX_EPOCH + Duration::from_millis(milliseconds);
             assert_eq!(Timestamp(time).to_string(), expected);
         }
+    }
+
+    #[test]
+    fn a_clock_before_the_build_is_behind() {
+        let behind = ClockBehind::at(UNIX_EPOCH).unwrap().to_string();
+        assert!(behind.starts_with("the clock says 1970-01-01T00:00:00.000Z"), "{behind}");
+        let hundred_years = Duration::from_secs(100 * 365 * 86_400);
+        assert_eq!(ClockBehind::at(UNIX_EPOCH + hundred_years), None);
     }
 
     #[test]

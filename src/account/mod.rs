@@ -33,6 +33,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use prometheus::Registry;
 
+pub use clock::ClockBehind;
 pub use denials::{DenialRow, Denials};
 pub use id::SessionId;
 pub use metrics::Metrics;

@@ -10,7 +10,7 @@ use tracing::info;
 use super::descriptors::{DescriptorBudget, descriptors};
 use super::workers::Workers;
 use crate::account::{Account, OnFull, Sink};
-use crate::config::{self, AuditTarget, Settings, TlsOfListeners};
+use crate::config::{self, AuditTarget, Profile, Settings, TlsOfListeners};
 use crate::dial::Resolver;
 use crate::dns::Sources;
 use crate::limits::{Passwords, PendingConnections, Quotas, Sessions};
@@ -26,7 +26,7 @@ pub(super) struct Inputs {
     pub(super) tls: watch::Receiver<Arc<TlsOfListeners>>,
 }
 
-/// Starts the threads that serve, one for each processor, and makes what their sessions share. The
+/// Starts the threads that serve, one for each processor or as `profile` says, and makes what their sessions share. The
 /// threads end when the guard is dropped.
 ///
 /// # Errors
@@ -41,7 +41,12 @@ pub(super) fn gate(
     if policy.borrow().limits().open_sessions > budget.sessions {
         info!("the limit of open files (RLIMIT_NOFILE) allows {} open sessions", budget.sessions);
     }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (threads, pipe_size) = match settings.conduct.profile {
+        Profile::Normal => {
+            (std::thread::available_parallelism().map_or(1, usize::from), relay::PIPE_SIZE)
+        }
+        Profile::Small => (1, relay::SMALL_PIPE_SIZE),
+    };
     let (workers, guard) = Workers::start(threads).context("no thread to serve with")?;
     account.count_tasks_of(workers.runtimes());
     let resolver = Resolver::new(&policy.borrow().rules().dns_servers);
@@ -50,7 +55,7 @@ pub(super) fn gate(
         own,
         tls,
         resolver: Arc::new(resolver),
-        relay: Relay::new(relay::Settings { batch: settings.batch, pipes: threads }),
+        relay: Relay::new(relay::Settings { batch: settings.batch, pipes: threads, pipe_size }),
         sessions: Sessions::default(),
         quotas: Quotas::default(),
         passwords: Passwords::new(threads / 2)?,

@@ -1,10 +1,12 @@
 //! A configuration that was read and compiled, before anything is started.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use tracing::warn;
 
 use super::sandbox;
+use crate::account::ClockBehind;
 use crate::config::{self, Files, Loaded};
 use crate::policy::{Enforcement, Fault};
 use crate::reload;
@@ -49,6 +51,9 @@ impl Prepared {
         let Loaded { settings, policy, warnings, .. } = &self.loaded;
         for warning in warnings {
             warn!("{warning}");
+        }
+        if let Some(behind) = ClockBehind::at(SystemTime::now()) {
+            warn!("{behind}");
         }
         let default = policy.rules().enforcement;
         for listener in &settings.listeners {

@@ -17,7 +17,7 @@ use super::clients::{self, DOWNLOAD};
 use super::source::Source;
 use super::table::Table;
 use super::uploads::Uploads;
-use super::{AuditTarget, BATCH, Inherited, OnFull, Settings, TlsPaths};
+use super::{AuditTarget, BATCH, Inherited, OnFull, Profile, Settings, TlsPaths};
 use crate::policy::{Enforcement, Limits, Located, Location, Rules, never_dialled, parse_range};
 
 /// What the main file says.
@@ -114,8 +114,14 @@ pub(super) fn read(source: &Source<'_>) -> Main {
         }
         table.finish();
     }
+    let conduct = file.table("process", "[process]");
+    let conduct = conduct.map(|table| conduct::conduct(source, table)).unwrap_or_default();
+    if conduct.profile == Profile::Small {
+        rules.limits.open_sessions = SMALL_SESSIONS;
+        rules.limits.open_sessions_per_client = SMALL_SESSIONS;
+    }
     if let Some(table) = file.table("limits", "[limits]") {
-        rules.limits = limits(table);
+        rules.limits = limits(table, rules.limits);
     }
     let answerer = file.table("answerer", "[answerer]").and_then(|table| {
         let place = table.place().clone();
@@ -127,8 +133,6 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     let batch = file.table("relay", "[relay]").and_then(batch).unwrap_or(BATCH);
     let batch = Some(batch).filter(|batch| !batch.is_zero());
     let audit = file.table("audit", "[audit]").map(|table| audit(source, table));
-    let conduct = file.table("process", "[process]");
-    let conduct = conduct.map(|table| conduct::conduct(source, table)).unwrap_or_default();
     file.finish();
     let (audit, on_full) = audit.unwrap_or((AuditTarget::StandardOutput, OnFull::GoOn));
     Main {
@@ -225,8 +229,10 @@ pub(super) fn new_sessions(table: &mut Table<'_>, key: &'static str) -> Option<N
     NonZeroU32::new(u32::try_from(number).ok()?)
 }
 
-fn limits(mut table: Table<'_>) -> Limits {
-    let mut limits = Limits::default();
+/// Open sessions where `[process] profile` is `"small"` and `[limits]` is silent.
+const SMALL_SESSIONS: usize = 256;
+
+fn limits(mut table: Table<'_>, mut limits: Limits) -> Limits {
     let mut wait = |key, limit: &mut Duration| {
         if let Some(milliseconds) = table.number(key, MILLISECONDS) {
             *limit = Duration::from_millis(milliseconds);

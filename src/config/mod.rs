@@ -181,9 +181,21 @@ pub enum FileAccess {
     All,
 }
 
+/// How much of the machine the gate is to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Profile {
+    /// A thread for each processor.
+    #[default]
+    Normal,
+    /// One thread, few sessions and small pipes: for a gateway with little memory.
+    Small,
+}
+
 /// `[process]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Conduct {
+    /// `profile`.
+    pub profile: Profile,
     /// `reuse-port`.
     pub ports: Ports,
     /// `landlock`.

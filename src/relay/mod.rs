@@ -36,7 +36,7 @@ use tunnel::Life;
 
 pub use close::{Closing, hear_out};
 pub use meter::{Count, Tally, Traffic};
-pub use pipe_pool::{PIPE_SIZE, Pipes};
+pub use pipe_pool::{PIPE_SIZE, Pipes, SMALL_PIPE_SIZE};
 
 /// What the operator, or the machine, decides of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct Settings {
     pub batch: Option<Duration>,
     /// How many pipes all tunnels share: as many as there are threads that run them.
     pub pipes: usize,
+    /// How many bytes a pipe should hold.
+    pub pipe_size: usize,
 }
 
 /// The two connections of a tunnel. The relay only borrows them, since a future keeps an argument and
@@ -131,7 +133,11 @@ impl Relay {
     /// Makes the pipes. Where there are none to be had, the relay copies.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, pipes: Pipes::new(settings.pipes), began: Instant::now() }
+        Self {
+            settings,
+            pipes: Pipes::new(settings.pipes, settings.pipe_size),
+            began: Instant::now(),
+        }
     }
 
     /// Carries a tunnel between two bare sockets to its end: first the hello, as it was judged,

@@ -21,6 +21,10 @@ use super::socket;
 /// moved a byte for 0.7 of what 256 KiB took, and for as much as HAProxy.
 pub const PIPE_SIZE: usize = 1024 * 1024;
 
+/// What a pipe should hold where memory is short, in bytes. A full pipe of 1 MiB would be a tenth of
+/// the gate's memory.
+pub const SMALL_PIPE_SIZE: usize = 128 * 1024;
+
 /// The smallest pipe worth a request to the kernel, in bytes: its own default.
 const SMALLEST_REQUEST: usize = 64 * 1024;
 
@@ -34,10 +38,10 @@ impl Pipes {
     /// Makes `count` pipes now, so that no shortage of descriptors later can take them away; fewer
     /// where the system gives no more. Without any, the relay copies.
     ///
-    /// They are as large as the system allows, up to [`PIPE_SIZE`].
+    /// They are as large as the system allows, up to `size` bytes.
     #[must_use]
-    pub fn new(count: usize) -> Self {
-        let size = PIPE_SIZE.min(largest_allowed());
+    pub fn new(count: usize, size: usize) -> Self {
+        let size = size.min(largest_allowed());
         let pipes = (0..count).map_while(|_| Pipe::new(size).ok()).collect();
         Self { idle: Mutex::new(pipes) }
     }

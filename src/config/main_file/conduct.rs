@@ -2,11 +2,21 @@
 
 use super::super::source::Source;
 use super::super::table::Table;
-use super::super::{Conduct, FileAccess, Ports};
+use super::super::{Conduct, FileAccess, Ports, Profile};
 use super::beside;
 
 pub(super) fn conduct(source: &Source<'_>, mut table: Table<'_>) -> Conduct {
     let mut conduct = Conduct::default();
+    if let Some(profile) = table.string("profile") {
+        match profile.value.as_str() {
+            "normal" => {}
+            "small" => conduct.profile = Profile::Small,
+            other => {
+                let what = format!("profile {other:?} is unknown");
+                source.fault(profile.place, what, "write \"normal\" or \"small\"");
+            }
+        }
+    }
     if table.boolean("reuse-port").is_some_and(|found| found.value) {
         conduct.ports = Ports::Shared;
     }

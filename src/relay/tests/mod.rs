@@ -30,7 +30,7 @@ use crate::policy::{Cause, Ending, Failure, Reason, Side, Stop};
 type Outcome = Result<Ending, Stop>;
 
 fn settings(pipes: usize) -> Settings {
-    Settings { batch: Some(BATCH), pipes }
+    Settings { batch: Some(BATCH), pipes, pipe_size: PIPE_SIZE }
 }
 
 fn relay(pipes: usize) -> Arc<Relay> {
@@ -378,7 +378,10 @@ async fn an_answer_after_bulk_waits_for_no_tick() {
         // It has been silent for long, and its next tick is beyond the test's end.
         let batch = Duration::from_secs(3_600);
         let began = Instant::now() - batch * (SILENCE + 1);
-        let relay = Relay { began, ..Relay::new(Settings { batch: Some(batch), pipes: 1 }) };
+        let relay = Relay {
+            began,
+            ..Relay::new(Settings { batch: Some(batch), pipes: 1, pipe_size: PIPE_SIZE })
+        };
         let (mut client, gate_client) = pair().await;
         let (gate_upstream, mut server) = pair().await;
         let traffic = Traffic::default();
