@@ -28,7 +28,7 @@ FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 3600
 SHAKE_SECONDS ?= 3600
 
-.PHONY: test lint fuzz bench bench-parts soak shake faults page deb deb-test booted static image kubernetes demo tools
+.PHONY: test lint fuzz bench bench-parts soak shake faults page deb deb-test booted static image cross release kubernetes demo tools
 
 test: tools
 	$(AS_ROOT) cargo test --locked
@@ -99,6 +99,16 @@ static:
 image: static
 	@.ci/tools buildah=buildah podman=podman runc=runc strip=binutils curl=curl
 	.ci/image $(TARGET)/static/$(HOST)/release/pullgate
+
+# Static binaries and packages for other architectures, and the demo of each: as root. ARCHES=i386 runs
+# the unit and the end-to-end tests on 32 bits instead.
+ARCHES ?= amd64 arm64 armhf
+cross:
+	.ci/cross $(ARCHES)
+
+# Everything that is published, built twice and compared: see docs/release.md.
+release:
+	.ci/release $(ARCHES)
 
 # Validates the Kubernetes manifests against the Kubernetes schemas.
 kubernetes:

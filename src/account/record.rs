@@ -580,7 +580,7 @@ mod tests {
     fn an_answer_of_a_thousand_addresses_makes_no_long_line() {
         let mut record = record();
         let address = "127.0.0.1:443".parse().unwrap();
-        record.drop_addresses(vec![(address, AddressFault::Closed("loopback")); 1_000]);
+        record.drop_addresses(vec![(address, AddressFault::Special("loopback")); 1_000]);
         let line = line(&record, &Err(Reason::AddressNotAllowed.into()));
         assert!(line.contains("and 992 more") && line.len() < 1_024, "{line}");
     }

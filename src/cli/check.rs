@@ -1,5 +1,7 @@
 //! `pullgate check`: every fault of the configuration, or what it amounts to.
 
+mod machine;
+
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -35,6 +37,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     for warning in &loaded.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    for warning in machine::warnings(&loaded.settings) {
         writeln!(out, "warning: {warning}")?;
     }
     let rules = loaded.policy.rules();

@@ -31,15 +31,36 @@ pub enum AddressFault {
     /// A range that nothing opens.
     #[error("is {0}, which is never dialled")]
     Never(&'static str),
-    /// A range that no exception of the policy covers.
-    #[error("is {0}, and no range of the policy covers it")]
+    /// A private range that no exception of the policy covers.
+    #[error("is {0}, and neither private-addresses nor [addresses] allow covers it")]
     Closed(&'static str),
+    /// A range that only `[addresses] allow` opens, and that it does not cover.
+    #[error("is {0}, and [addresses] allow does not cover it")]
+    Special(&'static str),
     /// A public address where the registry is `private-only`.
     #[error("is public, and the registry is private-only")]
     Public,
-    /// An address or listener of the gate itself.
-    #[error("is the gate's own")]
+    /// An address of the gate's machine, which only `[addresses] allow` opens.
+    #[error("is an address of the gate itself, and [addresses] allow does not cover it")]
     Own,
+    /// Where the gate itself listens.
+    #[error("is where the gate itself listens, which is never dialled")]
+    Listener,
+}
+
+impl AddressFault {
+    /// Which key opens the address, or what else to look at: the end of the client's message.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Never(_) => "check what the DNS answers",
+            Self::Closed(_) => "see private-addresses",
+            Self::Special(_) => "see [addresses] allow",
+            Self::Public => "see private-only",
+            Self::Own => "it is the gate's own: see [addresses] allow",
+            Self::Listener => "it is the gate itself: check what the DNS answers",
+        }
+    }
 }
 
 /// A row of a table: range and class, with the document that sets it apart beside it.
@@ -259,7 +280,8 @@ fn judge_alone(address: IpAddr, opened: &Opened<'_>) -> Result<(), AddressFault>
         Class::Public => Err(AddressFault::Public),
         Class::Private(_) if covers(opened.private) || covers(opened.everywhere) => Ok(()),
         Class::Openable(_) if covers(opened.everywhere) => Ok(()),
-        Class::Private(what) | Class::Openable(what) => Err(AddressFault::Closed(what)),
+        Class::Private(what) => Err(AddressFault::Closed(what)),
+        Class::Openable(what) => Err(AddressFault::Special(what)),
     }
 }
 

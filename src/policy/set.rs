@@ -364,7 +364,7 @@ impl PolicySet {
             }
         }
         if addresses.is_empty() {
-            let denial = Denial::with_remedy(Reason::AddressNotAllowed, "see private-addresses");
+            let denial = Denial::with_remedy(Reason::AddressNotAllowed, remedy_for(&dropped));
             return Err(NoneVetted { denial, dropped });
         }
         Ok(Vetted { permit: Permit { allowed, addresses }, dropped })
@@ -379,7 +379,7 @@ impl PolicySet {
         // A translator may lead back to the gate: what an address carries counts as well.
         let reached = || addresses::reached(address.ip());
         if reached().any(|ip| own.listens_at(SocketAddr::new(ip, address.port()))) {
-            return Err(AddressFault::Own);
+            return Err(AddressFault::Listener);
         }
         let everywhere = self.rules.allowed_addresses.as_slice();
         let opened = Opened {
@@ -432,6 +432,15 @@ impl PolicySet {
         self.judge_address(allowed.grant.as_ref(), upstream, own).map_err(|_| revoked())?;
         Ok(allowed)
     }
+}
+
+/// The remedy for the first address that a key opens, or else for the first one.
+fn remedy_for(dropped: &[(SocketAddr, AddressFault)]) -> &'static str {
+    let mut faults = dropped.iter().map(|(_, fault)| *fault);
+    let first = faults.clone().next();
+    let has_key =
+        |fault: &AddressFault| !matches!(fault, AddressFault::Never(_) | AddressFault::Listener);
+    faults.find(has_key).or(first).map_or("check what the DNS answers", AddressFault::remedy)
 }
 
 #[cfg(test)]
@@ -572,6 +581,27 @@ mod tests {
         let allowed = asked(&set, "contoso.azurecr.io:443").unwrap();
         let refused = set.judge_addresses(allowed, &found[..1], &OwnAddresses::default());
         assert_eq!(refused.unwrap_err().denial.reason, Reason::AddressNotAllowed);
+    }
+
+    #[test]
+    fn a_denied_address_names_the_key_that_opens_it() {
+        let set = set(vec![contoso()]);
+        let interfaces = vec!["203.0.113.9".parse().unwrap(), "20.9.9.9".parse().unwrap()];
+        let listeners = vec!["192.0.2.1:443".parse().unwrap()];
+        let own = OwnAddresses { interfaces, listeners };
+        for (found, remedy) in [
+            (&["10.2.0.4:443"][..], "see private-addresses"),
+            (&["127.0.0.1:443"], "see [addresses] allow"),
+            (&["20.9.9.9:443"], "it is the gate's own: see [addresses] allow"),
+            (&["169.254.169.254:443"], "check what the DNS answers"),
+            (&["192.0.2.1:443"], "it is the gate itself: check what the DNS answers"),
+            (&["169.254.169.254:443", "10.2.0.4:443"], "see private-addresses"),
+        ] {
+            let allowed = asked(&set, "contoso.azurecr.io:443").unwrap();
+            let found: Vec<SocketAddr> = found.iter().map(|one| one.parse().unwrap()).collect();
+            let denied = set.judge_addresses(allowed, &found, &own).unwrap_err().denial;
+            assert_eq!(denied.remedy.as_deref(), Some(remedy), "{found:?}");
+        }
     }
 
     #[test]

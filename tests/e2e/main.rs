@@ -30,6 +30,7 @@ mod handover;
 mod lan;
 mod limits;
 mod mutual;
+mod node_local;
 mod observability;
 mod page;
 mod pull;
