@@ -284,7 +284,9 @@ impl Record {
         self.note("dns", AuditText::new("stale"));
     }
 
-    pub(super) fn is_stale(&self) -> bool {
+    /// Whether an expired answer of DNS was used.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
         self.is_stale
     }
 

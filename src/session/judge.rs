@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tracing::info;
 
 use super::relay::upload_quota;
 use super::request::Request;
@@ -11,7 +12,9 @@ use super::state::{Admission, Session};
 use crate::account::{AuditText, Stage};
 use crate::dial;
 use crate::listen::http::authorization::Authorization;
-use crate::policy::{Allowed, ClientAddress, Denial, Enforcement, Login, Permit, Reason, Stop};
+use crate::policy::{
+    Allowed, Cause, ClientAddress, Denial, Enforcement, Failure, Login, Permit, Reason, Stop,
+};
 
 /// The content type of a TLS handshake record (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 22;
@@ -108,29 +111,62 @@ impl Session {
         if answer.origin == dial::Origin::Stale {
             self.account.took_stale_answer();
         }
+        Ok(self.judge_addresses(allowed, &answer.addresses)?)
+    }
+
+    /// Judges the addresses that an allowed name resolved to.
+    fn judge_addresses(
+        &mut self,
+        allowed: Allowed,
+        found: &[SocketAddr],
+    ) -> Result<Permit, Denial> {
         let own = self.gate.own.borrow().clone();
-        self.account.compare_headed(&answer.addresses, &own);
-        match self.policy.judge_addresses(allowed, &answer.addresses, &own) {
+        self.account.compare_headed(found, &own);
+        match self.policy.judge_addresses(allowed, found, &own) {
             Ok(vetted) => {
                 self.account.drop_addresses(vetted.dropped);
                 Ok(vetted.permit)
             }
             Err(none) => {
                 self.account.drop_addresses(none.dropped);
-                Err(none.denial.into())
+                Err(none.denial)
             }
         }
     }
 
-    /// Connects to one of the permitted addresses.
+    /// Connects to one of the permitted addresses. If they are of an expired DNS answer and refuse
+    /// the connection, the registry may have moved: then DNS is waited for.
     pub(super) async fn dial(
         &mut self,
         permit: Permit,
         deadline: Instant,
     ) -> Result<Dialled, Stop> {
         self.account.stages.enter(Stage::Dial);
+        let dialled = match dial::connect(&permit, deadline).await {
+            Err(failure) if self.account.is_stale() && is_gone(failure) => {
+                Box::pin(self.dial_fresh(permit.allowed().clone(), deadline)).await?
+            }
+            connected => {
+                let (upstream, address) = connected?;
+                Dialled { permit, upstream, address }
+            }
+        };
+        self.account.upstream = Some(dialled.address);
+        Ok(dialled)
+    }
+
+    /// Waits for DNS, and connects to an address of its answer.
+    async fn dial_fresh(&mut self, allowed: Allowed, deadline: Instant) -> Result<Dialled, Stop> {
+        let name = &allowed.target().name;
+        info!(%name, "the address of an expired DNS answer refused the connection; waiting for DNS");
+        let answer = self.gate.resolver.resolve_anew(&self.policy, &allowed, deadline).await?;
+        let permit = self.judge_addresses(allowed, &answer.addresses)?;
         let (upstream, address) = dial::connect(&permit, deadline).await?;
-        self.account.upstream = Some(address);
         Ok(Dialled { permit, upstream, address })
     }
+}
+
+/// Whether the connection failed because nobody is left at the address.
+fn is_gone(failure: Failure) -> bool {
+    [Cause::ConnectRefused, Cause::ConnectUnreachable].contains(&failure.cause)
 }

@@ -90,7 +90,7 @@ fn a_stale_address_that_refuses_is_not_the_end() {
     // Its first answer lives for a second: until then there is nothing to ask.
     let curl = wait_until("a session waits for DNS", || {
         let mut curl = command.spawn().unwrap();
-        let is_waiting = || gate.log().contains("DNS is waited for");
+        let is_waiting = || gate.log().contains("waiting for DNS");
         while curl.try_wait().unwrap().is_none() {
             if is_waiting() {
                 return Some(curl);
