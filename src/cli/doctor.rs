@@ -1,4 +1,4 @@
-//! `pullgate doctor`: tries the ways out of this machine, and says which are open.
+//! `pullgate doctor`: tests whether this machine can reach anything without the gate.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -17,49 +17,49 @@ use crate::tools::doctor::{self, Finding, NoProxy, Plan, Proxy, Verdict};
 const DNS: u16 = 53;
 const HTTP: u16 = 80;
 
-/// Try the ways out of this machine, and say which are open and by which rule to close them.
+/// Test whether this machine can reach anything without the gate, and print the rules that prevent it.
 ///
-/// Run it on a client, as an ordinary user. Give it a host of the policy, or nothing shows that the
-/// network works at all.
+/// Run it on a client, as an ordinary user. Name hosts of the policy with --allowed: without them
+/// nothing shows that the network works.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A host of the policy, which must work.
     #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = target)]
     allowed: Vec<Target>,
-    /// The proxy that clients use; else that of HTTPS_PROXY, else none.
+    /// The proxy that clients use. Default: HTTPS_PROXY of the environment, or none.
     #[arg(long, value_name = "URL")]
     proxy: Option<Proxy>,
-    /// Addresses outside that answer on ports 443, 80, 53 and 853.
+    /// External addresses that answer on ports 443, 80, 53 and 853.
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',',
           default_values = ["1.1.1.1", "2606:4700:4700::1111"])]
     outside: Vec<IpAddr>,
-    /// Ports of these that are tried over TCP, beside 443 and 53.
+    /// TCP ports of the external addresses to test, besides 443 and 53.
     #[arg(long, value_name = "PORT", value_delimiter = ',', default_values = ["22", "80", "853"])]
     ports: Vec<u16>,
-    /// Further places that must be closed for TCP, such as the gateway's own port 22.
+    /// Further addresses that must be closed for TCP, such as the gateway's port 22.
     #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',')]
     closed: Vec<SocketAddr>,
-    /// DNS servers that must refuse, beside the system's and those outside. Name those of a gate on this
+    /// DNS servers that must refuse, besides the system's and the external ones. Name those of a gate on this
     /// machine: they are also asked from every source port.
     #[arg(long, value_name = "ADDRESS[:PORT]", value_delimiter = ',', value_parser = server)]
     resolver: Vec<SocketAddr>,
-    /// Where a cloud's machines find their identity.
+    /// Cloud metadata services.
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',',
           default_values = ["169.254.169.254", "168.63.129.16", "fd00:ec2::254"])]
     metadata: Vec<IpAddr>,
-    /// A host that no policy names.
+    /// A host that is in no policy.
     #[arg(long, value_name = "HOST", default_value = "pullgate-doctor.example.com",
           value_parser = Name::parse)]
     stranger: Name,
     /// A storage account.
     #[arg(long, value_name = "HOST", value_parser = Name::parse,
-          default_value = "pullgatedoctor.blob.core.windows.net")]
+          default_value = doctor::STORAGE)]
     storage: Name,
-    /// A host that serves DNS over HTTPS.
+    /// A DNS-over-HTTPS server.
     #[arg(long, value_name = "HOST", default_value = "pullgate-doctor.cloudflare-dns.com",
           value_parser = Name::parse)]
     doh: Name,
-    /// How long each way is tried; all are tried at once.
+    /// Timeout of each test. All tests run at once.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 3000,
           value_parser = clap::value_parser!(u64).range(1..=60_000))]
     timeout_ms: u64,

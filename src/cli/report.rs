@@ -20,6 +20,7 @@ use serde::Deserialize;
 
 use super::audit_lines;
 use crate::account::{AuditText, Outcome};
+use crate::tools::doctor;
 use finding::Finding;
 use told::{Told, ToldClient, ToldMatter, ToldRow, Totals};
 
@@ -188,6 +189,10 @@ impl Report {
     fn count(&mut self, line: &Line, reason: &str, outcome: Outcome, count: u64) {
         let host = line.target.as_deref().or(line.sni.as_deref()).unwrap_or("-");
         let host = host.strip_suffix(":443").unwrap_or(host);
+        if [line.sni.as_deref(), Some(host)].into_iter().flatten().any(doctor::is_marked) {
+            self.totals.doctor += count;
+            return;
+        }
         let printable = |text: &str| AuditText::new(text).as_str().to_owned();
         let client = printable(line.client.as_deref().unwrap_or("-"));
         let name = line.client_name.as_deref().map(printable);
@@ -280,6 +285,25 @@ mod tests {
         assert_eq!(printed(&report("")), "No session is recorded here.\n");
         let relayed = r#"{"time":"2026-11-24T03:40:00.123Z","outcome":"relayed"}"#;
         assert!(printed(&report(relayed)).ends_with("denied, and none would be.\n"));
+    }
+
+    #[test]
+    fn denials_of_the_doctor_are_counted_and_not_listed() {
+        let line = |field: &str, host: &str| {
+            format!(
+                r#"{{"time":"2026","outcome":"denied","reason":"host-not-allowed","{field}":"{host}"}}"#
+            )
+        };
+        let audit = [
+            line("target", "pullgate-doctor.example.com:443"),
+            line("target", "pullgatedoctor.blob.core.windows.net:443"),
+            line("sni", "pullgate-doctor.example.com"),
+            line("target", "pullgate-doctors.example.com:443"),
+            line("sni", "a.pullgate-doctor.example.com"),
+        ];
+        let report = report(&audit.join("\n"));
+        assert_eq!((report.totals.denied, report.totals.doctor, report.rows.len()), (5, 3, 2));
+        assert!(printed(&report).contains("pullgate doctor"), "{}", printed(&report));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(super) struct Totals {
     pub(super) unreadable: u64,
     /// Sessions beyond [`ROWS`].
     pub(super) beyond: u64,
+    /// Denials of hosts that `pullgate doctor` asks for.
+    pub(super) doctor: u64,
     pub(super) first: Option<String>,
     pub(super) last: Option<String>,
 }
@@ -124,6 +126,10 @@ fn print_gaps(totals: &Totals, out: &mut impl Write) -> io::Result<()> {
         ("Lines lost by the audit itself (pullgate_audit_dropped_total)", totals.lost),
         ("Lines left out, since they are none of the audit's", totals.unreadable),
         ("Denied sessions left out, since there are too many kinds of them", totals.beyond),
+        (
+            "Denied sessions left out, because their hosts are those of pullgate doctor",
+            totals.doctor,
+        ),
     ];
     for (what, count) in gaps.iter().filter(|(_, count)| *count > 0) {
         writeln!(out, "{what}: {count}.")?;

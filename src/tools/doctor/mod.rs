@@ -1,7 +1,8 @@
-//! Tries the ways out of a client, and whether those work that should: `pullgate doctor`.
+//! Tests whether a client can reach anything without the gate, and whether allowed hosts work:
+//! `pullgate doctor`.
 //!
-//! It plays a client that nobody told anything, or one that was told of a proxy, and knows nothing of
-//! the gate but how the gate refuses. All ways are tried at once, each bounded in time and in bytes.
+//! It acts as a client without settings, or as one with a proxy, and knows nothing of the gate except
+//! how it refuses. All tests run at once, each limited in time and in bytes.
 //! Whatever is not shown to be closed counts as open: an answer, an accepted connection, silence
 //! after it. A refusal that the far end may have sent is `unsure`, and counts as open as well.
 //!
@@ -27,6 +28,15 @@ use trial::{Transport, Trial};
 /// The first label of the hosts that are asked for by default, and the `User-Agent` of requests to a
 /// proxy. Anybody can use it: it marks lines of the audit, and is no reason to hide them.
 pub const MARK: &str = "pullgate-doctor";
+
+/// The storage account that is asked for by default. Names of accounts have no dashes.
+pub const STORAGE: &str = "pullgatedoctor.blob.core.windows.net";
+
+/// Returns whether a host is one that only `doctor` asks for by default.
+#[must_use]
+pub fn is_marked(host: &str) -> bool {
+    host == STORAGE || host.strip_prefix(MARK).is_some_and(|rest| rest.starts_with('.'))
+}
 
 /// What is tried.
 #[derive(Debug, Clone)]
@@ -134,10 +144,10 @@ struct Way {
     remedy: String,
 }
 
-/// Brings port 443 to the gate, whatever address is dialled.
+/// The rule that redirects port 443 to the gate.
 const CAPTURE: &str = "tcp dport 443 redirect to :3129";
 
-/// Tries every way at once.
+/// Runs all tests.
 pub async fn examine(plan: &Plan) -> Vec<Finding> {
     let mut ways = ways(plan);
     ways.extend(works(plan));
@@ -215,17 +225,17 @@ fn settings(plan: &Plan) -> Vec<Finding> {
     findings
 }
 
-/// Of a trial that ended by a fault of our own nothing is known.
+/// The finding for a test that ended with a panic.
 fn broken() -> Finding {
     Finding {
-        way: "a way".into(),
+        way: "a test".into(),
         verdict: Verdict::Fails,
-        seen: "its trial ended by a fault of pullgate's own".into(),
+        seen: "it ended with an internal error of pullgate".into(),
         remedy: None,
     }
 }
 
-/// The ways that should be closed.
+/// Returns the tests of what must be closed.
 fn ways(plan: &Plan) -> Vec<Way> {
     let mut ways = Vec::new();
     let mut add = |title: String, trial: Trial, remedy: String| {
@@ -313,7 +323,7 @@ fn ways(plan: &Plan) -> Vec<Way> {
             add(
                 format!("the address {ip} through {proxy}"),
                 trial,
-                "a proxy that knows names only".into(),
+                "a proxy that rejects IP addresses".into(),
             );
         }
         for target in &plan.allowed {
@@ -323,13 +333,13 @@ fn ways(plan: &Plan) -> Vec<Way> {
                 name: plan.stranger.clone(),
             };
             let title = format!("{} as {target} through {proxy}", plan.stranger);
-            add(title, trial, "a proxy that judges the name in the ClientHello".into());
+            add(title, trial, "a proxy that checks the name in the ClientHello".into());
         }
     }
     ways
 }
 
-/// What should work, or else a closed way proves nothing.
+/// Returns the tests of what must work: without them, `closed` proves nothing.
 fn works(plan: &Plan) -> Vec<Way> {
     let mut ways = Vec::new();
     for target in &plan.allowed {
@@ -341,7 +351,7 @@ fn works(plan: &Plan) -> Vec<Way> {
                     target: target.to_string(),
                     name: target.name.clone(),
                 },
-                remedy: format!("the proxy's port to be reached, and pullgate explain {target}"),
+                remedy: format!("a connection to the proxy's port; see pullgate explain {target}"),
             });
             continue;
         }
@@ -350,27 +360,27 @@ fn works(plan: &Plan) -> Vec<Way> {
                 title: format!("DNS at {server} for {}", target.name),
                 trial: Trial::Asked { to: *server, name: target.name.clone() },
                 remedy: format!(
-                    "the answerer at {}, and meta l4proto {{ tcp, udp }} th dport {} accept to it",
+                    "the answerer at {}, and a rule for it: meta l4proto {{ tcp, udp }} th dport {} accept",
                     server.ip(),
                     server.port()
                 ),
             });
         }
         let captured = format!(
-            "tcp dport {} redirect to :3129, the listener's port to be reached, and the gate to \
-             reach its DNS servers and {target}",
+            "tcp dport {} redirect to :3129, a connection to the listener's port, and connections of \
+             the gate to its DNS servers and {target}",
             target.port
         );
         ways.push(Way {
-            title: format!("{target} where DNS has it"),
+            title: format!("{target} at its address from DNS"),
             trial: Trial::WorksByDns { target: target.clone() },
             remedy: captured.clone(),
         });
-        // Wherever it is dialled, the gate takes it to where it belongs.
+        // The gate replaces the destination address.
         for ip in &plan.outside {
             let to = SocketAddr::new(*ip, target.port);
             ways.push(Way {
-                title: format!("{target} at {to}, which is not its own"),
+                title: format!("{target} at {to}, a foreign address"),
                 trial: Trial::Works { to, name: target.name.clone() },
                 remedy: captured.clone(),
             });
