@@ -133,7 +133,10 @@ fn a_family_without_a_listener_is_said_to_be_dropped() {
         Site::Gateway { inside: &inside, outside: &outside },
     )
     .unwrap();
-    assert!(text.contains("# IPv6 has no listener, and is dropped below.\n"), "{text}");
+    assert!(
+        text.contains("# IPv6 has no listener: its connections are dropped below.\n"),
+        "{text}"
+    );
     assert!(text.contains("define inside = { \"eth1\", \"docker0\" }\n"), "{text}");
     assert!(!text.contains("ip6 to"), "{text}");
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What TPROXY needs beside its rules: packets with its mark are this machine's own, whatever their
-# destination. Run it as root before the rules are loaded, at every start.
+# The routes for the TPROXY rules: packets with their mark are delivered to this machine, whatever
+# their destination. Run this script as root at every boot.
 set -e
 for family in -4 -6; do
 	ip $family rule del fwmark 0x3129 lookup 3129 2>/dev/null || true

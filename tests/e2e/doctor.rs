@@ -230,7 +230,8 @@ fn on_a_gateway(capture: &str, capabilities: &str, kit: &str) {
     forget_neighbours();
     let before = attacker.reached();
     let well = says(&lab, CLIENT, &transparent, 0);
-    for works in ["where DNS has it: 198.51.100.11", "at [2001:db8::66]:443, which is not its own"]
+    for works in
+        ["at its address from DNS: 198.51.100.11", "at [2001:db8::66]:443, a foreign address"]
     {
         let line = format!("works   contoso.azurecr.io:443 {works}");
         assert!(well.contains(&line), "{line} is absent from\n{well}");

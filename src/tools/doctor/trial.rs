@@ -74,10 +74,10 @@ pub struct Proxy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoProxy {
     /// A proxy whose port speaks TLS.
-    #[error("an https:// proxy is not tried: name a listener without tls")]
+    #[error("a proxy with https:// cannot be tested: name a listener without tls")]
     Tls,
     /// Neither a URL nor `host:port`.
-    #[error("write it as http://HOST:PORT")]
+    #[error("must be http://HOST:PORT")]
     Form,
 }
 
@@ -234,7 +234,7 @@ fn judge_forbidden(heard: Heard) -> Found {
     match heard {
         Heard::Refused => found(Verdict::Closed, "the gate refuses it"),
         // A gate that tried had nothing against it.
-        Heard::Failed => found(Verdict::Open, "a gate lets it through, and could not reach it"),
+        Heard::Failed => found(Verdict::Open, "a gate allows it, but cannot reach it"),
         Heard::Server => found(Verdict::Open, "a TLS server answers"),
         Heard::Other => found(Verdict::Open, "it answers"),
         Heard::NeedMore => found(Verdict::Open, "the connection is accepted"),
@@ -246,7 +246,7 @@ fn judge_allowed(heard: Heard) -> Found {
         Heard::Server => found(Verdict::Works, "a TLS server answers"),
         Heard::Refused => found(Verdict::Fails, "the gate refuses it"),
         Heard::Failed => found(Verdict::Fails, "the gate cannot reach it"),
-        Heard::Other => found(Verdict::Fails, "what answers is not TLS"),
+        Heard::Other => found(Verdict::Fails, "the answer is not TLS"),
         Heard::NeedMore => found(Verdict::Fails, "nothing answers"),
     }
 }
@@ -254,9 +254,9 @@ fn judge_allowed(heard: Heard) -> Found {
 fn judge_refusal(answer: &Answer) -> Found {
     match answer.code {
         200..=299 => found(Verdict::Open, format!("the proxy opens a tunnel: {}", answer.line)),
-        407 => found(Verdict::Fails, format!("it takes credentials: {}", answer.line)),
+        407 => found(Verdict::Fails, format!("the proxy requires credentials: {}", answer.line)),
         400..=499 => found(Verdict::Closed, answer.line.clone()),
-        _ => found(Verdict::Fails, format!("nothing can be told: {}", answer.line)),
+        _ => found(Verdict::Fails, format!("not conclusive: {}", answer.line)),
     }
 }
 
@@ -378,7 +378,7 @@ async fn connect(proxy: &Proxy, target: &str, by: Instant) -> io::Result<(Answer
         let answer = String::from_utf8_lossy(&answer);
         let line = answer.lines().next().unwrap_or_default();
         let code = line.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let code = code.ok_or_else(|| io::Error::other("what answers is no proxy"))?;
+        let code = code.ok_or_else(|| io::Error::other("the answer is not HTTP"))?;
         let line = line.split_once(' ').map_or(line, |(_, line)| line).to_owned();
         Ok((Answer { code, line }, stream))
     };
@@ -418,10 +418,10 @@ pub(super) fn describe(error: &io::Error) -> String {
         io::ErrorKind::ConnectionRefused => "refused".to_owned(),
         io::ErrorKind::TimedOut => "no answer".to_owned(),
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => {
-            "no such network here".to_owned()
+            "this machine has no route to it".to_owned()
         }
         io::ErrorKind::HostUnreachable => "unreachable".to_owned(),
-        io::ErrorKind::PermissionDenied => "a rule of this machine forbids it".to_owned(),
+        io::ErrorKind::PermissionDenied => "a rule of this machine drops it".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -1,4 +1,4 @@
-//! The rules of a gateway: what its clients send is brought to the gate, or dropped.
+//! The rules for a gateway: the traffic of its clients is redirected to the gate or dropped.
 
 use std::net::SocketAddr;
 
@@ -15,20 +15,20 @@ pub(super) fn rules(kit: &Kit<'_>, inside: &[Word], outside: &[Word], doors: &Do
     let mut text = Text::default();
     kit.heading(
         &mut text,
-        &["For a gateway: clients behind its inside interfaces have no way out but the gate, and need \
-           no setting for it. Nothing is accepted from an interface that is not named here, and \
-           nothing is forwarded. The gateway's own programs are not restricted."],
+        &["For a gateway: clients behind the inside interfaces can connect to the gate only, and need \
+           no setting. Packets from interfaces that are not named here are dropped, and nothing is \
+           forwarded. The gateway's own programs are not restricted."],
     );
     let quoted = |names: &[Word]| -> Vec<String> {
         names.iter().map(|Word(name)| format!("\"{name}\"")).collect()
     };
-    text.comment("Where clients are.");
+    text.comment("The interfaces of clients.");
     text.line(&format!("define inside = {}", set(quoted(inside))));
-    text.comment("Where the registries are, and networks without clients.");
+    text.comment("All other interfaces that this machine needs.");
     text.line(&format!("define outside = {}", set(quoted(outside))));
     let itself = std::iter::once("\"lo\"".to_owned());
     text.line(&format!("define trusted = {}", set(itself.chain(quoted(outside)))));
-    text.comment("The ports of the policy's hosts.");
+    text.comment("The ports of the hosts in the policy.");
     text.line(&format!("define ports = {}", set(kit.ports())));
     if kit.capture == Capture::Tproxy {
         text.line(&format!("define captured = {MARK}"));
@@ -36,7 +36,7 @@ pub(super) fn rules(kit: &Kit<'_>, inside: &[Word], outside: &[Word], doors: &Do
     text.blank();
     text.delete_table(CLOSED);
     text.table("pullgate_gateway", |text| {
-        text.comment("To the transparent listener, whatever address was dialled.");
+        text.comment("Redirects connections to the transparent listener, whatever their destination.");
         match kit.capture {
             Capture::Redirect => redirect(text, doors),
             Capture::Tproxy => tproxy(text, doors),
@@ -47,8 +47,8 @@ pub(super) fn rules(kit: &Kit<'_>, inside: &[Word], outside: &[Word], doors: &Do
         from_inside(text, kit, doors);
         text.blank();
         text.comment(
-            "Nothing is forwarded, and connections from before these rules end. What may be forwarded \
-             all the same stands in files of these names, which pullgate never writes.",
+            "Nothing is forwarded, and forwarded connections from before these rules end. Put additions \
+             into files with these names, which pullgate never writes.",
         );
         text.chain("forward", "filter hook forward priority filter; policy drop", |text| {
             text.line(&format!("include \"{ADDITIONS}/gateway-forward*.nft\""));
@@ -84,14 +84,13 @@ fn tproxy(text: &mut Text, doors: &Doors) {
 
 fn input(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
     text.comment(
-        "What clients may send to the gateway itself, and only from an address to which the route \
-         leads back over the same interface: an answer to a forged address would carry what they \
-         sent to its owner.",
+        "Packets of clients to the gateway itself. The route to their source must lead over the same \
+         interface: replies to a forged source would send data to the owner of that address.",
     );
     text.chain("input", "filter hook input priority filter; policy drop", |text| {
         text.line(&format!("iifname $inside {NEIGHBOURS}"));
         text.line("iifname $inside fib saddr . iif oif exists jump from_inside");
-        text.comment("The gate is for clients only: its listeners cannot be reached from outside.");
+        text.comment("The listeners are for clients only.");
         for (family, door) in doors.iter() {
             text.line(&format!(
                 "iifname $outside {}tcp dport {} drop",
@@ -105,15 +104,17 @@ fn input(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
                 "iifname $outside {to}meta l4proto {{ tcp, udp }} th dport {port} drop"
             ));
         }
-        text.comment("The gateway itself, and its upstreams: no other interface is accepted.");
+        text.comment(
+            "Everything else from loopback and from outside. Other interfaces are dropped.",
+        );
         text.line("iifname $trusted accept");
     });
 }
 
-/// Nothing is accepted for being of a connection, or what began before the rules would go on.
+/// Established connections of clients are not accepted as such: those from before the rules must end.
 fn from_inside(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
     text.rules_of("from_inside", |text| {
-        text.comment("Answers to what the gateway itself begins, and errors of what is accepted.");
+        text.comment("Replies to connections of the gateway itself, and ICMP errors for accepted packets.");
         text.line("ct state established ct direction reply accept");
         text.line("ct state related accept");
         text.comment("The gate.");
@@ -140,8 +141,8 @@ fn from_inside(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
             text.line(&format!("{to}meta l4proto {{ tcp, udp }} th dport {port} accept"));
         }
         text.comment(
-            "What else clients need of the gateway stands in files of these names, which pullgate \
-             never writes, such as DHCP and a ping:",
+            "Put additions into files with these names, which pullgate never writes, for example for DHCP \
+             and ping:",
         );
         text.example("udp dport 67 accept");
         text.example("icmp type echo-request accept");

@@ -1,5 +1,5 @@
-//! The rules of a host with a gate of its own: the gate's user goes out, everybody else's traffic is
-//! brought to the gate, or dropped.
+//! The rules for a host that runs its own gate: the gate's user may connect to other hosts, and the
+//! traffic of all other users is redirected to the gate or dropped.
 
 use std::net::IpAddr;
 
@@ -7,11 +7,10 @@ use super::text::Text;
 use super::{ADDITIONS, CLOSED, Cgroup, Doors, Family, Kit, MARK, Word, place, set};
 use crate::config::{Answer, Capture};
 
-/// Elsewhere than on this host itself.
+/// Packets of other users to other hosts.
 const OUTWARD: &str = "meta skuid != $gate fib daddr type != local";
 
-/// The mark of the gate's own connections. It stays with the connection: of what a program leaves to
-/// the system when it closes, no user is known.
+/// The conntrack mark of the gate's own connections. Packets of a closed socket have no user.
 const OWN_MARK: &str = "0x3128";
 
 /// The mark of connections that came in by an interface.
@@ -31,18 +30,19 @@ pub(super) fn rules(
     let mut text = Text::default();
     kit.heading(
         &mut text,
-        &["For a host with a gate of its own, which runs as a user of its own: nobody else has a way \
-           out but the gate, and needs no setting for it. Root is everybody: whoever is root can \
-           change these rules. Keep a console at hand: everything that is not named here is dropped.",
-            "Whoever comes in gets an answer: what may come in, other rules have to say."],
+        &["For a host that runs its own gate under a dedicated user. All other users can connect to the \
+           gate only, and their programs need no setting. Root is not restricted: it can change \
+           these rules. Keep a console open: outgoing connections that are not listed here are \
+           dropped.",
+            "Incoming connections are answered: restrict them with other rules."],
     );
     // A name is looked up when the rules are loaded.
     text.line(&format!("define gate = {}", word(user)));
-    text.comment("The ports of the policy's hosts, and those that the gate dials.");
+    text.comment("The ports of the hosts in the policy, and the ports that the gate dials.");
     text.line(&format!("define ports = {}", set(kit.ports())));
     text.line(&format!("define dialled = {}", set(kit.dialled_ports())));
     text.comment(
-        "Marks of connections: those of the gate, and those that came in by an interface.",
+        "Conntrack marks: connections of the gate, and connections that came in by an interface.",
     );
     text.line(&format!("define own = {OWN_MARK}"));
     text.line(&format!("define entered = {ENTERED_MARK}"));
@@ -52,7 +52,7 @@ pub(super) fn rules(
     text.blank();
     text.delete_table(CLOSED);
     text.table("pullgate_host", |text| {
-        text.comment("To the transparent listener, whatever address was dialled.");
+        text.comment("Redirects connections to the transparent listener, whatever their destination.");
         match kit.capture {
             Capture::Redirect => redirect(text, kit, doors),
             Capture::Tproxy => tproxy(text, kit, doors),
@@ -65,16 +65,16 @@ pub(super) fn rules(
         gate(text, kit);
         text.blank();
         if kit.capture == Capture::Tproxy {
-            text.comment("Without the routes the mark would be a way out.");
+            text.comment("Drops marked packets if the routes are missing.");
             text.chain("leave", "filter hook postrouting priority filter; policy accept", |text| {
                 text.line("meta mark $captured oifname != \"lo\" drop");
             });
             text.blank();
         }
         text.comment(
-            "Containers on a bridge are forwarded. To let them through the gate, load the rules of \
-             `pullgate kit nftables --inside BRIDGE --outside INTERFACE` too. What else may be \
-             forwarded stands in files of these names.",
+            "Traffic of containers on a bridge is forwarded. To redirect it to the gate, also load the \
+             rules of `pullgate kit nftables --inside BRIDGE --outside INTERFACE`. Put additions into \
+             files with these names.",
         );
         text.chain("forward", "filter hook forward priority filter; policy drop", |text| {
             text.line(&format!("include \"{ADDITIONS}/host-forward*.nft\""));
@@ -109,8 +109,8 @@ fn redirect(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
 
 fn tproxy(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
     text.comment(
-        "TPROXY takes what comes in, so that what goes out is marked, and thereby comes in by \
-         loopback. The mark stays with the connection: a program that has ended has no user.",
+        "TPROXY works on incoming packets only. Outgoing packets are marked, and the routes send marked \
+         packets to loopback. The mark is kept in conntrack: packets of a closed socket have no user.",
     );
     text.chain("mark_output", "route hook output priority mangle; policy accept", |text| {
         doors.tell_absent(text);
@@ -163,29 +163,29 @@ fn entered(text: &mut Text) {
 fn output(text: &mut Text, kit: &Kit<'_>, cgroup: Option<&Cgroup>) {
     text.chain("output", "filter hook output priority filter; policy drop", |text| {
         text.comment(
-            "Nobody speaks under an address that this host does not have: IPV6_FREEBIND needs no \
-             privilege.",
+            "Drops packets whose source is not an address of this host. A process can send them without \
+             privileges (IPV6_FREEBIND).",
         );
         text.line("ct direction original fib saddr type != local drop");
         text.comment(
-            "Answers to connections that came in. Connections from before these rules end, unless the \
-             other end sends first and no rule tracked the connection: restart the machine once.",
+            "Replies to connections that came in. Connections from before these rules end, unless the \
+             peer sends first and conntrack did not know the connection: reboot the machine once.",
         );
         text.line("ct state { established, related } ct direction reply ct mark $entered accept");
         text.line(NEIGHBOURS);
         text.comment(
-            "The gate. Of a closed socket the user is not known, so that its TCP connections are known \
-             by their mark; new ones and datagrams are not.",
+            "Established TCP connections of the gate, by their mark: packets of a closed socket have no \
+             user. New connections and datagrams must be sent by the gate itself.",
         );
         text.line("ct state established ct mark $own tcp flags & syn == 0 accept");
         identity(text, cgroup);
         if kit.capture == Capture::Tproxy {
-            text.comment("Everybody else, to the gate.");
+            text.comment("Marked packets of all other users, to the gate.");
             text.line("meta mark $captured accept");
         }
         text.comment(
-            "On this host itself anything is accepted, except a stub resolver, which would send \
-             anybody's names outside.",
+            "Connections within this host, except to a stub resolver, which would forward queries of \
+             every process.",
         );
         for door in kit.settings.answerer.iter().flat_map(|answerer| &answerer.addresses) {
             let daddr = format!("{} daddr {}", Family::of(door.ip()).word(), door.ip());
@@ -195,10 +195,10 @@ fn output(text: &mut Text, kit: &Kit<'_>, cgroup: Option<&Cgroup>) {
         text.line("fib daddr type local meta l4proto { tcp, udp } th dport 53 drop");
         text.line("fib daddr type local accept");
         text.comment(
-            "What else this host needs stands in files of these names, which pullgate never writes. \
-             Open each to one address, such as NTP; on Azure the agent, which runs as root; and, if \
-             switches filter IPv6 multicast (MLD snooping), reports, which tell the neighbours \
-             whatever group a program joins:",
+            "Put additions into files with these names, which pullgate never writes. Permit single \
+             addresses, for example of NTP or of the agent on Azure, which runs as root. If your \
+             switches filter IPv6 multicast (MLD snooping), permit reports; programs can then send data \
+             to the neighbours in the names of groups:",
         );
         text.example("ip daddr 10.0.0.4 udp dport 123 accept");
         text.example("meta skuid 0 ip daddr 168.63.129.16 tcp dport { 80, 32526 } accept");
@@ -211,17 +211,17 @@ fn output(text: &mut Text, kit: &Kit<'_>, cgroup: Option<&Cgroup>) {
 fn identity(text: &mut Text, cgroup: Option<&Cgroup>) {
     let Some(cgroup) = cgroup else {
         text.comment(
-            "Its user id is all that identifies it: a process that takes this id, for example root in \
-             a container with the host's network, passes for the gate. `--cgroup` names its cgroup as \
-             well; it needs Linux 5.13 and cgroup v2.",
+            "The gate is identified by its user id only: a process that takes this id, for example root \
+             in a container with the host's network, is not restricted. `--cgroup` checks the gate's \
+             cgroup as well; it requires Linux 5.13 and cgroup v2.",
         );
         text.line("meta skuid $gate jump gate");
         return;
     };
     text.comment(
-        "Its user and its cgroup identify it. The cgroup must exist when the rules are loaded, and \
-         must not be made anew after that. If nft does not accept this rule, this machine has no \
-         cgroup v2 or a Linux before 5.13: print the rules without `--cgroup`.",
+        "The gate is identified by its user and its cgroup. The cgroup must exist when the rules are \
+         loaded, and must not be created again afterwards. If nft rejects this rule, this machine has \
+         no cgroup v2 or a Linux before 5.13: print the rules without `--cgroup`.",
     );
     text.line(&format!(
         "meta skuid $gate socket cgroupv2 level {} \"{cgroup}\" jump gate",
@@ -231,7 +231,7 @@ fn identity(text: &mut Text, cgroup: Option<&Cgroup>) {
 
 /// Where the gate may go.
 fn gate(text: &mut Text, kit: &Kit<'_>) {
-    text.comment("To its upstreams and its DNS servers.");
+    text.comment("Connections of the gate to upstreams and DNS servers.");
     text.rules_of("gate", |text| {
         text.line("ct state new tcp dport $dialled ct mark set $own accept");
         servers(text, kit);
@@ -241,7 +241,9 @@ fn gate(text: &mut Text, kit: &Kit<'_>) {
 fn servers(text: &mut Text, kit: &Kit<'_>) {
     let servers = &kit.policy.rules().dns_servers;
     if servers.is_empty() {
-        text.comment("Name [dns] servers in the configuration, and only those are open.");
+        text.comment(
+            "Any DNS server: set [dns] servers in the configuration to permit only these.",
+        );
         let dns = "meta l4proto { tcp, udp } th dport 53";
         text.line(&format!("{dns} ct mark set $own accept"));
     }
@@ -252,8 +254,8 @@ fn servers(text: &mut Text, kit: &Kit<'_>) {
     }
     if servers.iter().any(|server| server.ip().is_loopback()) {
         text.comment(
-            "A DNS server on this host needs a way out too: add one for its user, or name the servers \
-             that it asks in [dns] servers.",
+            "The DNS server on this host needs a rule for its own user to query other servers. Or set \
+             these servers in [dns] servers.",
         );
     }
 }

@@ -1,12 +1,11 @@
 //! Firewall rules that leave no way past the gate, printed from the configuration: pure.
 //!
-//! Two places need them. A *host* whose gate runs as a user of its own: everybody else's traffic is
-//! brought to it or dropped. A *gateway*: whatever comes from the interfaces of its clients is
-//! brought to the gate or dropped. Traffic comes by `redirect` and `dnat`, or by `tproxy`.
+//! They are for one of two sites. On a *host*, the gate runs under its own user, and the traffic of all
+//! other users is redirected to it or dropped. On a *gateway*, the traffic of the clients' interfaces is
+//! redirected to the gate or dropped. Traffic is redirected with `redirect` and `dnat`, or `tproxy`.
 //!
-//! Nothing is accepted that is not named, and no rule stands there twice in other words: take one
-//! away, and either something is open or something that should work does not. `pullgate doctor`
-//! finds out which; a test takes each away in turn.
+//! Only what is named is accepted, and each rule is necessary: without it, something is open or
+//! something does not work that should. `pullgate doctor` finds out which; a test removes each rule.
 
 mod gateway;
 mod host;
@@ -108,20 +107,22 @@ pub enum KitFault {
     /// No listener takes what would be brought there.
     #[error(
         "the configuration has no transparent listener with capture = \"{0}\": add one, or print \
-         the rules of the other capture"
+         the rules for the other capture"
     )]
     NoListener(&'static str),
     /// A port that is not known before the gate runs.
-    #[error("{0} takes any free port: give it a port of its own")]
+    #[error("{0} has port 0: set a fixed port")]
     AnyPort(SocketAddr),
     /// A listener that nobody on another machine reaches.
-    #[error("{0} is reached from the gateway only: listen on an address that the clients reach")]
+    #[error(
+        "clients cannot connect to the loopback address {0}: listen on an address of the gateway"
+    )]
     Loopback(SocketAddr),
 }
 
 /// Why a text is no [`Word`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it takes up to 32 letters, digits, dots, dashes and underscores")]
+#[error("must be 1 to 32 letters, digits, dots, dashes and underscores")]
 pub struct NoWord;
 
 impl std::str::FromStr for Word {
@@ -199,16 +200,17 @@ impl Kit<'_> {
             text.comment(line);
         }
         text.comment(
-            "Closed by this, IPv4 and IPv6: port 80, 22 and every other; QUIC (UDP port 443); DNS, and \
-             DNS over TLS, past the answerer; DNS over HTTPS, since no policy names such a host; \
-             169.254.169.254 and 168.63.129.16, a cloud's ways to every machine.",
+            "Blocked for IPv4 and IPv6: port 80, 22 and all others; QUIC (UDP port 443); DNS and DNS over \
+             TLS, except to the answerer; DNS over HTTPS, because no policy names such a host; the \
+             cloud metadata services 169.254.169.254 and 168.63.129.16.",
         );
         if self.capture == Capture::Tproxy {
-            text.comment("They need the routes that `pullgate kit routes` prints.");
+            text.comment("These rules need the routes that `pullgate kit routes` prints.");
         }
         text.comment(
-            "Made from the configuration: print them anew when its listeners, its DNS servers or the \
-             ports of its hosts change. Load them with `nft -f`, then see by `pullgate doctor`.",
+            "Generated from the configuration: print the rules again when its listeners, its DNS servers \
+             or the ports of its hosts change. Load them with `nft -f`, and test them with \
+             `pullgate doctor`.",
         );
         text.blank();
     }
@@ -226,7 +228,9 @@ impl Doors {
     fn tell_absent(self, text: &mut Text) {
         for (name, door) in [("IPv4", self.v4), ("IPv6", self.v6)] {
             if door.is_none() {
-                text.comment(&format!("{name} has no listener, and is dropped below."));
+                text.comment(&format!(
+                    "{name} has no listener: its connections are dropped below."
+                ));
             }
         }
     }
@@ -283,8 +287,8 @@ pub fn routes() -> String {
     let mut text = Text::default();
     text.line("#!/bin/sh");
     text.comment(
-        "What TPROXY needs beside its rules: packets with its mark are this machine's own, whatever \
-         their destination. Run it as root before the rules are loaded, at every start.",
+        "The routes for the TPROXY rules: packets with their mark are delivered to this machine, \
+         whatever their destination. Run this script as root at every boot.",
     );
     text.line("set -e");
     text.line("for family in -4 -6; do");
