@@ -29,28 +29,109 @@ const BUCKETS: &[f64] = &[
     5.0, 10.0, 60.0, 600.0, 3_600.0,
 ];
 
+/// A kind of metric, as the table declares it.
+trait Metric: Collector + Clone + Sized + 'static {
+    fn make(opts: Opts, labels: &[&str]) -> Result<Self, prometheus::Error>;
+}
+
+impl Metric for IntCounter {
+    fn make(opts: Opts, _: &[&str]) -> Result<Self, prometheus::Error> {
+        Self::with_opts(opts)
+    }
+}
+
+impl Metric for IntGauge {
+    fn make(opts: Opts, _: &[&str]) -> Result<Self, prometheus::Error> {
+        Self::with_opts(opts)
+    }
+}
+
+impl Metric for IntCounterVec {
+    fn make(opts: Opts, labels: &[&str]) -> Result<Self, prometheus::Error> {
+        Self::new(opts, labels)
+    }
+}
+
+impl Metric for IntGaugeVec {
+    fn make(opts: Opts, labels: &[&str]) -> Result<Self, prometheus::Error> {
+        Self::new(opts, labels)
+    }
+}
+
+impl Metric for HistogramVec {
+    fn make(opts: Opts, labels: &[&str]) -> Result<Self, prometheus::Error> {
+        Self::new(HistogramOpts::from(opts).buckets(BUCKETS.to_vec()), labels)
+    }
+}
+
+/// Declares metrics and registers them: a field, its kind, name, labels and help text each.
+macro_rules! metrics {
+    ($($field:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        #[derive(Debug)]
+        struct Series {
+            $($field: $kind,)*
+        }
+
+        impl Series {
+            fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+                $(
+                    let $field = $kind::make(Opts::new($name, $help), &[$($label),*])?;
+                    registry.register(Box::new($field.clone()))?;
+                )*
+                Ok(Self { $($field,)* })
+            }
+        }
+    };
+}
+
+metrics! {
+    sessions: IntCounterVec "pullgate_sessions_total" ["registry", "endpoint", "outcome", "reason"]
+        "Sessions that ended, by what became of them.";
+    open_sessions: IntGauge "pullgate_open_sessions" []
+        "Sessions open now.";
+    bytes: IntCounterVec "pullgate_relayed_bytes_total" ["registry", "endpoint", "direction", "path"]
+        "Bytes relayed, live sessions included.";
+    client_sessions: IntCounterVec "pullgate_client_sessions_total" ["client", "outcome"]
+        "Sessions of a [[client]] that ended, by what became of them.";
+    client_bytes: IntCounterVec "pullgate_client_relayed_bytes_total" ["client", "direction"]
+        "Bytes relayed for a [[client]], live sessions included.";
+    stages: HistogramVec "pullgate_stage_seconds" ["stage"]
+        "How long sessions spent at each stage.";
+    generation: IntGauge "pullgate_policy_generation" []
+        "The policy in force, counted from the first.";
+    stale: IntGauge "pullgate_policy_stale" []
+        "1 while the files hold a policy that could not be loaded.";
+    enforcing: IntGauge "pullgate_enforcing" []
+        "0 while some listener only reports what it would deny.";
+    spoofed: IntCounter "pullgate_spoofed_destinations_total" []
+        "Sessions headed for an address that the name in their hello has not.";
+    stale_answers: IntCounter "pullgate_stale_answers_total" []
+        "Sessions dialled by an answer of DNS that had run out, since no server answered.";
+    queries: IntCounterVec "pullgate_dns_queries_total" ["result"]
+        "Queries that the answerer was asked, by what became of them.";
+    panics: IntCounter "pullgate_session_panics_total" []
+        "Sessions ended by a fault of the gate's own code.";
+    audit_dropped: IntCounter "pullgate_audit_dropped_total" []
+        "Audit lines lost: the queue was full, or they could not be written.";
+    audit_failing: IntGauge "pullgate_audit_failing" []
+        "1 while audit lines cannot be written, and wait.";
+    storage_asks: IntGauge "pullgate_storage_account_asks_by_one_client" []
+        "The most that one client asked for storage accounts, within ten to twenty minutes.";
+    open_sessions_limit: IntGauge "pullgate_open_sessions_limit" []
+        "Sessions that may be open at once: the limit, or what descriptors allow.";
+    tasks: IntGauge "pullgate_runtime_tasks" []
+        "Tasks alive in all threads' runtimes.";
+    build: IntGaugeVec "pullgate_build_info" ["version"]
+        "Always 1; the label tells the version.";
+}
+
 /// Every metric, and the registry that they are gathered from.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    sessions: IntCounterVec,
-    open_sessions: IntGauge,
-    bytes: IntCounterVec,
-    client_sessions: IntCounterVec,
-    client_bytes: IntCounterVec,
-    stages: Vec<(Stage, Histogram)>,
-    generation: IntGauge,
-    stale: IntGauge,
-    enforcing: IntGauge,
-    spoofed: IntCounter,
-    stale_answers: IntCounter,
-    queries: IntCounterVec,
-    panics: IntCounter,
-    audit_dropped: IntCounter,
-    audit_failing: IntGauge,
-    storage_asks: IntGauge,
-    open_sessions_limit: IntGauge,
-    tasks: IntGauge,
+    series: Series,
+    /// The histogram of each stage, in the order of [`Stage::ALL`].
+    stages: Vec<Histogram>,
     /// The runtimes whose tasks count, beside that in which the metrics are asked for.
     runtimes: OnceLock<Vec<Handle>>,
 }
@@ -70,127 +151,12 @@ impl Metrics {
     /// # Errors
     /// When the registry holds metrics of these names already.
     pub fn new(registry: Registry) -> Result<Self, prometheus::Error> {
-        let stage_seconds = HistogramVec::new(
-            HistogramOpts::new("pullgate_stage_seconds", "How long sessions spent at each stage.")
-                .buckets(BUCKETS.to_vec()),
-            &["stage"],
-        )?;
-        let build = IntGaugeVec::new(
-            Opts::new("pullgate_build_info", "Always 1; the label tells the version."),
-            &["version"],
-        )?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let metrics = Self {
-            sessions: IntCounterVec::new(
-                Opts::new(
-                    "pullgate_sessions_total",
-                    "Sessions that ended, by what became of them.",
-                ),
-                &["registry", "endpoint", "outcome", "reason"],
-            )?,
-            open_sessions: IntGauge::new("pullgate_open_sessions", "Sessions open now.")?,
-            bytes: IntCounterVec::new(
-                Opts::new("pullgate_relayed_bytes_total", "Bytes relayed, live sessions included."),
-                &["registry", "endpoint", "direction", "path"],
-            )?,
-            client_sessions: IntCounterVec::new(
-                Opts::new(
-                    "pullgate_client_sessions_total",
-                    "Sessions of a [[client]] that ended, by what became of them.",
-                ),
-                &["client", "outcome"],
-            )?,
-            client_bytes: IntCounterVec::new(
-                Opts::new(
-                    "pullgate_client_relayed_bytes_total",
-                    "Bytes relayed for a [[client]], live sessions included.",
-                ),
-                &["client", "direction"],
-            )?,
-            stages: Stage::ALL
-                .iter()
-                .map(|stage| (*stage, stage_seconds.with_label_values(&[stage.code()])))
-                .collect(),
-            generation: IntGauge::new(
-                "pullgate_policy_generation",
-                "The policy in force, counted from the first.",
-            )?,
-            stale: IntGauge::new(
-                "pullgate_policy_stale",
-                "1 while the files hold a policy that could not be loaded.",
-            )?,
-            enforcing: IntGauge::new(
-                "pullgate_enforcing",
-                "0 while some listener only reports what it would deny.",
-            )?,
-            stale_answers: IntCounter::new(
-                "pullgate_stale_answers_total",
-                "Sessions dialled by an answer of DNS that had run out, since no server answered.",
-            )?,
-            spoofed: IntCounter::new(
-                "pullgate_spoofed_destinations_total",
-                "Sessions headed for an address that the name in their hello has not.",
-            )?,
-            queries: IntCounterVec::new(
-                Opts::new(
-                    "pullgate_dns_queries_total",
-                    "Queries that the answerer was asked, by what became of them.",
-                ),
-                &["result"],
-            )?,
-            panics: IntCounter::new(
-                "pullgate_session_panics_total",
-                "Sessions ended by a fault of the gate's own code.",
-            )?,
-            audit_dropped: IntCounter::new(
-                "pullgate_audit_dropped_total",
-                "Audit lines lost: the queue was full, or they could not be written.",
-            )?,
-            storage_asks: IntGauge::new(
-                "pullgate_storage_account_asks_by_one_client",
-                "The most that one client asked for storage accounts, within ten to twenty minutes.",
-            )?,
-            open_sessions_limit: IntGauge::new(
-                "pullgate_open_sessions_limit",
-                "Sessions that may be open at once: the limit, or what descriptors allow.",
-            )?,
-            audit_failing: IntGauge::new(
-                "pullgate_audit_failing",
-                "1 while audit lines cannot be written, and wait.",
-            )?,
-            tasks: IntGauge::new(
-                "pullgate_runtime_tasks",
-                "Tasks alive in all threads' runtimes.",
-            )?,
-            runtimes: OnceLock::new(),
-            registry,
-        };
-        let all: Vec<Box<dyn Collector>> = vec![
-            Box::new(metrics.sessions.clone()),
-            Box::new(metrics.open_sessions.clone()),
-            Box::new(metrics.bytes.clone()),
-            Box::new(metrics.client_sessions.clone()),
-            Box::new(metrics.client_bytes.clone()),
-            Box::new(stage_seconds),
-            Box::new(metrics.generation.clone()),
-            Box::new(metrics.stale.clone()),
-            Box::new(metrics.enforcing.clone()),
-            Box::new(metrics.spoofed.clone()),
-            Box::new(metrics.stale_answers.clone()),
-            Box::new(metrics.queries.clone()),
-            Box::new(metrics.panics.clone()),
-            Box::new(metrics.audit_dropped.clone()),
-            Box::new(metrics.audit_failing.clone()),
-            Box::new(metrics.storage_asks.clone()),
-            Box::new(metrics.open_sessions_limit.clone()),
-            Box::new(metrics.tasks.clone()),
-            Box::new(build),
-        ];
-        for collector in all {
-            metrics.registry.register(collector)?;
-        }
-        metrics.registry.register(Box::new(ProcessCollector::for_self()))?;
-        Ok(metrics)
+        let series = Series::register(&registry)?;
+        series.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let stage = |stage: &Stage| series.stages.with_label_values(&[stage.code()]);
+        let stages = Stage::ALL.iter().map(stage).collect();
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        Ok(Self { registry, series, stages, runtimes: OnceLock::new() })
     }
 
     /// Counts the tasks of these runtimes too, from now on.
@@ -208,19 +174,19 @@ impl Metrics {
         told: Told,
         status: &Status,
     ) -> Result<String, prometheus::Error> {
-        self.audit_failing.set(i64::from(told.audit_failing));
+        self.series.audit_failing.set(i64::from(told.audit_failing));
         open.credit(|labels, volume| self.relayed(labels, volume));
-        self.storage_asks.set(i64::try_from(told.storage_asks).unwrap_or(i64::MAX));
+        self.series.storage_asks.set(i64::try_from(told.storage_asks).unwrap_or(i64::MAX));
         let limit = i64::try_from(status.open_sessions_limit).unwrap_or(i64::MAX);
-        self.open_sessions_limit.set(limit);
-        self.open_sessions.set(i64::try_from(open.count()).unwrap_or(i64::MAX));
-        self.generation.set(i64::try_from(status.generation).unwrap_or(i64::MAX));
-        self.stale.set(i64::from(status.stale.is_some()));
-        self.enforcing.set(i64::from(status.enforcement == Enforcement::Enforce));
+        self.series.open_sessions_limit.set(limit);
+        self.series.open_sessions.set(i64::try_from(open.count()).unwrap_or(i64::MAX));
+        self.series.generation.set(i64::try_from(status.generation).unwrap_or(i64::MAX));
+        self.series.stale.set(i64::from(status.stale.is_some()));
+        self.series.enforcing.set(i64::from(status.enforcement == Enforcement::Enforce));
         let here = Handle::try_current().ok();
         let runtimes = here.iter().chain(self.runtimes.get().into_iter().flatten());
         let tasks: usize = runtimes.map(|runtime| runtime.metrics().num_alive_tasks()).sum();
-        self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
+        self.series.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
@@ -228,7 +194,7 @@ impl Metrics {
     pub(super) fn moved_by_registry(&self, open: &OpenSessions) -> BTreeMap<String, (u64, u64)> {
         open.credit(|labels, volume| self.relayed(labels, volume));
         let mut moved: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-        for metric in self.bytes.collect().iter().flat_map(MetricFamily::get_metric) {
+        for metric in self.series.bytes.collect().iter().flat_map(MetricFamily::get_metric) {
             let label = |name: &str| {
                 let mut labels = metric.get_label().iter();
                 labels.find(|label| label.name() == name).map(LabelPair::value)
@@ -248,20 +214,21 @@ impl Metrics {
     pub(super) fn ended(&self, record: &Record, verdict: Verdict) {
         let Labels { registry, endpoint, client } = Labels::of_record(record);
         let reason = verdict.reason.unwrap_or(NO_LABEL);
-        self.sessions
+        self.series
+            .sessions
             .with_label_values(&[registry, endpoint, verdict.outcome.code(), reason])
             .inc();
         if let Some(client) = client {
-            self.client_sessions.with_label_values(&[client, verdict.outcome.code()]).inc();
+            self.series.client_sessions.with_label_values(&[client, verdict.outcome.code()]).inc();
         }
         if record.headed().is_some_and(Headed::is_spoofed) {
-            self.spoofed.inc();
+            self.series.spoofed.inc();
         }
         if record.is_stale() {
-            self.stale_answers.inc();
+            self.series.stale_answers.inc();
         }
         for (stage, spent) in record.stages.spent() {
-            if let Some((_, histogram)) = self.stages.get(stage as usize) {
+            if let Some(histogram) = self.stages.get(stage as usize) {
                 histogram.observe(spent.as_secs_f64());
             }
         }
@@ -276,22 +243,25 @@ impl Metrics {
             ("down", "copy", volume.down.copied),
         ];
         for (direction, path, count) in parts.into_iter().filter(|(.., count)| *count > 0) {
-            self.bytes.with_label_values(&[registry, endpoint, direction, path]).inc_by(count);
+            self.series
+                .bytes
+                .with_label_values(&[registry, endpoint, direction, path])
+                .inc_by(count);
             if let Some(client) = client {
-                self.client_bytes.with_label_values(&[client, direction]).inc_by(count);
+                self.series.client_bytes.with_label_values(&[client, direction]).inc_by(count);
             }
         }
     }
 
     pub(super) fn query_ended(&self, result: QueryResult) {
-        self.queries.with_label_values(&[result.code()]).inc();
+        self.series.queries.with_label_values(&[result.code()]).inc();
     }
 
     pub(super) fn panicked(&self) {
-        self.panics.inc();
+        self.series.panics.inc();
     }
 
     pub(super) fn audit_dropped(&self) -> &IntCounter {
-        &self.audit_dropped
+        &self.series.audit_dropped
     }
 }

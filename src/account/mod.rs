@@ -51,6 +51,7 @@ use id::Ids;
 use labels::Labels;
 use metrics::Told;
 use open_sessions::{Asked, ListedSession};
+use record::Verdict;
 use shortages::Shortages;
 use sink::Outlet;
 use storage_requests::StorageRequests;
@@ -197,6 +198,26 @@ impl Account {
             storage_asks: self.askers.most(Instant::now()),
         };
         self.metrics.text(&self.open, told, status)
+    }
+
+    /// Counts a query.
+    pub fn count_query(&self, result: QueryResult) {
+        self.metrics.query_ended(result);
+    }
+
+    /// Writes the audit line of a query that was refused for its name; one that repeats another is
+    /// folded like any denial. It is counted apart.
+    pub fn record_refused(&self, query: RefusedQuery) {
+        let RefusedQuery { client, client_name, listener, name, kind, reason, generation } = query;
+        let started = SystemTime::now();
+        let mut record = Record::new(self.ids.next(started), started, client, listener);
+        record.client_name = client_name;
+        record.target = Some(name);
+        record.ask_kind(kind);
+        record.generation = generation;
+        let verdict =
+            Verdict { outcome: Outcome::Denied, reason: Some(reason.code()), ended: None };
+        self.audit.take(&record, verdict);
     }
 
     /// Has the audit file opened anew, as after a rotation.

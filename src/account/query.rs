@@ -2,10 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use super::Account;
-use super::record::{Outcome, Record, Verdict};
 use super::text::AuditText;
 use crate::policy::Reason;
 
@@ -72,26 +69,4 @@ pub struct RefusedQuery {
     pub reason: Reason,
     /// The policy's generation that judged it.
     pub generation: u64,
-}
-
-impl Account {
-    /// Counts a query.
-    pub fn count_query(&self, result: QueryResult) {
-        self.metrics.query_ended(result);
-    }
-
-    /// Writes the audit line of a query that was refused for its name; one that repeats another is
-    /// folded like any denial. It is counted apart.
-    pub fn record_refused(&self, query: RefusedQuery) {
-        let RefusedQuery { client, client_name, listener, name, kind, reason, generation } = query;
-        let started = SystemTime::now();
-        let mut record = Record::new(self.ids.next(started), started, client, listener);
-        record.client_name = client_name;
-        record.target = Some(name);
-        record.ask_kind(kind);
-        record.generation = generation;
-        let verdict =
-            Verdict { outcome: Outcome::Denied, reason: Some(reason.code()), ended: None };
-        self.audit.take(&record, verdict);
-    }
 }

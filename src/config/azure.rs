@@ -11,9 +11,9 @@ use jsonc_parser::common::Ranged as _;
 use jsonc_parser::errors::ParseErrorKind;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
-use super::Inherited;
 use super::source::Source;
 use super::uploads::Uploads;
+use super::values::Inherited;
 use crate::policy::{
     DataSpec, Fault, HostKind, Located, Location, Name, Origin, Registry, RegistrySpec, parse_host,
 };

@@ -3,10 +3,10 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::main_file::{SESSIONS, new_sessions};
 use super::source::Source;
 use super::table::{OneOrMany, Table};
-use super::{PLAIN_NAME, TlsPaths, is_plain_name};
+use super::tls::TlsPaths;
+use super::values::{DOWNLOAD, PLAIN_NAME, SESSIONS, is_plain_name, new_sessions};
 use crate::policy::{
     CertificateName, Client, ClientLimits, Clientele, Located, NO_LABEL, Registry, parse_range,
 };
@@ -19,9 +19,6 @@ const EVERYONE: &str = "everyone";
 
 /// From what one pull needs to a pebibyte.
 const UPLOAD: RangeInclusive<u64> = 64 * 1024..=1 << 50;
-
-/// From what keeps a tunnel from idling to a tebibyte.
-pub(super) const DOWNLOAD: RangeInclusive<u64> = 16 * 1024..=1 << 40;
 
 /// `tls`: of the listeners, some of which may ask for certificates. `asked`: takes the users that
 /// are named.

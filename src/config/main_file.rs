@@ -6,19 +6,22 @@ mod dns;
 mod listen;
 
 use std::collections::HashSet;
-use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::clients::{self, DOWNLOAD};
+use super::clients;
+use super::settings::{AuditTarget, BATCH, OnFull, Profile, Settings};
 use super::source::Source;
 use super::table::Table;
+use super::tls::TlsPaths;
 use super::uploads::Uploads;
-use super::{AuditTarget, BATCH, Inherited, OnFull, Profile, Settings, TlsPaths};
-use crate::policy::{Enforcement, Limits, Located, Location, Rules, never_dialled, parse_range};
+use super::values::{DOWNLOAD, Inherited, SESSIONS, beside, enforcement, new_sessions};
+use crate::policy::{
+    Enforcement, Limits, Located, Location, NameServer, Rules, never_dialled, parse_range,
+};
 
 /// What the main file says.
 #[derive(Debug)]
@@ -51,9 +54,18 @@ const USERS: &str = "users";
 const MILLISECONDS: RangeInclusive<u64> = 1..=24 * 60 * 60 * 1000;
 /// How long after its time an answer of DNS is used while no server answers.
 const STALE: Duration = Duration::from_secs(600);
-pub(super) const SESSIONS: RangeInclusive<u64> = 1..=1_000_000;
 /// 0 is not at all; more than this would be felt.
 const BATCH_MILLISECONDS: RangeInclusive<u64> = 0..=100;
+
+/// `[policy]`, for all registries.
+struct PolicyTable {
+    registries: Located<String>,
+    enforcement: Enforcement,
+    users_file: String,
+    inherited: Inherited,
+    allow_empty: bool,
+    deny_all: Option<Location>,
+}
 
 pub(super) fn read(source: &Source<'_>) -> Main {
     let toml = source.toml();
@@ -63,51 +75,14 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     let admin = file
         .table("admin", "[admin]")
         .and_then(|table| listen::admin_address(source, table, &mut taken));
-    let mut rules = Rules { dns_stale: STALE, ..Rules::default() };
-    let mut servers = Vec::new();
-    let mut registries = Located { value: REGISTRIES.to_owned(), place: source.whole() };
-    let mut deny_all = None;
-    let mut allow_empty = false;
-    let mut users_file = USERS.to_owned();
-    let mut inherited = Inherited::default();
-    if let Some(mut table) = file.table("policy", "[policy]") {
-        registries.place = table.place().clone();
-        registries = match table.string("registries") {
-            Some(folder) if folder.value.is_empty() => {
-                let remedy = "name a folder, such as \"registries.d\"";
-                source.fault(folder.place, "registries is empty", remedy);
-                registries
-            }
-            Some(folder) => folder,
-            None => registries,
-        };
-        rules.enforcement = enforcement(source, &mut table).unwrap_or_default();
-        if let Some(written) = table.string("users-file") {
-            users_file = written.value;
-        }
-        inherited.download = table.number("download-bytes-per-second", DOWNLOAD);
-        inherited.uploads = Uploads::read(&mut table);
-        inherited.clientele = clients::clientele(source, &mut table).unwrap_or_default();
-        allow_empty = table.boolean("allow-empty").is_some_and(|found| found.value);
-        deny_all = table.boolean("deny-all").filter(|found| found.value).map(|found| found.place);
-        table.finish();
-    }
+    let policy = policy(source, file.table("policy", "[policy]"));
+    let PolicyTable { registries, enforcement, users_file, inherited, allow_empty, deny_all } =
+        policy;
+    let mut rules = Rules { dns_stale: STALE, enforcement, ..Rules::default() };
     let mut named_users = Vec::new();
     rules.clients = clients::read(source, &mut file, &tls, &mut named_users);
-    if let Some(mut table) = file.table("dns", "[dns]") {
-        for written in table.strings("servers") {
-            let server = dns::server(source, &written);
-            servers.extend(server.map(|value| Located { value, place: written.place }));
-        }
-        rules.dns_servers = servers.iter().map(|server| server.value.clone()).collect();
-        if let Some(milliseconds) = table.number("stale-ms", 0..=*MILLISECONDS.end()) {
-            rules.dns_stale = Duration::from_millis(milliseconds);
-        }
-        if let Some(hosts) = table.table("hosts", "[dns.hosts]") {
-            rules.pins = dns::pins(source, hosts);
-        }
-        table.finish();
-    }
+    let servers = file.table("dns", "[dns]").map(|table| dns(source, table, &mut rules));
+    let servers = servers.unwrap_or_default();
     if let Some(mut table) = file.table("addresses", "[addresses]") {
         for written in table.strings("allow") {
             rules.allowed_addresses.extend(range(source, &written));
@@ -148,22 +123,57 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     }
 }
 
-/// A path as the file means it: relative to the folder that the file is in.
-pub(super) fn beside(source: &Source<'_>, path: &str) -> PathBuf {
-    Path::new(&**source.file()).parent().unwrap_or(Path::new("")).join(path)
+fn policy(source: &Source<'_>, table: Option<Table<'_>>) -> PolicyTable {
+    let mut policy = PolicyTable {
+        registries: Located { value: REGISTRIES.to_owned(), place: source.whole() },
+        enforcement: Enforcement::default(),
+        users_file: USERS.to_owned(),
+        inherited: Inherited::default(),
+        allow_empty: false,
+        deny_all: None,
+    };
+    let Some(mut table) = table else { return policy };
+    policy.registries.place = table.place().clone();
+    match table.string("registries") {
+        Some(folder) if folder.value.is_empty() => {
+            let remedy = "name a folder, such as \"registries.d\"";
+            source.fault(folder.place, "registries is empty", remedy);
+        }
+        Some(folder) => policy.registries = folder,
+        None => {}
+    }
+    policy.enforcement = enforcement(source, &mut table).unwrap_or_default();
+    if let Some(written) = table.string("users-file") {
+        policy.users_file = written.value;
+    }
+    policy.inherited = Inherited {
+        download: table.number("download-bytes-per-second", DOWNLOAD),
+        uploads: Uploads::read(&mut table),
+        clientele: clients::clientele(source, &mut table).unwrap_or_default(),
+    };
+    policy.allow_empty = table.boolean("allow-empty").is_some_and(|found| found.value);
+    let deny_all = table.boolean("deny-all").filter(|found| found.value);
+    policy.deny_all = deny_all.map(|found| found.place);
+    table.finish();
+    policy
 }
 
-fn enforcement(source: &Source<'_>, table: &mut Table<'_>) -> Option<Enforcement> {
-    let written = table.string("enforcement")?;
-    match written.value.as_str() {
-        "enforce" => Some(Enforcement::Enforce),
-        "report" => Some(Enforcement::Report),
-        other => {
-            let remedy = "write \"enforce\" or \"report\"";
-            source.fault(written.place, format!("enforcement {other:?} is unknown"), remedy);
-            None
-        }
+/// Fills the rules from `[dns]`, and returns its servers and where each stands.
+fn dns(source: &Source<'_>, mut table: Table<'_>, rules: &mut Rules) -> Vec<Located<NameServer>> {
+    let mut servers = Vec::new();
+    for written in table.strings("servers") {
+        let server = dns::server(source, &written);
+        servers.extend(server.map(|value| Located { value, place: written.place }));
     }
+    rules.dns_servers = servers.iter().map(|server| server.value.clone()).collect();
+    if let Some(milliseconds) = table.number("stale-ms", 0..=*MILLISECONDS.end()) {
+        rules.dns_stale = Duration::from_millis(milliseconds);
+    }
+    if let Some(hosts) = table.table("hosts", "[dns.hosts]") {
+        rules.pins = dns::pins(source, hosts);
+    }
+    table.finish();
+    servers
 }
 
 fn batch(mut table: Table<'_>) -> Option<Duration> {
@@ -221,12 +231,6 @@ fn range(source: &Source<'_>, written: &Located<String>) -> Option<IpNet> {
         source.warn(place, what, "list the ranges that are needed");
     }
     Some(range)
-}
-
-/// How many sessions may begin within a second.
-pub(super) fn new_sessions(table: &mut Table<'_>, key: &'static str) -> Option<NonZeroU32> {
-    let number = table.number(key, SESSIONS)?;
-    NonZeroU32::new(u32::try_from(number).ok()?)
 }
 
 /// Open sessions where `[process] profile` is `"small"` and `[limits]` is silent.

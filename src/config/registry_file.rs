@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Inherited;
-use super::clients::{self, DOWNLOAD};
+use super::clients;
 use super::source::Source;
 use super::table::{OneOrMany, Table};
 use super::uploads::Uploads;
+use super::values::{DOWNLOAD, Inherited};
 use crate::policy::{DataSpec, Located, Origin, PrivateOnly, RegistrySpec};
 
 /// What stands for a data endpoint in each of the cloud's regions.

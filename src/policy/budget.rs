@@ -4,7 +4,7 @@
 //! tokens are large, and over HTTP/2 0.43 % of what comes down. So the default lets every pull
 //! through, and stops a push after its first few layers' worth of headers.
 
-use super::registry::EndpointKind;
+use super::endpoint::EndpointKind;
 
 /// What a tunnel may send up: so many bytes, and a share of what has come down in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

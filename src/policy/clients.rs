@@ -14,6 +14,7 @@ use super::certificate::{CertificateName, CertificateNames};
 use super::location::{Fault, Located, Location};
 use super::reason::{Denial, Reason};
 use super::registry::Registry;
+use super::registry_spec::Clientele;
 use super::users::User;
 
 /// The address that asks.
@@ -122,18 +123,6 @@ impl Client {
         };
         is_there && is_named()
     }
-}
-
-/// Whom a registry's file lets in.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Clientele {
-    /// It does not say: everyone while there is no `[[client]]`, else nobody.
-    #[default]
-    Unsaid,
-    /// `"everyone"`, of no group too.
-    Everyone,
-    /// The groups of these names.
-    Named(Vec<Located<String>>),
 }
 
 /// The groups, and which registry lets which in.
@@ -267,7 +256,7 @@ fn stranger(name: &Located<String>, groups: &[Arc<Client>]) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::registry::RegistrySpec;
+    use crate::policy::registry_spec::RegistrySpec;
 
     fn group(name: &str, networks: &[&str]) -> Arc<Client> {
         let place = Location { file: "pullgate.toml".into(), line: 7 };

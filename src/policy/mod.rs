@@ -8,6 +8,7 @@ mod budget;
 mod certificate;
 mod clients;
 mod cloud;
+mod endpoint;
 mod host;
 mod limits;
 mod location;
@@ -17,6 +18,8 @@ mod permits;
 mod reason;
 mod regions;
 mod registry;
+mod registry_spec;
+mod rules;
 mod set;
 mod target;
 mod users;
@@ -24,10 +27,9 @@ mod users;
 pub use addresses::{AddressFault, Class, PrivateOnly, canonical, class_of};
 pub use budget::{Budget, Budgets};
 pub use certificate::{CertificateName, CertificateNameFault, CertificateNames};
-pub use clients::{
-    Client, ClientAddress, ClientIdentity, ClientLimits, Clientele, Login, subscriber,
-};
+pub use clients::{Client, ClientAddress, ClientIdentity, ClientLimits, Login, subscriber};
 pub use cloud::{CLOUDS, Cloud, HostKind};
+pub use endpoint::{Endpoint, EndpointKind};
 pub use host::{HostFault, never_dialled, parse_host, parse_range};
 pub use limits::Limits;
 pub use location::{Fault, Located, Location};
@@ -35,10 +37,11 @@ pub use name::{LONGEST_NAME, Name, NameError};
 pub use name_server::NameServer;
 pub use permits::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 pub use reason::{Cause, Denial, Ending, Failure, Reason, Side, Stop};
-pub use registry::{DataSpec, Endpoint, EndpointKind, Origin, Registry, RegistrySpec};
-pub use set::{
-    Enforcement, LABELLED_REGISTRIES, NO_LABEL, OTHER_LABEL, OwnAddresses, PolicySet, Rules,
-    StaticAddress,
+pub use registry::Registry;
+pub use registry_spec::{Clientele, DataSpec, Origin, RegistrySpec};
+pub use rules::{
+    Enforcement, LABELLED_REGISTRIES, NO_LABEL, OTHER_LABEL, OwnAddresses, Rules, StaticAddress,
 };
+pub use set::PolicySet;
 pub use target::{HTTPS, Target, TargetError, parse_port};
 pub use users::{Challenge, MOST_MEMORY_KIB, PasswordHash, PasswordHashFault, User, Users};

@@ -10,9 +10,9 @@ use ipnet::IpNet;
 use super::addresses::{AddressFault, PrivateOnly};
 use super::budget::Budget;
 use super::clients::Client;
+use super::endpoint::EndpointKind;
 use super::location::Location;
 use super::reason::Denial;
-use super::registry::EndpointKind;
 use super::target::Target;
 
 /// A registry and endpoint by which a target is allowed.

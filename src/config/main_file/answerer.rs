@@ -6,9 +6,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::listen::socket_address;
+use crate::config::settings::{Answer, Answerer, ListenerSpec, Mode};
 use crate::config::source::Source;
 use crate::config::table::Table;
-use crate::config::{Answer, Answerer, ListenerSpec, Mode};
 use crate::policy::{Located, Location, NameServer, canonical};
 
 /// Queries of one client in a second, where nothing is said. A pull asks for two dozen at once.

@@ -1,9 +1,9 @@
 //! `[process]`: what the process shares with others, and what it forbids itself.
 
-use super::super::source::Source;
-use super::super::table::Table;
-use super::super::{Conduct, FileAccess, Ports, Profile};
-use super::beside;
+use crate::config::settings::{Conduct, FileAccess, Ports, Profile};
+use crate::config::source::Source;
+use crate::config::table::Table;
+use crate::config::values::beside;
 
 pub(super) fn conduct(source: &Source<'_>, mut table: Table<'_>) -> Conduct {
     let mut conduct = Conduct::default();

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{beside, enforcement};
+use crate::config::settings::{AdminAddress, Capture, ListenerSpec, Mode};
 use crate::config::source::Source;
 use crate::config::table::Table;
 use crate::config::tls::{self, TlsPaths};
-use crate::config::{AdminAddress, Capture, ListenerSpec, Mode};
+use crate::config::values::{beside, enforcement};
 use crate::policy::{Located, parse_range};
 
 const WRITE_MODE: &str = "write mode = \"connect\" or mode = \"transparent\"";

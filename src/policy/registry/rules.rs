@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{DataSpec, Endpoint, EndpointKind, Origin, RegistrySpec};
 use crate::policy::cloud::{Cloud, HostKind};
+use crate::policy::endpoint::{Endpoint, EndpointKind};
 use crate::policy::host::{HostFault, never_dialled, parse_host, parse_range};
 use crate::policy::location::{Fault, Located, Location};
 use crate::policy::name::{Name, NameError};
+use crate::policy::registry_spec::{DataSpec, Origin, RegistrySpec};
 use crate::policy::target::Target;
 
 /// What the rules leave of a file without fault.
@@ -188,6 +189,7 @@ impl<'a> Judge<'a> {
     }
 
     /// What speaks against a host where it stands.
+    // long: one match, a row for each kind of host under each key.
     fn objection(&self, name: &Name, kind: EndpointKind) -> Option<Objection> {
         use EndpointKind::{Also, Data, Login, Regional};
         match (HostKind::of(name), kind) {

@@ -1,0 +1,273 @@
+//! From the text of all files to [`Settings`] and a [`PolicySet`], or to every fault of every file.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::main_file::{self, Main};
+use super::referenced_files::{self, ReferencedFile};
+use super::settings::{AdminAddress, Settings};
+use super::source::Source;
+use super::tls::{self, TlsOfListeners};
+use super::values::{Inherited, PLAIN_NAME, beside, is_plain_name};
+use super::{azure, clients, registry_file, users};
+use crate::policy::{
+    Client, Endpoint, EndpointKind, Fault, HostKind, Located, Location, NO_LABEL, OTHER_LABEL,
+    PolicySet, Registry, Rules, Users,
+};
+
+/// A file that was read, or could not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// The path as the operator would write it.
+    pub path: Arc<str>,
+    /// Its text, or why there is none.
+    pub text: Result<String, String>,
+}
+
+/// The operator's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// `pullgate.toml`.
+    pub main: File,
+    /// The registries' files, sorted by name.
+    pub registries: Vec<File>,
+    /// Further files that the main file names.
+    pub further: Vec<ReferencedFile>,
+}
+
+/// A configuration without fault.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What takes effect at start only.
+    pub settings: Settings,
+    /// What a reload swaps.
+    pub policy: PolicySet,
+    /// TLS of the listeners, swapped with it.
+    pub tls: TlsOfListeners,
+    /// What is allowed and probably not meant.
+    pub warnings: Vec<Fault>,
+}
+
+/// What to do about a main file that cannot be read.
+const NAME_ANOTHER: &str = "create it, or name another with --config";
+
+/// What the main file names, relative to that file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The folder of the registries' files.
+    pub registries: PathBuf,
+    /// The users' file, which is among the further ones only if a client names a user.
+    pub users: PathBuf,
+    /// Further files.
+    pub further: Vec<PathBuf>,
+    /// Where the admin listener is.
+    pub admin: Option<AdminAddress>,
+}
+
+/// What the main file names.
+///
+/// # Errors
+/// When the file could not be read. Its other faults are [`compile`]'s.
+pub fn named_by(main: &File) -> Result<Named, Vec<Fault>> {
+    let text = text_of(main, NAME_ANOTHER).map_err(|fault| vec![fault])?;
+    let source = Source::new(&main.path, text);
+    let main = main_file::read(&source);
+    let mut further: Vec<PathBuf> =
+        main.tls.iter().flat_map(|tls| tls.value.paths().cloned()).collect();
+    if !main.named_users.is_empty() {
+        further.push(main.users_file.clone());
+    }
+    further.sort();
+    further.dedup();
+    let registries = beside(&source, &main.registries.value);
+    let admin = main.settings.admin;
+    Ok(Named { registries, users: main.users_file, further, admin })
+}
+
+/// Every fault of the main file where the folder that it names cannot be read, that one included.
+#[must_use]
+pub fn faults_without_folder(main: &File, error: &str) -> Vec<Fault> {
+    let source = match text_of(main, NAME_ANOTHER) {
+        Ok(text) => Source::new(&main.path, text),
+        Err(fault) => return vec![fault],
+    };
+    let Located { value: folder, place } = main_file::read(&source).registries;
+    let folder = beside(&source, &folder);
+    let what = format!("the folder {} cannot be read: {error}", folder.display());
+    source.missing(&place, what, "create it, or name another in [policy] registries");
+    sorted(source.take_faults())
+}
+
+/// Compiles the files into what is used.
+///
+/// # Errors
+/// Every fault of every file, by file and line.
+pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
+    let mut found = Found::default();
+    let main = match text_of(&files.main, NAME_ANOTHER) {
+        Ok(text) => main(&Source::new(&files.main.path, text), &files.registries, &mut found),
+        Err(fault) => {
+            found.faults.push(fault);
+            registries(&files.registries, &Inherited::default(), &[], &mut found);
+            return Err(sorted(found.faults));
+        }
+    };
+    let (inherited, clients) = (&main.inherited, &main.rules.clients);
+    let registries = registries(&files.registries, inherited, clients, &mut found);
+    let (tls, faults, warnings) = tls::make(&main.tls, &files.further);
+    found.faults.extend(faults);
+    found.warnings.extend(warnings);
+    let users = users(&main, &files.further, &mut found);
+    let rules = Rules { registries, users, ..main.rules };
+    match PolicySet::new(generation, rules) {
+        Ok(policy) if found.faults.is_empty() => {
+            let warnings = sorted(found.warnings);
+            Ok(Loaded { settings: main.settings, policy, tls, warnings })
+        }
+        Ok(_) => Err(sorted(found.faults)),
+        Err(among_registries) => {
+            found.faults.extend(among_registries);
+            Err(sorted(found.faults))
+        }
+    }
+}
+
+/// The users, where a client names one; each that is named must be there.
+fn users(main: &Main, files: &[ReferencedFile], found: &mut Found) -> Users {
+    let Some(first) = main.named_users.first() else { return Users::default() };
+    let path = &main.users_file;
+    let before = found.faults.len();
+    let told = (&mut found.faults, &mut found.warnings);
+    let users = users::read(referenced_files::find(files, path), path, &first.place, told);
+    if found.faults.len() == before {
+        let strangers = main.named_users.iter().filter(|user| !users.has(&user.value));
+        found.faults.extend(strangers.map(|user| Fault {
+            place: user.place.clone(),
+            what: format!("{:?} is no user in {}", user.value, path.display()),
+            remedy: format!("pullgate user add {}", user.value),
+        }));
+    }
+    users
+}
+
+/// What was found on the way, file by file.
+#[derive(Debug, Default)]
+struct Found {
+    faults: Vec<Fault>,
+    warnings: Vec<Fault>,
+}
+
+impl Found {
+    fn take(&mut self, source: &Source<'_>) {
+        self.faults.extend(source.take_faults());
+        self.warnings.extend(source.take_warnings());
+    }
+}
+
+fn sorted(mut faults: Vec<Fault>) -> Vec<Fault> {
+    faults.sort();
+    faults.dedup();
+    faults
+}
+
+fn text_of<'a>(file: &'a File, remedy: &str) -> Result<&'a str, Fault> {
+    file.text.as_deref().map_err(|error| Fault {
+        place: Location { file: file.path.clone(), line: 0 },
+        what: format!("it cannot be read: {error}"),
+        remedy: remedy.to_owned(),
+    })
+}
+
+fn main(source: &Source<'_>, registries: &[File], found: &mut Found) -> Main {
+    let main = main_file::read(source);
+    match &main.deny_all {
+        None if registries.is_empty() && !main.allow_empty => source.missing(
+            &main.registries.place,
+            format!("the folder {} holds no registry", main.registries.value),
+            "put az acr show-endpoints' output into it, or write [policy] allow-empty = true",
+        ),
+        Some(place) if !registries.is_empty() => source.warn(
+            place.clone(),
+            "deny-all only says that an empty folder is meant, and the folder has registries",
+            "they are allowed; take their files away, or deny-all",
+        ),
+        None | Some(_) => {}
+    }
+    found.take(source);
+    main
+}
+
+fn registries(
+    files: &[File],
+    inherited: &Inherited,
+    clients: &[Arc<Client>],
+    found: &mut Found,
+) -> Vec<Registry> {
+    let mut registries = Vec::with_capacity(files.len());
+    let mut stems: HashMap<Arc<str>, &Arc<str>> = HashMap::with_capacity(files.len());
+    for file in files {
+        let remedy = "make it UTF-8 text that the gate's user may read, or take it away";
+        let text = match text_of(file, remedy) {
+            Ok(text) => text,
+            Err(fault) => {
+                found.faults.push(fault);
+                continue;
+            }
+        };
+        let source = Source::new(&file.path, text);
+        let path = Path::new(&*file.path);
+        let stem: Arc<str> =
+            path.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default().into();
+        if let Some((what, remedy)) = objection_to_stem(&stem) {
+            source.fault(source.whole(), what, remedy);
+        }
+        if let Some(other) = stems.insert(stem.clone(), &file.path) {
+            let what = format!("{other} has the same name, and a registry has one file");
+            source.fault(source.whole(), what, "rename or remove one of the two");
+        }
+        let json = path.extension().is_some_and(|kind| kind == "json");
+        let spec = match json {
+            true => azure::read(&source, stem, inherited),
+            false => registry_file::read(&source, stem, inherited),
+        };
+        match spec.as_ref().map(Registry::new) {
+            Some(Ok(registry)) => {
+                warn_of_absent_data(&source, &registry);
+                clients::warn_of_nobody(&source, clients, &registry);
+                registries.push(registry);
+            }
+            // By way of the source, which keeps silent about lines that are broken already.
+            Some(Err(faults)) => faults
+                .into_iter()
+                .for_each(|Fault { place, what, remedy }| source.fault(place, what, remedy)),
+            None => {}
+        }
+        found.take(&source);
+    }
+    registries
+}
+
+/// Why a file's stem cannot be a registry's name.
+fn objection_to_stem(stem: &str) -> Option<(String, &'static str)> {
+    if !is_plain_name(stem) {
+        let what = format!("the file's name {stem:?} cannot be a registry's name");
+        return Some((what, PLAIN_NAME));
+    }
+    let taken = [OTHER_LABEL, NO_LABEL].contains(&stem);
+    taken.then(|| (format!("{stem:?} is a metric label with another meaning"), "rename the file"))
+}
+
+/// An Azure registry without data endpoints serves its layers from storage accounts.
+fn warn_of_absent_data(source: &Source<'_>, registry: &Registry) {
+    let endpoints = registry.endpoints();
+    let azure = |endpoint: &&Endpoint| {
+        endpoint.kind == EndpointKind::Login
+            && matches!(HostKind::of(&endpoint.target.name), HostKind::Login { .. })
+    };
+    let Some(login) = endpoints.iter().find(azure) else { return };
+    if !endpoints.iter().any(|endpoint| endpoint.kind == EndpointKind::Data) {
+        let what = "without data endpoints its layers come from storage accounts, which are denied";
+        source.warn(login.place.clone(), what, "list data-endpoints, or write \"every-region\"");
+    }
+}

@@ -1,0 +1,57 @@
+//! Values that several files or tables share: ranges, names, paths, enforcement.
+
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use super::source::Source;
+use super::table::Table;
+use super::uploads::Uploads;
+use crate::policy::{Clientele, Enforcement};
+
+/// How many sessions may be open, or begin in a second.
+pub(super) const SESSIONS: RangeInclusive<u64> = 1..=1_000_000;
+
+/// From what keeps a tunnel from idling to a tebibyte.
+pub(super) const DOWNLOAD: RangeInclusive<u64> = 16 * 1024..=1 << 40;
+
+/// What `[policy]` says of the registries whose own files are silent.
+#[derive(Debug, Default)]
+pub(super) struct Inherited {
+    pub(super) uploads: Uploads,
+    pub(super) clientele: Clientele,
+    pub(super) download: Option<u64>,
+}
+
+/// What a name that is a metric label and a word in a log may be made of.
+pub(super) const PLAIN_NAME: &str = "use up to 64 letters, digits, dots, dashes and underscores";
+
+pub(super) fn is_plain_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    (1..=64).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// A path as the file means it: relative to the folder that the file is in.
+pub(super) fn beside(source: &Source<'_>, path: &str) -> PathBuf {
+    Path::new(&**source.file()).parent().unwrap_or(Path::new("")).join(path)
+}
+
+/// Parses `enforcement`.
+pub(super) fn enforcement(source: &Source<'_>, table: &mut Table<'_>) -> Option<Enforcement> {
+    let written = table.string("enforcement")?;
+    match written.value.as_str() {
+        "enforce" => Some(Enforcement::Enforce),
+        "report" => Some(Enforcement::Report),
+        other => {
+            let remedy = "write \"enforce\" or \"report\"";
+            source.fault(written.place, format!("enforcement {other:?} is unknown"), remedy);
+            None
+        }
+    }
+}
+
+/// How many sessions may begin within a second.
+pub(super) fn new_sessions(table: &mut Table<'_>, key: &'static str) -> Option<NonZeroU32> {
+    let number = table.number(key, SESSIONS)?;
+    NonZeroU32::new(u32::try_from(number).ok()?)
+}
