@@ -20,11 +20,8 @@ use super::record::{Outcome, Record, Verdict};
 use super::sink::Outlet;
 use super::stage::Stage;
 
-/// Bytes of lines that may wait, whatever they tell: some 8,000 lines.
+/// Bytes of lines that may wait: some 8,000 lines of sessions, and as many bytes of denials.
 const QUEUE: usize = 4 << 20;
-
-/// As much again for denials.
-const QUEUE_FOR_DENIALS: usize = 2 * QUEUE;
 
 /// How long the writer waits for company before it writes a line: one write(2) and one wake-up for
 /// many lines.
@@ -60,6 +57,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     pending: Vec<u8>,
+    /// How many bytes of them are denials.
+    denials: usize,
     folds: Dedup,
     lost: Lost,
     reopen: Reopen,
@@ -120,9 +119,12 @@ impl Audit {
     /// the audit has it; none when the line was lost.
     pub(super) fn take(&self, record: &Record, verdict: Verdict) -> Option<SessionId> {
         let denied = verdict.outcome == Outcome::Denied;
+        let is_probe = verdict.outcome == Outcome::Failed && record.is_silent();
         // What was relayed has its own numbers, and so its own line.
-        let folding = denied && !record.stages.reached(Stage::Relay);
-        let kind = verdict.reason.filter(|_| folding).map(|reason| DenialKey::of(record, reason));
+        let folding = is_probe || (denied && !record.stages.reached(Stage::Relay));
+        let share = if denied { Share::Denials } else { Share::Sessions };
+        let kind = verdict.reason.filter(|_| folding);
+        let kind = kind.map(|reason| DenialKey::of(record, verdict.outcome, reason));
         if let Some(kind) = &kind
             && let Some(first) = self.shared.lock().folds.repeat(kind, record.started)
         {
@@ -131,8 +133,7 @@ impl Audit {
         let mut line = Vec::with_capacity(LINE);
         let written = serde_json::to_writer(&mut line, &record.line(verdict));
         let mut state = self.shared.lock();
-        let room = if denied { QUEUE_FOR_DENIALS } else { QUEUE };
-        if written.is_err() || !self.shared.push(&mut state, &line, room) {
+        if written.is_err() || !self.shared.push(&mut state, &line, share) {
             state.lost.lines += 1;
             state.lost.denials += u64::from(denied);
             drop(state);
@@ -150,9 +151,10 @@ impl Audit {
         self.shared.failing.load(Ordering::Relaxed)
     }
 
-    /// Whether lines may soon be lost: they cannot be written, or half of their room is taken.
+    /// Whether lines of sessions may soon be lost: they cannot be written, or half of their share of
+    /// the queue is used. Denials have a share of their own, so they cannot stop sessions.
     pub(super) fn is_full(&self) -> bool {
-        self.is_failing() || self.shared.lock().pending.len() >= QUEUE / 2
+        self.is_failing() || self.shared.lock().used(Share::Sessions) >= QUEUE / 2
     }
 
     /// Has the file opened anew, as after a rotation.
@@ -190,6 +192,23 @@ impl Drop for Audit {
     }
 }
 
+/// A share of the queue; each holds [`QUEUE`] bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    Sessions,
+    Denials,
+}
+
+impl State {
+    /// How many bytes of a share are in use.
+    fn used(&self, share: Share) -> usize {
+        match share {
+            Share::Sessions => self.pending.len() - self.denials,
+            Share::Denials => self.denials,
+        }
+    }
+}
+
 impl Shared {
     /// The state. What the lock guards is whole between any two statements, a panic's included.
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -198,11 +217,15 @@ impl Shared {
 
     /// Puts a line into the queue if there is room for it, and wakes the writer where it must be.
     #[must_use]
-    fn push(&self, state: &mut State, line: &[u8], room: usize) -> bool {
-        let before = state.pending.len();
-        let after = before + line.len() + 1;
-        if after > room || state.life == Life::Ended {
+    fn push(&self, state: &mut State, line: &[u8], share: Share) -> bool {
+        let bytes = line.len() + 1;
+        if state.used(share) + bytes > QUEUE || state.life == Life::Ended {
             return false;
+        }
+        let before = state.pending.len();
+        let after = before + bytes;
+        if share == Share::Denials {
+            state.denials += bytes;
         }
         state.pending.extend_from_slice(line);
         state.pending.push(b'\n');
@@ -247,6 +270,7 @@ impl Writer {
                 self.count_unwritten(&batch);
                 self.count_unwritten(&state.pending);
                 state.pending.clear();
+                state.denials = 0;
                 state.life = Life::Ended;
                 self.shared.ended.notify_all();
                 return;
@@ -282,6 +306,7 @@ impl Writer {
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         self.close_folds(&mut state);
         std::mem::swap(batch, &mut state.pending);
+        state.denials = 0;
         (std::mem::take(&mut state.lost), std::mem::take(&mut state.reopen), state.life)
     }
 
@@ -304,7 +329,7 @@ impl Writer {
         };
         let mut folds = std::mem::take(&mut state.folds);
         folds.close_until(now, |line, repeated| {
-            if !self.shared.push(state, line, QUEUE_FOR_DENIALS) {
+            if !self.shared.push(state, line, Share::Denials) {
                 state.lost.lines += repeated;
                 state.lost.denials += repeated;
                 self.shared.dropped.inc_by(repeated);

@@ -1,8 +1,11 @@
-//! Denials that repeat, folded: the first has its line, the rest are counted under its id.
+//! Deduplication: of denials that repeat, the first has its line, and the rest are counted under its
+//! id.
 //!
-//! Clients retry (dockerd five times a layer, undici a thousand times a second), and a disk must
-//! not fill with it. The window runs from the first, so that a client that never stops still leaves
-//! two lines a window. Who is folded is answered with the first's id, which the file has.
+//! Clients retry (dockerd five times a layer, undici a thousand times a second), and a disk must not
+//! fill with it. The window runs from the first denial, so a client that never stops leaves two lines
+//! a window. A client that asks for ever new hosts leaves at most [`LINES`] lines for each reason and
+//! window, and one line that counts the others and names a few of them. A folded client receives the
+//! first one's id, which the file has. Connections that ended without a request are folded too.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -16,12 +19,20 @@ use super::clock::Timestamp;
 use super::id::SessionId;
 use super::record::{Granted, Outcome, Record};
 use super::text::AuditText;
+use crate::policy::subscriber;
 
 /// How long the first of a kind stands for those that follow.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
 
-/// So many kinds are folded at once; beyond, each denial has its own line.
+/// How many kinds of denials, and how many pairs of client and reason, are remembered at once. Beyond,
+/// each denial has its own line.
 const KINDS: usize = 4_096;
+
+/// How many lines a client may fill in a window with one reason before the others are folded.
+pub(super) const LINES: u32 = 32;
+
+/// How many of the targets that were folded are named.
+const SAMPLES: usize = 8;
 
 /// What makes two denials the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -30,23 +41,49 @@ pub(super) struct DenialKey {
     target: Option<AuditText>,
     query: Option<AuditText>,
     sni: Option<AuditText>,
+    outcome: Outcome,
     reason: &'static str,
     /// Two bad certificates are bad in ways of their own.
     facts: Vec<(&'static str, AuditText)>,
 }
 
 impl DenialKey {
-    pub(super) fn of(record: &Record, reason: &'static str) -> Self {
+    pub(super) fn of(record: &Record, outcome: Outcome, reason: &'static str) -> Self {
         let (target, sni) = (record.target.clone(), record.sni.clone());
         let (query, facts) = (record.query().cloned(), record.facts().to_vec());
-        Self { client: record.client, target, query, sni, reason, facts }
+        Self { client: record.client, target, query, sni, outcome, reason, facts }
     }
+
+    fn group(&self) -> GroupKey {
+        (subscriber(self.client), self.reason)
+    }
+}
+
+/// Whose denials are folded together once there are many: a client's, of one reason.
+type GroupKey = (IpAddr, &'static str);
+
+/// The denials of one client and one reason within a window.
+#[derive(Debug)]
+struct Group {
+    lines: u32,
+    /// Set when there were [`LINES`] lines.
+    rest: Option<Fold>,
+    samples: Vec<AuditText>,
+}
+
+/// What closes with its window.
+#[derive(Debug)]
+enum Closing {
+    Kind(DenialKey),
+    Group(GroupKey),
 }
 
 /// The first of a kind, and how many followed.
 #[derive(Debug)]
 struct Fold {
     id: SessionId,
+    client: IpAddr,
+    outcome: Outcome,
     first: SystemTime,
     last: SystemTime,
     client_name: Option<Arc<str>>,
@@ -59,16 +96,52 @@ struct Fold {
 #[derive(Debug, Default)]
 pub(super) struct Dedup {
     open: HashMap<DenialKey, Fold>,
-    order: VecDeque<(Instant, DenialKey)>,
+    groups: HashMap<GroupKey, Group>,
+    order: VecDeque<(Instant, Closing)>,
+}
+
+impl Fold {
+    fn new(record: &Record, outcome: Outcome) -> Self {
+        Self {
+            id: record.id,
+            client: record.client,
+            outcome,
+            first: record.started,
+            last: record.started,
+            client_name: record.client_name.clone(),
+            listener: record.listener.clone(),
+            granted: record.granted.clone(),
+            repeated: 0,
+        }
+    }
+
+    fn count(&mut self, started: SystemTime) -> SessionId {
+        self.repeated += 1;
+        self.last = self.last.max(started);
+        self.id
+    }
+}
+
+impl Group {
+    fn count(&mut self, kind: &DenialKey, started: SystemTime) -> Option<SessionId> {
+        let id = self.rest.as_mut()?.count(started);
+        let text = kind.target.as_ref().or(kind.sni.as_ref());
+        if let Some(text) = text.filter(|text| !self.samples.contains(text))
+            && self.samples.len() < SAMPLES
+        {
+            self.samples.push(text.clone());
+        }
+        Some(id)
+    }
 }
 
 impl Dedup {
-    /// Counts a denial under the first of its kind, where there is one, and tells the first's id.
+    /// Counts a denial under an earlier one, if there is one to count it under. Returns that one's id.
     pub(super) fn repeat(&mut self, kind: &DenialKey, started: SystemTime) -> Option<SessionId> {
-        let fold = self.open.get_mut(kind)?;
-        fold.repeated += 1;
-        fold.last = fold.last.max(started);
-        Some(fold.id)
+        if let Some(fold) = self.open.get_mut(kind) {
+            return Some(fold.count(started));
+        }
+        self.groups.get_mut(&kind.group())?.count(kind, started)
     }
 
     /// How many kinds are folded now.
@@ -79,20 +152,31 @@ impl Dedup {
 
     /// Opens a fold for a denial whose line has been taken.
     pub(super) fn open(&mut self, kind: DenialKey, record: &Record, now: Instant) {
-        if self.order.len() >= KINDS {
+        let closes = now + WINDOW;
+        let key = kind.group();
+        let room = self.groups.len() < KINDS;
+        match self.groups.entry(key) {
+            Entry::Occupied(mut group) => {
+                let group = group.get_mut();
+                group.lines += 1;
+                if group.lines > LINES {
+                    group.rest.get_or_insert_with(|| Fold::new(record, kind.outcome));
+                    return;
+                }
+            }
+            Entry::Vacant(place) if room => {
+                place.insert(Group { lines: 1, rest: None, samples: Vec::new() });
+                self.order.push_back((closes, Closing::Group(key)));
+            }
+            Entry::Vacant(_) => {}
+        }
+        if self.open.len() >= KINDS {
             return;
         }
         let Entry::Vacant(place) = self.open.entry(kind) else { return };
-        self.order.push_back((now + WINDOW, place.key().clone()));
-        place.insert(Fold {
-            id: record.id,
-            first: record.started,
-            last: record.started,
-            client_name: record.client_name.clone(),
-            listener: record.listener.clone(),
-            granted: record.granted.clone(),
-            repeated: 0,
-        });
+        let fold = Fold::new(record, place.key().outcome);
+        self.order.push_back((closes, Closing::Kind(place.key().clone())));
+        place.insert(fold);
     }
 
     /// When the next fold closes.
@@ -103,31 +187,55 @@ impl Dedup {
     /// Closes the folds that are due, and hands over a line for each that was repeated.
     pub(super) fn close_until(&mut self, now: Instant, mut take: impl FnMut(&[u8], u64)) {
         while self.order.front().is_some_and(|(closes, _)| *closes <= now) {
-            let Some((_, kind)) = self.order.pop_front() else { return };
-            let Some(fold) = self.open.remove(&kind) else { continue };
-            if fold.repeated == 0 {
-                continue;
-            }
-            let summary = Summary {
-                time: Timestamp(fold.first),
-                id: fold.id,
-                client: kind.client,
-                client_name: fold.client_name.as_deref(),
-                listener: &fold.listener,
-                target: kind.target.as_ref().map(AuditText::as_str),
-                query: kind.query.as_ref().map(AuditText::as_str),
-                sni: kind.sni.as_ref().map(AuditText::as_str),
-                registry: fold.granted.as_ref().map(|granted| &*granted.registry),
-                endpoint: fold.granted.as_ref().map(|granted| granted.endpoint.code()),
-                outcome: Outcome::Denied.code(),
-                reason: kind.reason,
-                repeated: fold.repeated,
-                until: Timestamp(fold.last),
+            let Some((_, closing)) = self.order.pop_front() else { return };
+            let (fold, line) = match &closing {
+                Closing::Kind(kind) => {
+                    let Some(fold) = self.open.remove(kind) else { continue };
+                    let line = serde_json::to_vec(&Summary {
+                        target: kind.target.as_ref().map(AuditText::as_str),
+                        query: kind.query.as_ref().map(AuditText::as_str),
+                        sni: kind.sni.as_ref().map(AuditText::as_str),
+                        registry: fold.granted.as_ref().map(|granted| &*granted.registry),
+                        endpoint: fold.granted.as_ref().map(|granted| granted.endpoint.code()),
+                        ..Summary::of(&fold, kind.reason)
+                    });
+                    (fold, line)
+                }
+                Closing::Group(key) => {
+                    let Some(group) = self.groups.remove(key) else { continue };
+                    let Some(fold) = group.rest else { continue };
+                    let samples = group.samples.iter().map(AuditText::as_str).collect();
+                    let line =
+                        serde_json::to_vec(&Summary { samples, ..Summary::of(&fold, key.1) });
+                    (fold, line)
+                }
             };
             // Strings and numbers only: writing them as JSON cannot fail.
-            if let Ok(line) = serde_json::to_vec(&summary) {
+            if let (Ok(line), 1..) = (line, fold.repeated) {
                 take(&line, fold.repeated);
             }
+        }
+    }
+}
+
+impl<'a> Summary<'a> {
+    fn of(fold: &'a Fold, reason: &'static str) -> Self {
+        Self {
+            time: Timestamp(fold.first),
+            id: fold.id,
+            client: fold.client,
+            client_name: fold.client_name.as_deref(),
+            listener: &fold.listener,
+            target: None,
+            query: None,
+            sni: None,
+            registry: None,
+            endpoint: None,
+            outcome: fold.outcome.code(),
+            reason,
+            repeated: fold.repeated,
+            until: Timestamp(fold.last),
+            samples: Vec::new(),
         }
     }
 }
@@ -156,4 +264,7 @@ struct Summary<'a> {
     reason: &'static str,
     repeated: u64,
     until: Timestamp,
+    /// A few of the targets that were folded together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    samples: Vec<&'a str>,
 }

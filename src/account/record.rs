@@ -228,6 +228,11 @@ impl Record {
         self.target.as_ref()
     }
 
+    /// Whether the client has sent nothing that says what it wants, as a load balancer's TCP check.
+    pub(super) fn is_silent(&self) -> bool {
+        self.target.is_none() && self.sni.is_none() && self.rare.is_none()
+    }
+
     fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }

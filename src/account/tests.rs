@@ -157,10 +157,11 @@ fn folds_close_after_their_window_and_are_bounded() {
     let mut folds = dedup::Dedup::default();
     let now = Instant::now();
     let open = books.account.open(arrival("10.0.0.7"));
-    let kind = |count: usize| {
-        let mut open = books.account.open(arrival("10.0.0.7"));
+    let kind = |count: u32| {
+        let client = std::net::Ipv4Addr::from(0x0a00_0000 + count).to_string();
+        let mut open = books.account.open(arrival(&client));
         open.ask(&format!("{count}.example:443"));
-        dedup::DenialKey::of(&open, "host-not-allowed")
+        dedup::DenialKey::of(&open, Outcome::Denied, "host-not-allowed")
     };
     for count in 0..10_000 {
         folds.open(kind(count), &open, now);
@@ -186,14 +187,16 @@ fn a_reader_that_stalls_holds_nobody_up_and_every_loss_is_told() {
     let account = Account::with_outlet(Metered::new(), outlet, OnFull::GoOn).unwrap();
     let (mut kept, mut lost, mut lost_denials) = (0u64, 0u64, 0u64);
     // The writer may take one queue full of lines before it stalls; the second one stays.
-    for count in 0..80_000 {
+    for count in 0..80_000u32 {
         let target = format!("{count}.blob.core.windows.net:443");
         if relay(&account).is_some() {
             kept += 1;
             continue;
         }
         lost += 1;
-        if deny(&account, "10.0.0.7", &target, Reason::StorageAccount).is_some() {
+        // Of one client, they would be folded.
+        let client = std::net::Ipv4Addr::from(0x0a00_0000 + count).to_string();
+        if deny(&account, &client, &target, Reason::StorageAccount).is_some() {
             kept += 1;
         } else {
             assert!(kept > 20_000, "denials have as much room again");
@@ -215,6 +218,61 @@ fn a_reader_that_stalls_holds_nobody_up_and_every_loss_is_told() {
     assert_eq!((told, told_denied), (lost, lost_denials));
     let sessions = lines.iter().filter(|line| line.get("outcome").is_some()).count();
     assert_eq!(sessions as u64, kept);
+}
+
+#[test]
+fn ever_new_hosts_of_one_client_are_folded_after_some_lines() {
+    let books = Books::new();
+    let names = |number: u32| format!("{number}.blob.core.windows.net:443");
+    let told: Vec<_> = (0..10_000)
+        .map(|number| {
+            deny(&books.account, "10.0.0.7", &names(number), Reason::StorageAccount).unwrap()
+        })
+        .collect();
+    // Another client, and another reason, have their own lines.
+    deny(&books.account, "10.0.0.8", &names(1), Reason::StorageAccount);
+    deny(&books.account, "10.0.0.7", "example.com:443", Reason::HostNotAllowed);
+    let lines = books.lines();
+    let first = dedup::LINES as usize;
+    let (folded, single): (Vec<_>, Vec<_>) =
+        lines.iter().partition(|line| line.get("repeated").is_some());
+    assert_eq!(single.len(), first + 1 + 2);
+    let [folded] = folded.as_slice() else { panic!("{folded:?}") };
+    // Those that were folded were told the id of the line that counts them.
+    assert!(told[first..].iter().all(|id| folded["id"] == id.to_string()));
+    assert_eq!(folded["repeated"], 10_000 - first as u64 - 1);
+    assert_eq!(folded["samples"].as_array().unwrap().len(), 8);
+    assert_eq!(folded["samples"][0], names(first as u32 + 1));
+    assert_eq!(folded["reason"], "storage-account");
+    assert!(folded.get("target").is_none());
+}
+
+#[test]
+fn connections_without_a_byte_are_folded() {
+    let books = Books::new();
+    for _ in 0..200 {
+        let failure = Failure { side: Side::Client, cause: Cause::ClientAborted };
+        books.account.open(arrival("10.0.0.9")).close(&Err(Stop::Failed(failure)));
+    }
+    let lines = books.lines();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert_eq!((&lines[1]["outcome"], &lines[1]["repeated"]), (&"failed".into(), &199.into()));
+}
+
+#[test]
+fn denials_do_not_fill_the_share_of_sessions() {
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let outlet = Outlet::of(writer.into(), None);
+    let account = Account::with_outlet(Metered::new(), outlet, OnFull::Stop).unwrap();
+    // The writer takes some of them and stalls; the others fill their share.
+    for client in 0..100_000u32 {
+        let client = std::net::Ipv4Addr::from(0x0a00_0000 + client).to_string();
+        deny(&account, &client, HOSTILE, Reason::StorageAccount);
+    }
+    assert!(metric(&account, "pullgate_audit_dropped_total") > 0);
+    account.open(arrival("10.0.0.7")).admit().unwrap();
+    assert!(relay(&account).is_some());
+    drop(reader);
 }
 
 #[test]

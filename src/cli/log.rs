@@ -196,6 +196,12 @@ fn told(line: &Value) -> String {
     match number("repeated") {
         Some(repeated) => {
             words.push_str(&format!(", {repeated} more until {}", part("until")));
+            let samples = line.get("samples").and_then(Value::as_array).into_iter().flatten();
+            let samples: Vec<_> = samples.filter_map(Value::as_str).map(AuditText::new).collect();
+            if !samples.is_empty() {
+                let samples: Vec<&str> = samples.iter().map(AuditText::as_str).collect();
+                words.push_str(&format!(", such as {}", samples.join(", ")));
+            }
         }
         None if line.get("upstream").is_some() => {
             let (up, down) = (number("bytes-up"), number("bytes-down"));
@@ -243,7 +249,7 @@ mod tests {
     fn lines_in_words() {
         let relayed = r#"{"time":"2026-11-24T03:40:00.123Z","id":"01J1","client":"10.0.0.7","client-name":"builders","listener":"l","target":"contoso.azurecr.io:443","registry":"contoso","endpoint":"data","outcome":"relayed","upstream":"20.1.2.3:443","bytes-up":2310,"bytes-down":209715822,"ms":{"relay":1840.2}}"#;
         let denied = r#"{"time":"T","id":"01J2","client":"10.0.0.7","target":"x.blob.core.windows.net:443","outcome":"denied","reason":"storage-account","bytes-up":0,"bytes-down":0}"#;
-        let folded = r#"{"time":"T","id":"01J2","client":"10.0.0.7","outcome":"denied","reason":"bad-target","repeated":12,"until":"U"}"#;
+        let folded = r#"{"time":"T","id":"01J2","client":"10.0.0.7","outcome":"denied","reason":"bad-target","repeated":12,"until":"U","samples":["a:443","\u001b:443"]}"#;
         let hostile = r#"{"time":"T\u001b[2J","outcome":"denied","target":"\u001b[2J"}"#;
         let lines = format!(
             "{relayed}\nNov 24 host pullgate[1]: {denied}\n{folded}\n{{\"time\":\"T\",\"dropped\":3}}\n\nno\n{hostile}"
@@ -251,7 +257,7 @@ mod tests {
         let expected = "\
             2026-11-24T03:40:00.123Z relayed  10.0.0.7 (builders) -> contoso.azurecr.io [contoso data], up 2.3 kB, down 209.7 MB in 1.8 s  01J1\n\
             T denied   10.0.0.7 -> x.blob.core.windows.net storage-account  01J2\n\
-            T denied   10.0.0.7 -> - bad-target, 12 more until U  01J2\n\
+            T denied   10.0.0.7 -> - bad-target, 12 more until U, such as a:443, \\u{1b}:443  01J2\n\
             T LOST     3 lines did not fit into the queue\n\
             (not an audit line)\n\
             T\\u{1b}[2J denied   - -> \\u{1b}[2J  -\n";

@@ -150,6 +150,7 @@ pub fn refusal(decided: Response<Full<Bytes>>) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
 
     use super::*;
     use crate::cases::heads::heads;
@@ -255,25 +256,32 @@ mod tests {
             .prop_map(|(name, value)| format!("{name}:{value}\r\n"))
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn what_our_judge_lets_pass_is_answered(
-            host in "([a-zA-Z0-9]{1,9}\\.){1,3}io\\.?",
-            port in 1u16..,
-            version in "HTTP/1\\.[01]",
-            mut fields in proptest::collection::vec(field(), 0..=64),
-            at in any::<prop::sample::Index>(),
-            named in prop::option::of(any::<bool>()),
-        ) {
-            if let Some(with_port) = named && fields.len() < 64 {
+    #[test]
+    fn what_our_judge_lets_pass_is_answered() {
+        let heads = (
+            "([a-zA-Z0-9]{1,9}\\.){1,3}io\\.?",
+            1u16..,
+            "HTTP/1\\.[01]",
+            proptest::collection::vec(field(), 0..=64),
+            any::<prop::sample::Index>(),
+            prop::option::of(any::<bool>()),
+        );
+        let passed = Cell::new(0);
+        let mut runner = TestRunner::new(ProptestConfig::with_cases(64));
+        let ran = runner.run(&heads, |(host, port, version, mut fields, at, named)| {
+            if let Some(with_port) = named
+                && fields.len() < 64
+            {
                 let port = if with_port { format!(":{port}") } else { String::new() };
                 fields.insert(at.index(fields.len() + 1), format!("Host: {host}{port}\r\n"));
             }
             let head = format!("CONNECT {host}:{port} {version}\r\n{}\r\n", fields.concat());
-            // About half of them pass.
-            passes_and_is_answered(head.as_bytes());
-        }
+            let passes = passes_and_is_answered(head.as_bytes());
+            passed.set(passed.get() + u32::from(passes));
+            Ok(())
+        });
+        ran.unwrap();
+        // About half of them pass.
+        assert!((8..=60).contains(&passed.get()), "{} of 64 heads pass", passed.get());
     }
 }
