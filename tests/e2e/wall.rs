@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -174,7 +174,7 @@ fn an_unprivileged_process_cannot_send_from_a_foreign_address() {
     lab.route_captured();
     // As distributions have it: everybody may send echo requests.
     let pings = "/proc/sys/net/ipv4/ping_group_range";
-    Place::Gateway.inside(|| fs::write(pings, "0 2147483647").unwrap());
+    Place::Gateway.inside(|| fs::write(pings, "0 1000").unwrap());
     let holds = |wall: &str, rules: &str| {
         lab.load(rules);
         attacker.forget();
@@ -342,6 +342,41 @@ fn a_container_that_forges_its_source_is_not_answered() {
     wait_until("he is reached", || (attacker.reached() > 0).then_some(()));
 }
 
+#[test]
+fn a_container_on_a_bridge_pulls_through_the_bridges_address() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let _resolver = resolver(&lab, &[Family::V4]);
+    lab.push("contoso.azurecr.io/app:1", 1, &[64 << 10]);
+    lab.route_captured();
+    let [v4, v6] = INSIDE;
+    let proxies = [v4.to_owned(), format!("[{v6}]")]
+        .map(|ip| format!("[[listen]]\nmode = \"connect\"\naddress = \"{ip}:3128\"\n"));
+    let mut number = 0;
+    let mut pulls = |rules: &str| {
+        lab.load(rules);
+        for proxy in [v4.to_owned(), format!("[{v6}]")] {
+            number += 1;
+            let to = lab.dir().join(format!("pulled-{number}"));
+            let line = format!(
+                "env HTTPS_PROXY=http://{proxy}:3128 skopeo copy docker://contoso.azurecr.io/app:1 \
+                 dir:{}",
+                to.display()
+            );
+            lab.sh(Way::In(Place::Client), &line).succeeded();
+        }
+    };
+    for (capture, capabilities, _) in CAPTURES {
+        let policy = host_policy(capture).with_more(&proxies.concat());
+        let _gate = lab.gate_on_gateway(capabilities, &policy);
+        let kind = if capture == "tproxy" { "tproxy" } else { "nftables" };
+        pulls(&lab.kit(&format!("{kind} --user {GATE_USER}")));
+    }
+    let dns = format!("[dns]\nservers = [\"{}\"]\n", RESOLVER[0]);
+    let policy = Policy::of(&["contoso"]).with_dns(&dns).with_more(&proxies.concat());
+    let _gate = lab.gate_on_gateway("+net_bind_service", &policy);
+    pulls(&delivered("same-host.nft"));
+}
+
 /// Joins multicast groups of its choice.
 const JOIN: &str = r#"
 import socket, struct
@@ -390,33 +425,58 @@ fn multicast_groups_that_a_program_joins_are_not_reported() {
     });
 }
 
-/// A cgroup made for this test, where nft looks for it.
-struct Cgroup {
-    name: String,
+/// Cgroups, where nft looks for them.
+struct Cgroups {
+    /// The gate's.
+    gate: String,
+    /// One that the other processes of the test are not in.
+    other: String,
+    /// Whether it was made for the test, which only root and the owner of the parent can do.
+    is_made: bool,
 }
 
-impl Cgroup {
-    fn make() -> Self {
-        let none = None::<&str>;
-        mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), none).unwrap();
-        let name = format!("pullgate-test-{}", std::process::id());
-        let cgroup = Self { name };
-        fs::create_dir_all(cgroup.path()).unwrap();
-        cgroup
-    }
+impl Cgroups {
+    const AT: &str = "/sys/fs/cgroup";
 
-    fn path(&self) -> PathBuf {
-        Path::new("/sys/fs/cgroup").join(&self.name)
+    /// Returns `None` for an ordinary user of a machine without any cgroup.
+    fn find() -> Option<Self> {
+        let none = None::<&str>;
+        if mount(Some("cgroup2"), Self::AT, Some("cgroup2"), MsFlags::empty(), none).is_err()
+            && !Path::new(Self::AT).join("cgroup.procs").exists()
+        {
+            // A machine with both versions.
+            let unified = Path::new(Self::AT).join("unified");
+            mount(Some(&unified), Self::AT, none, MsFlags::MS_BIND, none).unwrap();
+        }
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+        let made = Path::new(own).join(format!("pullgate-test-{}", std::process::id()));
+        if fs::create_dir_all(Path::new(Self::AT).join(&made)).is_ok() {
+            let made = made.to_str().unwrap().to_owned();
+            return Some(Self { gate: made.clone(), other: made, is_made: true });
+        }
+        let mut others = fs::read_dir(Self::AT).unwrap().map(Result::unwrap);
+        let other = others.find(|other| {
+            let is_ours = Path::new(own).starts_with(other.file_name());
+            other.file_type().unwrap().is_dir() && !is_ours
+        });
+        let other = other?.file_name().into_string().unwrap();
+        (!own.is_empty()).then(|| Self { gate: own.to_owned(), other, is_made: false })
     }
 
     fn take(&self, process: u32) {
-        fs::write(self.path().join("cgroup.procs"), process.to_string()).unwrap();
+        if self.is_made {
+            let procs = Path::new(Self::AT).join(&self.gate).join("cgroup.procs");
+            fs::write(procs, process.to_string()).unwrap();
+        }
     }
 }
 
-impl Drop for Cgroup {
+impl Drop for Cgroups {
     fn drop(&mut self) {
-        let _ = fs::remove_dir(self.path());
+        if self.is_made {
+            let _ = fs::remove_dir(Path::new(Self::AT).join(&self.gate));
+        }
     }
 }
 
@@ -447,32 +507,37 @@ fn a_process_with_the_gates_uid_outside_its_cgroup_is_not_the_gate() {
     let attacker = Attacker::start(&lab);
     lab.route_captured();
     lab.resolve_by(Place::Gateway, &["127.0.0.1"]);
-    let cgroup = Cgroup::make();
+    let cgroups = Cgroups::find();
     let load = |rules: &str| {
         let file = lab.dir().join("rules.nft");
         fs::write(&file, format!("flush ruleset\n{rules}")).unwrap();
-        // `ip netns exec` mounts another /sys, without the cgroup.
-        let loaded =
-            Place::Gateway.inside(|| Command::new(find("nft")).arg("-f").arg(&file).output());
-        let loaded = loaded.unwrap();
-        assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+        // `ip netns exec` mounts another /sys, without the cgroups.
+        let nft = || Command::new(find("nft")).arg("-f").arg(&file).output().unwrap();
+        let loaded = Place::Gateway.inside(nft);
+        let said = String::from_utf8_lossy(&loaded.stderr).into_owned();
+        if loaded.status.success() { Ok(()) } else { Err(said) }
     };
     for (capture, capabilities, _) in CAPTURES {
         let gate = lab.gate_on_gateway(capabilities, &host_policy(capture));
-        cgroup.take(gate.pid());
         let kind = if capture == "tproxy" { "tproxy" } else { "nftables" };
         let kit = format!("{kind} --user {GATE_USER}");
-        load(&lab.kit(&format!("{kit} --cgroup {}", cgroup.name)));
+        let rules = |cgroup: &str| lab.kit(&format!("{kit} --cgroup {cgroup}"));
+        let refused = load(&rules("absent.slice")).unwrap_err();
+        assert!(refused.contains("cgroupv2"), "{refused}");
+        let Some(cgroups) = &cgroups else { continue };
+        cgroups.take(gate.pid());
+        load(&rules(&cgroups.gate)).unwrap();
+        lab.sh(GATEWAY, "curl -sS -o /dev/null https://contoso.azurecr.io/v2/").succeeded();
+        load(&rules(&cgroups.other)).unwrap();
         attacker.forget();
         let said = ran(python(Place::Gateway, GATE_USER, CONNECT, &ATTACKER));
-        lab.sh(GATEWAY, "curl -sS -o /dev/null https://contoso.azurecr.io/v2/").succeeded();
         assert_eq!(attacker.reached(), 0, "{capture}: {said}");
         assert!(!resolver.log().contains("secret"), "{capture}: {said}");
     }
     // Rules without `--cgroup` cannot tell the two apart.
     let (capture, capabilities, _) = CAPTURES[0];
     let _gate = lab.gate_on_gateway(capabilities, &host_policy(capture));
-    load(&lab.kit(&format!("nftables --user {GATE_USER}")));
+    load(&lab.kit(&format!("nftables --user {GATE_USER}"))).unwrap();
     ran(python(Place::Gateway, GATE_USER, CONNECT, &ATTACKER));
     wait_until("he is reached", || (attacker.reached() > 0).then_some(()));
 }
