@@ -3,6 +3,7 @@
 //! interfaces that the rules do not name.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
@@ -138,6 +139,20 @@ fn delivered(name: &str) -> String {
     text.replace("define gate = 10.0.0.10", "define gate = 198.51.100.254")
 }
 
+/// Returns the rules for a client that the README prints, with the addresses of the lab.
+fn readme() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let text = fs::read_to_string(path).unwrap();
+    let (_, rules) = text.split_once("```nft\n").unwrap();
+    rules.split_once("```\n").unwrap().0.replace("10.0.0.10", "198.51.100.254")
+}
+
+/// Returns the rules for a client whose gate is another host, by name, and their fallback.
+fn without_gate() -> [(&'static str, String); 3] {
+    let [client, closed] = ["client.nft", "closed.nft"].map(|name| (name, delivered(name)));
+    [client, closed, ("README.md", readme())]
+}
+
 /// Calls `work` with the name and the text of each rule set for a host with a gate, while a gate runs
 /// that uses this DNS server.
 fn behind_each(lab: &Lab, server: &str, work: impl Fn(&str, &str)) {
@@ -183,8 +198,8 @@ fn an_unprivileged_process_cannot_send_from_a_foreign_address() {
         assert_eq!(attacker.reached(), 0, "{wall}: {said}");
     };
     behind_each(&lab, RESOLVER[0], holds);
-    for file in ["client.nft", "closed.nft"] {
-        holds(file, &delivered(file));
+    for (name, rules) in without_gate() {
+        holds(name, &rules);
     }
     // Without rules the attacker is reached, so the counters work.
     lab.load(TRACKED);
@@ -215,8 +230,8 @@ fn nor_from_one_that_it_bound_before_the_rules_were_loaded() {
         assert_eq!(attacker.reached(), 0, "{wall}: {said}");
     };
     behind_each(&lab, RESOLVER[0], holds);
-    for file in ["client.nft", "closed.nft"] {
-        holds(file, &delivered(file));
+    for (name, rules) in without_gate() {
+        holds(name, &rules);
     }
 }
 
@@ -332,14 +347,39 @@ fn a_container_that_forges_its_source_is_not_answered() {
             assert_eq!(attacker.reached(), 0, "{wall}, rp_filter {filter}");
         };
         behind_each(&lab, RESOLVER[0], holds);
-        for file in ["client.nft", "closed.nft"] {
-            holds(file, &delivered(file));
+        for (name, rules) in without_gate() {
+            holds(name, &rules);
         }
     }
     lab.load("");
     attacker.forget();
     Place::Client.inside(|| forge_from_a_container(9));
     wait_until("he is reached", || (attacker.reached() > 0).then_some(()));
+}
+
+#[test]
+fn a_client_and_its_containers_reach_the_gate_and_nothing_else() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let attacker = Attacker::start(&lab);
+    let gate = TcpListener::bind("198.51.100.254:3128").unwrap();
+    let at = gate.local_addr().unwrap();
+    for (name, rules) in [("client.nft", delivered("client.nft")), ("README.md", readme())] {
+        lab.load(&rules);
+        for place in [Place::Gateway, Place::Client] {
+            let mut stream = place.inside(|| TcpStream::connect_timeout(&at, PATIENCE)).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut accepted = gate.accept().unwrap().0;
+            stream.write_all(b"request").unwrap();
+            accepted.read_exact(&mut [0; 7]).unwrap();
+            accepted.write_all(b"answer").unwrap();
+            stream.read_exact(&mut [0; 6]).unwrap();
+            for to in ATTACKER.map(|to| SocketAddr::new(ip(to), 443)) {
+                let tried = || TcpStream::connect_timeout(&to, Duration::from_millis(300));
+                assert!(place.inside(tried).is_err(), "{name}: {to}");
+            }
+        }
+    }
+    assert_eq!(attacker.reached(), 0);
 }
 
 #[test]
