@@ -394,3 +394,24 @@ fn a_host_with_redirect_leaves_no_way() {
 fn a_host_with_tproxy_leaves_no_way() {
     on_a_host("tproxy", "+net_bind_service,+net_admin", "tproxy --user 990");
 }
+
+#[test]
+fn the_variables_of_proxies_are_read_as_clients_read_them() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let program = env!("CARGO_BIN_EXE_pullgate");
+    let said = |variables: &str| {
+        let line = format!(
+            "env {variables} {program} doctor --allowed contoso.azurecr.io --outside 198.51.100.66 \
+             --ports 22 --metadata 169.254.169.254 --timeout-ms 100"
+        );
+        lab.sh(CLIENT, &line).text
+    };
+    let only_http = said("HTTP_PROXY=http://10.7.0.1:3128");
+    assert!(only_http.contains("skipped a proxy for HTTPS: HTTP_PROXY is set"), "{only_http}");
+    let proxy = "https_proxy=http://10.7.0.1:3128 HTTP_PROXY=http://10.7.0.1:3128";
+    let exempt = said(&format!("{proxy} NO_PROXY=localhost,.azurecr.io"));
+    let line = "FAILS   contoso.azurecr.io:443 by NO_PROXY: its entry \".azurecr.io\"";
+    assert!(exempt.contains(line), "{exempt}");
+    assert!(!exempt.contains("a proxy for HTTPS"), "{exempt}");
+    assert!(!said(proxy).contains("NO_PROXY"));
+}

@@ -417,6 +417,46 @@ fn a_container_on_a_bridge_pulls_through_the_bridges_address() {
     pulls(&delivered("same-host.nft"));
 }
 
+#[test]
+fn the_rules_of_a_host_and_of_its_containers_work_together() {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    let _resolver = resolver(&lab, &[Family::V4, Family::V6]);
+    let attacker = Attacker::start(&lab);
+    lab.route_captured();
+    for (capture, capabilities, kit) in CAPTURES {
+        let [v4, v6] = INSIDE;
+        let on_bridge = [v4.to_owned(), format!("[{v6}]")].map(|ip| {
+            format!(
+                "[[listen]]\nmode = \"transparent\"\naddress = \"{ip}:3129\"\n\
+                 capture = \"{capture}\"\n"
+            )
+        });
+        let policy = host_policy(capture).with_more(&on_bridge.concat());
+        let _gate = lab.gate_on_gateway(capabilities, &policy);
+        let kind = if capture == "tproxy" { "tproxy" } else { "nftables" };
+        lab.load(&lab.kit(&format!("{kind} --user {GATE_USER}")));
+        let file = lab.dir().join("containers.nft");
+        fs::write(&file, lab.kit(kit)).unwrap();
+        Place::Gateway.run(&format!("nft -f {}", file.display()));
+        attacker.forget();
+        for place in [Place::Gateway, Place::Client] {
+            for to in ["198.51.100.66", "[2001:db8::66]"] {
+                let line = format!(
+                    "curl -sS -o /dev/null --resolve contoso.azurecr.io:443:{to} \
+                     https://contoso.azurecr.io/v2/"
+                );
+                lab.sh(Way::In(place), &line).succeeded();
+            }
+            for to in ATTACKER.map(|to| SocketAddr::new(ip(to), 22)) {
+                let tried = || TcpStream::connect_timeout(&to, Duration::from_millis(300));
+                assert!(place.inside(tried).is_err(), "{capture}: {to}");
+            }
+        }
+        settle();
+        assert_eq!(attacker.reached(), 0, "{capture}");
+    }
+}
+
 /// Joins multicast groups of its choice.
 const JOIN: &str = r#"
 import socket, struct
