@@ -109,7 +109,7 @@ pub async fn run(prepared: Prepared, inherited: Inherited) -> anyhow::Result<()>
 /// When an address cannot be bound, or the audit cannot be written.
 pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Result<Running> {
     prepared.log_warnings();
-    let Prepared { main, files, loaded } = prepared;
+    let Prepared { main, files, loaded, roots } = prepared;
     let Loaded { settings, policy, tls, .. } = loaded;
     let bound = BoundSockets::bind(&settings, &mut inherited)?;
     let admin = bound.admin.as_ref().and_then(admin::Socket::address);
@@ -118,7 +118,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
     let (policy, policy_seen) = watch::channel(Arc::new(policy));
     let (tls, tls_seen) = watch::channel(Arc::new(tls));
     let (own, own_seen) = watch::channel(Arc::new(status::own_addresses(&addresses)));
-    let inputs = Inputs { policy: policy_seen, own: own_seen, tls: tls_seen };
+    let inputs = Inputs { policy: policy_seen, own: own_seen, tls: tls_seen, roots };
     let (gate, workers, threads) = build::gate(&settings, inputs)?;
     let reloader = Reloader::new(&main, &files, settings.clone(), policy, tls);
 
@@ -129,6 +129,8 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         status::status(&gate, &settings, drain.phases(), reloader.staleness());
     spawn_until(until_end(), keep_status);
     spawn_until(until_end(), status::follow_own_addresses(own, addresses));
+    let draining = gate.draining.clone();
+    spawn_until(until_end(), cancel_after(drain.reached(Phase::Draining), draining));
     let (reload, reloads) = mpsc::channel(1);
     spawn_until(drain.reached(Phase::Terminating), reloader.run(reloads));
 

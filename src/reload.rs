@@ -47,11 +47,12 @@ pub fn read_files(main: &Path) -> Result<Files, Vec<Fault>> {
     let Named { registries, further, .. } = config::named_by(&main)?;
     let registries = registry_files(&registries)
         .map_err(|error| config::faults_without_folder(&main, &error.to_string()))?;
-    Ok(Files {
-        main,
-        registries: registries.iter().map(|path| read_file(path)).collect(),
-        further: further.into_iter().map(read_further).collect(),
-    })
+    let registries: Vec<File> = registries.iter().map(|path| read_file(path)).collect();
+    let mut further = further;
+    further.extend(registries.iter().flat_map(config::named_by_registry));
+    further.sort();
+    further.dedup();
+    Ok(Files { main, registries, further: further.into_iter().map(read_further).collect() })
 }
 
 /// Reads the main file alone.
@@ -325,6 +326,9 @@ pub fn directories(main: &Path) -> Vec<PathBuf> {
     let mut paths = vec![main.to_owned()];
     if let Ok(Named { registries, further, .. }) = config::named_by(&read_file(main)) {
         paths.push(registries.join("any"));
+        let files = registry_files(&registries).unwrap_or_default();
+        let named = files.iter().flat_map(|path| config::named_by_registry(&read_file(path)));
+        paths.extend(named);
         paths.push(registries);
         paths.extend(further);
     }

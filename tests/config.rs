@@ -65,7 +65,8 @@ fn case(folder: &Path) -> Files {
         found.push(file("registries.d/sound.toml", SOUND));
     }
     let main = file("pullgate.toml", &main.unwrap_or(MAIN.to_owned()));
-    let named = config::named_by(&main).map(|named| named.further).unwrap_or_default();
+    let mut named = config::named_by(&main).map(|named| named.further).unwrap_or_default();
+    named.extend(found.iter().flat_map(config::named_by_registry));
     let further = named.into_iter().map(|path| {
         let content = fs::read(folder.join(&path)).map_err(|_| "it is not there".to_owned());
         ReferencedFile { path, content: content.map(Into::into), readers: Readers::Few }

@@ -146,6 +146,22 @@ impl Audit {
         Some(record.id)
     }
 
+    /// Takes a line that repeats no other. Returns whether there was room for it.
+    pub(super) fn take_line(&self, line: &impl Serialize, is_denial: bool) -> bool {
+        let mut bytes = Vec::with_capacity(LINE);
+        let written = serde_json::to_writer(&mut bytes, line);
+        let mut state = self.shared.lock();
+        let share = if is_denial { Share::Denials } else { Share::Sessions };
+        if written.is_ok() && self.shared.push(&mut state, &bytes, share) {
+            return true;
+        }
+        state.lost.lines += 1;
+        state.lost.denials += u64::from(is_denial);
+        drop(state);
+        self.shared.dropped.inc();
+        false
+    }
+
     /// Whether lines cannot be written now.
     pub(super) fn is_failing(&self) -> bool {
         self.shared.failing.load(Ordering::Relaxed)

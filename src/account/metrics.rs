@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
@@ -109,6 +110,10 @@ metrics! {
         "Sessions dialled by an answer of DNS that had run out, since no server answered.";
     queries: IntCounterVec "pullgate_dns_queries_total" ["result"]
         "Queries that the answerer was asked, by what became of them.";
+    requests: IntCounterVec "pullgate_requests_total" ["registry", "operation", "outcome", "reason"]
+        "Registry requests that ended, by what became of them.";
+    request_seconds: HistogramVec "pullgate_request_seconds" ["operation"]
+        "How long registry requests took.";
     panics: IntCounter "pullgate_session_panics_total" []
         "Sessions ended by a fault of the gate's own code.";
     audit_dropped: IntCounter "pullgate_audit_dropped_total" []
@@ -255,6 +260,19 @@ impl Metrics {
 
     pub(super) fn query_ended(&self, result: QueryResult) {
         self.series.queries.with_label_values(&[result.code()]).inc();
+    }
+
+    pub(super) fn request_ended(
+        &self,
+        registry: &str,
+        operation: &str,
+        verdict: Verdict,
+        spent: Duration,
+    ) {
+        let reason = verdict.reason.unwrap_or(NO_LABEL);
+        let labels = [registry, operation, verdict.outcome.code(), reason];
+        self.series.requests.with_label_values(&labels).inc();
+        self.series.request_seconds.with_label_values(&[operation]).observe(spent.as_secs_f64());
     }
 
     pub(super) fn panicked(&self) {

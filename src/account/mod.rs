@@ -15,6 +15,7 @@ mod metrics;
 mod open_sessions;
 mod query;
 mod record;
+mod request;
 mod shortages;
 mod sink;
 mod stage;
@@ -40,6 +41,7 @@ pub use metrics::Metrics;
 pub use open_sessions::{OpenSessions, Progress, SessionRow};
 pub use query::{QueryResult, RefusedQuery};
 pub use record::{Granted, Headed, Moved, Outcome, Record, Volume};
+pub use request::{OpenRequest, Via};
 pub use sink::Sink;
 pub use stage::{Stage, Stages};
 pub use status::{Phase, Status};
@@ -264,6 +266,12 @@ impl Open {
             self.listed = Some(self.account.open.list(&self.record));
         }
         Ok(())
+    }
+
+    /// Returns the session's id.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.record.id
     }
 
     /// Notes the target as the client wrote it.

@@ -10,7 +10,9 @@ use tracing::{info, warn};
 
 use super::drain::{Drain, Phase};
 use super::workers::{Among, Workers};
+use crate::config::Mode;
 use crate::listen::listener::{LAST_ARRIVALS, Listener, Sharing};
+use crate::mirror;
 use crate::session::{self, Admission, Gate, Incoming, future_size};
 
 /// How long accepting pauses when no connection can be accepted: no descriptor, no memory.
@@ -83,8 +85,16 @@ impl Acceptor {
                         Admission::Open => Among::Sessions,
                         Admission::Draining => Among::These(drain.refused()),
                     };
-                    let session = session::run(incoming);
-                    workers.serve(among, future_size::at_most::<{ future_size::TASK }, _>(session));
+                    match (listener.spec.mode, gate.forward.clone()) {
+                        (Mode::Mirror, Some(forward)) => {
+                            workers.serve(among, mirror::run(incoming, forward));
+                        }
+                        _ => {
+                            let session = session::run(incoming);
+                            let session = future_size::at_most::<{ future_size::TASK }, _>(session);
+                            workers.serve(among, session);
+                        }
+                    }
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::watch;
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::info;
 
 use super::descriptors::{DescriptorBudget, descriptors};
 use super::workers::Workers;
 use crate::account::{Account, OnFull, Sink};
 use crate::config::{self, AuditTarget, Profile, Settings, TlsOfListeners};
-use crate::dial::Resolver;
+use crate::dial::{Resolver, TlsClients};
 use crate::dns::Sources;
+use crate::forward::Forward;
 use crate::limits::{Passwords, PendingConnections, Quotas, Sessions};
 use crate::listen::http::connect::Accepted;
 use crate::policy::{OwnAddresses, PolicySet};
@@ -24,6 +25,7 @@ pub(super) struct Inputs {
     pub(super) policy: watch::Receiver<Arc<PolicySet>>,
     pub(super) own: watch::Receiver<Arc<OwnAddresses>>,
     pub(super) tls: watch::Receiver<Arc<TlsOfListeners>>,
+    pub(super) roots: Option<TlsClients>,
 }
 
 /// Starts the threads that serve, one for each processor or as `profile` says, and makes what their sessions share. The
@@ -35,7 +37,7 @@ pub(super) fn gate(
     settings: &Settings,
     inputs: Inputs,
 ) -> anyhow::Result<(Arc<Gate>, Workers, DropGuard)> {
-    let Inputs { policy, own, tls } = inputs;
+    let Inputs { policy, own, tls, roots } = inputs;
     let account = account(settings)?;
     let budget = DescriptorBudget::new(descriptors());
     if policy.borrow().limits().open_sessions > budget.sessions {
@@ -49,12 +51,15 @@ pub(super) fn gate(
     };
     let (workers, guard) = Workers::start(threads).context("no thread to serve with")?;
     account.count_tasks_of(workers.runtimes());
-    let resolver = Resolver::new(&policy.borrow().rules().dns_servers);
+    let resolver = Arc::new(Resolver::new(&policy.borrow().rules().dns_servers));
+    let forward = roots.map(|roots| Arc::new(Forward::new(resolver.clone(), roots)));
     let gate = Gate {
         policy,
         own,
         tls,
-        resolver: Arc::new(resolver),
+        resolver,
+        forward,
+        draining: CancellationToken::new(),
         relay: Relay::new(relay::Settings { batch: settings.batch, pipes: threads, pipe_size }),
         sessions: Sessions::default(),
         quotas: Quotas::default(),

@@ -7,7 +7,8 @@ use tracing::warn;
 
 use super::sandbox;
 use crate::account::ClockBehind;
-use crate::config::{self, Files, Loaded};
+use crate::config::{self, Files, Loaded, Mode};
+use crate::dial::TlsClients;
 use crate::policy::{Enforcement, Fault};
 use crate::reload;
 
@@ -26,6 +27,8 @@ pub struct Prepared {
     pub(super) main: PathBuf,
     pub(super) files: Files,
     pub(super) loaded: Loaded,
+    /// For a mirror; read before the process gives up the files of the system.
+    pub(super) roots: Option<TlsClients>,
 }
 
 impl Prepared {
@@ -36,7 +39,9 @@ impl Prepared {
     pub fn read(main: &Path) -> Result<Self, Faults> {
         let files = reload::read_files(main).map_err(Faults)?;
         let loaded = config::compile(&files, 1).map_err(Faults)?;
-        Ok(Self { main: main.to_owned(), files, loaded })
+        let mirrors = loaded.settings.listeners.iter().any(|one| one.mode == Mode::Mirror);
+        let roots = mirrors.then(TlsClients::with_system_roots);
+        Ok(Self { main: main.to_owned(), files, loaded, roots })
     }
 
     /// Gives up, for good, what the process does not need to run it. Must be called while there is

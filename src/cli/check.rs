@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use super::config_argument::ConfigArgument;
 use super::output;
 use crate::config::{self, AdminAddress, Answer, ListenerSpec, Loaded, Presence};
-use crate::policy::Enforcement;
+use crate::oci::Listing;
+use crate::policy::{BlobHosts, Blobs, Enforcement, Mirror};
 use crate::reload;
 
 /// Check the configuration: every fault of every file, by file and line.
@@ -75,6 +76,9 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
     for registry in registries.iter().take(MOST_TOLD) {
         let hosts = counted(registry.endpoints().len(), "host", "hosts");
         writeln!(out, "{}: {hosts}, {}", registry.name(), registry.file())?;
+        if let Some(mirror) = registry.mirror() {
+            writeln!(out, "  mirror: {}", mirrored(mirror))?;
+        }
     }
     if let Some(more) = registries.len().checked_sub(MOST_TOLD).filter(|more| *more > 0) {
         writeln!(out, "and {more} more")?;
@@ -84,6 +88,25 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
     let number = counted(registries.len(), "registry", "registries");
     writeln!(out, "ok: {number}, {hosts}, no fault")?;
     Ok(out)
+}
+
+/// What a mirror offers of a registry.
+fn mirrored(mirror: &Mirror) -> String {
+    let rules = mirror.rules();
+    let all = |globs: Option<String>| globs.unwrap_or_else(|| "all".to_owned());
+    let blobs = match mirror.blobs() {
+        Blobs::Redirect => "redirected",
+        Blobs::Relay(BlobHosts::Listed(_)) => "relayed",
+        Blobs::Relay(BlobHosts::Announced) => "relayed from any host that the registry names",
+    };
+    let default = if mirror.is_default() { ", the default" } else { "" };
+    format!(
+        "as {}{default}; repositories: {}; tags: {}; listing: {}; blobs {blobs}",
+        listed(&mirror.names().collect::<Vec<_>>()),
+        all(rules.pull.as_ref().map(ToString::to_string)),
+        all(rules.tags.as_ref().map(ToString::to_string)),
+        if rules.listing == Listing::Allowed { "allowed" } else { "refused" },
+    )
 }
 
 /// Of very many registries so many are told one by one.

@@ -2,6 +2,7 @@
 //! pull from a registry.
 
 mod client;
+mod image;
 mod registry;
 mod transparent;
 
@@ -33,8 +34,9 @@ const NO_ID: &str = "00000000000000000000000000";
 /// Say whether a host is allowed, by which file and line, and where it resolves to.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The host, with its port where it is not 443; or a registry's name.
-    #[arg(value_name = "HOST[:PORT]|REGISTRY")]
+    /// The host, with its port where it is not 443; a registry's name; or an image, as the mirror
+    /// judges it.
+    #[arg(value_name = "HOST[:PORT]|REGISTRY|IMAGE")]
     target: String,
     /// Who asks: an address, or the name of a [[client]].
     #[arg(long, value_name = "ADDRESS|NAME", default_value = "127.0.0.1")]
@@ -126,6 +128,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::from(2));
     };
+    if image::is_image(&args.target) {
+        return image::print(set, &args.target, &client, args.json);
+    }
     if let Some(dialled) = args.dialled.filter(|dialled| dialled.contradicts(&args.target)) {
         eprintln!("pullgate: {dialled} and {} name two ports; the dialled one counts", args.target);
         return Ok(ExitCode::from(2));

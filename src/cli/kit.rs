@@ -1,4 +1,7 @@
-//! `pullgate kit`: firewall rules that leave no way past the gate, made from the configuration.
+//! `pullgate kit`: firewall rules that leave no way past the gate, and files of clients, made from the
+//! configuration.
+
+mod clients;
 
 use std::process::ExitCode;
 
@@ -8,9 +11,10 @@ use super::config_argument::ConfigArgument;
 use super::output;
 use crate::config::{self, Capture};
 use crate::reload;
+use crate::tools::client_files::ClientKind;
 use crate::tools::nftables::{self, Cgroup, Kit, Site, Word};
 
-/// Print firewall rules that leave no way past the gate.
+/// Print firewall rules that leave no way past the gate, or clients' files for the mirror.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -25,6 +29,16 @@ enum What {
     Tproxy(RulesArgs),
     /// The routes that the rules of tproxy need, as a script.
     Routes,
+    /// hosts.toml of containerd, for the mirror.
+    Containerd(clients::ClientsArgs),
+    /// registries.conf of podman, CRI-O and skopeo, for the mirror.
+    Podman(clients::ClientsArgs),
+    /// How docker pulls through the mirror.
+    Docker(clients::ClientsArgs),
+    /// registries.yaml of k3s, for the mirror.
+    K3s(clients::ClientsArgs),
+    /// buildkitd.toml of BuildKit, for the mirror.
+    Buildkit(clients::ClientsArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -52,6 +66,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Nftables(args) => (args, Capture::Redirect),
         What::Tproxy(args) => (args, Capture::Tproxy),
         What::Routes => return print(&nftables::routes()),
+        What::Containerd(args) => return print_files(ClientKind::Containerd, args),
+        What::Podman(args) => return print_files(ClientKind::Podman, args),
+        What::Docker(args) => return print_files(ClientKind::Docker, args),
+        What::K3s(args) => return print_files(ClientKind::K3s, args),
+        What::Buildkit(args) => return print_files(ClientKind::Buildkit, args),
     };
     let path = args.config.path();
     let loaded = reload::read_files(&path).and_then(|files| config::compile(&files, 1));
@@ -68,6 +87,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let kit = Kit { settings: &loaded.settings, policy: &loaded.policy, capture, site };
     print(&kit.rules().with_context(|| path.display().to_string())?)
+}
+
+fn print_files(kind: ClientKind, args: &clients::ClientsArgs) -> anyhow::Result<ExitCode> {
+    let path = args.config.path();
+    let loaded = reload::read_files(&path).and_then(|files| config::compile(&files, 1));
+    match loaded {
+        Ok(loaded) => {
+            let text = clients::text(kind, args, &loaded);
+            print(&text.with_context(|| path.display().to_string())?)
+        }
+        Err(faults) => {
+            output::print_faults(&faults);
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
 fn print(text: &str) -> anyhow::Result<ExitCode> {

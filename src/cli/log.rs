@@ -184,7 +184,20 @@ fn told(line: &Value) -> String {
     }
     let target = text("target").or(text("sni"));
     let target = target.as_ref().map_or("-", AuditText::as_str);
-    words.push_str(&format!(" -> {}", target.strip_suffix(":443").unwrap_or(target)));
+    if part("kind") == "request" {
+        let reference = text("reference").map(|tag| format!(":{}", tag.as_str()));
+        words.push_str(&format!(
+            " -> {}/{}{} {} {} {}",
+            part("registry"),
+            part("repository"),
+            reference.unwrap_or_default(),
+            part("method"),
+            part("operation"),
+            number("status").unwrap_or_default()
+        ));
+    } else {
+        words.push_str(&format!(" -> {}", target.strip_suffix(":443").unwrap_or(target)));
+    }
     if let (Some(registry), Some(endpoint)) = (text("registry"), text("endpoint")) {
         words.push_str(&format!(" [{} {}]", registry.as_str(), endpoint.as_str()));
     }

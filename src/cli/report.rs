@@ -7,6 +7,7 @@
 //! audit line.
 
 mod finding;
+mod pulls;
 mod told;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use super::audit_lines;
 use crate::account::{AuditText, Outcome};
 use crate::tools::doctor;
 use finding::Finding;
+use pulls::{Pulls, Request};
 use told::{Told, ToldClient, ToldMatter, ToldRow, Totals};
 
 /// A line of the audit is seldom longer than 1 KiB; longer than this is none.
@@ -79,6 +81,13 @@ struct Line {
     id: Option<String>,
     client: Option<String>,
     client_name: Option<String>,
+    kind: Option<String>,
+    registry: Option<String>,
+    method: Option<String>,
+    operation: Option<String>,
+    repository: Option<String>,
+    reference: Option<String>,
+    digest: Option<String>,
     target: Option<String>,
     sni: Option<String>,
     outcome: Option<String>,
@@ -107,6 +116,7 @@ type Key = (Finding, String, Option<String>, String);
 struct Report {
     rows: BTreeMap<Key, Row>,
     clients: BTreeMap<String, ToldClient>,
+    pulls: Pulls,
     totals: Totals,
 }
 
@@ -152,6 +162,9 @@ impl Report {
         if totals.last.as_ref().is_none_or(|known| known < last) {
             totals.last = Some(last.clone());
         }
+        if line.kind.as_deref() == Some("request") {
+            return self.add_request(line, *outcome);
+        }
         match outcome {
             Outcome::Relayed => totals.relayed += count,
             Outcome::Failed => totals.failed += count,
@@ -161,11 +174,38 @@ impl Report {
         self.count_client(line, *outcome, count);
         let denied = matches!(outcome, Outcome::Denied | Outcome::WouldDeny);
         for reason in line.reason.iter().filter(|_| denied) {
-            self.count(line, reason, *outcome, count);
+            self.count(line, host(line), reason, (*outcome, count));
         }
         // It passed in report mode and was denied for something else later.
         if let Some(reason) = &line.would_deny {
-            self.count(line, reason, Outcome::WouldDeny, count);
+            self.count(line, host(line), reason, (Outcome::WouldDeny, count));
+        }
+    }
+
+    /// Requests are counted apart from the sessions that they came by.
+    fn add_request(&mut self, line: &Line, outcome: Outcome) {
+        let printable = |text: &str| AuditText::new(text).as_str().to_owned();
+        let part = |text: &Option<String>| printable(text.as_deref().unwrap_or("-"));
+        let image = format!("{}/{}", part(&line.registry), part(&line.repository));
+        let reference = line.reference.as_ref().or(line.digest.as_ref());
+        match outcome {
+            Outcome::Relayed | Outcome::WouldDeny => self.pulls.count(Request {
+                client: part(if line.client_name.is_some() {
+                    &line.client_name
+                } else {
+                    &line.client
+                }),
+                image: image.clone(),
+                operation: part(&line.operation),
+                method: part(&line.method),
+                reference: reference.map(|text| printable(text)),
+                bytes_down: line.bytes_down.unwrap_or_default(),
+            }),
+            Outcome::Denied | Outcome::Failed => {}
+        }
+        let denied = matches!(outcome, Outcome::Denied | Outcome::WouldDeny);
+        for reason in line.reason.iter().filter(|_| denied) {
+            self.count(line, &image, reason, (outcome, 1));
         }
     }
 
@@ -186,9 +226,7 @@ impl Report {
         client.bytes_down = client.bytes_down.saturating_add(line.bytes_down.unwrap_or_default());
     }
 
-    fn count(&mut self, line: &Line, reason: &str, outcome: Outcome, count: u64) {
-        let host = line.target.as_deref().or(line.sni.as_deref()).unwrap_or("-");
-        let host = host.strip_suffix(":443").unwrap_or(host);
+    fn count(&mut self, line: &Line, host: &str, reason: &str, (outcome, count): (Outcome, u64)) {
         if [line.sni.as_deref(), Some(host)].into_iter().flatten().any(doctor::is_marked) {
             self.totals.doctor += count;
             return;
@@ -242,8 +280,14 @@ impl Report {
             }
         }
         let clients = self.clients.values().cloned().collect();
-        Told { totals: self.totals.clone(), clients, matters }
+        Told { totals: self.totals.clone(), clients, pulls: self.pulls.rows(), matters }
     }
+}
+
+/// The host that a session asked for.
+fn host(line: &Line) -> &str {
+    let host = line.target.as_deref().or(line.sni.as_deref()).unwrap_or("-");
+    host.strip_suffix(":443").unwrap_or(host)
 }
 
 #[cfg(test)]

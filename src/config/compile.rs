@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::main_file::{self, Main};
 use super::referenced_files::{self, ReferencedFile};
-use super::settings::{AdminAddress, Settings};
+use super::settings::{AdminAddress, Mode, Settings};
 use super::source::Source;
 use super::tls::{self, TlsOfListeners};
 use super::values::{Inherited, PLAIN_NAME, beside, is_plain_name};
-use super::{azure, clients, registry_file, users};
+use super::{azure, clients, mirror, registry_file, users};
 use crate::policy::{
     Client, Endpoint, EndpointKind, Fault, HostKind, Located, Location, NO_LABEL, OTHER_LABEL,
     PolicySet, Registry, Rules, Users,
@@ -85,6 +85,12 @@ pub fn named_by(main: &File) -> Result<Named, Vec<Fault>> {
     Ok(Named { registries, users: main.users_file, further, admin })
 }
 
+/// Returns the files that a registry's file names.
+#[must_use]
+pub fn named_by_registry(file: &File) -> Vec<PathBuf> {
+    file.text.as_ref().map(|text| mirror::paths_of(&file.path, text)).unwrap_or_default()
+}
+
 /// Every fault of the main file where the folder that it names cannot be read, that one included.
 #[must_use]
 pub fn faults_without_folder(main: &File, error: &str) -> Vec<Fault> {
@@ -109,12 +115,13 @@ pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
         Ok(text) => main(&Source::new(&files.main.path, text), &files.registries, &mut found),
         Err(fault) => {
             found.faults.push(fault);
-            registries(&files.registries, &Inherited::default(), &[], &mut found);
+            registries(files, &Inherited::default(), &[], &mut found);
             return Err(sorted(found.faults));
         }
     };
     let (inherited, clients) = (&main.inherited, &main.rules.clients);
-    let registries = registries(&files.registries, inherited, clients, &mut found);
+    let registries = registries(files, inherited, clients, &mut found);
+    judge_mirrors(&main.settings, &registries, &mut found);
     let (tls, faults, warnings) = tls::make(&main.tls, &files.further);
     found.faults.extend(faults);
     found.warnings.extend(warnings);
@@ -199,11 +206,12 @@ fn main(source: &Source<'_>, registries: &[File], found: &mut Found) -> Main {
 }
 
 fn registries(
-    files: &[File],
+    all: &Files,
     inherited: &Inherited,
     clients: &[Arc<Client>],
     found: &mut Found,
 ) -> Vec<Registry> {
+    let files = &all.registries;
     let mut registries = Vec::with_capacity(files.len());
     let mut stems: HashMap<Arc<str>, &Arc<str>> = HashMap::with_capacity(files.len());
     for file in files {
@@ -229,7 +237,7 @@ fn registries(
         let json = path.extension().is_some_and(|kind| kind == "json");
         let spec = match json {
             true => azure::read(&source, stem, inherited),
-            false => registry_file::read(&source, stem, inherited),
+            false => registry_file::read(&source, stem, inherited, &all.further),
         };
         match spec.as_ref().map(Registry::new) {
             Some(Ok(registry)) => {
@@ -246,6 +254,19 @@ fn registries(
         found.take(&source);
     }
     registries
+}
+
+/// Finds registries that offer themselves to no mirror.
+fn judge_mirrors(settings: &Settings, registries: &[Registry], found: &mut Found) {
+    let listens = settings.listeners.iter().any(|listener| listener.mode == Mode::Mirror);
+    let mirrored = registries.iter().find(|registry| registry.mirror().is_some());
+    if let Some(registry) = mirrored.filter(|_| !listens) {
+        found.warnings.push(Fault {
+            place: Location { file: registry.file().clone(), line: 1 },
+            what: "it has a [mirror], and no listener is one".into(),
+            remedy: "write a [[listen]] with mode = \"mirror\", or take [mirror] out".into(),
+        });
+    }
 }
 
 /// Why a file's stem cannot be a registry's name.

@@ -7,6 +7,7 @@ mod azure;
 mod clients;
 mod compile;
 mod main_file;
+mod mirror;
 mod referenced_files;
 mod registry_file;
 mod settings;
@@ -18,7 +19,9 @@ mod users;
 mod values;
 
 pub use azure::{Import, ImportedEndpoints, import};
-pub use compile::{File, Files, Loaded, Named, compile, faults_without_folder, named_by};
+pub use compile::{
+    File, Files, Loaded, Named, compile, faults_without_folder, named_by, named_by_registry,
+};
 pub use referenced_files::{Readers, ReferencedFile, Secret};
 pub use settings::{
     AdminAddress, Answer, Answerer, AuditTarget, BATCH, Capture, Conduct, FileAccess, ListenerSpec,

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::clients;
+use super::mirror;
+use super::referenced_files::ReferencedFile;
 use super::source::Source;
 use super::table::{OneOrMany, Table};
 use super::uploads::Uploads;
@@ -14,11 +16,13 @@ const EVERY_REGION: &str = "every-region";
 
 /// Reads a registry's file; nothing where its form is so broken that it cannot be judged.
 ///
-/// `inherited`: what the main file says of those that are silent.
+/// `inherited`: what the main file says of those that are silent. `files`: what registries' files
+/// name.
 pub(super) fn read(
     source: &Source<'_>,
     name: Arc<str>,
     inherited: &Inherited,
+    files: &[ReferencedFile],
 ) -> Option<RegistrySpec> {
     let toml = source.toml();
     let mut file = Table::of_file(source, &toml);
@@ -31,6 +35,7 @@ pub(super) fn read(
     let private_only = file.boolean("private-only").filter(|found| found.value);
     let also = file.strings("also");
     let accept_shared_storage = file.strings("accept-shared-storage");
+    let says_clients = file.has("clients");
     let clientele = clients::clientele(source, &mut file);
     let clientele = clientele.unwrap_or_else(|| inherited.clientele.clone());
     let download = file.number("download-bytes-per-second", DOWNLOAD).or(inherited.download);
@@ -44,6 +49,8 @@ pub(super) fn read(
         let remedy = "list the ranges of the private endpoints in private-addresses";
         source.missing(place, what, remedy);
     }
+    let tunnel = mirror::tunnel(source, &mut file);
+    let mirror = mirror::read(source, &mut file, files, says_clients);
     file.finish();
     // What a broken line may have taken along is not missing, and a value of the wrong type has
     // been told already.
@@ -62,6 +69,8 @@ pub(super) fn read(
         budgets,
         clientele,
         download_bytes_per_second: download,
+        tunnel,
+        mirror,
     })
 }
 

@@ -17,6 +17,8 @@ pub enum Mode {
     Connect,
     /// Without knowing: their traffic is brought here, and the hello names the target.
     Transparent(Capture),
+    /// As to a registry.
+    Mirror,
 }
 
 /// How traffic is brought to a transparent listener.
@@ -35,6 +37,7 @@ impl Mode {
         match self {
             Self::Connect => "connect",
             Self::Transparent(_) => "transparent",
+            Self::Mirror => "mirror",
         }
     }
 }

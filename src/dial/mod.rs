@@ -13,12 +13,14 @@ mod servers;
 mod shortage;
 mod stale;
 mod system;
+mod tls;
 
 pub use connect::connect;
 pub use own::interfaces;
 pub use resolve::{Answer, Origin, Resolver};
 pub use servers::MOST_ADDRESSES;
 pub use system::system_servers;
+pub use tls::{TlsClients, TlsFault};
 
 #[cfg(test)]
 mod tests;

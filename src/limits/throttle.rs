@@ -77,7 +77,8 @@ pub struct Paced {
 
 impl Paced {
     /// Nothing where there is no rate.
-    pub(super) fn by(throttles: Vec<Arc<Throttle>>) -> Option<Box<Self>> {
+    #[must_use]
+    pub fn by(throttles: Vec<Arc<Throttle>>) -> Option<Box<Self>> {
         if throttles.is_empty() {
             return None;
         }

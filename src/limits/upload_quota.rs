@@ -55,6 +55,13 @@ impl UploadQuota {
         }
     }
 
+    /// Counts bytes that went up, whether they were within the limit or not.
+    pub fn count(&self, bytes: u64) {
+        if self.limit.load(Ordering::Relaxed) != UNBOUNDED {
+            self.with(|uploads, now| uploads.add(bytes, now));
+        }
+    }
+
     fn with<R>(&self, act: impl FnOnce(&mut UploadWindow, Duration) -> R) -> R {
         let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
         act(&mut uploads, self.began.elapsed())

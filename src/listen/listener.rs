@@ -83,7 +83,7 @@ impl BoundSocket {
     pub fn prepare_for(&self, spec: &ListenerSpec) -> io::Result<()> {
         match spec.mode {
             Mode::Transparent(Capture::Tproxy) => accept_foreign(&self.socket, spec.address),
-            Mode::Transparent(Capture::Redirect) | Mode::Connect => Ok(()),
+            Mode::Transparent(Capture::Redirect) | Mode::Connect | Mode::Mirror => Ok(()),
         }
     }
 

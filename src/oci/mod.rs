@@ -10,6 +10,7 @@
 mod challenge;
 mod digest;
 mod errors;
+mod fault;
 mod globs;
 mod location;
 mod operation;
@@ -22,13 +23,15 @@ mod rules;
 pub use challenge::{Bearer, Challenges, LONGEST_CHALLENGE};
 pub use digest::{Algorithm, Digest, DigestFault, Verifier};
 pub use errors::{ErrorCode, error_body};
+pub use fault::{LONGEST_TARGET, RequestFault};
 pub use globs::{GlobFault, RepositoryGlobs, TagGlobs};
 pub use location::{LONGEST_LOCATION, Location, LocationFault};
 pub use operation::{
     Action, ArtifactType, Method, Mount, Operation, Page, Scope, TokenPath, TokenQuery, TokenWord,
     Upload, UploadId, UploadState,
 };
-pub use parse::{LONGEST_TARGET, Naming, Request, RequestFault};
+pub use parse::{Naming, Request};
+pub use query::encoded;
 pub use reference::{LONGEST_TAG, Reference, Tag};
 pub use repository::{LONGEST_REPOSITORY, RegistryName, Repository};
 pub use rules::{Listing, RuleFault, Rules};

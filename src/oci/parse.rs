@@ -3,7 +3,8 @@
 //! The target is taken as it was received: nothing is decoded in a path and nothing is normalised,
 //! so there is one spelling of each operation, and a registry cannot read another one in it.
 
-use super::digest::{Digest, DigestFault};
+use super::digest::Digest;
+use super::fault::{LONGEST_TARGET, RequestFault};
 use super::operation::{
     ArtifactType, Method, Mount, Operation, Page, Scope, TokenPath, TokenQuery, TokenWord, Upload,
     UploadId, UploadState,
@@ -11,9 +12,6 @@ use super::operation::{
 use super::query::Query;
 use super::reference::{Reference, Tag};
 use super::repository::{LONGEST_REPOSITORY, RegistryName, Repository, is_component};
-
-/// The longest request target that is read, in bytes.
-pub const LONGEST_TARGET: usize = 8 * 1024;
 
 /// Whether a client may name the registry in the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,85 +31,6 @@ pub struct Request {
     pub registry: Option<RegistryName>,
     /// What it asks for.
     pub operation: Operation,
-}
-
-/// Why a request was not understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RequestFault {
-    /// More than [`LONGEST_TARGET`] bytes.
-    #[error("the request target is longer than 8 KiB")]
-    TooLong,
-    /// `http://…`, `host:port` or `*`.
-    #[error("the request target is not a path that begins with one slash")]
-    Form,
-    /// A fragment, which no client sends.
-    #[error("the request target has a fragment")]
-    Fragment,
-    /// A percent sign in the path: another spelling of what has one already.
-    #[error("the path has percent-encoding")]
-    PercentEncoding,
-    /// Anything that no path of the spec has.
-    #[error("the path has a character that no registry request has")]
-    Character,
-    /// Two slashes in a row, or one at the end.
-    #[error("the path has an empty segment")]
-    EmptySegment,
-    /// `.` or `..`.
-    #[error("the path has a dot segment")]
-    DotSegment,
-    /// It is no operation of the spec.
-    #[error("the path is no operation of the OCI distribution spec")]
-    UnknownPath,
-    /// The operation has not this method.
-    #[error("the operation does not have this method")]
-    Method,
-    /// The registry's name is no host.
-    #[error("the registry is not a host name")]
-    Registry,
-    /// The registry is named in the path and by `ns`.
-    #[error("the registry is named twice, by ns and in the path")]
-    RegistryTwice,
-    /// The repository breaks the grammar.
-    #[error("the repository's name breaks the grammar of the OCI distribution spec")]
-    Repository,
-    /// The repository is too long.
-    #[error("the repository's name is longer than 255 characters")]
-    RepositoryTooLong,
-    /// The tag breaks the grammar.
-    #[error("the tag breaks the grammar of the OCI distribution spec")]
-    Tag,
-    /// The digest breaks the grammar.
-    #[error("{0}")]
-    Digest(DigestFault),
-    /// The id of an upload has a character of path or query.
-    #[error("the upload's id has a character other than letters, digits and ._=-")]
-    Upload,
-    /// The query is not `key=value` pairs.
-    #[error("the query is not made of at most 16 key=value pairs of printable characters")]
-    QueryForm,
-    /// A key that the operation does not have.
-    #[error("the query has a key that the operation does not have")]
-    UnknownKey,
-    /// A key that stands twice.
-    #[error("the query has a key twice")]
-    KeyTwice,
-    /// A value that the key does not have.
-    #[error("the query has a value that its key does not have")]
-    Value,
-}
-
-impl RequestFault {
-    /// Whether the request is well-formed and asks for something that the gate does not know.
-    #[must_use]
-    pub fn is_unknown_operation(self) -> bool {
-        matches!(self, Self::UnknownPath | Self::Method)
-    }
-}
-
-impl From<DigestFault> for RequestFault {
-    fn from(fault: DigestFault) -> Self {
-        Self::Digest(fault)
-    }
 }
 
 impl Request {
@@ -137,13 +56,9 @@ impl Request {
             return if fits { Ok(request) } else { Err(RequestFault::Method) };
         }
         let rest = path.strip_prefix("/v2/").ok_or(RequestFault::UnknownPath)?;
-        let (prefix, rest) = match naming {
-            Naming::Mirror => without_registry(rest)?,
+        let (registry, rest) = match naming {
+            Naming::Mirror => without_registry(rest, named)?,
             Naming::Connection => (None, rest),
-        };
-        let registry = match (named, prefix) {
-            (Some(_), Some(_)) => return Err(RequestFault::RegistryTwice),
-            (named, prefix) => named.or(prefix),
         };
         let operation = operation(method, rest, &mut query)?;
         query.finish()?;
@@ -187,13 +102,22 @@ fn token_path(path: &str) -> Option<TokenPath> {
     [TokenPath::Token, TokenPath::Exchange].into_iter().find(|one| one.as_str() == path)
 }
 
-/// Takes the registry off the front of what stands behind `/v2/`.
-fn without_registry(rest: &str) -> Result<(Option<RegistryName>, &str), RequestFault> {
-    match rest.split_once('/') {
-        Some((first, behind)) if RegistryName::is_meant_by(first) => {
+/// Takes the registry off the front of what stands behind `/v2/`. Where `ns` names it, the first
+/// component is a registry only if it is the same: BuildKit sends both.
+fn without_registry(
+    rest: &str,
+    named: Option<RegistryName>,
+) -> Result<(Option<RegistryName>, &str), RequestFault> {
+    match (rest.split_once('/'), named) {
+        (Some((first, behind)), None) if RegistryName::is_meant_by(first) => {
             Ok((Some(registry(first)?), behind))
         }
-        _ => Ok((None, rest)),
+        (Some((first, behind)), Some(name))
+            if RegistryName::parse(first).as_ref() == Some(&name) =>
+        {
+            Ok((Some(name), behind))
+        }
+        (_, named) => Ok((named, rest)),
     }
 }
 

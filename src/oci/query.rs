@@ -1,6 +1,6 @@
 //! Query strings: known keys, each once, and values that are decoded exactly once.
 
-use super::parse::RequestFault;
+use super::fault::RequestFault;
 
 /// The keys and values of a query, in the order in which the client wrote them.
 #[derive(Debug, Default)]
@@ -69,6 +69,16 @@ fn decoded(value: &str) -> Option<String> {
         text.push(char::from(byte));
     }
     Some(text)
+}
+
+/// Returns pairs as a form or a query has them, without a question mark.
+#[must_use]
+pub fn encoded(pairs: &[(&str, &str)]) -> String {
+    let mut query = QueryText::default();
+    for (key, value) in pairs {
+        query.pair(key, value);
+    }
+    query.finish().trim_start_matches('?').to_owned()
 }
 
 /// Writes a query: each value encoded, so that reading it gives the same value.

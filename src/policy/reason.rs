@@ -61,6 +61,14 @@ codes! {
         OtherRegistry "other-registry" "The host belongs to a registry that the policy does not name.",
         ClientNotAllowed "client-not-allowed" "The registry's policy does not name this client.",
         CredentialsRequired "credentials-required" "The listener asks for credentials, and none or wrong ones came.",
+        RequestMalformed "request-malformed" "The registry request breaks the rules of HTTP or of the OCI distribution spec.",
+        OperationNotAllowed "operation-not-allowed" "The registry request is no operation that the gate passes on.",
+        RegistryUnknown "registry-unknown" "The request names no registry that the mirror offers.",
+        RepositoryNotAllowed "repository-not-allowed" "The registry's rules do not name the repository.",
+        TagNotAllowed "tag-not-allowed" "The registry's rules do not name the tag.",
+        ListingNotAllowed "listing-not-allowed" "The registry's rules do not allow tags or repositories to be listed.",
+        HostMismatch "host-mismatch" "The request's Host is not the server that the client connected to.",
+        RedirectNotAllowed "redirect-not-allowed" "The registry redirects to a host that is not one of its own.",
         AddressNotAllowed "address-not-allowed" "The name resolves only to addresses that may not be dialled.",
         NotTls "not-tls" "The client's first bytes are not TLS.",
         HelloMalformed "hello-malformed" "The ClientHello breaks the rules of TLS.",
@@ -97,6 +105,10 @@ codes! {
         ClientAborted "client-aborted" "The client reset the connection.",
         UpstreamAborted "upstream-aborted" "The upstream reset the connection.",
         IdleTimeout "idle-timeout" "Neither side sent a byte for as long as the limits allow.",
+        UpstreamTls "upstream-tls" "The TLS handshake with the registry failed, or its certificate was rejected.",
+        UpstreamAuth "upstream-auth" "The registry or its token server did not accept the gate.",
+        UpstreamMalformed "upstream-malformed" "The registry's response breaks the rules of HTTP or of the OCI distribution spec.",
+        DigestMismatch "digest-mismatch" "The registry's bytes do not have the digest that was asked for.",
         Internal "internal" "The gate itself failed.",
     }
 }
@@ -112,6 +124,10 @@ impl Reason {
                 | Self::OtherRegistry
                 | Self::ClientNotAllowed
                 | Self::UploadBudget
+                | Self::RepositoryNotAllowed
+                | Self::TagNotAllowed
+                | Self::ListingNotAllowed
+                | Self::RedirectNotAllowed
         )
     }
 }

@@ -14,6 +14,7 @@ use super::addresses::PrivateOnly;
 use super::budget::Budgets;
 use super::endpoint::Endpoint;
 use super::location::Fault;
+use super::mirror::{Mirror, TunnelHosts};
 use super::registry_spec::{Clientele, RegistrySpec};
 
 /// A registry, whole and sound: what has the type was judged by the rules for loading.
@@ -27,6 +28,8 @@ pub struct Registry {
     budgets: Budgets,
     clientele: Clientele,
     download_bytes_per_second: Option<u64>,
+    tunnel: TunnelHosts,
+    mirror: Option<Arc<Mirror>>,
 }
 
 impl Registry {
@@ -36,6 +39,8 @@ impl Registry {
     /// Every fault.
     pub fn new(spec: &RegistrySpec) -> Result<Self, Vec<Fault>> {
         let rules::Sound { endpoints, private_addresses } = rules::judge(spec)?;
+        let mirror = spec.mirror.as_ref().map(|mirror| Mirror::new(mirror, &endpoints));
+        let mirror = mirror.transpose()?.map(Arc::new);
         Ok(Self {
             name: spec.name.clone(),
             file: spec.file.clone(),
@@ -45,6 +50,8 @@ impl Registry {
             budgets: spec.budgets,
             clientele: spec.clientele.clone(),
             download_bytes_per_second: spec.download_bytes_per_second,
+            tunnel: spec.tunnel,
+            mirror,
         })
     }
 
@@ -88,6 +95,18 @@ impl Registry {
     #[must_use]
     pub fn download_bytes_per_second(&self) -> Option<u64> {
         self.download_bytes_per_second
+    }
+
+    /// Returns which of its hosts tunnels may reach.
+    #[must_use]
+    pub fn tunnel(&self) -> TunnelHosts {
+        self.tunnel
+    }
+
+    /// Returns how the mirror offers it; `None` where it does not.
+    #[must_use]
+    pub fn mirror(&self) -> Option<&Arc<Mirror>> {
+        self.mirror.as_ref()
     }
 
     /// Whom it lets in, as its file says it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::addresses::PrivateOnly;
 use super::budget::Budgets;
 use super::location::{Located, Location};
+use super::mirror::{MirrorSpec, TunnelHosts};
 
 /// What a file says of a registry, as it is written.
 #[derive(Debug, Clone)]
@@ -35,6 +36,10 @@ pub struct RegistrySpec {
     pub clientele: Clientele,
     /// Bytes that may come down in a second, over all its tunnels.
     pub download_bytes_per_second: Option<u64>,
+    /// Which of its hosts tunnels may reach.
+    pub tunnel: TunnelHosts,
+    /// `[mirror]`.
+    pub mirror: Option<MirrorSpec>,
 }
 
 impl RegistrySpec {
@@ -55,6 +60,8 @@ impl RegistrySpec {
             budgets: Budgets::default(),
             clientele: Clientele::default(),
             download_bytes_per_second: None,
+            tunnel: TunnelHosts::default(),
+            mirror: None,
         }
     }
 }

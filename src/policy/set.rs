@@ -11,12 +11,14 @@ use std::sync::Arc;
 use super::addresses::{self, AddressFault, Opened, PrivateOnly};
 use super::clients::{Client, ClientIdentity, Clients, Login};
 use super::cloud::HostKind;
-use super::endpoint::EndpointKind;
+use super::endpoint::{Endpoint, EndpointKind};
 use super::limits::Limits;
 use super::location::{Fault, Location};
+use super::mirror::MirrorNames;
 use super::name::Name;
 use super::permits::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 use super::reason::{Denial, Reason};
+use super::registry::Registry;
 use super::rules::{
     Enforcement, LABELLED_REGISTRIES, OTHER_LABEL, OwnAddresses, Rules, StaticAddress,
 };
@@ -33,6 +35,7 @@ pub struct PolicySet {
     /// Labels of Azure's registries, for telling an unnamed replica from a stranger.
     labels: HashMap<(Box<str>, &'static str), u32>,
     clients: Clients,
+    mirror_names: MirrorNames,
     /// [`OTHER_LABEL`], shared by all that it is given to.
     other_label: Arc<str>,
 }
@@ -83,10 +86,15 @@ impl PolicySet {
                 }
             }
         }
+        let mirrors = rules.registries.iter().map(|one| one.mirror().map(|mirror| &**mirror));
+        let mirror_names = MirrorNames::new(mirrors).unwrap_or_else(|found| {
+            faults.extend(found);
+            MirrorNames::default()
+        });
         match Clients::new(&rules.clients, &rules.registries) {
             Ok(clients) if faults.is_empty() => {
                 let other_label = OTHER_LABEL.into();
-                Ok(Self { generation, rules, hosts, labels, clients, other_label })
+                Ok(Self { generation, rules, hosts, labels, clients, mirror_names, other_label })
             }
             Ok(_) => Err(faults),
             Err(of_clients) => {
@@ -231,12 +239,22 @@ impl PolicySet {
         let Some((entry, registry, endpoint)) = found else {
             return Err(Reason::PortNotAllowed.into());
         };
-        let label = if (entry.registry as usize) < LABELLED_REGISTRIES {
+        if !registry.tunnel().include(endpoint.kind) {
+            let remedy = "its registry is reached through the mirror";
+            return Err(Denial::with_remedy(Reason::HostNotAllowed, remedy));
+        }
+        let at = entry.registry as usize;
+        Ok((at, self.grant_of(at, registry, endpoint)))
+    }
+
+    /// What a registry grants at one of its endpoints.
+    pub(super) fn grant_of(&self, at: usize, registry: &Registry, endpoint: &Endpoint) -> Grant {
+        let label = if at < LABELLED_REGISTRIES {
             registry.name().clone()
         } else {
             self.other_label.clone()
         };
-        let grant = Grant {
+        Grant {
             registry: registry.name().clone(),
             label,
             endpoint: endpoint.kind,
@@ -245,8 +263,25 @@ impl PolicySet {
             download_bytes_per_second: registry.download_bytes_per_second(),
             private_addresses: registry.private_addresses().clone(),
             private_only: registry.private_only(),
-        };
-        Ok((entry.registry as usize, grant))
+        }
+    }
+
+    /// As which group whoever asks is let in by a registry.
+    pub(super) fn admit(
+        &self,
+        registry: usize,
+        asker: &ClientIdentity,
+    ) -> Result<Option<Arc<Client>>, Denial> {
+        self.clients.admit(registry, asker)
+    }
+
+    /// Whether a registry lets a group in.
+    pub(super) fn admit_group(&self, registry: usize, group: &Client) -> Result<(), Denial> {
+        self.clients.admit_group(registry, group)
+    }
+
+    pub(super) fn mirror_names(&self) -> &MirrorNames {
+        &self.mirror_names
     }
 
     /// Why a name that no registry lists is denied, with the way out where there is one.

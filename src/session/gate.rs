@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
 use crate::config::TlsOfListeners;
 use crate::dial::Resolver;
+use crate::forward::Forward;
 use crate::limits::{Passwords, PendingConnections, Quotas, Sessions};
 use crate::listen::http::connect::Accepted;
 use crate::policy::{OwnAddresses, PolicySet};
@@ -37,6 +39,10 @@ pub struct Gate {
     pub pending: Arc<PendingConnections>,
     /// How many sessions the process has descriptors for, whatever the policy's limit is.
     pub max_sessions: usize,
+    /// Asks registries, where a listener is a mirror.
+    pub forward: Option<Arc<Forward>>,
+    /// Cancelled when no new request is to be served.
+    pub draining: CancellationToken,
     /// Writes one record for each session.
     pub account: Arc<Account>,
 }

@@ -120,7 +120,7 @@ impl Session {
 fn no_proxy_header(none: &NoHeader, mode: Mode) -> Stop {
     match (none, mode) {
         (NoHeader::Refused(fault), _) => invalid_proxy_header(*fault),
-        (NoHeader::Late, Mode::Connect) => Reason::HeadTimeout.into(),
+        (NoHeader::Late, Mode::Connect | Mode::Mirror) => Reason::HeadTimeout.into(),
         (NoHeader::Late, Mode::Transparent(_)) => Reason::HelloTimeout.into(),
         (NoHeader::Gone | NoHeader::Broken(_), _) => CLIENT_ABORTED.into(),
     }

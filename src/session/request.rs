@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::either::Either;
 
 use super::refuse::{Refusal, evicted, session_limit};
-use super::state::{CLIENT_ABORTED, Session};
+use super::state::{CLIENT_ABORTED, INTERNAL, Session};
 use crate::account::{AuditText, Stage};
 use crate::config::{Capture, Mode};
 use crate::hello::Hello;
@@ -81,6 +81,8 @@ impl Session {
         match self.listener.mode {
             Mode::Connect => self.read_head(client).await,
             Mode::Transparent(capture) => self.read_first_hello(client, capture).await,
+            // Its connections go to `mirror`.
+            Mode::Mirror => Err(Refusal::silent(INTERNAL)),
         }
     }
 

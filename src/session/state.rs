@@ -87,7 +87,7 @@ impl Session {
         let policy = policy_updates.borrow_and_update().clone();
         let limits = policy.limits();
         let (first, timeout) = match listener.mode {
-            Mode::Connect => (Stage::Head, limits.head_timeout),
+            Mode::Connect | Mode::Mirror => (Stage::Head, limits.head_timeout),
             Mode::Transparent(_) => (Stage::Hello, limits.hello_timeout),
         };
         let mut account = gate.account.open(Arrival {

@@ -29,6 +29,7 @@ mod gateway;
 mod handover;
 mod lan;
 mod limits;
+mod mirror;
 mod mutual;
 mod node_local;
 mod observability;

@@ -17,7 +17,7 @@ const SECRET: &str = "hunter-2-hunter-2";
 const CONTOSO: &str = "https://contoso.azurecr.io/v2/";
 
 /// `pullgate user add`.
-fn add_user(file: &Path, name: &str, password: &str) {
+pub fn add_user(file: &Path, name: &str, password: &str) {
     let program = env!("CARGO_BIN_EXE_pullgate");
     let mut command = Command::new(program);
     command.args(["user", "add", name, "--file"]).arg(file);

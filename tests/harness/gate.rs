@@ -200,7 +200,8 @@ impl Gate {
             let open = self.metric("pullgate_open_sessions", &[]);
             let counted = self.metric("pullgate_sessions_total", &[]);
             let lines = self.audit();
-            (open == 0.0 && counted == lines.len() as f64).then_some(lines)
+            let sessions = lines.iter().filter(|line| line["kind"].is_null()).count();
+            (open == 0.0 && counted == sessions as f64).then_some(lines)
         })
     }
 

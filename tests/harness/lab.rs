@@ -40,6 +40,9 @@ pub const HOSTS: [(&str, &str); 5] = [
     ("eusmanaged123.blob.core.windows.net", "127.0.1.5"),
 ];
 
+/// What clients of a mirror call the gate, on loopback.
+pub const GATE: &str = "gate.example.com";
+
 /// The address of a registry for clients behind the gateway.
 pub fn outside(number: usize) -> [String; 2] {
     let last = 11 + number;
@@ -117,7 +120,8 @@ impl Lab {
     }
 
     fn with_servers(dir: TempDir, blobs: Blobs, reach: Reach) -> Self {
-        let pki = Pki::new(dir.path(), &HOSTS.map(|(host, _)| host));
+        let hosts: Vec<&str> = HOSTS.iter().map(|(host, _)| *host).chain([GATE]).collect();
+        let pki = Pki::new(dir.path(), &hosts);
         let tokens = TokenService::start(address(TOKENS), &pki);
         let blobs = match blobs {
             Blobs::DataEndpoint => "contoso.eastus.data.azurecr.io",
@@ -146,6 +150,11 @@ impl Lab {
     /// The CA of the laboratory's servers, as PEM.
     pub fn authority(&self) -> &Path {
         &self.pki.authority
+    }
+
+    /// Certificate and key of every server here, the gate's name included.
+    pub fn server_certificate(&self) -> (&Path, &Path) {
+        (&self.pki.certificate, &self.pki.key)
     }
 
     /// The directory of the blobs of `contoso` or `fabrikam`, which its data endpoint serves.
@@ -378,7 +387,7 @@ fn enter_namespaces(dir: &Path) {
     }
     fs::write("/etc/containers/policy.json", r#"{"default":[{"type":"insecureAcceptAnything"}]}"#)
         .unwrap();
-    let mut hosts = String::from("127.0.0.1 localhost\n");
+    let mut hosts = format!("127.0.0.1 localhost {GATE}\n");
     for (host, address) in HOSTS {
         writeln!(hosts, "{address} {host}").unwrap();
     }

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::pulls::{self, PullRow};
+
 use crate::account::AuditText;
 
 /// What was read. Times are RFC 3339 in UTC, which sort as text.
@@ -41,6 +43,8 @@ pub(super) struct Told {
     pub(super) totals: Totals,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) clients: Vec<ToldClient>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) pulls: Vec<PullRow>,
     pub(super) matters: Vec<ToldMatter>,
 }
 
@@ -103,6 +107,7 @@ pub(super) fn print(told: &Told, out: &mut impl Write) -> io::Result<()> {
     )?;
     print_gaps(totals, out)?;
     print_clients(&told.clients, out)?;
+    pulls::print(&told.pulls, out)?;
     if told.matters.is_empty() {
         return writeln!(out, "\nNothing breaks: no session was denied, and none would be.");
     }

@@ -13,7 +13,7 @@ use crate::config::tls::{self, TlsPaths};
 use crate::config::values::{beside, enforcement};
 use crate::policy::{Located, parse_range};
 
-const WRITE_MODE: &str = "write mode = \"connect\" or mode = \"transparent\"";
+const WRITE_MODE: &str = "write mode = \"connect\", mode = \"transparent\" or mode = \"mirror\"";
 const WRITE_ADDRESS: &str = "write it as \"127.0.0.1:3128\" or \"[::1]:3128\"";
 
 pub(super) fn listeners(
@@ -39,6 +39,7 @@ pub(super) fn listeners(
         let balancers = balancers(source, &mut table);
         let tls = table.table("tls", "tls");
         let tls = tls.and_then(|tls| tls::read(source, tls, |path| beside(source, path)));
+        let place = table.place().clone();
         table.finish();
         if let (Some(Word::Transparent), Some(tls)) = (word, &tls) {
             let what = "tls is for connect listeners: who is redirected speaks to the registry";
@@ -46,9 +47,18 @@ pub(super) fn listeners(
         }
         of_tls.extend(tls.clone());
         let address = socket_address(source, &address?, taken)?;
+        if word.is_some_and(|word| matches!(word, Word::Mirror))
+            && tls.is_none()
+            && !address.ip().to_canonical().is_loopback()
+        {
+            let what = "a mirror that is not on loopback needs tls";
+            let remedy = "write tls = { certificate = \"tls/gate.pem\", key = \"tls/gate.key\" }";
+            source.missing(&place, what, remedy);
+        }
         let mode = match word? {
             Word::Connect => Mode::Connect,
             Word::Transparent => Mode::Transparent(capture?),
+            Word::Mirror => Mode::Mirror,
         };
         let (name, tls) = (address.to_string().into(), tls.map(|tls| tls.value));
         Some(Arc::new(ListenerSpec { mode, address, name, enforcement, balancers, tls }))
@@ -62,6 +72,7 @@ pub(super) fn listeners(
 enum Word {
     Connect,
     Transparent,
+    Mirror,
 }
 
 fn mode(source: &Source<'_>, table: &mut Table<'_>) -> Option<Word> {
@@ -74,6 +85,7 @@ fn mode(source: &Source<'_>, table: &mut Table<'_>) -> Option<Word> {
     let what = match written.value.as_str() {
         "connect" => return Some(Word::Connect),
         "transparent" => return Some(Word::Transparent),
+        "mirror" => return Some(Word::Mirror),
         other => format!("mode {other:?} is unknown"),
     };
     source.fault(written.place, what, WRITE_MODE);
@@ -91,7 +103,7 @@ fn capture(source: &Source<'_>, table: &mut Table<'_>, word: Option<Word>) -> Op
         (Word::Transparent, other) => {
             (format!("capture {other:?} is unknown"), "write \"redirect\" or \"tproxy\"")
         }
-        (Word::Connect, _) => {
+        (Word::Connect | Word::Mirror, _) => {
             ("capture is for transparent listeners".to_owned(), "take it out, or change the mode")
         }
     };

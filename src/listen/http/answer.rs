@@ -69,6 +69,22 @@ impl RefusalAnswer<'_> {
         phrase
     }
 
+    /// Returns the same in full, for a body: nothing is shortened. `detail` follows the remedy.
+    #[must_use]
+    pub fn message(&self, detail: Option<&str>) -> String {
+        let (says, remedy) = match self.stop {
+            Stop::Denied(denial) => (says_of_reason(denial.reason), denial.remedy.as_deref()),
+            Stop::Failed(failure) => (says_of_cause(failure.cause), None),
+        };
+        let mut message = format!("pullgate: {} {says}", printable(self.host.unwrap_or_default()));
+        for more in remedy.into_iter().chain(detail) {
+            message.push_str("; ");
+            message.push_str(&printable(more));
+        }
+        let _ = write!(message, " [{} {}]", self.stop.code(), self.id);
+        message
+    }
+
     /// The whole answer. The connection closes behind it.
     #[must_use]
     pub fn response(&self) -> Response<Full<Bytes>> {
@@ -113,6 +129,12 @@ struct Body<'a> {
     message: &'a str,
 }
 
+/// Returns the status of an answer.
+#[must_use]
+pub fn status_of(stop: &Stop) -> StatusCode {
+    status_and_error(stop).0
+}
+
 /// The status, and the registered error type of RFC 9209 §2.3.
 fn status_and_error(stop: &Stop) -> (StatusCode, &'static str) {
     const DENIED: &str = "http_request_denied";
@@ -121,6 +143,9 @@ fn status_and_error(stop: &Stop) -> (StatusCode, &'static str) {
             Reason::HeadMalformed | Reason::ProxyHeaderInvalid => {
                 (StatusCode::BAD_REQUEST, "http_request_error")
             }
+            Reason::RequestMalformed => (StatusCode::BAD_REQUEST, "http_request_error"),
+            Reason::HostMismatch => (StatusCode::MISDIRECTED_REQUEST, DENIED),
+            Reason::OperationNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, DENIED),
             Reason::BadTarget => (StatusCode::BAD_REQUEST, "http_request_error"),
             Reason::HeadTooLarge => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "http_request_error")
@@ -143,6 +168,10 @@ fn status_and_error(stop: &Stop) -> (StatusCode, &'static str) {
             Cause::ConnectRefused => (StatusCode::BAD_GATEWAY, "connection_refused"),
             Cause::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "connection_timeout"),
             Cause::ConnectUnreachable => (StatusCode::BAD_GATEWAY, "destination_ip_unroutable"),
+            Cause::UpstreamTls => (StatusCode::BAD_GATEWAY, "tls_protocol_error"),
+            Cause::UpstreamAuth | Cause::UpstreamMalformed | Cause::DigestMismatch => {
+                (StatusCode::BAD_GATEWAY, "http_protocol_error")
+            }
             Cause::ClientAborted
             | Cause::UpstreamAborted
             | Cause::IdleTimeout
@@ -170,6 +199,14 @@ fn says_of_reason(reason: Reason) -> &'static str {
         Reason::OtherRegistry => "is a registry that is not in the policy",
         Reason::ClientNotAllowed => "is not allowed for this client",
         Reason::CredentialsRequired => "needs proxy credentials",
+        Reason::RequestMalformed => "is a malformed registry request",
+        Reason::OperationNotAllowed => "is an operation that is not allowed",
+        Reason::RegistryUnknown => "is not a registry of this mirror",
+        Reason::RepositoryNotAllowed => "is a repository that is not allowed",
+        Reason::TagNotAllowed => "was asked for by a tag that is not allowed",
+        Reason::ListingNotAllowed => "may not be listed",
+        Reason::HostMismatch => "is not the server of this connection",
+        Reason::RedirectNotAllowed => "is not allowed: its registry redirects elsewhere",
         Reason::AddressNotAllowed => "resolves to no address that may be dialled",
         Reason::NotTls => "was not asked in TLS",
         Reason::SessionLimit => "has to wait: too many open sessions",
@@ -204,6 +241,10 @@ fn says_of_cause(cause: Cause) -> &'static str {
         Cause::LocalPorts => "cannot be dialled: the gate's host has no local port left",
         Cause::ClientAborted | Cause::UpstreamAborted => "was aborted",
         Cause::IdleTimeout => "was idle too long",
+        Cause::UpstreamTls => "failed in the TLS handshake",
+        Cause::UpstreamAuth => "did not accept the gate",
+        Cause::UpstreamMalformed => "answered with a malformed response",
+        Cause::DigestMismatch => "sent bytes that do not have their digest",
         Cause::Internal => "failed inside the gate",
     }
 }

@@ -124,7 +124,11 @@ fn from_inside(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
             }),
             Capture::Tproxy => text.line("meta mark $captured accept"),
         }
-        let proxies = kit.settings.listeners.iter().filter(|one| one.mode == Mode::Connect);
+        let proxies = kit
+            .settings
+            .listeners
+            .iter()
+            .filter(|one| matches!(one.mode, Mode::Connect | Mode::Mirror));
         for door in proxies.map(|one| one.address).filter(is_reached) {
             let to = match door {
                 // A socket on `::` takes IPv4 as well.

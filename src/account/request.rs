@@ -1,0 +1,200 @@
+//! The account of one registry request: an audit line of its own, and the counters of requests.
+//!
+//! What a client wrote gets in only where it was understood: a repository, a tag and a digest are
+//! of closed sets of characters.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use serde::Serialize;
+
+use super::Account;
+use super::clock::Timestamp;
+use super::id::SessionId;
+use super::record::{Granted, Outcome, Verdict};
+use super::text::AuditText;
+use crate::oci::{Method, Operation};
+use crate::policy::{Cause, Ending, Failure, NO_LABEL, Reason, Side, Stop};
+
+/// How a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// To the mirror.
+    Mirror,
+}
+
+impl Via {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Mirror => "mirror",
+        }
+    }
+}
+
+/// The account of an open request. Closed once; dropped without, it closes itself as one whose
+/// client has gone.
+#[derive(Debug)]
+pub struct OpenRequest {
+    account: Arc<Account>,
+    id: SessionId,
+    started: SystemTime,
+    began: Instant,
+    session: SessionId,
+    via: Via,
+    client: IpAddr,
+    /// The client's group, where there is one.
+    pub client_name: Option<Arc<str>>,
+    /// The registry, once it is known.
+    pub granted: Option<Granted>,
+    method: Option<&'static str>,
+    operation: &'static str,
+    repository: Option<AuditText>,
+    reference: Option<AuditText>,
+    /// The digest that was asked for, or that the registry named.
+    pub digest: Option<AuditText>,
+    /// The status that the client is answered with.
+    pub status: u16,
+    /// Where it was dialled last.
+    pub upstream: Option<SocketAddr>,
+    /// What would have denied it, were the policy enforced.
+    pub would_deny: Option<Reason>,
+    /// Bytes of the response's body.
+    pub bytes_down: u64,
+    is_closed: bool,
+}
+
+/// The operation of a request that was not understood.
+const UNKNOWN: &str = "unknown";
+
+impl Account {
+    /// Opens the account of a request.
+    #[must_use]
+    pub fn open_request(
+        self: &Arc<Self>,
+        session: SessionId,
+        via: Via,
+        client: IpAddr,
+    ) -> OpenRequest {
+        let started = SystemTime::now();
+        OpenRequest {
+            account: self.clone(),
+            id: self.ids.next(started),
+            started,
+            began: Instant::now(),
+            session,
+            via,
+            client: client.to_canonical(),
+            client_name: None,
+            granted: None,
+            method: None,
+            operation: UNKNOWN,
+            repository: None,
+            reference: None,
+            digest: None,
+            status: 0,
+            upstream: None,
+            would_deny: None,
+            bytes_down: 0,
+            is_closed: false,
+        }
+    }
+}
+
+impl OpenRequest {
+    /// Notes what is asked for.
+    pub fn ask(&mut self, method: Method, operation: &Operation) {
+        self.method = Some(method.as_str());
+        self.operation = operation.name();
+        self.repository = operation.repository().map(|name| AuditText::new(name.as_str()));
+        self.reference = operation.tag().map(|tag| AuditText::new(tag.as_str()));
+        self.digest = operation.digest().map(|digest| AuditText::new(digest.as_str()));
+    }
+
+    /// Writes the line and counts. Returns the id to put into the answer; `None` when the audit has
+    /// lost the line. A second call changes nothing.
+    pub fn close(&mut self, end: &Result<Ending, Stop>) -> Option<SessionId> {
+        if self.is_closed {
+            return None;
+        }
+        self.is_closed = true;
+        let verdict = match (end, self.would_deny) {
+            (Ok(Ending::Closed), None) => (Outcome::Relayed, None),
+            (Err(Stop::Denied(denial)), _) => (Outcome::Denied, Some(denial.reason.code())),
+            (Err(stop), None) => (Outcome::Failed, Some(stop.code())),
+            (_, Some(reason)) => (Outcome::WouldDeny, Some(reason.code())),
+        };
+        let (outcome, reason) = verdict;
+        let verdict = Verdict { outcome, reason, ended: None };
+        let spent = self.began.elapsed();
+        let label = self.granted.as_ref().map_or(NO_LABEL, |granted| &*granted.label);
+        self.account.metrics.request_ended(label, self.operation, verdict, spent);
+        let line = Line {
+            kind: "request",
+            time: Timestamp(self.started),
+            id: self.id,
+            session: self.session,
+            via: self.via.code(),
+            client: self.client,
+            client_name: self.client_name.as_deref(),
+            registry: self.granted.as_ref().map(|granted| &*granted.registry),
+            method: self.method,
+            operation: self.operation,
+            repository: self.repository.as_ref().map(AuditText::as_str),
+            reference: self.reference.as_ref().map(AuditText::as_str),
+            digest: self.digest.as_ref().map(AuditText::as_str),
+            status: self.status,
+            outcome: outcome.code(),
+            reason,
+            upstream: self.upstream,
+            bytes_up: 0,
+            bytes_down: self.bytes_down,
+            ms: (spent.as_secs_f64() * 1e6).round() / 1e3,
+        };
+        let is_taken = self.account.audit.take_line(&line, outcome == Outcome::Denied);
+        is_taken.then_some(self.id)
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        let failure = match std::thread::panicking() {
+            true => Failure { side: Side::Gate, cause: Cause::Internal },
+            false => Failure { side: Side::Client, cause: Cause::ClientAborted },
+        };
+        self.close(&Err(failure.into()));
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Line<'a> {
+    kind: &'static str,
+    time: Timestamp,
+    id: SessionId,
+    session: SessionId,
+    via: &'static str,
+    client: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registry: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'static str>,
+    operation: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repository: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<&'a str>,
+    status: u16,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<SocketAddr>,
+    bytes_up: u64,
+    bytes_down: u64,
+    ms: f64,
+}

@@ -1,0 +1,61 @@
+//! `pullgate kit containerd` and others: the files by which clients pull through the mirror.
+
+use std::net::SocketAddr;
+
+use anyhow::bail;
+
+use crate::cli::config_argument::ConfigArgument;
+use crate::config::{Loaded, Mode};
+use crate::tools::client_files::{ClientKind, MirrorAddress, Offered, files};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ClientsArgs {
+    /// For this registry only: its file's name without the ending.
+    #[arg(long, value_name = "NAME")]
+    registry: Option<String>,
+    /// How clients reach the gate: a name in its certificate, and a port where it is not that of the
+    /// listener. Without it, the address of the first mirror listener.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    gate: Option<String>,
+    #[command(flatten)]
+    pub(super) config: ConfigArgument,
+}
+
+/// Returns the files for a kind of client.
+pub(super) fn text(
+    kind: ClientKind,
+    args: &ClientsArgs,
+    loaded: &Loaded,
+) -> anyhow::Result<String> {
+    let mut listeners = loaded.settings.listeners.iter();
+    let Some(listener) = listeners.find(|one| one.mode == Mode::Mirror) else {
+        bail!("no listener is a mirror: write a [[listen]] with mode = \"mirror\"");
+    };
+    let scheme = if listener.tls.is_some() { "https" } else { "http" };
+    let authority = authority(args.gate.as_deref(), listener.address);
+    let is_asked = |name: &str| args.registry.as_deref().is_none_or(|asked| asked == name);
+    let registries = loaded.policy.rules().registries.iter();
+    let offered: Vec<Offered> = registries
+        .filter(|registry| is_asked(registry.name()))
+        .filter_map(|registry| registry.mirror())
+        .map(|mirror| Offered {
+            names: mirror.names().map(ToString::to_string).collect(),
+            is_default: mirror.is_default(),
+        })
+        .collect();
+    if offered.is_empty() {
+        match &args.registry {
+            Some(name) => bail!("{name:?} is no registry with a [mirror]"),
+            None => bail!("no registry has a [mirror]"),
+        }
+    }
+    Ok(files(kind, &MirrorAddress { authority, scheme }, &offered))
+}
+
+fn authority(gate: Option<&str>, address: SocketAddr) -> String {
+    match gate {
+        Some(gate) if gate.contains(':') => gate.to_owned(),
+        Some(gate) => format!("{gate}:{}", address.port()),
+        None => address.to_string(),
+    }
+}

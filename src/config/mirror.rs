@@ -1,0 +1,258 @@
+//! `[mirror]`, `ca` and `tunnel` of a registry's file: what they say, and the files that they name.
+
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::referenced_files::{self, Readers, ReferencedFile, Secret};
+use super::source::Source;
+use super::table::{OneOrMany, Table};
+use super::values::beside;
+use crate::oci::{Listing, RepositoryGlobs, Rules, TagGlobs};
+use crate::policy::{
+    BlobHosts, Blobs, Credentials, Located, MirrorSpec, TunnelHosts, parse_blob_host,
+};
+
+/// What stands for whatever host the registry redirects to.
+const ANNOUNCED: &str = "announced";
+
+/// The longest credentials, in bytes.
+const LONGEST_CREDENTIALS: usize = 16 * 1024;
+
+/// Returns the files that a registry's file names, so that they can be read. A file that is broken
+/// names none; its faults are found when it is compiled.
+#[must_use]
+pub fn paths_of(path: &str, text: &str) -> Vec<PathBuf> {
+    // 100,000 files are parsed once only: most name none.
+    let json = Path::new(path).extension().is_some_and(|kind| kind == "json");
+    let names_ca = |line: &str| {
+        line.trim_start().strip_prefix("ca").is_some_and(|rest| rest.starts_with([' ', '\t', '=']))
+    };
+    if json || !(text.contains("credentials-file") || text.lines().any(names_ca)) {
+        return Vec::new();
+    }
+    let source = Source::new(&path.into(), text);
+    let toml = source.toml();
+    let mut table = Table::of_file(&source, &toml);
+    let mut paths: Vec<PathBuf> = Vec::new();
+    paths.extend(table.string("ca").map(|path| beside(&source, &path.value)));
+    if let Some(mut mirror) = table.table("mirror", "[mirror]") {
+        let path = mirror.string("credentials-file");
+        paths.extend(path.map(|path| beside(&source, &path.value)));
+    }
+    paths
+}
+
+/// Reads `tunnel`.
+pub(super) fn tunnel(source: &Source<'_>, file: &mut Table<'_>) -> TunnelHosts {
+    let Some(written) = file.string("tunnel") else { return TunnelHosts::default() };
+    match written.value.as_str() {
+        "all" => TunnelHosts::All,
+        "data" => TunnelHosts::Data,
+        "none" => TunnelHosts::None,
+        other => {
+            let what = format!("tunnel {other:?} is unknown");
+            source.fault(written.place, what, "write \"all\", \"data\" or \"none\"");
+            TunnelHosts::None
+        }
+    }
+}
+
+/// Reads `ca` and `[mirror]`. `says_clients`: whether the file has `clients`.
+pub(super) fn read(
+    source: &Source<'_>,
+    file: &mut Table<'_>,
+    files: &[ReferencedFile],
+    says_clients: bool,
+) -> Option<MirrorSpec> {
+    let written = file.string("ca");
+    let ca = written.as_ref().map(|written| authorities(source, written, files));
+    let Some(mut table) = file.table("mirror", "[mirror]") else {
+        if let Some(written) = written {
+            let what = "ca has no effect without [mirror]";
+            source.fault(written.place, what, "write [mirror], or take ca out");
+        }
+        return None;
+    };
+    let place = table.place().clone();
+    let names = table.strings("names");
+    let default = table.boolean("default").filter(|found| found.value).map(|found| found.place);
+    let rules = rules(source, &mut table);
+    let blobs = blobs(source, &mut table);
+    let credentials = table.string("credentials-file");
+    let credentials = credentials.and_then(|written| credentials_in(source, &written, files));
+    table.finish();
+    if credentials.is_some() && !says_clients {
+        let what = "credentials-file without clients would lend the gate's rights to everyone";
+        let remedy = "name the groups in clients, or write clients = \"everyone\"";
+        source.fault(place.clone(), what, remedy);
+    }
+    let ca = ca.unwrap_or_default();
+    Some(MirrorSpec { place, names, default, rules, blobs, credentials, ca })
+}
+
+fn rules(source: &Source<'_>, table: &mut Table<'_>) -> Rules {
+    let pull = table.has("repositories").then(|| {
+        let mut globs = RepositoryGlobs::default();
+        for written in table.strings("repositories") {
+            if let Err(fault) = globs.add(&written.value) {
+                let what = format!("the pattern {:?} {fault}", written.value);
+                let remedy = "write it as \"team/**\" or \"base/alpine\"";
+                source.fault(written.place, what, remedy);
+            }
+        }
+        globs
+    });
+    if table.is_empty_list("repositories") {
+        let what = "repositories is empty, so that nothing can be pulled";
+        let remedy = "name repositories, or take the key out to allow all of them";
+        source.missing(table.place(), what, remedy);
+    }
+    let tags = table.has("tags").then(|| {
+        let mut globs = TagGlobs::default();
+        for written in table.strings("tags") {
+            if let Err(fault) = globs.add(&written.value) {
+                let what = format!("the pattern {:?} {fault}", written.value);
+                source.fault(written.place, what, "write it as \"v*\" or \"1.2\"");
+            }
+        }
+        globs
+    });
+    let listing = match table.boolean("listing") {
+        Some(Located { value: true, .. }) => Listing::Allowed,
+        Some(_) | None => Listing::Refused,
+    };
+    Rules { pull, push: RepositoryGlobs::default(), tags, listing }
+}
+
+fn blobs(source: &Source<'_>, table: &mut Table<'_>) -> Blobs {
+    let written = table.string("blobs");
+    let relays = match written.as_ref().map(|written| written.value.as_str()) {
+        None | Some("redirect") => false,
+        Some("relay") => true,
+        Some(other) => {
+            let what = format!("blobs {other:?} is unknown");
+            let place = written.as_ref().map_or_else(|| source.whole(), |one| one.place.clone());
+            source.fault(place, what, "write \"redirect\" or \"relay\"");
+            false
+        }
+    };
+    let hosts = table.string_or_strings("blob-hosts");
+    if let (false, Some(hosts)) = (relays, &hosts)
+        && let Some(first) = match hosts {
+            OneOrMany::One(one) => Some(one),
+            OneOrMany::Many(many) => many.first(),
+        }
+    {
+        let what = "blob-hosts has no effect with blobs = \"redirect\"";
+        let remedy = "write blobs = \"relay\", or take blob-hosts out";
+        source.fault(first.place.clone(), what, remedy);
+    }
+    if !relays {
+        return Blobs::Redirect;
+    }
+    Blobs::Relay(match hosts {
+        None => BlobHosts::Listed(Vec::new()),
+        Some(OneOrMany::One(word)) if word.value == ANNOUNCED => BlobHosts::Announced,
+        Some(OneOrMany::One(other)) => {
+            let what = format!("blob-hosts is {:?}", other.value);
+            source.fault(other.place, what, "write a list of hosts, or \"announced\"");
+            BlobHosts::Listed(Vec::new())
+        }
+        Some(OneOrMany::Many(written)) => {
+            let mut hosts = Vec::with_capacity(written.len());
+            for host in written {
+                match parse_blob_host(&host.value) {
+                    Ok(name) => hosts.push(name),
+                    Err((what, remedy)) => {
+                        source.fault(host.place, format!("{:?}: {what}", host.value), remedy);
+                    }
+                }
+            }
+            BlobHosts::Listed(hosts)
+        }
+    })
+}
+
+/// The content of a file that a registry's file names, or a fault.
+fn content<'a>(
+    source: &Source<'_>,
+    written: &Located<String>,
+    files: &'a [ReferencedFile],
+    remedy: &str,
+) -> Option<(&'a ReferencedFile, &'a [u8])> {
+    let path = beside(source, &written.value);
+    let found = referenced_files::find(files, &path);
+    let content = found.map_or(Err("it was not read"), |file| {
+        file.content.as_ref().map(Secret::expose).map_err(String::as_str)
+    });
+    match (found, content) {
+        (Some(file), Ok(bytes)) => Some((file, bytes)),
+        (_, Err(error)) => {
+            let what = format!("{}: it cannot be read: {error}", path.display());
+            source.fault(written.place.clone(), what, remedy);
+            None
+        }
+        (None, Ok(_)) => None,
+    }
+}
+
+fn authorities(
+    source: &Source<'_>,
+    written: &Located<String>,
+    files: &[ReferencedFile],
+) -> Vec<CertificateDer<'static>> {
+    let remedy = "name a PEM file with the certificates of the authorities";
+    let Some((_, bytes)) = content(source, written, files, remedy) else { return Vec::new() };
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
+    let mut roots = rustls::RootCertStore::empty();
+    match read {
+        Ok(found)
+            if !found.is_empty() && found.iter().all(|one| roots.add(one.clone()).is_ok()) =>
+        {
+            found
+        }
+        Ok(_) | Err(_) => {
+            let what = format!("{:?} holds no certificate, or one that is broken", written.value);
+            source.fault(written.place.clone(), what, remedy);
+            Vec::new()
+        }
+    }
+}
+
+fn credentials_in(
+    source: &Source<'_>,
+    written: &Located<String>,
+    files: &[ReferencedFile],
+) -> Option<Credentials> {
+    let remedy = "write user:password, or a refresh token, into one line";
+    let (file, bytes) = content(source, written, files, remedy)?;
+    let path = file.path.display();
+    if file.readers == Readers::Everybody {
+        let what = format!("{path} can be read by every user of this machine");
+        source.fault(written.place.clone(), what, format!("chmod o= {path}"));
+        return None;
+    }
+    // What is wrong is not quoted: it may be the secret.
+    let fault = |what: &str| {
+        source.fault(written.place.clone(), format!("{path}: {what}"), remedy);
+        None
+    };
+    let Ok(text) = std::str::from_utf8(bytes) else { return fault("it is not UTF-8 text") };
+    let text = text.trim_matches(['\r', '\n']);
+    if text.is_empty() || text.len() > LONGEST_CREDENTIALS {
+        return fault("it is empty, or longer than 16 KiB");
+    }
+    if text.contains(|letter: char| letter.is_ascii_control()) {
+        return fault("it has more than one line");
+    }
+    Some(match text.split_once(':') {
+        Some(("", _) | (_, "")) => return fault("the user or the password is empty"),
+        Some((user, password)) => {
+            Credentials::Password { user: user.into(), password: password.into() }
+        }
+        None if text.contains(' ') => return fault("a token has no spaces"),
+        None => Credentials::IdentityToken(text.into()),
+    })
+}

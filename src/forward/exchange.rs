@@ -1,0 +1,169 @@
+//! One request to one host that the policy grants, and the head of its answer.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full};
+use hyper::Response;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use tokio::time::{Instant, timeout_at};
+
+use super::pool::{Connection, Key, Pool};
+use super::trouble::{ANSWER_TIMEOUT, Trouble, broken, late};
+use crate::dial::{self, Resolver, TlsClients};
+use crate::oci::Request;
+use crate::policy::{
+    Allowed, AllowedRequest, Cause, Denial, OwnAddresses, PolicySet, Reason, Target,
+};
+
+/// A request that is to be sent, and by which policy.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The policy that judged it.
+    pub set: &'a PolicySet,
+    /// The gate's own place in the network.
+    pub own: &'a OwnAddresses,
+    /// The right to send it.
+    pub allowed: &'a AllowedRequest,
+    /// What is asked.
+    pub request: &'a Request,
+    /// The client's headers, of which few are passed on.
+    pub headers: &'a HeaderMap,
+}
+
+/// What goes to a server.
+#[derive(Debug, Clone)]
+pub(super) struct Outgoing {
+    pub(super) method: hyper::Method,
+    pub(super) target: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Outgoing {
+    fn to(&self, target: &Target) -> Option<hyper::Request<Full<Bytes>>> {
+        let host =
+            if target.port == 443 { target.name.as_str().to_owned() } else { target.to_string() };
+        let mut request = hyper::Request::builder()
+            .method(self.method.clone())
+            .uri(self.target.as_str())
+            .body(Full::new(self.body.clone()))
+            .ok()?;
+        *request.headers_mut() = self.headers.clone();
+        request.headers_mut().insert(header::HOST, HeaderValue::try_from(host).ok()?);
+        Some(request)
+    }
+}
+
+/// What a server has answered, its body still to come.
+pub(super) struct Answered {
+    pub(super) response: Response<Incoming>,
+    pub(super) connection: Connection,
+}
+
+/// Reaches hosts.
+#[derive(Debug)]
+pub(super) struct Exchanger {
+    resolver: Arc<Resolver>,
+    tls: TlsClients,
+    pool: Arc<Pool>,
+}
+
+impl Exchanger {
+    pub(super) fn new(resolver: Arc<Resolver>, tls: TlsClients) -> Self {
+        Self { resolver, tls, pool: Arc::default() }
+    }
+
+    /// Sends a request to a host, on a connection that is open already or on a new one.
+    pub(super) async fn exchange(
+        &self,
+        asked: Asked<'_>,
+        allowed: &Allowed,
+        outgoing: Outgoing,
+    ) -> Result<Answered, Trouble> {
+        let target = allowed.target();
+        let request = || {
+            let detail = "the request cannot be written as HTTP";
+            let built = outgoing.to(target);
+            built.ok_or_else(|| Trouble::failed(Cause::UpstreamMalformed, detail))
+        };
+        let by = Instant::now() + ANSWER_TIMEOUT;
+        let key = Key {
+            registry: asked.allowed.grant().registry.clone(),
+            target: target.clone(),
+            generation: asked.set.generation(),
+        };
+        if let Some(mut connection) = self.pool.take(&key) {
+            // The server may just have closed it: then a new one is tried.
+            if let Ok(Ok(response)) = timeout_at(by, connection.send(request()?)).await {
+                return Ok(Answered { response, connection });
+            }
+        }
+        let mut connection = self.open(asked, allowed, key).await?;
+        let upstream = connection.address();
+        match timeout_at(by, connection.send(request()?)).await {
+            Ok(Ok(response)) => Ok(Answered { response, connection }),
+            Ok(Err(error)) => Err(broken(&error).at(upstream)),
+            Err(_) => Err(late().at(upstream)),
+        }
+    }
+
+    /// Looks an allowed host up, dials one of its vetted addresses and makes the TLS handshake.
+    async fn open(
+        &self,
+        asked: Asked<'_>,
+        allowed: &Allowed,
+        key: Key,
+    ) -> Result<Connection, Trouble> {
+        let by = Instant::now() + asked.set.limits().dial_timeout;
+        let place = Pool::place(&self.pool, by).await.ok_or_else(|| {
+            let remedy = "too many connections to registries";
+            Denial::with_remedy(Reason::SessionLimit, remedy)
+        })?;
+        let answer = self.resolver.resolve(asked.set, allowed, by).await?;
+        let vetted = asked.set.judge_addresses(allowed.clone(), &answer.addresses, asked.own);
+        let vetted = vetted.map_err(|none| none.denial)?;
+        let (socket, address) = dial::connect(&vetted.permit, by).await?;
+        let registry = (&key.registry, key.generation);
+        let ca = asked.allowed.mirror().ca();
+        let name = &allowed.target().name;
+        let stream = self.tls.handshake(socket, name, registry, ca, by).await;
+        let stream = stream.map_err(|fault| {
+            let detail = Some(fault.detail);
+            Trouble { stop: fault.failure.into(), detail, upstream: Some(address) }
+        })?;
+        let opened =
+            timeout_at(by, Connection::open(stream, &self.pool, key, address, place)).await;
+        match opened {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(broken(&error).at(address)),
+            Err(_) => Err(late().at(address)),
+        }
+    }
+}
+
+/// Reads a body whole, and gives its connection back.
+pub(super) async fn whole(answered: Answered, most: usize) -> Result<Bytes, Trouble> {
+    let Answered { response, connection } = answered;
+    let by = Instant::now() + ANSWER_TIMEOUT;
+    let mut body = response.into_body();
+    let mut bytes = BytesMut::new();
+    loop {
+        let frame = match timeout_at(by, body.frame()).await {
+            Err(_) => return Err(late()),
+            Ok(None) => break,
+            Ok(Some(Err(error))) => return Err(broken(&error)),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        if let Some(data) = frame.data_ref() {
+            if bytes.len() + data.len() > most {
+                let detail = format!("the answer is larger than {most} bytes");
+                return Err(Trouble::failed(Cause::UpstreamMalformed, detail));
+            }
+            bytes.extend_from_slice(data);
+        }
+    }
+    connection.release();
+    Ok(bytes.freeze())
+}

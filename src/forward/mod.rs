@@ -1,0 +1,321 @@
+//! Sends a judged registry request upstream, and checks the answer.
+//!
+//! Nothing is sent that was not built from an [`Operation`], and nowhere but to hosts that an
+//! [`AllowedRequest`] grants. All that registries, token servers and blob stores answer is
+//! untrusted: it is bounded in bytes and in time, and what the client gets is built anew from it.
+
+mod blob;
+mod exchange;
+mod headers;
+mod pool;
+mod token;
+mod trouble;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::{self, HeaderMap, HeaderValue};
+
+pub use blob::BlobBody;
+pub use exchange::Asked;
+pub use trouble::Trouble;
+
+use crate::dial::{Resolver, TlsClients};
+use crate::oci::{Algorithm, Digest, Location, Method, Operation};
+use crate::policy::{Allowed, Blobs, Cause, Denial, Name, Reason};
+use exchange::{Answered, Exchanger, Outgoing, whole};
+use token::Tokens;
+use trouble::failure;
+
+/// The largest manifest or list, in bytes.
+pub const LARGEST_DOCUMENT: usize = 4 * 1024 * 1024;
+
+/// The largest error body that is passed on, in bytes.
+const LARGEST_ERROR: usize = 64 * 1024;
+
+/// Redirects that are followed one after another.
+const MOST_HOPS: usize = 2;
+
+/// What every request shares.
+#[derive(Debug)]
+pub struct Forward {
+    exchanger: Exchanger,
+    tokens: Tokens,
+}
+
+/// What the client is to be answered with.
+#[derive(Debug)]
+pub struct Answer {
+    /// The registry's status.
+    pub status: StatusCode,
+    /// Headers that may be passed on.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: AnswerBody,
+    /// The next part of a list.
+    pub next: Option<Operation>,
+    /// Who answered last.
+    pub upstream: SocketAddr,
+    /// What would have denied it, were the policy enforced.
+    pub would_deny: Option<Reason>,
+}
+
+/// A body.
+#[derive(Debug)]
+pub enum AnswerBody {
+    /// It is here.
+    Whole(Bytes),
+    /// It is still to come.
+    Streamed(Box<BlobBody>),
+}
+
+impl Forward {
+    /// Makes a client with the system's roots.
+    #[must_use]
+    pub fn new(resolver: Arc<Resolver>, tls: TlsClients) -> Self {
+        Self { exchanger: Exchanger::new(resolver, tls), tokens: Tokens::default() }
+    }
+
+    /// Sends a request to the registry's login server, with a token where it wants one, and follows
+    /// the redirects of a blob as far as the registry's file allows.
+    ///
+    /// # Errors
+    /// What denied it or failed.
+    pub async fn send(&self, asked: Asked<'_>) -> Result<Answer, Trouble> {
+        let login = asked.allowed.login().ok_or_else(|| failure(Cause::UpstreamMalformed))?;
+        let method = match asked.request.method {
+            Method::Head => hyper::Method::HEAD,
+            _ => hyper::Method::GET,
+        };
+        let outgoing = Outgoing {
+            method,
+            target: asked.request.operation.target(),
+            headers: headers::for_registry(asked.headers),
+            body: Bytes::new(),
+        };
+        let answered = self.with_token(asked, &login, outgoing.clone()).await?;
+        let status = answered.response.status();
+        if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+            return self.redirected(asked, login.target().name.clone(), outgoing, answered).await;
+        }
+        self.answer(asked, answered).await
+    }
+
+    /// Sends a request with the token that is known, and once more with a fresh one where the
+    /// registry asks for it.
+    async fn with_token(
+        &self,
+        asked: Asked<'_>,
+        login: &Allowed,
+        outgoing: Outgoing,
+    ) -> Result<Answered, Trouble> {
+        let known = self.tokens.known(asked);
+        let first = with_authorization(outgoing.clone(), known.clone());
+        let answered = self.exchanger.exchange(asked, login, first).await?;
+        if answered.response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(answered);
+        }
+        let upstream = answered.connection.address();
+        let challenges = token::challenges(answered.response.headers());
+        // What the registry says beside is read so that its connection can be used again.
+        let _ = whole(answered, LARGEST_ERROR).await;
+        let token = self.tokens.obtain(&self.exchanger, asked, challenges, known).await;
+        let token = token.map_err(|trouble| trouble.at(upstream))?;
+        let answered = self
+            .exchanger
+            .exchange(asked, login, with_authorization(outgoing, Some(token)))
+            .await?;
+        if answered.response.status() == StatusCode::UNAUTHORIZED {
+            self.tokens.forget(asked);
+            let detail = match asked.allowed.mirror().credentials() {
+                Some(_) => "the registry does not let the gate's credentials pull this repository",
+                None => "the registry does not let this repository be pulled without credentials",
+            };
+            return Err(Trouble::failed(Cause::UpstreamAuth, detail).at(upstream));
+        }
+        Ok(answered)
+    }
+
+    /// Passes a blob's redirect on, or follows it.
+    async fn redirected(
+        &self,
+        asked: Asked<'_>,
+        mut from: Name,
+        outgoing: Outgoing,
+        mut answered: Answered,
+    ) -> Result<Answer, Trouble> {
+        let allowed = asked.allowed;
+        let mut outgoing = Outgoing { headers: headers::for_blob_store(asked.headers), ..outgoing };
+        for _ in 0..MOST_HOPS {
+            let upstream = answered.connection.address();
+            let text = headers::location(answered.response.headers());
+            let status = answered.response.status();
+            let location = text.as_deref().map(Location::parse);
+            let location = match location {
+                Some(Ok(location)) => location,
+                Some(Err(fault)) => {
+                    let remedy = format!("the registry's Location {fault}");
+                    let denial = Denial::with_remedy(Reason::RedirectNotAllowed, remedy);
+                    return Err(Trouble::from(denial).at(upstream));
+                }
+                None => {
+                    let detail = "a redirect has no Location, or more than one";
+                    return Err(Trouble::failed(Cause::UpstreamMalformed, detail).at(upstream));
+                }
+            };
+            let is_blob = matches!(asked.request.operation, Operation::Blob { .. });
+            if !is_blob {
+                let remedy = "the registry redirects what is no blob";
+                let denial = Denial::with_remedy(Reason::RedirectNotAllowed, remedy);
+                return Err(Trouble::from(denial).at(upstream));
+            }
+            if *allowed.mirror().blobs() == Blobs::Redirect {
+                let would_deny = allowed.judge_redirect(&location);
+                let would_deny = would_deny.map_err(|denial| Trouble::from(denial).at(upstream))?;
+                let headers = headers::of_redirect(answered.response.headers());
+                let _ = whole(answered, LARGEST_ERROR).await;
+                let would_deny = would_deny.map(|denial| denial.reason);
+                let body = AnswerBody::Whole(Bytes::new());
+                return Ok(Answer { status, headers, body, next: None, upstream, would_deny });
+            }
+            let hop = allowed.judge_hop(&location, &from);
+            let hop = hop.map_err(|denial| Trouble::from(denial).at(upstream))?;
+            let _ = whole(answered, LARGEST_ERROR).await;
+            from = hop.target().name.clone();
+            outgoing.target = match location {
+                Location::Absolute { target, .. } | Location::Relative(target) => target,
+            };
+            answered = self.exchanger.exchange(asked, &hop, outgoing.clone()).await?;
+            let status = answered.response.status();
+            if !status.is_redirection() || status == StatusCode::NOT_MODIFIED {
+                return stored(asked, answered);
+            }
+        }
+        let upstream = answered.connection.address();
+        let remedy = format!("the registry redirects more than {MOST_HOPS} times");
+        let denial = Denial::with_remedy(Reason::RedirectNotAllowed, remedy);
+        Err(Trouble::from(denial).at(upstream))
+    }
+
+    /// Checks what the registry itself has answered.
+    async fn answer(&self, asked: Asked<'_>, answered: Answered) -> Result<Answer, Trouble> {
+        let status = answered.response.status();
+        let upstream = answered.connection.address();
+        let operation = &asked.request.operation;
+        let is_head = asked.request.method == Method::Head;
+        if !status.is_success() && status != StatusCode::NOT_MODIFIED {
+            return refused(answered).await;
+        }
+        let kept = headers::of_answer(answered.response.headers());
+        let next = headers::next(answered.response.headers(), operation);
+        let answer = |headers, body| Answer {
+            status,
+            headers,
+            body,
+            next: next.clone(),
+            upstream,
+            would_deny: None,
+        };
+        if is_head || status == StatusCode::NOT_MODIFIED {
+            let _ = whole(answered, 0).await;
+            return Ok(answer(kept, AnswerBody::Whole(Bytes::new())));
+        }
+        if let Operation::Blob { digest, .. } = operation {
+            let body = streamed(asked, answered, digest)?;
+            return Ok(answer(kept, body));
+        }
+        if status != StatusCode::OK {
+            let detail = format!("the registry answered {status} to a request for a document");
+            return Err(Trouble::failed(Cause::UpstreamMalformed, detail).at(upstream));
+        }
+        let named = headers::digest(answered.response.headers());
+        let bytes = whole(answered, LARGEST_DOCUMENT).await.map_err(|error| error.at(upstream))?;
+        if matches!(operation, Operation::Manifest { .. }) {
+            let mismatch = |wanted: &Digest| {
+                let found = Digest::of(wanted.algorithm(), &bytes);
+                let detail = format!("the manifest has the digest {found}, not {wanted}");
+                (found != *wanted).then(|| Trouble::failed(Cause::DigestMismatch, detail))
+            };
+            let wrong = operation.digest().and_then(mismatch);
+            let wrong = wrong.or_else(|| named.as_ref().and_then(mismatch));
+            if let Some(trouble) = wrong {
+                return Err(trouble.at(upstream));
+            }
+        }
+        let mut kept = kept;
+        kept.remove(header::CONTENT_LENGTH);
+        if matches!(operation, Operation::Manifest { .. }) && named.is_none() {
+            let digest = Digest::of(Algorithm::Sha256, &bytes);
+            headers::set_digest(&mut kept, &digest);
+        }
+        Ok(answer(kept, AnswerBody::Whole(bytes)))
+    }
+}
+
+/// Checks what a blob store has answered.
+fn stored(asked: Asked<'_>, answered: Answered) -> Result<Answer, Trouble> {
+    let upstream = answered.connection.address();
+    let status = answered.response.status();
+    let is_head = asked.request.method == Method::Head;
+    let fits = [
+        StatusCode::OK,
+        StatusCode::PARTIAL_CONTENT,
+        StatusCode::NOT_MODIFIED,
+        StatusCode::RANGE_NOT_SATISFIABLE,
+    ];
+    let Some(digest) = asked.request.operation.digest().filter(|_| fits.contains(&status)) else {
+        let detail = format!("the blob store answered {status}");
+        return Err(Trouble::failed(Cause::UpstreamMalformed, detail).at(upstream));
+    };
+    let mut headers = headers::of_store(answered.response.headers());
+    headers::set_digest(&mut headers, digest);
+    let has_body = !is_head && matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+    let body = match has_body {
+        true => streamed(asked, answered, digest)?,
+        false => AnswerBody::Whole(Bytes::new()),
+    };
+    Ok(Answer { status, headers, body, next: None, upstream, would_deny: None })
+}
+
+/// A blob's body. A whole one is checked while it passes; of a part nothing can be said.
+fn streamed(asked: Asked<'_>, answered: Answered, digest: &Digest) -> Result<AnswerBody, Trouble> {
+    let upstream = answered.connection.address();
+    let is_whole = match answered.response.status() {
+        StatusCode::OK => true,
+        StatusCode::PARTIAL_CONTENT => false,
+        other => {
+            let detail = format!("a blob was answered with {other}");
+            return Err(Trouble::failed(Cause::UpstreamMalformed, detail).at(upstream));
+        }
+    };
+    let idle = asked.set.limits().idle_timeout;
+    let digest = is_whole.then_some(digest);
+    let Answered { response, connection } = answered;
+    let body = BlobBody::new(response.into_body(), connection, digest, idle);
+    Ok(AnswerBody::Streamed(Box::new(body)))
+}
+
+/// Passes on that the registry refuses: its status, and its body where that is an error of the
+/// spec.
+async fn refused(answered: Answered) -> Result<Answer, Trouble> {
+    let status = answered.response.status();
+    let upstream = answered.connection.address();
+    if !status.is_client_error() && !status.is_server_error() {
+        let detail = format!("the registry answered {status}");
+        return Err(Trouble::failed(Cause::UpstreamMalformed, detail).at(upstream));
+    }
+    let headers = headers::of_refusal(answered.response.headers());
+    let is_json = headers::is_json(&headers);
+    let body = whole(answered, LARGEST_ERROR).await.unwrap_or_default();
+    let body = AnswerBody::Whole(if is_json { body } else { Bytes::new() });
+    Ok(Answer { status, headers, body, next: None, upstream, would_deny: None })
+}
+
+fn with_authorization(mut outgoing: Outgoing, token: Option<HeaderValue>) -> Outgoing {
+    if let Some(token) = token {
+        outgoing.headers.insert(header::AUTHORIZATION, token);
+    }
+    outgoing
+}

@@ -1,0 +1,197 @@
+//! Connections to registries: kept open for a while, few at a time.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_rustls::client::TlsStream;
+
+use crate::policy::Target;
+
+/// Connections to registries at once, in use or not.
+const MOST: usize = 4_096;
+
+/// Connections to one host that are kept while nobody uses them.
+const MOST_IDLE_PER_HOST: usize = 16;
+
+/// Connections that are kept in all.
+const MOST_IDLE: usize = 256;
+
+/// How long one is kept.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How often those are looked for whose time is over.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// How long a connection may take to be ready for another request after an answer's end.
+const READY: Duration = Duration::from_secs(5);
+
+/// The most bytes that are held of an answer before somebody takes them, and the most header lines.
+const LARGEST_BUFFER: usize = 128 * 1024;
+const MOST_HEADERS: usize = 100;
+
+/// For whom a connection may be used. A reload makes another generation, so that what it revoked is
+/// not reached by an old connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) registry: Arc<str>,
+    pub(super) target: Target,
+    pub(super) generation: u64,
+}
+
+/// The connections that nobody uses.
+#[derive(Debug)]
+pub(super) struct Pool {
+    idle: Mutex<HashMap<Key, Vec<Idle>>>,
+    places: Arc<Semaphore>,
+    is_swept: AtomicBool,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            idle: Mutex::default(),
+            places: Arc::new(Semaphore::new(MOST)),
+            is_swept: AtomicBool::new(false),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Idle {
+    live: Live,
+    until: Instant,
+}
+
+/// An open connection and its place among all.
+#[derive(Debug)]
+struct Live {
+    sender: SendRequest<Full<Bytes>>,
+    address: SocketAddr,
+    /// Given back when the connection closes.
+    _place: OwnedSemaphorePermit,
+}
+
+/// A connection in use. Dropped without [`Self::release`], it closes.
+#[derive(Debug)]
+pub(super) struct Connection {
+    live: Live,
+    key: Key,
+    pool: Arc<Pool>,
+}
+
+impl Pool {
+    /// Waits for a place; `None` when the deadline comes first.
+    pub(super) async fn place(pool: &Arc<Self>, by: Instant) -> Option<OwnedSemaphorePermit> {
+        let waiting = pool.places.clone().acquire_owned();
+        timeout_at(by, waiting).await.ok().and_then(Result::ok)
+    }
+
+    /// Takes an open connection.
+    pub(super) fn take(self: &Arc<Self>, key: &Key) -> Option<Connection> {
+        let now = Instant::now();
+        let mut idle = self.lock();
+        let waiting = idle.get_mut(key)?;
+        let found = loop {
+            let one = waiting.pop()?;
+            if one.until > now && one.live.sender.is_ready() {
+                break one.live;
+            }
+        };
+        Some(Connection { live: found, key: key.clone(), pool: self.clone() })
+    }
+
+    fn put(self: &Arc<Self>, key: Key, live: Live) {
+        let mut idle = self.lock();
+        // A reload has made the others useless.
+        idle.retain(|one, _| one.generation >= key.generation);
+        let count: usize = idle.values().map(Vec::len).sum();
+        let waiting = idle.entry(key).or_default();
+        if waiting.len() < MOST_IDLE_PER_HOST && count < MOST_IDLE {
+            waiting.push(Idle { live, until: Instant::now() + IDLE });
+        }
+        drop(idle);
+        if !self.is_swept.swap(true, Ordering::AcqRel) {
+            tokio::spawn(self.clone().sweep());
+        }
+    }
+
+    /// Closes what nobody has used for long; ends when nothing is left.
+    async fn sweep(self: Arc<Self>) {
+        loop {
+            sleep(SWEEP).await;
+            let now = Instant::now();
+            let mut idle = self.lock();
+            idle.retain(|_, waiting| {
+                waiting.retain(|one| one.until > now && !one.live.sender.is_closed());
+                !waiting.is_empty()
+            });
+            if idle.is_empty() {
+                self.is_swept.store(false, Ordering::Release);
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Vec<Idle>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    /// Begins HTTP on a connection.
+    pub(super) async fn open(
+        stream: TlsStream<TcpStream>,
+        pool: &Arc<Pool>,
+        key: Key,
+        address: SocketAddr,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Self, hyper::Error> {
+        let (sender, driver) = http1::Builder::new()
+            .max_buf_size(LARGEST_BUFFER)
+            .max_headers(MOST_HEADERS)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        // It ends with the sender, or with the body that is still to come.
+        tokio::spawn(async move { drop(driver.await) });
+        Ok(Self { live: Live { sender, address, _place: place }, key, pool: pool.clone() })
+    }
+
+    /// Returns the server's address.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.live.address
+    }
+
+    /// Sends a request; returns when the head of the answer has come.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, hyper::Error> {
+        self.live.sender.send_request(request).await
+    }
+
+    /// Gives the connection back, once its answer has been read to the end.
+    pub(super) fn release(self) {
+        let Self { mut live, key, pool } = self;
+        if live.sender.is_ready() {
+            pool.put(key, live);
+            return;
+        }
+        tokio::spawn(async move {
+            if let Ok(Ok(())) = timeout(READY, live.sender.ready()).await {
+                pool.put(key, live);
+            }
+        });
+    }
+}

@@ -1,0 +1,54 @@
+//! Why a request has no answer.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::policy::{Cause, Failure, Side, Stop};
+
+/// How long a registry may take for the head of its answer, and for a body that is read whole.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub struct Trouble {
+    /// For the account.
+    pub stop: Stop,
+    /// For whoever reads it, beside the stop.
+    pub detail: Option<String>,
+    /// Who was dialled, if anybody.
+    pub upstream: Option<SocketAddr>,
+}
+
+impl<T: Into<Stop>> From<T> for Trouble {
+    fn from(stop: T) -> Self {
+        Self { stop: stop.into(), detail: None, upstream: None }
+    }
+}
+
+impl Trouble {
+    pub(super) fn failed(cause: Cause, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..Self::from(failure(cause)) }
+    }
+
+    pub(super) fn at(self, upstream: SocketAddr) -> Self {
+        Self { upstream: Some(upstream), ..self }
+    }
+}
+
+pub(super) fn failure(cause: Cause) -> Failure {
+    Failure { side: Side::Upstream, cause }
+}
+
+/// What an error of the HTTP client means.
+pub(super) fn broken(error: &hyper::Error) -> Trouble {
+    let cause = match error.is_parse() {
+        true => Cause::UpstreamMalformed,
+        false => Cause::UpstreamAborted,
+    };
+    Trouble::failed(cause, error.to_string())
+}
+
+pub(super) fn late() -> Trouble {
+    let detail = format!("no answer within {} s", ANSWER_TIMEOUT.as_secs());
+    Trouble::failed(Cause::IdleTimeout, detail)
+}

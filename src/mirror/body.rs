@@ -1,0 +1,115 @@
+//! What a client gets as a body: something that is here, or a blob that still comes.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+
+use crate::account::OpenRequest;
+use crate::forward::BlobBody;
+use crate::limits::Paced;
+use crate::policy::{Ending, Stop};
+
+/// A response's body.
+pub(super) enum MirrorBody {
+    /// It is here; nothing once it was taken.
+    Whole(Option<Bytes>),
+    /// It comes from a registry.
+    Streamed(Box<Streamed>),
+}
+
+/// A blob on its way to a client, and what may end it.
+pub(super) struct Streamed {
+    pub(super) blob: BlobBody,
+    /// Closed at the end, well or not.
+    pub(super) account: OpenRequest,
+    /// Resolves when a reload takes the request away.
+    pub(super) revoked: Pin<Box<dyn Future<Output = Stop> + Send>>,
+    pub(super) pace: Option<Box<Paced>>,
+    /// All bodies of the connection.
+    pub(super) moved: Arc<AtomicU64>,
+}
+
+impl MirrorBody {
+    /// A body that is here.
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        Self::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+impl Body for MirrorBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streamed(streamed) => {
+                let bytes = ready!(streamed.poll_next(context));
+                Poll::Ready(bytes.map(|bytes| bytes.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => {
+                let length = bytes.as_ref().map_or(0, Bytes::len);
+                SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
+            }
+            Self::Streamed(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Streamed {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if let Poll::Ready(stop) = self.revoked.as_mut().poll(context) {
+            return Poll::Ready(Some(Err(self.fail(stop))));
+        }
+        if let Some(pace) = &self.pace {
+            ready!(pace.poll(context));
+        }
+        match ready!(self.blob.poll_next(context)) {
+            Some(Ok(bytes)) => {
+                if let Some(pace) = &self.pace {
+                    pace.moved(bytes.len());
+                }
+                let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                self.account.bytes_down = self.account.bytes_down.saturating_add(length);
+                self.moved.fetch_add(length, Ordering::Relaxed);
+                // HTTP does not ask again once it has as many bytes as were announced.
+                if self.blob.is_finished() {
+                    self.account.close(&Ok(Ending::Closed));
+                }
+                Poll::Ready(Some(Ok(bytes)))
+            }
+            Some(Err(stop)) => Poll::Ready(Some(Err(self.fail(stop)))),
+            None => {
+                self.account.close(&Ok(Ending::Closed));
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    /// Records why the body ends early. HTTP breaks the connection off, so that no client takes what
+    /// it has for the whole.
+    fn fail(&mut self, stop: Stop) -> io::Error {
+        self.revoked = Box::pin(std::future::pending());
+        let error = io::Error::other(stop.code());
+        self.account.close(&Err(stop));
+        error
+    }
+}

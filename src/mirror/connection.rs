@@ -1,0 +1,100 @@
+//! A client's connection to the mirror, as its requests share it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::account::{Moved, Open, SessionId, Volume};
+use crate::config::{ListenerSpec, TlsOfListeners, TlsPaths};
+use crate::forward::Forward;
+use crate::limits::SessionPermit;
+use crate::listen::tls::ClientCertificate;
+use crate::policy::{Cause, Client, ClientIdentity, Denial, Ending, Failure, Reason, Side, Stop};
+use crate::session::Gate;
+
+pub(super) const CLIENT_ABORTED: Failure =
+    Failure { side: Side::Client, cause: Cause::ClientAborted };
+
+/// A client's connection, as its requests share it.
+pub(super) struct Connection {
+    pub(super) gate: Arc<Gate>,
+    pub(super) listener: Arc<ListenerSpec>,
+    pub(super) forward: Arc<Forward>,
+    /// Who connected; a user is known by request.
+    pub(super) identity: ClientIdentity,
+    pub(super) proof: Option<Proof>,
+    pub(super) session: SessionId,
+    pub(super) account: Mutex<Open>,
+    /// Its place among the open sessions.
+    pub(super) permit: Mutex<Option<SessionPermit>>,
+    /// Why no request is served.
+    pub(super) refusal: Option<Denial>,
+    pub(super) requests: AtomicU64,
+    /// Bytes of the answers' bodies.
+    pub(super) moved: Arc<AtomicU64>,
+}
+
+/// A client's certificate, and what it is judged by after a reload.
+pub(super) struct Proof {
+    pub(super) certificate: ClientCertificate,
+    pub(super) paths: TlsPaths,
+    pub(super) tls: Mutex<watch::Receiver<Arc<TlsOfListeners>>>,
+}
+
+impl Proof {
+    /// Judges the certificate again, where there is something new to judge it by.
+    pub(super) fn still_stands(&self) -> bool {
+        let mut tls = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        if !tls.has_changed().unwrap_or(false) {
+            return true;
+        }
+        let every = tls.borrow_and_update().clone();
+        let stands =
+            every.get(&self.paths).is_some_and(|tls| self.certificate.judge_by(tls).is_ok());
+        if !stands {
+            // The next request asks again.
+            tls.mark_changed();
+        }
+        stands
+    }
+}
+
+impl Connection {
+    /// Counts the connection for its group of clients, once.
+    pub(super) fn admit_to_group(&self, client: &Client) -> Result<(), Denial> {
+        let mut permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner);
+        match permit.as_mut() {
+            Some(permit) => self.gate.sessions.admit_to_group(permit, client),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn account(&self) -> MutexGuard<'_, Open> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the end of HTTP means.
+    pub(super) fn end_of(&self, served: Result<(), hyper::Error>) -> Result<Ending, Stop> {
+        if let Some(denial) = &self.refusal {
+            return Err(denial.clone().into());
+        }
+        let asked = self.requests.load(Ordering::Relaxed) > 0;
+        match served {
+            Ok(()) => Ok(Ending::Closed),
+            // What ended a body is in its request's line.
+            Err(error) if error.is_user() => Ok(Ending::Closed),
+            Err(error) if error.is_parse_too_large() => Err(Reason::HeadTooLarge.into()),
+            Err(error) if error.is_parse() => Err(Reason::HeadMalformed.into()),
+            Err(error) if error.is_timeout() && !asked => Err(Reason::HeadTimeout.into()),
+            Err(error) if error.is_timeout() => Ok(Ending::Closed),
+            Err(_) => Err(CLIENT_ABORTED.into()),
+        }
+    }
+}
+
+/// What the connection has moved.
+pub(super) fn volume(moved: &AtomicU64) -> Volume {
+    let copied = moved.load(Ordering::Relaxed);
+    Volume { up: Moved::default(), down: Moved { spliced: 0, copied } }
+}

@@ -1,0 +1,262 @@
+//! What a registry's file says of its requests: under which names the mirror offers it, by which
+//! rules requests are judged, and where its blobs may come from.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use rustls::pki_types::CertificateDer;
+
+use super::endpoint::{Endpoint, EndpointKind};
+use super::host::parse_host;
+use super::location::{Fault, Located, Location};
+use super::name::Name;
+use super::target::{HTTPS, Target};
+use crate::oci::{RegistryName, Rules};
+
+/// Which hosts of a registry CONNECT and transparent listeners allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TunnelHosts {
+    /// All of them.
+    #[default]
+    All,
+    /// Its data endpoints: requests go through the mirror, and layers past it.
+    Data,
+    /// None: everything goes through the mirror.
+    None,
+}
+
+impl TunnelHosts {
+    /// Whether a host of this kind may be reached by a tunnel.
+    #[must_use]
+    pub fn include(self, kind: EndpointKind) -> bool {
+        match self {
+            Self::All => true,
+            Self::Data => kind == EndpointKind::Data,
+            Self::None => false,
+        }
+    }
+}
+
+/// What the gate proves itself with to a registry. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// A user, a service principal or a scope map's token, and its password.
+    Password {
+        /// The name.
+        user: Box<str>,
+        /// The password.
+        password: Box<str>,
+    },
+    /// A refresh token (an identity token) of the OAuth 2 form.
+    IdentityToken(Box<str>),
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Credentials(***)")
+    }
+}
+
+/// Where blobs come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blobs {
+    /// From where the registry redirects to; the client fetches them there by itself.
+    Redirect,
+    /// The gate follows the redirect, to these hosts and to the data endpoints.
+    Relay(BlobHosts),
+}
+
+/// Hosts that the gate may fetch blobs from, beside the data endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlobHosts {
+    /// These.
+    Listed(Vec<Name>),
+    /// Whatever host the registry redirects to.
+    Announced,
+}
+
+/// `[mirror]` of a registry's file, as it is written.
+#[derive(Debug, Clone)]
+pub struct MirrorSpec {
+    /// Where the table stands.
+    pub place: Location,
+    /// What clients may call it, beside its login server.
+    pub names: Vec<Located<String>>,
+    /// Where `default = true` stands.
+    pub default: Option<Location>,
+    /// Which requests are allowed.
+    pub rules: Rules,
+    /// Where blobs come from.
+    pub blobs: Blobs,
+    /// What the gate proves itself with.
+    pub credentials: Option<Credentials>,
+    /// Roots for this registry beside the system's.
+    pub ca: Vec<CertificateDer<'static>>,
+}
+
+/// A registry as the mirror offers it. The right to reach its hosts comes with a judged request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// The first is its login server.
+    names: Vec<(RegistryName, Location)>,
+    default: Option<Location>,
+    rules: Rules,
+    blobs: Blobs,
+    credentials: Option<Credentials>,
+    ca: Vec<CertificateDer<'static>>,
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
+impl Mirror {
+    /// Judges what a file says. `endpoints`: the registry's, the login server first.
+    ///
+    /// # Errors
+    /// Every fault.
+    pub(super) fn new(spec: &MirrorSpec, endpoints: &[Endpoint]) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut names: Vec<(RegistryName, Location)> = Vec::new();
+        if let Some(login) = endpoints.first() {
+            let text = match login.target.port {
+                HTTPS => login.target.name.as_str().to_owned(),
+                _ => login.target.to_string(),
+            };
+            names.extend(RegistryName::parse(&text).map(|name| (name, login.place.clone())));
+        }
+        for written in &spec.names {
+            match RegistryName::parse(&written.value) {
+                Some(name) if names.iter().any(|(one, _)| *one == name) => faults.push(Fault {
+                    place: written.place.clone(),
+                    what: format!("{name} is a name of this registry already"),
+                    remedy: "take it out".into(),
+                }),
+                Some(name) => names.push((name, written.place.clone())),
+                None => faults.push(Fault {
+                    place: written.place.clone(),
+                    what: format!("{:?} is not a registry's name", written.value),
+                    remedy: "write a host as image references do, such as \"docker.io\"".into(),
+                }),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Self {
+            names,
+            default: spec.default.clone(),
+            rules: spec.rules.clone(),
+            blobs: spec.blobs.clone(),
+            credentials: spec.credentials.clone(),
+            ca: spec.ca.clone(),
+            endpoints: endpoints.to_vec(),
+        })
+    }
+
+    /// Returns what clients may call the registry, its login server first.
+    pub fn names(&self) -> impl Iterator<Item = &RegistryName> {
+        self.names.iter().map(|(name, _)| name)
+    }
+
+    /// Whether requests that name no registry are for it.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        self.default.is_some()
+    }
+
+    /// Returns which requests are allowed.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Returns where blobs come from.
+    #[must_use]
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// Returns what the gate proves itself with; `None`: nothing.
+    #[must_use]
+    pub fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_ref()
+    }
+
+    /// Returns the roots for this registry beside the system's.
+    #[must_use]
+    pub fn ca(&self) -> &[CertificateDer<'static>] {
+        &self.ca
+    }
+
+    /// Returns the endpoint of a host on port 443.
+    pub(super) fn endpoint(&self, name: &Name) -> Option<&Endpoint> {
+        let target = Target::https(name.clone());
+        self.endpoints.iter().find(|endpoint| endpoint.target == target)
+    }
+}
+
+/// Parses a host that blobs may come from.
+///
+/// # Errors
+/// What is wrong with it, and the remedy.
+pub fn parse_blob_host(text: &str) -> Result<Name, (String, &'static str)> {
+    match parse_host(text) {
+        Ok(Target { name, port: HTTPS }) => Ok(name),
+        Ok(_) => Err(("blobs are fetched on port 443 only".into(), "write the host alone")),
+        Err(fault) => Err((fault.to_string(), fault.remedy())),
+    }
+}
+
+/// The registries that the mirror offers, by what clients call them.
+#[derive(Debug, Default)]
+pub(super) struct MirrorNames {
+    names: HashMap<RegistryName, usize>,
+    default: Option<usize>,
+}
+
+impl MirrorNames {
+    /// Collects the names. `mirrors`: of all registries, in their order.
+    ///
+    /// # Errors
+    /// Each name that two registries have, and a second default.
+    pub(super) fn new<'a>(
+        mirrors: impl Iterator<Item = Option<&'a Mirror>>,
+    ) -> Result<Self, Vec<Fault>> {
+        let mut found = Self::default();
+        let mut places: HashMap<&RegistryName, &Location> = HashMap::new();
+        let mut default: Option<&Location> = None;
+        let mut faults = Vec::new();
+        for (at, mirror) in mirrors.enumerate() {
+            let Some(mirror) = mirror else { continue };
+            for (name, place) in &mirror.names {
+                match places.insert(name, place) {
+                    Some(first) => faults.push(Fault {
+                        place: place.clone(),
+                        what: format!("{name} is another registry's name too ({first})"),
+                        remedy: "keep it in one of the two".into(),
+                    }),
+                    None => drop(found.names.insert(name.clone(), at)),
+                }
+            }
+            match (&mirror.default, default) {
+                (Some(place), Some(first)) => faults.push(Fault {
+                    place: place.clone(),
+                    what: format!("another registry is the default already ({first})"),
+                    remedy: "keep default = true in one of the two".into(),
+                }),
+                (Some(place), None) => {
+                    default = Some(place);
+                    found.default = Some(at);
+                }
+                (None, _) => {}
+            }
+        }
+        if faults.is_empty() { Ok(found) } else { Err(faults) }
+    }
+
+    /// Returns which registry a client means; `None` when there is none.
+    pub(super) fn find(&self, name: Option<&RegistryName>) -> Option<usize> {
+        match name {
+            Some(name) => self.names.get(name).copied(),
+            None => self.default,
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! Judges registry requests: who asks, for which registry, and whether its rules allow it.
+//!
+//! An [`AllowedRequest`] is the right to ask the registry's login server, to fetch a token from a
+//! host of the registry, and to follow its redirects as far as its file allows. It grants no host
+//! that a client has named.
+
+use std::sync::Arc;
+
+use super::clients::{Client, ClientIdentity, Login};
+use super::cloud::HostKind;
+use super::endpoint::{Endpoint, EndpointKind};
+use super::mirror::{BlobHosts, Blobs, Mirror};
+use super::name::Name;
+use super::permits::{Allowed, Grant};
+use super::reason::{Denial, Reason};
+use super::rules::Enforcement;
+use super::set::PolicySet;
+use super::target::Target;
+use crate::oci::{Location, Operation, RegistryName, Request, RequestFault, RuleFault};
+
+/// A request that the policy allows. Only a judgement makes it.
+#[derive(Debug, Clone)]
+pub struct AllowedRequest {
+    mirror: Arc<Mirror>,
+    /// For the login server.
+    grant: Grant,
+    client: Option<Arc<Client>>,
+    would_deny: Option<Denial>,
+    enforcement: Enforcement,
+}
+
+impl PolicySet {
+    /// Judges a request to the mirror.
+    ///
+    /// # Errors
+    /// The denial; in report mode the reportable reasons pass and stand in the [`AllowedRequest`].
+    pub fn judge_request(
+        &self,
+        request: &Request,
+        asker: &ClientIdentity,
+        enforcement: Enforcement,
+    ) -> Result<AllowedRequest, Denial> {
+        let (registry, ..) = self.mirrored(request.registry.as_ref())?;
+        let allowed = self.judge_by(request, enforcement, || self.admit(registry, asker))?;
+        let client = allowed.client.clone().or_else(|| self.group_of(asker).cloned());
+        Ok(AllowedRequest { client, ..allowed })
+    }
+
+    fn judge_by(
+        &self,
+        request: &Request,
+        enforcement: Enforcement,
+        admit: impl FnOnce() -> Result<Option<Arc<Client>>, Denial>,
+    ) -> Result<AllowedRequest, Denial> {
+        let (_, mirror, grant) = self.mirrored(request.registry.as_ref())?;
+        let mut would_deny = None;
+        let mut report = |denial: Denial| {
+            let passes = enforcement == Enforcement::Report && denial.reason.is_reportable();
+            if !passes {
+                return Err(denial);
+            }
+            would_deny.get_or_insert(denial);
+            Ok(())
+        };
+        let client = match admit() {
+            Ok(client) => client,
+            Err(denial) => {
+                report(denial)?;
+                None
+            }
+        };
+        if let Err(fault) = rule(&mirror, &request.operation) {
+            report(denial_of(fault, &request.operation))?;
+        }
+        Ok(AllowedRequest { mirror, grant, client, would_deny, enforcement })
+    }
+
+    /// Judges a request of whoever is of a group, wherever from.
+    ///
+    /// # Errors
+    /// As [`Self::judge_request`].
+    pub fn judge_request_for(
+        &self,
+        request: &Request,
+        group: &Arc<Client>,
+        enforcement: Enforcement,
+    ) -> Result<AllowedRequest, Denial> {
+        let (registry, ..) = self.mirrored(request.registry.as_ref())?;
+        self.judge_by(request, enforcement, || {
+            self.admit_group(registry, group)?;
+            Ok(Some(group.clone()))
+        })
+    }
+
+    /// Whether a client would be let in if it sent a password: by the registry that it means, or,
+    /// where it means none, by any.
+    #[must_use]
+    pub fn wants_password(&self, name: Option<&RegistryName>, asker: &ClientIdentity) -> bool {
+        if asker.login != Login::Absent {
+            return false;
+        }
+        let wants = |registry: usize| {
+            let judged = self.admit(registry, asker);
+            judged.is_err_and(|denial| denial.reason == Reason::CredentialsRequired)
+        };
+        match name {
+            Some(name) => self.mirror_names().find(Some(name)).is_some_and(wants),
+            None => {
+                let registries = self.rules().registries.iter().enumerate();
+                registries.filter(|(_, one)| one.mirror().is_some()).any(|(at, _)| wants(at))
+            }
+        }
+    }
+
+    /// Whether a registry is offered by that name.
+    ///
+    /// # Errors
+    /// `registry-unknown`.
+    pub fn offers(&self, name: Option<&RegistryName>) -> Result<(), Denial> {
+        self.mirrored(name).map(|_| ())
+    }
+
+    fn mirrored(&self, name: Option<&RegistryName>) -> Result<(usize, Arc<Mirror>, Grant), Denial> {
+        let found = self.mirror_names().find(name).and_then(|at| {
+            let registry = self.rules().registries.get(at)?;
+            let mirror = registry.mirror()?.clone();
+            let login = registry.endpoints().first()?;
+            Some((at, mirror, self.grant_of(at, registry, login)))
+        });
+        found.ok_or_else(|| {
+            let remedy = match name {
+                Some(_) => "name a registry of the policy that has a [mirror]",
+                None => "name the registry by ?ns= or as the first part of the path",
+            };
+            Denial::with_remedy(Reason::RegistryUnknown, remedy)
+        })
+    }
+
+    /// Judges a request anew, after a reload, that an older set allowed.
+    ///
+    /// # Errors
+    /// `policy-revoked`.
+    pub fn request_still_stands(
+        &self,
+        allowed: &AllowedRequest,
+        request: &Request,
+        asker: &ClientIdentity,
+        enforcement: Enforcement,
+    ) -> Result<(), Denial> {
+        let revoked = || Denial::new(Reason::PolicyRevoked);
+        if matches!(&asker.login, Login::Proved(user) if !self.users().still_have(user)) {
+            return Err(revoked());
+        }
+        let again = self.judge_request(request, asker, enforcement).map_err(|_| revoked())?;
+        let same = again.grant.registry == allowed.grant.registry;
+        if same { Ok(()) } else { Err(revoked()) }
+    }
+}
+
+/// A mirror only reads, whatever the rules say of pushes, and issues no tokens.
+fn rule(mirror: &Mirror, operation: &Operation) -> Result<(), RuleFault> {
+    if matches!(operation, Operation::Token { .. }) {
+        return Err(RuleFault::Operation);
+    }
+    mirror.rules().judge(operation)
+}
+
+/// Why a request was refused before it was understood.
+#[must_use]
+pub fn denial_of_request(fault: RequestFault) -> Denial {
+    let reason = match fault.is_unknown_operation() {
+        true => Reason::OperationNotAllowed,
+        false => Reason::RequestMalformed,
+    };
+    Denial::with_remedy(reason, fault.to_string())
+}
+
+fn denial_of(fault: RuleFault, operation: &Operation) -> Denial {
+    match fault {
+        RuleFault::Operation => {
+            let remedy = "this mirror allows pulls only";
+            Denial::with_remedy(Reason::OperationNotAllowed, remedy)
+        }
+        RuleFault::Repository => Reason::RepositoryNotAllowed.into(),
+        RuleFault::Tag => {
+            let tag = operation.tag().map(ToString::to_string).unwrap_or_default();
+            Denial::with_remedy(Reason::TagNotAllowed, format!("tag {tag}"))
+        }
+        RuleFault::Listing => Reason::ListingNotAllowed.into(),
+    }
+}
+
+impl AllowedRequest {
+    /// Returns the registry as the mirror offers it.
+    #[must_use]
+    pub fn mirror(&self) -> &Arc<Mirror> {
+        &self.mirror
+    }
+
+    /// Returns what the registry grants.
+    #[must_use]
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// Returns the group of clients; `None` where there is none.
+    #[must_use]
+    pub fn client(&self) -> Option<&Arc<Client>> {
+        self.client.as_ref()
+    }
+
+    /// Returns what would have denied it, were the policy enforced.
+    #[must_use]
+    pub fn would_deny(&self) -> Option<&Denial> {
+        self.would_deny.as_ref()
+    }
+
+    /// Returns the right to look up the login server; `None` for a registry without one.
+    #[must_use]
+    pub fn login(&self) -> Option<Allowed> {
+        self.mirror.endpoints.first().map(|login| self.allowed_at(login))
+    }
+
+    /// Returns the right to look up a token server; `None` where the host is none of the registry.
+    #[must_use]
+    pub fn token_server(&self, host: &str) -> Option<Allowed> {
+        let name = Name::parse(host).ok()?;
+        self.mirror.endpoint(&name).map(|endpoint| self.allowed_at(endpoint))
+    }
+
+    /// Judges where the registry redirects a client to that is to fetch the blob by itself. Returns
+    /// the denial that report mode lets pass.
+    ///
+    /// # Errors
+    /// `redirect-not-allowed`.
+    pub fn judge_redirect(&self, location: &Location) -> Result<Option<Denial>, Denial> {
+        let Location::Absolute { host, .. } = location else {
+            return self.redirect_denied("its own host").map(Some);
+        };
+        let endpoint = Name::parse(host).ok().and_then(|name| self.mirror.endpoint(&name));
+        match endpoint {
+            Some(endpoint) if endpoint.kind == EndpointKind::Data => Ok(None),
+            _ => self.redirect_denied(host).map(Some),
+        }
+    }
+
+    /// Judges where the registry redirects to, for the gate that is to follow. `from`: the host that
+    /// answered.
+    ///
+    /// # Errors
+    /// `redirect-not-allowed`.
+    pub fn judge_hop(&self, location: &Location, from: &Name) -> Result<Allowed, Denial> {
+        let name = match location {
+            Location::Relative(_) => Some(from.clone()),
+            Location::Absolute { host, .. } => Name::parse(host).ok(),
+        };
+        let Some(name) = name else {
+            return Err(Denial::with_remedy(Reason::RedirectNotAllowed, "the host is no name"));
+        };
+        if let Some(endpoint) = self.mirror.endpoint(&name)
+            && (endpoint.kind == EndpointKind::Data || name == *from)
+        {
+            return Ok(self.allowed_at(endpoint));
+        }
+        let listed = match self.mirror.blobs() {
+            Blobs::Relay(BlobHosts::Announced) => true,
+            Blobs::Relay(BlobHosts::Listed(hosts)) => hosts.contains(&name),
+            Blobs::Redirect => false,
+        };
+        if !listed && name != *from {
+            self.redirect_denied(name.as_str())?;
+        }
+        let grant = Grant { endpoint: EndpointKind::Data, ..self.grant.clone() };
+        Ok(self.allowed(Target::https(name), grant))
+    }
+
+    fn redirect_denied(&self, host: &str) -> Result<Denial, Denial> {
+        let is_storage = Name::parse(host)
+            .is_ok_and(|name| matches!(HostKind::of(&name), HostKind::Storage { .. }));
+        let remedy = match (is_storage, self.mirror.blobs()) {
+            (true, Blobs::Redirect) => {
+                "enable dedicated data endpoints, or set blobs = \"relay\" with \
+                 blob-hosts = \"announced\""
+            }
+            (true, Blobs::Relay(_)) => {
+                "enable dedicated data endpoints, or set blob-hosts = \"announced\""
+            }
+            (false, Blobs::Redirect) => "name it in data-endpoints",
+            (false, Blobs::Relay(_)) => "name it in blob-hosts or data-endpoints",
+        };
+        let remedy = format!("the registry redirects to {host}; {remedy}");
+        let denial = Denial::with_remedy(Reason::RedirectNotAllowed, remedy);
+        match self.enforcement {
+            Enforcement::Report => Ok(denial),
+            Enforcement::Enforce => Err(denial),
+        }
+    }
+
+    fn allowed_at(&self, endpoint: &Endpoint) -> Allowed {
+        let grant =
+            Grant { endpoint: endpoint.kind, place: endpoint.place.clone(), ..self.grant.clone() };
+        self.allowed(endpoint.target.clone(), grant)
+    }
+
+    fn allowed(&self, target: Target, grant: Grant) -> Allowed {
+        Allowed { target, grant: Some(grant), client: self.client.clone(), would_deny: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{Naming, RepositoryGlobs, Rules as RequestRules, TagGlobs};
+    use crate::policy::location::{Located, Location as Place};
+    use crate::policy::mirror::{MirrorSpec, TunnelHosts};
+    use crate::policy::registry::Registry;
+    use crate::policy::registry_spec::{DataSpec, RegistrySpec};
+    use crate::policy::rules::Rules;
+
+    fn located(value: &str) -> Located<String> {
+        let place = Place { file: "registries.d/contoso.toml".into(), line: 2 };
+        Located { value: value.to_owned(), place }
+    }
+
+    fn set(blobs: Blobs, tunnel: TunnelHosts) -> PolicySet {
+        let mut pull = RepositoryGlobs::default();
+        pull.add("team/**").unwrap();
+        let mut tags = TagGlobs::default();
+        tags.add("v*").unwrap();
+        let rules = RequestRules { pull: Some(pull), tags: Some(tags), ..RequestRules::default() };
+        let mirror = MirrorSpec {
+            place: located("").place,
+            names: vec![located("docker.io")],
+            default: Some(located("").place),
+            rules,
+            blobs,
+            credentials: None,
+            ca: Vec::new(),
+        };
+        let spec = RegistrySpec {
+            data: DataSpec::Listed(vec![located("contoso.eastus.data.azurecr.io")]),
+            also: vec![located("auth.example.com")],
+            mirror: Some(mirror),
+            tunnel,
+            ..RegistrySpec::new("contoso".into(), located("contoso.azurecr.io"))
+        };
+        let registries = vec![Registry::new(&spec).unwrap()];
+        PolicySet::new(1, Rules { registries, ..Rules::default() }).unwrap()
+    }
+
+    fn judged(
+        set: &PolicySet,
+        target: &str,
+        enforcement: Enforcement,
+    ) -> Result<AllowedRequest, Denial> {
+        let request = Request::parse("GET", target, Naming::Mirror).unwrap();
+        let asker = ClientIdentity::at(std::net::Ipv4Addr::LOCALHOST.into());
+        set.judge_request(&request, &asker, enforcement)
+    }
+
+    #[test]
+    fn requests_are_judged() {
+        let set = set(Blobs::Redirect, TunnelHosts::All);
+        for (target, expected) in [
+            ("/v2/team/app/manifests/v1", None),
+            ("/v2/team/app/manifests/v1?ns=docker.io", None),
+            ("/v2/contoso.azurecr.io/team/app/manifests/v1", None),
+            ("/v2/fabrikam.azurecr.io/team/app/manifests/v1", Some(Reason::RegistryUnknown)),
+            ("/v2/team/app/manifests/v1?ns=evil.com", Some(Reason::RegistryUnknown)),
+            ("/v2/other/manifests/v1", Some(Reason::RepositoryNotAllowed)),
+            ("/v2/team/app/manifests/latest", Some(Reason::TagNotAllowed)),
+            ("/v2/team/app/tags/list", Some(Reason::ListingNotAllowed)),
+            ("/v2/_catalog", Some(Reason::ListingNotAllowed)),
+            ("/oauth2/token", Some(Reason::OperationNotAllowed)),
+        ] {
+            let found = judged(&set, target, Enforcement::Enforce);
+            assert_eq!(found.err().map(|denial| denial.reason), expected, "{target}");
+            let reported = judged(&set, target, Enforcement::Report);
+            let passes = expected.is_none_or(Reason::is_reportable);
+            assert_eq!(reported.is_ok(), passes, "{target}");
+        }
+    }
+
+    #[test]
+    fn hops_lead_where_the_file_says() {
+        let listed = |host: &str| BlobHosts::Listed(vec![Name::parse(host).unwrap()]);
+        let from = Name::parse("contoso.azurecr.io").unwrap();
+        for (blobs, location, expected) in [
+            (Blobs::Redirect, "https://contoso.eastus.data.azurecr.io/x", true),
+            (Blobs::Redirect, "https://x.blob.core.windows.net/x", false),
+            (Blobs::Relay(listed("cdn.example.com")), "https://cdn.example.com/x", true),
+            (Blobs::Relay(listed("cdn.example.com")), "https://evil.example.com/x", false),
+            (Blobs::Relay(listed("cdn.example.com")), "/v2/x", true),
+            (Blobs::Relay(listed("cdn.example.com")), "https://auth.example.com/x", false),
+            (Blobs::Relay(BlobHosts::Announced), "https://x.blob.core.windows.net/x", true),
+            (Blobs::Relay(BlobHosts::Announced), "https://127.0.0.1/x", false),
+            (Blobs::Relay(BlobHosts::Announced), "https://localhost/x", false),
+        ] {
+            let set = set(blobs, TunnelHosts::All);
+            let allowed = judged(&set, "/v2/team/app/manifests/v1", Enforcement::Enforce).unwrap();
+            let location = Location::parse(location).unwrap();
+            assert_eq!(allowed.judge_hop(&location, &from).is_ok(), expected, "{location:?}");
+        }
+        let set = set(Blobs::Redirect, TunnelHosts::All);
+        let allowed = judged(&set, "/v2/team/app/manifests/v1", Enforcement::Enforce).unwrap();
+        let passed = |text: &str| {
+            allowed.judge_redirect(&Location::parse(text).unwrap()).map_err(|denial| denial.remedy)
+        };
+        assert_eq!(passed("https://contoso.eastus.data.azurecr.io/x"), Ok(None));
+        let told = passed("https://x.blob.core.windows.net/x").unwrap_err().unwrap();
+        assert!(told.contains("x.blob.core.windows.net") && told.contains("data endpoints"));
+        assert!(passed("https://contoso.azurecr.io/x").is_err() && passed("/x").is_err());
+        assert!(allowed.token_server("auth.example.com").is_some());
+        assert!(allowed.token_server("evil.example.com").is_none());
+    }
+
+    #[test]
+    fn tunnels_reach_the_hosts_that_the_file_says() {
+        let asker = ClientIdentity::at(std::net::Ipv4Addr::LOCALHOST.into());
+        for (tunnel, expected) in [
+            (TunnelHosts::All, [true, true, true]),
+            (TunnelHosts::Data, [false, true, false]),
+            (TunnelHosts::None, [false, false, false]),
+        ] {
+            let set = set(Blobs::Redirect, tunnel);
+            let hosts =
+                ["contoso.azurecr.io", "contoso.eastus.data.azurecr.io", "auth.example.com"];
+            let found = hosts.map(|host| {
+                let target = Target::https(Name::parse(host).unwrap());
+                set.judge_name(&target, &asker, Enforcement::Enforce).is_ok()
+            });
+            assert_eq!(found, expected, "{tunnel:?}");
+            // The mirror needs no tunnel.
+            assert!(judged(&set, "/v2/team/app/manifests/v1", Enforcement::Enforce).is_ok());
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The files by which clients pull through a mirror, as text: pure. None of them leaves a way past
+//! the gate where the client has a setting for that.
+
+use std::fmt::Write as _;
+
+/// Whose files they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientKind {
+    /// containerd, and the kubelet with it.
+    Containerd,
+    /// podman, CRI-O, skopeo, buildah.
+    Podman,
+    /// dockerd.
+    Docker,
+    /// k3s and RKE2.
+    K3s,
+    /// buildkitd.
+    Buildkit,
+}
+
+/// What a mirror is to its clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorAddress {
+    /// `host:port`, as clients reach the gate.
+    pub authority: String,
+    /// `https`, or `http` on loopback.
+    pub scheme: &'static str,
+}
+
+/// A registry that the mirror offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offered {
+    /// What clients call it, the login server first.
+    pub names: Vec<String>,
+    /// Whether requests that name no registry are for it.
+    pub is_default: bool,
+}
+
+/// Returns the files.
+#[must_use]
+pub fn files(kind: ClientKind, gate: &MirrorAddress, registries: &[Offered]) -> String {
+    let names = registries.iter().flat_map(|registry| &registry.names);
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    match kind {
+        ClientKind::Containerd => containerd(gate, &names),
+        ClientKind::Podman => podman(gate, &names),
+        ClientKind::Docker => docker(gate, registries),
+        ClientKind::K3s => k3s(gate, &names),
+        ClientKind::Buildkit => buildkit(gate, &names),
+    }
+}
+
+fn containerd(MirrorAddress { authority, scheme }: &MirrorAddress, names: &[&str]) -> String {
+    let mut out = String::from(
+        "# containerd reads these folders if config.toml names them:\n\
+         #   [plugins.\"io.containerd.grpc.v1.cri\".registry]\n\
+         #     config_path = \"/etc/containerd/certs.d\"\n\
+         # `server` replaces the registry itself: nothing is tried when the mirror refuses.\n",
+    );
+    for name in names {
+        let _ = write!(
+            out,
+            "\n# /etc/containerd/certs.d/{name}/hosts.toml\n\
+             server = \"{scheme}://{authority}\"\n\n\
+             [host.\"{scheme}://{authority}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+        );
+    }
+    out
+}
+
+fn podman(MirrorAddress { authority, scheme }: &MirrorAddress, names: &[&str]) -> String {
+    let mut out = String::from(
+        "# /etc/containers/registries.conf.d/pullgate.conf\n\
+         # `location` replaces the registry itself: nothing is tried when the mirror refuses.\n",
+    );
+    for name in names {
+        let _ =
+            write!(out, "\n[[registry]]\nprefix = \"{name}\"\nlocation = \"{authority}/{name}\"\n");
+        if *scheme == "http" {
+            out.push_str("insecure = true\n");
+        }
+    }
+    out
+}
+
+fn docker(MirrorAddress { authority, scheme }: &MirrorAddress, registries: &[Offered]) -> String {
+    let mut out = String::from("# docker pulls by the gate's name:\n");
+    for name in registries.iter().flat_map(|registry| &registry.names) {
+        let _ = writeln!(out, "#   docker pull {authority}/{name}/REPOSITORY:TAG");
+    }
+    let is_hub =
+        |one: &&Offered| one.is_default && one.names.iter().any(|name| name == "docker.io");
+    if registries.iter().any(|one| is_hub(&one)) {
+        let _ = write!(
+            out,
+            "# For names of Docker Hub: /etc/docker/daemon.json. docker asks Docker Hub itself when \
+             the mirror\n# refuses: block that on the network, and prove it with pullgate doctor.\n\
+             {{ \"registry-mirrors\": [\"{scheme}://{authority}\"] }}\n"
+        );
+    } else {
+        out.push_str(
+            "# docker's registry-mirrors is for Docker Hub only, and no registry of the policy is\n\
+             # called docker.io and is the default.\n",
+        );
+    }
+    out
+}
+
+fn k3s(MirrorAddress { authority, scheme }: &MirrorAddress, names: &[&str]) -> String {
+    let mut out = String::from(
+        "# /etc/rancher/k3s/registries.yaml\n\
+         # Start k3s with --disable-default-registry-endpoint: otherwise it asks the registry itself\n\
+         # when the mirror refuses.\nmirrors:\n",
+    );
+    for name in names {
+        let _ = write!(out, "  {name}:\n    endpoint:\n      - \"{scheme}://{authority}\"\n");
+    }
+    out
+}
+
+fn buildkit(MirrorAddress { authority, scheme }: &MirrorAddress, names: &[&str]) -> String {
+    let mut out = String::from(
+        "# /etc/buildkit/buildkitd.toml\n\
+         # BuildKit asks the registry itself when the mirror refuses: block that on the network, and\n\
+         # prove it with pullgate doctor.\n",
+    );
+    for name in names {
+        let _ = write!(out, "\n[registry.\"{name}\"]\n  mirrors = [\"{authority}/{name}\"]\n");
+    }
+    if *scheme == "http" {
+        let _ = write!(out, "\n[registry.\"{authority}\"]\n  http = true\n");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_name_the_gate_and_every_registry() {
+        let gate = MirrorAddress { authority: "gate.example.com:5443".into(), scheme: "https" };
+        let names = vec!["registry-1.docker.io".to_owned(), "docker.io".to_owned()];
+        let registries = [Offered { names, is_default: true }];
+        for kind in [
+            ClientKind::Containerd,
+            ClientKind::Podman,
+            ClientKind::Docker,
+            ClientKind::K3s,
+            ClientKind::Buildkit,
+        ] {
+            let text = files(kind, &gate, &registries);
+            assert!(text.contains("gate.example.com:5443"), "{text}");
+            assert!(text.contains("docker.io"), "{text}");
+            assert!(text.starts_with('#') && text.ends_with('\n'), "{text}");
+        }
+        let toml = files(ClientKind::Podman, &gate, &registries);
+        assert!(toml::from_str::<toml::Table>(&toml).is_ok(), "{toml}");
+        let toml = files(ClientKind::Buildkit, &gate, &registries);
+        assert!(toml::from_str::<toml::Table>(&toml).is_ok(), "{toml}");
+    }
+}

@@ -1,0 +1,475 @@
+//! The mirror: clients pull from the gate as from a registry, without a proxy setting and without
+//! any secret; what the rules do not allow never reaches a registry.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::harness::{Blobs, Gate, Image, Lab, PATIENCE, Policy, Ran, Way, containerd, wait_until};
+use crate::reload::reloaded;
+
+const SIZES: [usize; 4] = [4 << 20, 3 << 20, 1 << 20, 2000];
+
+/// The mirror in TLS, and one in clear text on loopback.
+const MIRROR: &str = "gate.example.com:5443";
+const CLEAR: &str = "127.0.0.1:5080";
+
+/// A registry's file with a `[mirror]` table of these lines.
+fn file(lab: &Lab, top: &str, mirror: &str) -> String {
+    format!(
+        "login-server = \"contoso.azurecr.io\"\n\
+         data-endpoints = [\"contoso.eastus.data.azurecr.io\"]\nca = \"{}\"\n{top}\n[mirror]\n{mirror}\n",
+        lab.authority().display()
+    )
+}
+
+fn policy(lab: &Lab, top: &str, mirror: &str) -> Policy {
+    let (certificate, key) = lab.server_certificate();
+    let listeners = format!(
+        "[[listen]]\nmode = \"mirror\"\naddress = \"127.0.0.1:5443\"\n\
+         tls = {{ certificate = \"{}\", key = \"{}\" }}\n\
+         [[listen]]\nmode = \"mirror\"\naddress = \"{CLEAR}\"\n",
+        certificate.display(),
+        key.display()
+    );
+    Policy::of(&[]).with_file("contoso.toml", &file(lab, top, mirror)).with_more(&listeners)
+}
+
+/// A laboratory with an image at `contoso.azurecr.io/team/app:v1`.
+fn lab(blobs: Blobs) -> (Lab, Image) {
+    let lab = Lab::new(blobs);
+    let image = lab.push("contoso.azurecr.io/team/app:v1", 1, &SIZES);
+    (lab, image)
+}
+
+/// The requests that contoso's login server has had since `before` lines.
+fn asked_since(lab: &Lab, before: usize) -> Vec<String> {
+    let log = lab.asked("contoso.azurecr.io");
+    log.lines().skip(before).map(ToOwned::to_owned).collect()
+}
+
+fn asked(lab: &Lab) -> usize {
+    lab.asked("contoso.azurecr.io").lines().count()
+}
+
+/// The audit lines of requests, once every session has ended.
+fn requests(gate: &Gate) -> Vec<Value> {
+    let lines = gate.audit_of_all();
+    lines.into_iter().filter(|line| line["kind"] == "request").collect()
+}
+
+/// docker-registry wants it for manifests of the OCI form.
+const ACCEPT: &str = "Accept:application/vnd.oci.image.manifest.v1+json";
+
+fn curl(lab: &Lab, arguments: &str) -> Ran {
+    lab.sh(Way::Direct, &format!("curl -sS --noproxy * -H {ACCEPT} {arguments}"))
+}
+
+/// Pulls with skopeo, podman and ctr, and compares every byte.
+fn pull_with_every_client(lab: &Lab, way: Way, image: &Image) {
+    let env = ["env", "NO_PROXY=gate.example.com", "no_proxy=gate.example.com"];
+    let run = |line: &str| {
+        lab.run(way, &env.into_iter().chain(line.split_whitespace()).collect::<Vec<_>>())
+    };
+    let to = lab.dir().join("pulled");
+    let from = format!("docker://{MIRROR}/contoso.azurecr.io/team/app:v1");
+    run(&format!("skopeo copy --preserve-digests {from} dir:{}", to.display())).succeeded();
+    for (digest, _) in &image.layers {
+        let (_, hex) = digest.split_once(':').unwrap();
+        assert!(fs::read(to.join(hex)).unwrap() == image.blob(digest), "{digest} differs");
+    }
+    fs::write(
+        "/etc/containers/registries.conf",
+        format!(
+            "[[registry]]\nprefix = \"contoso.azurecr.io\"\n\
+             location = \"{MIRROR}/contoso.azurecr.io\"\n"
+        ),
+    )
+    .unwrap();
+    let reference = "contoso.azurecr.io/team/app:v1";
+    run(&format!("podman pull --quiet {reference}")).succeeded();
+    let mounted = lab.sh(Way::Direct, &format!("podman image mount {reference}")).succeeded();
+    for (name, content) in &image.files {
+        let pulled = fs::read(Path::new(&mounted.stdout()).join(name)).unwrap();
+        assert!(pulled == *content, "{name} differs");
+    }
+    let hosts = lab.dir().join("certs.d");
+    fs::create_dir_all(hosts.join("contoso.azurecr.io")).unwrap();
+    fs::write(
+        hosts.join("contoso.azurecr.io/hosts.toml"),
+        format!(
+            "server = \"https://{MIRROR}\"\n[host.\"https://{MIRROR}\"]\n\
+             capabilities = [\"pull\", \"resolve\"]\n"
+        ),
+    )
+    .unwrap();
+    let (_containerd, ctr) = containerd(lab);
+    let pull = format!("{ctr} images pull --hosts-dir {} --snapshotter native", hosts.display());
+    run(&format!("{pull} {reference}")).succeeded();
+    for (digest, _) in &image.layers {
+        let blob = lab.sh(Way::Direct, &format!("{ctr} content get {digest}")).succeeded();
+        assert!(blob.stdout == image.blob(digest), "{digest} differs");
+    }
+}
+
+#[test]
+fn every_client_pulls_by_relay() {
+    let (lab, image) = lab(Blobs::DataEndpoint);
+    let gate = lab.gate(&policy(&lab, "tunnel = \"none\"", "blobs = \"relay\""));
+    pull_with_every_client(&lab, Way::Direct, &image);
+    let lines = requests(&gate);
+    assert!(lines.len() > 12, "{lines:?}");
+    assert!(lines.iter().all(|line| line["outcome"] == "relayed"), "{lines:?}");
+    let blobs = lines.iter().filter(|line| line["operation"] == "blob" && line["method"] == "GET");
+    let down: u64 = blobs.map(|line| line["bytes-down"].as_u64().unwrap()).sum();
+    assert!(down as usize >= 3 * image.size(), "{down}");
+    let manifest = lines.iter().find(|line| line["reference"] == "v1").unwrap();
+    assert_eq!(manifest["registry"], "contoso");
+    assert_eq!(manifest["repository"], "team/app");
+    assert_eq!(manifest["via"], "mirror");
+    assert_eq!(manifest["upstream"], "127.0.1.1:443");
+    // A tunnel is no way past the mirror.
+    let tunnel =
+        lab.sh(Way::Through(&gate), "curl -sv -o /dev/null https://contoso.azurecr.io/v2/");
+    assert!(tunnel.failed().text.contains("host-not-allowed"));
+    let total =
+        gate.metric("pullgate_requests_total", &["registry=\"contoso\"", "operation=\"blob\""]);
+    assert!(total >= 15.0, "{total}");
+}
+
+#[test]
+fn every_client_pulls_by_redirect_and_the_layers_are_spliced() {
+    let (lab, image) = lab(Blobs::DataEndpoint);
+    let gate = lab.gate(&policy(&lab, "tunnel = \"data\"", ""));
+    pull_with_every_client(&lab, Way::Through(&gate), &image);
+    let lines = requests(&gate);
+    let is_blob = |line: &&Value| line["operation"] == "blob" && line["method"] == "GET";
+    assert!(lines.iter().filter(is_blob).all(|line| line["status"] == 307), "{lines:?}");
+    let data = ["endpoint=\"data\"", "path=\"splice\""];
+    let spliced = gate.metric("pullgate_relayed_bytes_total", &data);
+    assert!(spliced > 2.8 * image.size() as f64, "{spliced} of {}", image.size());
+}
+
+/// ACR Basic and Standard: blobs lie on an account of a storage that all tenants share.
+#[test]
+fn blobs_come_from_the_storage_that_the_registry_announces() {
+    let (lab, image) = lab(Blobs::StorageAccount);
+    let announced = "blobs = \"relay\"\nblob-hosts = \"announced\"";
+    let gate = lab.gate(&policy(&lab, "", announced));
+    let before = lab.reached_storage().0;
+    let to = lab.dir().join("pulled");
+    let from = format!("docker://{MIRROR}/contoso.azurecr.io/team/app:v1");
+    lab.sh(Way::Direct, &format!("skopeo copy {from} dir:{}", to.display())).succeeded();
+    for (digest, _) in &image.layers {
+        let (_, hex) = digest.split_once(':').unwrap();
+        assert!(fs::read(to.join(hex)).unwrap() == image.blob(digest), "{digest} differs");
+    }
+    let after = lab.reached_storage().0;
+    assert!(after > before);
+    // The same account stays closed to whoever names it.
+    let storage = "eusmanaged123.blob.core.windows.net";
+    let tunnel = lab.sh(Way::Through(&gate), &format!("curl -sv https://{storage}/"));
+    assert!(tunnel.failed().text.contains("storage-account"));
+    let named = curl(&lab, &format!("https://{MIRROR}/v2/{storage}/a/manifests/1"));
+    assert!(named.text.contains("registry-unknown"), "{}", named.text);
+    assert_eq!(lab.reached_storage().0, after);
+    // Without the word the redirect is refused, and says why.
+    let config = gate.registries().join("contoso.toml");
+    reloaded(&gate, || fs::write(&config, file(&lab, "", "blobs = \"relay\"")).unwrap());
+    let blob =
+        format!("https://{MIRROR}/v2/contoso.azurecr.io/team/app/blobs/{}", image.layers[0].0);
+    let refused = curl(&lab, &blob);
+    for told in ["redirect-not-allowed", storage, "announced"] {
+        assert!(refused.text.contains(told), "{}", refused.text);
+    }
+    assert_eq!(lab.reached_storage().0, after);
+}
+
+#[test]
+fn what_the_rules_do_not_allow_reaches_no_registry() {
+    let (lab, image) = lab(Blobs::DataEndpoint);
+    lab.push("contoso.azurecr.io/secret/app:v1", 2, &[2000]);
+    let rules = "repositories = [\"team/**\"]\ntags = [\"v*\"]\nblobs = \"relay\"";
+    let gate = lab.gate(&policy(&lab, "", rules));
+    let digest = &image.layers[0].0;
+    let before = asked(&lab);
+    for (method, path, status, reason) in [
+        ("GET", "secret/app/manifests/v1".to_owned(), "403", "repository-not-allowed"),
+        ("GET", format!("secret/app/blobs/{digest}"), "403", "repository-not-allowed"),
+        ("GET", "team/app/manifests/latest".to_owned(), "403", "tag-not-allowed"),
+        ("GET", "team/app/tags/list".to_owned(), "403", "listing-not-allowed"),
+        ("GET", "_catalog".to_owned(), "403", "listing-not-allowed"),
+        ("PUT", "team/app/manifests/v1".to_owned(), "405", "operation-not-allowed"),
+        ("POST", "team/app/blobs/uploads/".to_owned(), "405", "operation-not-allowed"),
+        ("DELETE", "team/app/manifests/v1".to_owned(), "405", "operation-not-allowed"),
+        ("DELETE", format!("team/app/blobs/{digest}"), "405", "operation-not-allowed"),
+    ] {
+        let url = format!("https://{MIRROR}/v2/contoso.azurecr.io/{path}");
+        let answer = curl(&lab, &format!("-X {method} -w %{{http_code}} {url}"));
+        let body: Value = serde_json::from_str(&answer.stdout()[..answer.stdout().len() - 3])
+            .unwrap_or_else(|error| panic!("{error}: {}", answer.text));
+        assert!(answer.stdout().ends_with(status), "{method} {path}: {}", answer.text);
+        let message = body["errors"][0]["message"].as_str().unwrap();
+        assert!(message.contains(&format!("[{reason} ")), "{method} {path}: {message}");
+        assert!(message.starts_with("pullgate: "), "{message}");
+    }
+    let from = |path: &str| format!("docker://{MIRROR}/contoso.azurecr.io/{path}");
+    for (line, told) in [
+        (format!("skopeo inspect {}", from("secret/app:v1")), "repository-not-allowed"),
+        (format!("skopeo inspect {}", from("team/app:latest")), "tag-not-allowed"),
+        // It prints the status alone.
+        (format!("skopeo list-tags {}", from("team/app")), "403"),
+        (format!("skopeo delete {}", from("team/app:v1")), "operation-not-allowed"),
+        (
+            format!("podman pull {MIRROR}/contoso.azurecr.io/secret/app:v1"),
+            "repository-not-allowed",
+        ),
+    ] {
+        let ran = lab.sh(Way::Direct, &line).failed();
+        assert!(ran.text.contains(told), "{line}: {}", ran.text);
+    }
+    let push = lab.run(
+        Way::Direct,
+        &lab.pushing(&image, &format!("{MIRROR}/contoso.azurecr.io/team/app:v2")),
+    );
+    assert!(push.failed().text.contains("pullgate: "), "a push says why");
+    // `skopeo delete` and a push ask for what may be read before; nothing else came.
+    let came = asked_since(&lab, before);
+    let fine = |line: &String| {
+        let reads = line.contains("\"GET /v2/team/app/") || line.contains("\"HEAD /v2/team/app/");
+        reads || line.contains("\"GET /oauth2/token?")
+    };
+    assert!(came.iter().all(fine), "{came:#?}");
+    assert!(!came.iter().any(|line| line.contains("latest") || line.contains("tags")), "{came:#?}");
+    let lines = requests(&gate);
+    let denied = lines.iter().filter(|line| line["outcome"] == "denied").count();
+    assert!(denied >= 14, "{denied}");
+}
+
+/// What is sent on a connection of its own, byte for byte; the whole answer.
+fn raw(bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(CLEAR).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // A gate that has refused may close before all is sent.
+    let _ = stream.write_all(bytes);
+    if !bytes.windows(17).any(|one| one == b"Connection: close") {
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+    }
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn smuggled_requests_reach_no_registry() {
+    use crate::cases::registry_requests::{HOSTILE, with_digests};
+    let (lab, _image) = lab(Blobs::DataEndpoint);
+    let rules = "repositories = [\"team/**\"]\ndefault = true\nblobs = \"relay\"";
+    let gate = lab.gate(&policy(&lab, "", rules));
+    let before = asked(&lab);
+    for (method, target, _) in HOSTILE {
+        let target = with_digests(target);
+        // hyper cuts a fragment off before anybody sees it; what is left is judged.
+        if target.contains('#') {
+            continue;
+        }
+        let answer = raw(format!("{method} {target} HTTP/1.1\r\nHost: g\r\n\r\n").as_bytes());
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{target}: {answer}");
+    }
+    let get = "GET /v2/secret/app/manifests/v1 HTTP/1.1\r\n";
+    let fine = &format!("GET /v2/team/app/manifests/v1 HTTP/1.1\r\nHost: g\r\n{ACCEPT}\r\n");
+    let hidden = format!("{get}Host: g\r\n\r\n");
+    let large = "a".repeat(1 << 20);
+    for request in [
+        format!("{fine}Host: contoso.azurecr.io\r\n\r\n"),
+        "GET /v2/team/app/manifests/v1 HTTP/1.1\r\n\r\n".to_owned(),
+        format!("{fine}Content-Length: {}\r\n\r\n{hidden}", hidden.len()),
+        format!("{fine}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"),
+        format!("{fine}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"),
+        format!("{fine}Content-Length: 0\r\nContent-Length: 5\r\n\r\n{hidden}"),
+        format!("{fine}Transfer-Encoding: chunked, identity\r\n\r\n{hidden}"),
+        format!("{fine}X: a\r\n {hidden}\r\n\r\n"),
+        format!("{fine}X: {large}\r\n\r\n"),
+        format!("{fine}{}\r\n", "X: a\r\n".repeat(200)),
+        format!("{fine}Authorization: Basic YTpi\r\nAuthorization: Basic YTpi\r\n\r\n"),
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        format!("GET /v2/team/app/manifests/v1 HTTP/9.9\r\nHost: g\r\n\r\n{hidden}"),
+        format!("GET  /v2/team/app/manifests/v1 HTTP/1.1\r\nHost: g\r\n\r\n{hidden}"),
+        format!("GET /v2/team/app/manifests/v1\tHTTP/1.1\r\nHost: g\r\n\r\n{hidden}"),
+        "GET http://contoso.azurecr.io/v2/team/app/manifests/v1 HTTP/1.1\r\nHost: g\r\n\r\n"
+            .to_owned(),
+        "\u{0}\u{1}\u{2}\r\n\r\n".to_owned(),
+    ] {
+        let answer = raw(request.as_bytes());
+        let start: String = request.chars().take(90).collect();
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{start}: {answer}");
+    }
+    assert_eq!(asked_since(&lab, before), Vec::<String>::new());
+    // Pipelined requests are answered in order, and each is judged.
+    let pipelined = format!("{fine}\r\n{hidden}{fine}Connection: close\r\n\r\n");
+    let answer = raw(pipelined.as_bytes());
+    let statuses: Vec<&str> = answer.matches("HTTP/1.1 200").collect();
+    assert_eq!(statuses.len(), 2, "{answer}");
+    assert!(answer.contains("repository-not-allowed"), "{answer}");
+    let came = asked_since(&lab, before);
+    assert!(came.iter().all(|line| !line.contains("secret")), "{came:#?}");
+    // Headers of the client's choice go no further.
+    let odd = format!(
+        "{fine}X-Forwarded-Host: evil\r\nCookie: a\r\nUpgrade: h2c\r\nConnection: close, upgrade\r\n\r\n"
+    );
+    assert!(raw(odd.as_bytes()).starts_with("HTTP/1.1 200"));
+    drop(gate);
+}
+
+#[test]
+fn parts_conditions_and_heads_are_answered_as_by_a_registry() {
+    let (lab, image) = lab(Blobs::DataEndpoint);
+    let gate = lab.gate(&policy(
+        &lab,
+        "",
+        "names = [\"contoso.example\"]\ndefault = true\nblobs = \"relay\"",
+    ));
+    let (digest, size) = &image.layers[0];
+    let blob = format!("https://{MIRROR}/v2/contoso.azurecr.io/team/app/blobs/{digest}");
+    let part = curl(&lab, &format!("-f -r 100-199 {blob}")).succeeded();
+    assert!(part.stdout == image.blob(digest)[100..200]);
+    let head = curl(&lab, &format!("-f -I {blob}")).succeeded().text.to_lowercase();
+    assert!(head.contains(&format!("content-length: {size}")), "{head}");
+    let manifest =
+        format!("https://{MIRROR}/v2/team/app/manifests/{}?ns=contoso.example", image.digest);
+    let whole = curl(&lab, &format!("-f -D - {manifest}")).succeeded();
+    let etag = whole.text.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap_or_default();
+    assert!(
+        whole.text.contains(&format!("docker-content-digest: {}", image.digest)),
+        "{}",
+        whole.text
+    );
+    let line = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-H", ACCEPT];
+    let condition = format!("If-None-Match: {etag}");
+    let line: Vec<&str> = line.into_iter().chain(["-H", &condition, &manifest]).collect();
+    assert_eq!(lab.run(Way::Direct, &line).stdout(), "304");
+    // By the default, and a ping.
+    curl(&lab, &format!("-f -I https://{MIRROR}/v2/team/app/manifests/v1")).succeeded();
+    assert_eq!(curl(&lab, &format!("-f https://{MIRROR}/v2/")).stdout(), "{}");
+    // Who speaks HTTP to the TLS port is told so.
+    let clear = curl(&lab, "http://gate.example.com:5443/v2/");
+    assert!(clear.text.contains("https://"), "{}", clear.text);
+    drop(gate);
+}
+
+#[test]
+fn a_blob_whose_bytes_are_changed_is_broken_off() {
+    let (lab, image) = lab(Blobs::DataEndpoint);
+    let gate = lab.gate(&policy(&lab, "", "blobs = \"relay\""));
+    let (digest, _) = &image.layers[1];
+    let (_, hex) = digest.split_once(':').unwrap();
+    let stored = lab
+        .served("contoso")
+        .join(format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]));
+    let mut bytes = fs::read(&stored).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&stored, &bytes).unwrap();
+    let blob = format!("https://{MIRROR}/v2/contoso.azurecr.io/team/app/blobs/{digest}");
+    let ran = curl(&lab, &format!("-f -o /dev/null {blob}")).failed();
+    assert!(ran.text.contains("transfer closed") || ran.text.contains("eof"), "{}", ran.text);
+    gate.audited(&[("kind", "request"), ("outcome", "failed"), ("reason", "digest-mismatch")]);
+    // Nothing is kept of it by a client.
+    let from = format!("docker://{MIRROR}/contoso.azurecr.io/team/app:v1");
+    let to = lab.dir().join("pulled");
+    lab.sh(Way::Direct, &format!("skopeo copy {from} dir:{}", to.display())).failed();
+}
+
+#[test]
+fn users_are_asked_for_as_a_registry_does() {
+    let (lab, _image) = lab(Blobs::DataEndpoint);
+    fs::create_dir_all(lab.dir().join("gate")).unwrap();
+    crate::users::add_user(&lab.dir().join("gate/users"), "ci", "hunter-2-hunter-2");
+    let policy = policy(&lab, "clients = [\"build-agents\"]", "blobs = \"relay\"");
+    let gate =
+        lab.gate(&policy.with_more("[[client]]\nname = \"build-agents\"\nusers = [\"ci\"]\n"));
+    let before = asked(&lab);
+    let manifest = format!("https://{MIRROR}/v2/contoso.azurecr.io/team/app/manifests/v1");
+    for url in [&manifest, &format!("https://{MIRROR}/v2/")] {
+        let asked_for = curl(&lab, &format!("-i {url}")).text.to_lowercase();
+        assert!(asked_for.starts_with("http/1.1 401"), "{asked_for}");
+        assert!(asked_for.contains("www-authenticate: basic realm=\"pullgate\""), "{asked_for}");
+    }
+    let wrong = curl(&lab, &format!("-u ci:wrong {manifest}"));
+    assert!(wrong.text.contains("credentials-required"), "{}", wrong.text);
+    assert_eq!(asked(&lab), before);
+    curl(&lab, &format!("-f -o /dev/null -u ci:hunter-2-hunter-2 {manifest}")).succeeded();
+    let from = format!("docker://{MIRROR}/contoso.azurecr.io/team/app:v1");
+    lab.sh(Way::Direct, &format!("skopeo inspect --creds ci:hunter-2-hunter-2 {from}")).succeeded();
+    let line = gate.audited(&[
+        ("kind", "request"),
+        ("outcome", "relayed"),
+        ("client-name", "build-agents"),
+    ]);
+    assert_eq!(line["registry"], "contoso");
+    let all = fs::read_to_string(gate.audit_file()).unwrap();
+    assert!(!all.contains("hunter") && !gate.log().contains("hunter"));
+}
+
+#[test]
+fn a_reload_ends_what_it_takes_away() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    // More than the buffers of two sockets hold.
+    let image = lab.push("contoso.azurecr.io/team/app:v1", 1, &[48 << 20]);
+    let gate = lab.gate(&policy(&lab, "", "blobs = \"relay\""));
+    let (digest, _) = &image.layers[0];
+    let blob = format!("https://{MIRROR}/v2/contoso.azurecr.io/team/app/blobs/{digest}");
+    let mut slow = lab
+        .command(Way::Direct, &["curl", "-sS", "--limit-rate", "100k", "-o", "/dev/null", &blob]);
+    let mut slow = slow.spawn().unwrap();
+    wait_until("the blob is under way", || {
+        (gate.metric("pullgate_open_sessions", &[]) > 0.0 && asked(&lab) > 0).then_some(())
+    });
+    wait_until("the data endpoint was asked", || {
+        (!lab.asked("contoso.eastus.data.azurecr.io").is_empty()
+            || gate.metric("pullgate_relayed_bytes_total", &[]) > 0.0)
+            .then_some(())
+    });
+    let config = gate.registries().join("contoso.toml");
+    let rules = "repositories = [\"other/**\"]\nblobs = \"relay\"";
+    reloaded(&gate, || fs::write(&config, file(&lab, "", rules)).unwrap());
+    gate.audited(&[("kind", "request"), ("outcome", "denied"), ("reason", "policy-revoked")]);
+    assert!(!slow.wait().unwrap().success());
+    let refused = curl(&lab, &blob);
+    assert!(refused.text.contains("repository-not-allowed"), "{}", refused.text);
+}
+
+#[test]
+fn report_mode_lets_pass_and_records() {
+    let (lab, _image) = lab(Blobs::DataEndpoint);
+    let rules = "repositories = [\"other/**\"]\nblobs = \"relay\"";
+    let gate = lab.gate(&policy(&lab, "", rules).with_policy("enforcement = \"report\""));
+    let manifest = format!("https://{MIRROR}/v2/contoso.azurecr.io/team/app/manifests/v1");
+    curl(&lab, &format!("-f -o /dev/null {manifest}")).succeeded();
+    gate.audited(&[
+        ("kind", "request"),
+        ("outcome", "would-deny"),
+        ("reason", "repository-not-allowed"),
+    ]);
+    let push = curl(&lab, &format!("-X PUT {manifest}"));
+    assert!(push.text.contains("operation-not-allowed"), "{}", push.text);
+}
+
+#[test]
+fn a_certificate_of_a_stranger_is_no_registry() {
+    let (lab, _image) = lab(Blobs::DataEndpoint);
+    // Without `ca` the laboratory's authority is nobody's.
+    let without = file(&lab, "", "blobs = \"relay\"");
+    let without: Vec<&str> = without.lines().filter(|line| !line.starts_with("ca = ")).collect();
+    let mut policy = policy(&lab, "", "");
+    policy.registries[0].1 = without.join("\n");
+    let gate = lab.gate(&policy);
+    let manifest = format!("https://{MIRROR}/v2/contoso.azurecr.io/team/app/manifests/v1");
+    let refused = curl(&lab, &format!("-i {manifest}"));
+    assert!(refused.text.starts_with("HTTP/1.1 502"), "{}", refused.text);
+    assert!(refused.text.contains("unknown authority"), "{}", refused.text);
+    gate.audited(&[("kind", "request"), ("outcome", "failed"), ("reason", "upstream-tls")]);
+}
