@@ -10,7 +10,7 @@ use super::settings::{AdminAddress, Mode, Settings};
 use super::source::Source;
 use super::tls::{self, TlsOfListeners};
 use super::values::{Inherited, PLAIN_NAME, beside, is_plain_name};
-use super::{azure, clients, mirror, registry_file, users};
+use super::{azure, clients, mirror, registry_file, users, without_password};
 use crate::policy::{
     Client, Endpoint, EndpointKind, Fault, HostKind, Located, Location, NO_LABEL, OTHER_LABEL,
     PolicySet, Registry, Rules, Users,
@@ -125,6 +125,7 @@ pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
     let (tls, faults, warnings) = tls::make(&main.tls, &files.further);
     found.faults.extend(faults);
     found.warnings.extend(warnings);
+    found.warnings.extend(without_password::warnings(clients, &registries));
     let users = users(&main, &files.further, &mut found);
     let rules = Rules { registries, users, ..main.rules };
     match PolicySet::new(generation, rules) {

@@ -17,6 +17,7 @@ mod tls;
 mod uploads;
 mod users;
 mod values;
+mod without_password;
 
 pub use azure::{Import, ImportedEndpoints, import};
 pub use compile::{
