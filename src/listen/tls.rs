@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::Acceptor;
@@ -13,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::account::AuditText;
 use crate::config::Tls;
@@ -132,14 +134,27 @@ impl ClientCertificate {
         judge.verify_client_cert(leaf, between, UnixTime::now()).map(|_| ())
     }
 
-    /// The names that it proves: DNS names and URIs of its subjectAltName. The common name is no
-    /// proof of anything.
+    /// Returns when the next of its certificates expires after `now`. `None` if all have expired.
+    #[must_use]
+    pub fn next_expiry(&self, now: SystemTime) -> Option<SystemTime> {
+        self.chain.iter().filter_map(expiry).filter(|expiry| *expiry > now).min()
+    }
+
+    /// Returns the names that it proves: DNS names and URIs of its subjectAltName. The common name
+    /// proves nothing.
     #[must_use]
     pub fn names(&self) -> CertificateNames {
         let leaf = self.chain.first().and_then(|leaf| webpki::EndEntityCert::try_from(leaf).ok());
         let Some(leaf) = leaf else { return CertificateNames::default() };
         CertificateNames::new(leaf.valid_dns_names(), leaf.valid_uri_names())
     }
+}
+
+/// Returns the first second in which a certificate is no longer valid.
+fn expiry(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let last_second = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(last_second.checked_add(1)?))
 }
 
 fn refusal(error: &io::Error, socket: TcpStream) -> NoTls {

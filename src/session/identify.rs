@@ -87,7 +87,7 @@ impl Session {
             let names = certificate.names();
             self.account.note("certificate", AuditText::new(&names.to_string()));
             self.client.certificate = Some(Box::new(names));
-            self.certificate = Some(CertificateWatch { certificate, tls: every });
+            self.certificate = Some(Box::new(CertificateWatch::new(certificate, every)));
         }
         self.account.stages.enter(Stage::Head);
         Ok(Either::Right(stream))

@@ -85,7 +85,7 @@ struct RevocationWatch {
     gate: Arc<Gate>,
     listener: Arc<ListenerSpec>,
     client: ClientIdentity,
-    certificate: Option<CertificateWatch>,
+    certificate: Option<Box<CertificateWatch>>,
     policy_updates: watch::Receiver<Arc<PolicySet>>,
     address: SocketAddr,
     began: Instant,
@@ -98,20 +98,31 @@ impl RevocationWatch {
             if let Err(denial) = self.judge_again(cleared, traffic) {
                 return denial.into();
             }
-            let lifetime = self.policy_updates.borrow().limits().session_lifetime;
+            let due = self.next_judgement();
             tokio::select! {
                 changed = self.policy_updates.changed() => if changed.is_err() {
                     return Reason::Draining.into();
                 },
-                () = sleep_until(self.began + lifetime) => return Reason::Lifetime.into(),
+                () = sleep_until(due) => {}
             }
         }
+    }
+
+    /// Returns when the tunnel must be judged again without a reload: at the end of its lifetime, or
+    /// when the client's certificate expires before.
+    fn next_judgement(&self) -> Instant {
+        let end = self.began + self.policy_updates.borrow().limits().session_lifetime;
+        let expiry = self.certificate.as_ref().and_then(|watch| watch.until_expiry());
+        expiry.map_or(end, |left| end.min(Instant::now() + left))
     }
 
     /// Judges the tunnel by the policy and the certificates that are in force now, and applies the
     /// limits that they set.
     fn judge_again(&mut self, cleared: &Cleared, traffic: &Traffic) -> Result<(), Denial> {
         let policy = self.policy_updates.borrow_and_update().clone();
+        if self.began.elapsed() >= policy.limits().session_lifetime {
+            return Err(Denial::new(Reason::Lifetime));
+        }
         let enforcement = self.listener.enforcement.unwrap_or(policy.rules().enforcement);
         let own = self.gate.own.borrow().clone();
         let permit = cleared.permit();

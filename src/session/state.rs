@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -50,7 +51,8 @@ pub(super) struct Session {
     pub(super) listener: Arc<ListenerSpec>,
     pub(super) admission: Admission,
     pub(super) client: ClientIdentity,
-    pub(super) certificate: Option<CertificateWatch>,
+    /// In a box: most tunnels have none.
+    pub(super) certificate: Option<Box<CertificateWatch>>,
     pub(super) account: Open,
     /// Its place among the pending connections, until it has one among the open sessions.
     pub(super) slot: Option<PendingSlot>,
@@ -77,6 +79,8 @@ pub(super) struct CertificateWatch {
     pub(super) certificate: ClientCertificate,
     /// Marked as seen when the certificate was last verified.
     pub(super) tls: watch::Receiver<Arc<TlsOfListeners>>,
+    /// When it must be verified again. `None` if nothing in its chain expires later.
+    pub(super) expiry: Option<SystemTime>,
 }
 
 impl Session {
@@ -120,14 +124,31 @@ impl Session {
 }
 
 impl CertificateWatch {
-    /// Verifies the certificate again if the listener's TLS files have changed. `false` when it is
-    /// no longer accepted.
+    /// Watches a certificate that has just been verified.
+    pub(super) fn new(
+        certificate: ClientCertificate,
+        tls: watch::Receiver<Arc<TlsOfListeners>>,
+    ) -> Self {
+        let expiry = certificate.next_expiry(SystemTime::now());
+        Self { certificate, tls, expiry }
+    }
+
+    /// Verifies the certificate again if the listener's TLS files have changed, or if it or one that
+    /// it was sent with has expired. Returns `false` when it is no longer accepted.
     pub(super) fn is_still_valid(&mut self, paths: &TlsPaths) -> bool {
-        if !self.tls.has_changed().unwrap_or(false) {
+        let now = SystemTime::now();
+        let has_expired = self.expiry.is_some_and(|expiry| expiry <= now);
+        if !has_expired && !self.tls.has_changed().unwrap_or(false) {
             return true;
         }
+        self.expiry = self.certificate.next_expiry(now);
         let every = self.tls.borrow_and_update().clone();
         every.get(paths).is_some_and(|tls| self.certificate.judge_by(tls).is_ok())
+    }
+
+    /// Returns how long it is until it must be verified again. `None` if it need not be.
+    pub(super) fn until_expiry(&self) -> Option<Duration> {
+        Some(self.expiry?.duration_since(SystemTime::now()).unwrap_or_default())
     }
 }
 

@@ -389,3 +389,20 @@ fn a_list_that_revokes_a_certificate_ends_its_tunnels() {
     tls.curl(&lab, CONTOSO, Some(&agent)).failed();
     gate.audited(&[("reason", "certificate-rejected")]);
 }
+
+#[test]
+fn a_certificate_that_expires_ends_its_tunnels() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let tls = Tls::new(&lab.dir().join("tls"));
+    let gate = lab.gate(&policy(&tls.asks_for_certificates()));
+    let for_agent = format!("{FOR_CLIENTS}DNS:agent-1.ci.contoso.com");
+    let date = lab.sh(Way::Direct, "date -u -d +10seconds +%Y%m%d%H%M%SZ").succeeded();
+    let end = date.stdout().trim().to_owned();
+    let times = ("20240101000000Z", end.as_str());
+    let agent = tls.authority.issue_between("agent", &for_agent, times);
+    let mut pull = streaming(&lab, &gate, &tls, &agent);
+    assert!(!wait_until("the pull ends", || pull.try_wait().unwrap()).success());
+    gate.audited(&[("reason", "policy-revoked"), ("client-name", "build-agents")]);
+    tls.curl(&lab, CONTOSO, Some(&agent)).failed();
+    gate.audited(&[("reason", "certificate-rejected")]);
+}
