@@ -42,7 +42,7 @@ impl Session {
         self.account.admit()?;
         self.slot = None;
         if request.early().first().is_some_and(|first| *first != TLS_HANDSHAKE) {
-            return Err(Denial::with_remedy(Reason::NotTls, "only TLS passes"));
+            return Err(Denial::with_remedy(Reason::NotTls, "other protocols are not forwarded"));
         }
         Ok(())
     }

@@ -187,6 +187,9 @@ impl Session {
                 let denial = refused.fault.denial();
                 let Some(target) = refused.target else { return Refusal::answer(client, denial) };
                 self.account.ask(&target);
+                if let Some(host) = refused.host {
+                    self.account.note("host", AuditText::of_request(&host));
+                }
                 // As the account shows it: user info and a query may be secrets.
                 let shown = self.account.target().map(|text| text.as_str().to_owned());
                 Refusal::answer_to(client, denial, None, shown.unwrap_or_default())

@@ -1,6 +1,6 @@
 //! Request heads: complete, incomplete and invalid ones.
 
-use pullgate::listen::http::head::{HeadFault, LARGEST_HEAD};
+use pullgate::listen::http::head::{HeadFault, LARGEST_HEAD, TargetForm};
 use pullgate::policy::{NameError, TargetError};
 
 /// The verdict on a head.
@@ -15,6 +15,7 @@ pub enum Verdict {
 }
 
 const ASK: &str = "CONNECT contoso.azurecr.io:443 HTTP/1.1\r\n";
+const HOST: &str = "Host: contoso.azurecr.io:443\r\n";
 
 /// Heads and their verdicts. Every complete head requests contoso.azurecr.io:443.
 pub fn heads() -> Vec<(Vec<u8>, Verdict)> {
@@ -101,18 +102,22 @@ fn texts() -> Vec<(String, Verdict)> {
     use HeadFault::*;
     use Verdict::{Half, Whole, Wrong};
     let ask = |fields: &str| format!("{ASK}{fields}\r\n");
+    let named = |fields: &str| format!("{ASK}{HOST}{fields}\r\n");
     let filled = |length: usize| {
-        let fixed = ask("X: \r\n").len();
-        ask(&format!("X: {}\r\n", "a".repeat(length - fixed)))
+        let fixed = named("X: \r\n").len();
+        named(&format!("X: {}\r\n", "a".repeat(length - fixed)))
     };
     vec![
-        (ask(""), Whole),
+        (named(""), Whole),
+        (ask(""), Wrong(HostMissing)),
+        (ask("X: a\r\n"), Wrong(HostMissing)),
+        ("GET / HTTP/1.1\r\n\r\n".into(), Wrong(HostMissing)),
         (ask("Host: contoso.azurecr.io:443\r\n"), Whole),
         (ask("Host: Contoso.AzureCR.io\r\n"), Whole),
         (ask("host:contoso.azurecr.io:443\r\nUser-Agent: Go\r\n"), Whole),
-        (ask("Proxy-Connection: keep-alive\r\nX: a\tb\r\n"), Whole),
+        (named("Proxy-Connection: keep-alive\r\nX: a\tb\r\n"), Whole),
         ("CONNECT contoso.azurecr.io:443 HTTP/1.0\r\n\r\n".into(), Whole),
-        (format!("{}\u{16}\u{3}", ask("")), Whole),
+        (format!("{}\u{16}\u{3}", named("")), Whole),
         (ASK.into(), Half),
         (String::new(), Half),
         (ask("Host: fabrikam.azurecr.io:443\r\n"), Wrong(HostDiffers)),
@@ -121,18 +126,18 @@ fn texts() -> Vec<(String, Verdict)> {
         (ask("Host: contoso.azurecr.io.evil.com\r\n"), Wrong(HostDiffers)),
         (ask("Host:\r\n"), Wrong(HostDiffers)),
         (ask("Host: contoso.azurecr.io\r\nHost: contoso.azurecr.io\r\n"), Wrong(HostTwice)),
-        (ask("Content-Length: 0\r\n"), Wrong(Content)),
-        (ask("Transfer-Encoding: chunked\r\n"), Wrong(Content)),
-        (ask("X: a\r\n folded\r\n"), Wrong(FieldLine)),
-        (ask("X : a\r\n"), Wrong(FieldLine)),
-        (ask(": a\r\n"), Wrong(FieldLine)),
-        (ask("no colon\r\n"), Wrong(FieldLine)),
-        (ask("X: a\nY: b\r\n"), Wrong(BareLineEnd)),
-        (ask("X: a\rb\r\n"), Wrong(BareLineEnd)),
-        (ask("X: \0\r\n"), Wrong(Character)),
-        (ask("X: \u{e9}\r\n"), Wrong(Character)),
-        (ask(&"X: a\r\n".repeat(65)), Wrong(TooLarge)),
-        (ask(&format!("X: {}\r\n", "a".repeat(LARGEST_HEAD))), Wrong(TooLarge)),
+        (named("Content-Length: 0\r\n"), Wrong(Content)),
+        (named("Transfer-Encoding: chunked\r\n"), Wrong(Content)),
+        (named("X: a\r\n folded\r\n"), Wrong(FieldLine)),
+        (named("X : a\r\n"), Wrong(FieldLine)),
+        (named(": a\r\n"), Wrong(FieldLine)),
+        (named("no colon\r\n"), Wrong(FieldLine)),
+        (named("X: a\nY: b\r\n"), Wrong(BareLineEnd)),
+        (named("X: a\rb\r\n"), Wrong(BareLineEnd)),
+        (named("X: \0\r\n"), Wrong(Character)),
+        (named("X: \u{e9}\r\n"), Wrong(Character)),
+        (named(&"X: a\r\n".repeat(65)), Wrong(TooLarge)),
+        (named(&format!("X: {}\r\n", "a".repeat(LARGEST_HEAD))), Wrong(TooLarge)),
         ("\r\nCONNECT contoso.azurecr.io:443 HTTP/1.1\r\n\r\n".into(), Wrong(RequestLine)),
         ("CONNECT  contoso.azurecr.io:443 HTTP/1.1\r\n\r\n".into(), Wrong(RequestLine)),
         ("CONNECT contoso.azurecr.io:443\r\n\r\n".into(), Wrong(RequestLine)),
@@ -141,12 +146,27 @@ fn texts() -> Vec<(String, Verdict)> {
         ("CONNECT contoso.azurecr.io:443 HTTP/1.1\n\n".into(), Wrong(BareLineEnd)),
         ("CONNECT contoso.azurecr.io:443 HTTP/1.2\r\n\r\n".into(), Wrong(Version)),
         ("CONNECT contoso.azurecr.io:443 http/1.1\r\n\r\n".into(), Wrong(RequestLine)),
-        ("connect contoso.azurecr.io:443 HTTP/1.1\r\n\r\n".into(), Wrong(Method)),
-        ("GET http://contoso.azurecr.io/ HTTP/1.1\r\nHost: a\r\n\r\n".into(), Wrong(Method)),
-        ("PUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc".into(), Wrong(Method)),
+        (
+            format!("connect contoso.azurecr.io:443 HTTP/1.1\r\n{HOST}\r\n"),
+            Wrong(Method(TargetForm::Other)),
+        ),
+        (
+            "GET http://contoso.azurecr.io/ HTTP/1.1\r\nHost: a\r\n\r\n".into(),
+            Wrong(Method(TargetForm::Http)),
+        ),
+        ("GET HTTPS://contoso.azurecr.io/ HTTP/1.1\r\nHost: a\r\n\r\n".into(), {
+            Wrong(Method(TargetForm::Https))
+        }),
+        ("OPTIONS * HTTP/1.0\r\n\r\n".into(), Wrong(Method(TargetForm::Other))),
+        ("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".into(), {
+            Wrong(Method(TargetForm::Path))
+        }),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), Wrong(Http2)),
         ("\u{16}\u{3}\u{1}".into(), Wrong(Tls)),
-        ("SSH-2.0-OpenSSH\r\n\r\n".into(), Wrong(RequestLine)),
+        // Refused when the line ends: more does not come before an answer.
+        ("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u2\r\n".into(), Wrong(RequestLine)),
+        ("EHLO client.example.com\r\n".into(), Wrong(RequestLine)),
+        ("PRI * HTTP/2.0\r\n".into(), Wrong(Http2)),
         (ask("Host: contoso.azurecr.io:443:443\r\n"), Wrong(HostDiffers)),
         (ask("Host: contoso.azurecr.io:0443\r\n"), Wrong(HostDiffers)),
         (ask("Host: contoso.azurecr.io.\r\n"), Wrong(HostDiffers)),
@@ -159,21 +179,21 @@ fn texts() -> Vec<(String, Verdict)> {
         (ask("Host\t: contoso.azurecr.io\r\n"), Wrong(FieldLine)),
         (ask(" Host: contoso.azurecr.io\r\n"), Wrong(FieldLine)),
         (ask("Host:\tcontoso.azurecr.io\t\r\n"), Whole),
-        (ask("Content-Length: 5\r\n"), Wrong(Content)),
-        (ask("content-length:\r\n"), Wrong(Content)),
-        (ask("Content-Length: 5\r\nContent-Length: 6\r\n"), Wrong(Content)),
-        (ask("Transfer-Encoding: identity\r\n"), Wrong(Content)),
-        (ask("TRANSFER-ENCODING: chunked\r\nContent-Length: 5\r\n"), Wrong(Content)),
-        (ask("Transfer-Encoding\u{b}: chunked\r\n"), Wrong(Character)),
-        (ask("Transfer_Encoding: chunked\r\n"), Whole),
-        (ask("Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n"), Whole),
-        (ask("Expect: 100-continue\r\n"), Whole),
-        (ask("Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=\r\n"), Whole),
-        (ask(&"X: a\r\n".repeat(64)), Whole),
-        (ask("X:\r\n"), Whole),
-        (ask("a=b: c\r\n"), Wrong(FieldLine)),
-        (ask("(comment): c\r\n"), Wrong(FieldLine)),
-        (ask("X: a\r\r\n"), Wrong(BareLineEnd)),
+        (named("Content-Length: 5\r\n"), Wrong(Content)),
+        (named("content-length:\r\n"), Wrong(Content)),
+        (named("Content-Length: 5\r\nContent-Length: 6\r\n"), Wrong(Content)),
+        (named("Transfer-Encoding: identity\r\n"), Wrong(Content)),
+        (named("TRANSFER-ENCODING: chunked\r\nContent-Length: 5\r\n"), Wrong(Content)),
+        (named("Transfer-Encoding\u{b}: chunked\r\n"), Wrong(Character)),
+        (named("Transfer_Encoding: chunked\r\n"), Whole),
+        (named("Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n"), Whole),
+        (named("Expect: 100-continue\r\n"), Whole),
+        (named("Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=\r\n"), Whole),
+        (named(&"X: a\r\n".repeat(63)), Whole),
+        (named("X:\r\n"), Whole),
+        (named("a=b: c\r\n"), Wrong(FieldLine)),
+        (named("(comment): c\r\n"), Wrong(FieldLine)),
+        (named("X: a\r\r\n"), Wrong(BareLineEnd)),
         (format!("{ASK}X: a\r\n\n"), Wrong(BareLineEnd)),
         (format!("{ASK}\rX: a\r\n\r\n"), Wrong(BareLineEnd)),
         (format!("{ASK}X: a\r\n\r"), Half),
@@ -199,13 +219,17 @@ fn texts() -> Vec<(String, Verdict)> {
         ("CONNECT contoso.azurecr.io:443 HTTP/2.0\r\n\r\n".into(), Wrong(Version)),
         ("CONNECT contoso.azurecr.io:443 HTTPS/1.1\r\n\r\n".into(), Wrong(RequestLine)),
         ("CONN\"ECT contoso.azurecr.io:443 HTTP/1.1\r\n\r\n".into(), Wrong(RequestLine)),
-        ("CONNECT2 contoso.azurecr.io:443 HTTP/1.1\r\n\r\n".into(), Wrong(Method)),
-        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n".into(), Wrong(Method)),
         (
-            "POST http://contoso.azurecr.io/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".into(),
-            { Wrong(Method) },
+            format!("CONNECT2 contoso.azurecr.io:443 HTTP/1.1\r\n{HOST}\r\n"),
+            Wrong(Method(TargetForm::Other)),
         ),
-        ("TRACE / HTTP/1.1\r\n\r\n".into(), Wrong(Method)),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n".into(), Wrong(Method(TargetForm::Other))),
+        (
+            "POST http://contoso.azurecr.io/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+                .into(),
+            Wrong(Method(TargetForm::Http)),
+        ),
+        ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n".into(), Wrong(Method(TargetForm::Path))),
         ("PRI * HTTP/2.0\r\n\r\n".into(), Wrong(Http2)),
         ("EHLO example.com\r\n\r\n".into(), Wrong(RequestLine)),
         ("{\"json\":1}\r\n\r\n".into(), Wrong(RequestLine)),

@@ -23,7 +23,7 @@ for number in range(count):
     source = "127.0.3.%d" % (first + number % 8)
     held.append(socket.create_connection(("127.0.0.1", 3128), source_address=(source, 0)))
     if kind != "silent":
-        held[-1].sendall(b"CONNECT contoso.azurecr.io:443 HTTP/1.1\r\n\r\n")
+        held[-1].sendall(b"CONNECT contoso.azurecr.io:443 HTTP/1.1\r\nHost: contoso.azurecr.io\r\n\r\n")
         answers.append(held[-1].recv(4096).split(b" ")[1].decode())
         if kind == "hello" and answers[-1] == "200":
             held[-1].sendall(hello)

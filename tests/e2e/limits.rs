@@ -18,7 +18,7 @@ fn file(label: &str, more: &str) -> String {
 /// Requests a tunnel and keeps it open. Returns the head of the answer and the connection.
 fn ask(host: &str) -> (String, TcpStream) {
     let mut gate = TcpStream::connect("127.0.0.1:3128").unwrap();
-    write!(gate, "CONNECT {host}:443 HTTP/1.1\r\n\r\n").unwrap();
+    write!(gate, "CONNECT {host}:443 HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && gate.read(&mut byte).unwrap() == 1 {

@@ -140,3 +140,14 @@ fn another_method_is_answered_and_closed() {
     assert!(ran.text.to_lowercase().contains("proxy-status: "), "{}", ran.text);
     gate.audited(&[("outcome", "denied"), ("reason", "method-not-allowed")]);
 }
+
+/// A client that takes the gate for a web server sends the gate's own name. The audit line has it.
+#[test]
+fn a_host_that_is_not_the_target_is_in_the_audit() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    let line = "curl -sS --proxy-header Host:gate.example:3128 https://contoso.azurecr.io/v2/";
+    lab.sh(Way::Through(&gate), line).failed();
+    let line = gate.audited(&[("reason", "bad-target"), ("target", "contoso.azurecr.io:443")]);
+    assert_eq!(line["facts"]["host"], "gate.example:3128", "{line}");
+}

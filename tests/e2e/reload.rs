@@ -48,7 +48,9 @@ fn a_request_is_judged_by_the_policy_in_force_when_it_comes() {
     // Connections are accepted in order: this one was accepted after it.
     assert!(passes(&lab, &gate, "contoso"));
     reloaded(&gate, || fs::remove_file(gate.registries().join("fabrikam.json")).unwrap());
-    early.write_all(b"CONNECT fabrikam.azurecr.io:443 HTTP/1.1\r\n\r\n").unwrap();
+    early
+        .write_all(b"CONNECT fabrikam.azurecr.io:443 HTTP/1.1\r\nHost: fabrikam.azurecr.io\r\n\r\n")
+        .unwrap();
     let mut answer = String::new();
     early.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("other-registry"), "{answer}");

@@ -207,7 +207,11 @@ fn guess(number: usize) -> u16 {
     let word = STANDARD.encode(format!("ci:guess-{number}"));
     let mut gate = TcpStream::from(socket);
     let host = "contoso.azurecr.io:443";
-    write!(gate, "CONNECT {host} HTTP/1.1\r\nProxy-Authorization: Basic {word}\r\n\r\n").unwrap();
+    write!(
+        gate,
+        "CONNECT {host} HTTP/1.1\r\nHost: {host}\r\nProxy-Authorization: Basic {word}\r\n\r\n"
+    )
+    .unwrap();
     let mut answer = String::new();
     gate.read_to_string(&mut answer).unwrap();
     answer[9..12].parse().unwrap()

@@ -1,7 +1,7 @@
-//! What a refused client reads: status, reason phrase, `Proxy-Status` and a JSON body.
+//! The answer that a refused client reads: status, reason phrase, `Proxy-Status` and a JSON body.
 //!
-//! The reason phrase is the user interface: every Go client prints it and nothing else. So it names
-//! the host, the way out, the reason's code and the session's id, in at most 150 printable ASCII
+//! The reason phrase is the user interface: Go clients print it and nothing else. So it names the
+//! host, the remedy, the reason's code and the session's id, in at most 150 printable ASCII
 //! characters. Pure.
 
 use std::borrow::Cow;
@@ -19,37 +19,37 @@ use crate::policy::{Cause, HTTPS, Reason, Stop, Target};
 /// The longest reason phrase, in characters.
 pub const LONGEST_PHRASE: usize = 150;
 
-/// How a client is asked for a user and a password (RFC 7617).
+/// Asks a client for a user and a password (RFC 7617).
 const CHALLENGE: &str = "Basic realm=\"pullgate\", charset=\"UTF-8\"";
 
-/// So much of a host stays readable when the phrase is too long for all of it.
+/// How many characters of a host stay when the phrase is too long for all of it.
 const SHORTEST_HOST: usize = 32;
 
-/// A target as its user would write it: without the port of HTTPS.
+/// Returns a target as users write it: without the port of HTTPS.
 #[must_use]
 pub fn shown(target: &Target) -> String {
     if target.port == HTTPS { target.name.to_string() } else { target.to_string() }
 }
 
-/// What a client is told of its refusal.
+/// The answer to a refused request.
 #[derive(Debug, Clone)]
 pub struct RefusalAnswer<'a> {
-    /// Why.
+    /// The reason.
     pub stop: &'a Stop,
-    /// What was asked for, as it was written; nothing where that could not be told.
+    /// The requested host, as the client wrote it. `None` if it could not be read.
     pub host: Option<&'a str>,
-    /// The session's id, by which the audit line is found.
+    /// The session's id, which is in the audit line, too.
     pub id: &'a str,
 }
 
 impl RefusalAnswer<'_> {
-    /// The reason phrase.
+    /// Returns the reason phrase.
     #[must_use]
     pub fn phrase(&self) -> String {
         let tail = format!(" [{} {}]", self.stop.code(), self.id);
         let (says, remedy) = match self.stop {
-            Stop::Denied(denial) => (says_of_reason(denial.reason), denial.remedy.as_deref()),
-            Stop::Failed(failure) => (says_of_cause(failure.cause), None),
+            Stop::Denied(denial) => (describe_reason(denial.reason), denial.remedy.as_deref()),
+            Stop::Failed(failure) => (describe_cause(failure.cause), None),
         };
         let host = printable(self.host.unwrap_or("the request"));
         let remedy = remedy.map(printable).unwrap_or_default();
@@ -73,8 +73,8 @@ impl RefusalAnswer<'_> {
     #[must_use]
     pub fn message(&self, detail: Option<&str>) -> String {
         let (says, remedy) = match self.stop {
-            Stop::Denied(denial) => (says_of_reason(denial.reason), denial.remedy.as_deref()),
-            Stop::Failed(failure) => (says_of_cause(failure.cause), None),
+            Stop::Denied(denial) => (describe_reason(denial.reason), denial.remedy.as_deref()),
+            Stop::Failed(failure) => (describe_cause(failure.cause), None),
         };
         let mut message = format!("pullgate: {} {says}", printable(self.host.unwrap_or_default()));
         for more in remedy.into_iter().chain(detail) {
@@ -85,7 +85,7 @@ impl RefusalAnswer<'_> {
         message
     }
 
-    /// The whole answer. The connection closes behind it.
+    /// Returns the whole answer. The connection closes after it.
     #[must_use]
     pub fn response(&self) -> Response<Full<Bytes>> {
         let phrase = self.phrase();
@@ -120,7 +120,7 @@ impl RefusalAnswer<'_> {
     }
 }
 
-/// What programs read.
+/// The body, for programs.
 #[derive(Debug, Serialize)]
 struct Body<'a> {
     error: &'static str,
@@ -135,7 +135,7 @@ pub fn status_of(stop: &Stop) -> StatusCode {
     status_and_error(stop).0
 }
 
-/// The status, and the registered error type of RFC 9209 §2.3.
+/// Returns the status, and the registered error type of RFC 9209 §2.3.
 fn status_and_error(stop: &Stop) -> (StatusCode, &'static str) {
     const DENIED: &str = "http_request_denied";
     match stop {
@@ -181,17 +181,17 @@ fn status_and_error(stop: &Stop) -> (StatusCode, &'static str) {
     }
 }
 
-/// What follows the host in the phrase.
-fn says_of_reason(reason: Reason) -> &'static str {
+/// Returns what follows the host in the phrase.
+fn describe_reason(reason: Reason) -> &'static str {
     match reason {
         Reason::HeadMalformed => "is malformed",
-        Reason::HeadTooLarge => "has too large a head",
-        Reason::HeadTimeout => "came too slowly",
+        Reason::HeadTooLarge => "has a head that is too large",
+        Reason::HeadTimeout => "did not arrive in time",
         Reason::ProxyHeaderInvalid => "lacks a valid PROXY header",
-        Reason::ProxyTls => "needs TLS to the gate",
+        Reason::ProxyTls => "must use TLS to the gate",
         Reason::CertificateRejected => "needs a valid client certificate",
-        Reason::BadTarget => "is no target",
-        Reason::MethodNotAllowed => "is no CONNECT",
+        Reason::BadTarget => "is not a valid host:port",
+        Reason::MethodNotAllowed => "must use CONNECT",
         Reason::IpLiteral => "is an IP address; only names are allowed",
         Reason::PortNotAllowed => "is allowed, but not on this port",
         Reason::HostNotAllowed => "is not in the policy",
@@ -208,7 +208,7 @@ fn says_of_reason(reason: Reason) -> &'static str {
         Reason::HostMismatch => "is not the server of this connection",
         Reason::RedirectNotAllowed => "is not allowed: its registry redirects elsewhere",
         Reason::AddressNotAllowed => "resolves to no address that may be dialled",
-        Reason::NotTls => "was not asked in TLS",
+        Reason::NotTls => "must use TLS",
         Reason::SessionLimit => "has to wait: too many open sessions",
         Reason::RateLimit => "has to wait",
         Reason::UploadBudget => "has to wait: too much was sent",
@@ -230,7 +230,7 @@ fn says_of_reason(reason: Reason) -> &'static str {
     }
 }
 
-fn says_of_cause(cause: Cause) -> &'static str {
+fn describe_cause(cause: Cause) -> &'static str {
     match cause {
         Cause::NameNotFound => "has no address in DNS",
         Cause::LookupFailed => "could not be looked up: DNS failed",
@@ -249,7 +249,7 @@ fn says_of_cause(cause: Cause) -> &'static str {
     }
 }
 
-/// Printable ASCII in place of whatever a client wrote.
+/// Replaces what is not printable ASCII.
 fn printable(text: &str) -> Cow<'_, str> {
     let is_printable = |one: char| matches!(one, ' '..='~');
     if text.chars().all(is_printable) {
@@ -258,7 +258,7 @@ fn printable(text: &str) -> Cow<'_, str> {
     text.chars().map(|one| if is_printable(one) { one } else { '?' }).collect()
 }
 
-/// A host cut in its middle to so many characters: both ends tell whose it is.
+/// Cuts a host in its middle to `room` characters: both ends show whose it is.
 fn shortened(host: &str, room: usize) -> Cow<'_, str> {
     if host.len() <= room {
         return host.into();

@@ -1,9 +1,9 @@
 //! The head of a request, judged byte by byte before hyper sees it.
 //!
-//! hyper is a good server and a lax judge: it takes bare LF, user info, absolute-form and signs in
-//! ports, and answers some broken heads with nothing at all. So the head is read and judged here by
-//! RFC 9112, without its leniencies, and only what passed is replayed to hyper. Pure: bytes in, a
-//! verdict out.
+//! hyper is lenient: it accepts a bare LF, user info, absolute-form and signs in ports, and does not
+//! answer some malformed heads at all. So the head is read and judged here by RFC 9112, without the
+//! leniency that the RFC permits, and only a head that passed is replayed to hyper. Pure: bytes in,
+//! a verdict out.
 
 use super::authorization::Authorization;
 use crate::policy::{Denial, Reason, Target};
@@ -17,17 +17,17 @@ const MOST_FIELDS: usize = 64;
 /// A CONNECT request's head that passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Where the client wants to go.
+    /// The target of the tunnel.
     pub target: Target,
-    /// In which version of HTTP it asks.
+    /// The version of HTTP.
     pub version: Version,
-    /// How many bytes the head takes, its empty line included.
+    /// The length of the head in bytes, including its empty line.
     pub length: usize,
-    /// What it says of a user.
+    /// `Proxy-Authorization`.
     pub authorization: Option<Authorization>,
 }
 
-/// A version of HTTP that is spoken here.
+/// A version of HTTP that the gate speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0.
@@ -64,8 +64,11 @@ pub enum HeadFault {
     #[error("it has a control character or a byte outside ASCII")]
     Character,
     /// `Content-Length` or `Transfer-Encoding`, which have no meaning on CONNECT (RFC 9110 §9.3.6).
-    #[error("it announces content, which CONNECT has not")]
+    #[error("CONNECT must not have content")]
     Content,
+    /// HTTP/1.1 without `Host` (RFC 9112 §3.2).
+    #[error("HTTP/1.1 requires a Host header")]
+    HostMissing,
     /// More than one `Host`.
     #[error("it has more than one Host")]
     HostTwice,
@@ -73,14 +76,52 @@ pub enum HeadFault {
     #[error("it has more than one Proxy-Authorization")]
     AuthorizationTwice,
     /// A `Host` that is not the request target's.
-    #[error("its Host is not its request target")]
+    #[error("Host must equal the CONNECT target")]
     HostDiffers,
-    /// A method other than CONNECT.
-    #[error("its method is not CONNECT")]
-    Method,
+    /// A method other than CONNECT, with a target of this form.
+    #[error("{}", .0.remedy())]
+    Method(TargetForm),
     /// A request target that is not `host:port`.
     #[error("{0}")]
     Target(#[from] crate::policy::TargetError),
+}
+
+/// The form of a request target whose method is not CONNECT: it shows what the client took the gate
+/// for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetForm {
+    /// `https://…`: the client sends the whole URL where it should open a tunnel.
+    Https,
+    /// `http://…`.
+    Http,
+    /// `/…`: the client took the gate for a web server.
+    Path,
+    /// Anything else.
+    Other,
+}
+
+impl TargetForm {
+    fn of(target: &str) -> Self {
+        let has_scheme = |scheme: &str| {
+            target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+        };
+        match target {
+            _ if has_scheme("https://") => Self::Https,
+            _ if has_scheme("http://") => Self::Http,
+            _ if target.starts_with('/') => Self::Path,
+            _ => Self::Other,
+        }
+    }
+
+    /// What to change at the client, in few words: a reason phrase has little room.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Https => "set the client to tunnel https URLs",
+            Self::Http => "use https; plain http is not proxied",
+            Self::Path => "this is a proxy: set HTTPS_PROXY to it",
+            Self::Other => "no other method is proxied",
+        }
+    }
 }
 
 impl HeadFault {
@@ -89,25 +130,25 @@ impl HeadFault {
     pub fn denial(self) -> Denial {
         let reason = match self {
             Self::TooLarge => Reason::HeadTooLarge,
-            Self::Method => Reason::MethodNotAllowed,
+            Self::Method(_) => Reason::MethodNotAllowed,
             Self::HostDiffers => Reason::BadTarget,
             Self::Target(fault) => fault.reason(),
             _ => Reason::HeadMalformed,
         };
         match reason {
             // The reason says it all.
-            Reason::IpLiteral | Reason::MethodNotAllowed => Denial::new(reason),
+            Reason::IpLiteral => Denial::new(reason),
             _ => Denial::with_remedy(reason, self.to_string()),
         }
     }
 }
 
-/// What some bytes are so far, together with the request target's text once it is known.
+/// What the bytes so far amount to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// The head is not whole.
+    /// The head is not complete.
     NeedMore,
-    /// The head is whole and right.
+    /// The head is complete and valid.
     Complete(Head),
 }
 
@@ -116,13 +157,15 @@ pub enum Progress {
 pub struct Refused {
     /// What is wrong.
     pub fault: HeadFault,
-    /// The request target, where one could be told.
+    /// The request target. `None` when none could be read.
     pub target: Option<String>,
+    /// `Host`, if it is the fault.
+    pub host: Option<String>,
 }
 
 impl From<HeadFault> for Refused {
     fn from(fault: HeadFault) -> Self {
-        Self { fault, target: None }
+        Self { fault, target: None, host: None }
     }
 }
 
@@ -135,11 +178,11 @@ pub struct HeadReader {
 }
 
 impl HeadReader {
-    /// Takes the next bytes. The verdict is the same however they were cut.
+    /// Reads the next bytes. How they are cut does not change the verdict.
     ///
     /// # Errors
-    /// The first fault in the order of the bytes; of the semantic ones, fields before method before
-    /// target.
+    /// The first fault in the order of the bytes. Of faults in the meaning: fields, then the method,
+    /// then the target.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Progress, Refused> {
         self.bytes.extend_from_slice(bytes);
         if self.bytes.first() == Some(&0x16) {
@@ -155,13 +198,13 @@ impl HeadReader {
         }
     }
 
-    /// All that was read: the head, and what came behind it.
+    /// Returns every byte that was read: the head, and what followed it.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// Where the head ends, once its empty line is there; on the way, what no head may hold.
+    /// Returns the length of the head once its empty line has been read.
     fn head_length(&mut self) -> Result<Option<usize>, HeadFault> {
         let mut before = self.scanned.checked_sub(1).and_then(|at| self.bytes.get(at)).copied();
         for (at, &byte) in self.bytes.iter().enumerate().skip(self.scanned) {
@@ -176,7 +219,15 @@ impl HeadReader {
                     let is_first = self.line_start == 0;
                     return if is_first { Err(HeadFault::RequestLine) } else { Ok(Some(at + 1)) };
                 }
-                b'\n' => self.line_start = at + 1,
+                b'\n' => {
+                    if self.line_start == 0 {
+                        // What cannot be a request, such as another protocol's greeting, is refused
+                        // now and not after the timeout.
+                        let line = self.bytes.get(..at - 1).unwrap_or_default();
+                        request_line(std::str::from_utf8(line).unwrap_or_default())?;
+                    }
+                    self.line_start = at + 1;
+                }
                 _ if before == Some(b'\r') => return Err(HeadFault::BareLineEnd),
                 b'\r' | b'\t' | b' '..=b'~' => {}
                 _ => return Err(HeadFault::Character),
@@ -195,10 +246,7 @@ fn judge(head: &[u8]) -> Result<Head, Refused> {
     let mut lines = text.split("\r\n");
     let request = lines.next().unwrap_or_default();
     let (method, target, version) = request_line(request)?;
-    let refused = |fault| Refused { fault, target: Some(target.to_owned()) };
-    if method == "PRI" && version == "HTTP/2.0" {
-        return Err(HeadFault::Http2.into());
-    }
+    let refused = |fault| Refused { fault, target: Some(target.to_owned()), host: None };
     let version = match version {
         "HTTP/1.0" => Version::Http10,
         "HTTP/1.1" => Version::Http11,
@@ -225,13 +273,17 @@ fn judge(head: &[u8]) -> Result<Head, Refused> {
             content = Err(HeadFault::Content);
         }
     }
+    if host.is_none() && version == Version::Http11 {
+        return Err(refused(HeadFault::HostMissing));
+    }
     if method != "CONNECT" {
-        return Err(refused(HeadFault::Method));
+        return Err(refused(HeadFault::Method(TargetForm::of(target))));
     }
     content.map_err(refused)?;
     let parsed = Target::parse_authority(target).map_err(|fault| refused(fault.into()))?;
-    if host.is_some_and(|host| !names_target(host, &parsed)) {
-        return Err(refused(HeadFault::HostDiffers));
+    if let Some(host) = host.filter(|host| !names_target(host, &parsed)) {
+        let host = Some(host.to_owned());
+        return Err(Refused { host, ..refused(HeadFault::HostDiffers) });
     }
     Ok(Head { target: parsed, version, length: head.len(), authorization })
 }
@@ -249,6 +301,9 @@ fn request_line(line: &str) -> Result<(&str, &str, &str), HeadFault> {
     }
     if !version.starts_with("HTTP/") || line.contains('\t') {
         return Err(HeadFault::RequestLine);
+    }
+    if method == "PRI" && version == "HTTP/2.0" {
+        return Err(HeadFault::Http2);
     }
     Ok((method, target, version))
 }
