@@ -69,6 +69,9 @@ bench-parts:
 soak:
 	SOAK_SECONDS=$(SOAK_SECONDS) cargo bench --locked --bench soak
 
+# The date of the commit stands in for that of the build, so that builds are reproducible.
+deb static: export SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),1793491200)
+
 # The Debian package, in $(TARGET)/debian, and its debug symbols as a package of their own.
 deb:
 	@.ci/tools objcopy=binutils
