@@ -169,6 +169,20 @@ fn print(line: &[u8], out: &mut impl Write, seen: &mut Seen) -> io::Result<()> {
     }
 }
 
+/// What was asked for: a host, or an image and how.
+fn asked(line: &Value, target: &str) -> String {
+    let text = |key: &str| line.get(key).and_then(Value::as_str).map(AuditText::new);
+    let part = |key: &str| text(key).map_or("-".to_owned(), |text| text.as_str().to_owned());
+    if part("kind") != "request" {
+        return target.strip_suffix(":443").unwrap_or(target).to_owned();
+    }
+    let reference = text("reference").map(|tag| format!(":{}", tag.as_str())).unwrap_or_default();
+    let status = line.get("status").and_then(Value::as_u64).unwrap_or_default();
+    let (registry, repository) = (part("registry"), part("repository"));
+    let (method, operation) = (part("method"), part("operation"));
+    format!("{registry}/{repository}{reference} {method} {operation} {status}")
+}
+
 /// A line in words.
 fn told(line: &Value) -> String {
     let text = |key: &str| line.get(key).and_then(Value::as_str).map(AuditText::new);
@@ -184,20 +198,7 @@ fn told(line: &Value) -> String {
     }
     let target = text("target").or(text("sni"));
     let target = target.as_ref().map_or("-", AuditText::as_str);
-    if part("kind") == "request" {
-        let reference = text("reference").map(|tag| format!(":{}", tag.as_str()));
-        words.push_str(&format!(
-            " -> {}/{}{} {} {} {}",
-            part("registry"),
-            part("repository"),
-            reference.unwrap_or_default(),
-            part("method"),
-            part("operation"),
-            number("status").unwrap_or_default()
-        ));
-    } else {
-        words.push_str(&format!(" -> {}", target.strip_suffix(":443").unwrap_or(target)));
-    }
+    words.push_str(&format!(" -> {}", asked(line, target)));
     if let (Some(registry), Some(endpoint)) = (text("registry"), text("endpoint")) {
         words.push_str(&format!(" [{} {}]", registry.as_str(), endpoint.as_str()));
     }

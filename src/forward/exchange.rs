@@ -1,6 +1,7 @@
 //! One request to one host that the policy grants, and the head of its answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
@@ -10,7 +11,7 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
 use super::pool::{Connection, Key, Pool};
-use super::trouble::{ANSWER_TIMEOUT, Trouble, broken, late};
+use super::trouble::{LONGEST_ANSWER, Trouble, broken, late};
 use crate::dial::{self, Resolver, TlsClients};
 use crate::oci::Request;
 use crate::policy::{
@@ -60,6 +61,8 @@ impl Outgoing {
 pub(super) struct Answered {
     pub(super) response: Response<Incoming>,
     pub(super) connection: Connection,
+    /// How long the body may take where it is read whole.
+    timeout: Duration,
 }
 
 /// Reaches hosts.
@@ -88,7 +91,8 @@ impl Exchanger {
             let built = outgoing.to(target);
             built.ok_or_else(|| Trouble::failed(Cause::UpstreamMalformed, detail))
         };
-        let by = Instant::now() + ANSWER_TIMEOUT;
+        let timeout = asked.set.limits().idle_timeout.min(LONGEST_ANSWER);
+        let by = Instant::now() + timeout;
         let key = Key {
             registry: asked.allowed.grant().registry.clone(),
             target: target.clone(),
@@ -97,13 +101,13 @@ impl Exchanger {
         if let Some(mut connection) = self.pool.take(&key) {
             // The server may just have closed it: then a new one is tried.
             if let Ok(Ok(response)) = timeout_at(by, connection.send(request()?)).await {
-                return Ok(Answered { response, connection });
+                return Ok(Answered { response, connection, timeout });
             }
         }
         let mut connection = self.open(asked, allowed, key).await?;
         let upstream = connection.address();
         match timeout_at(by, connection.send(request()?)).await {
-            Ok(Ok(response)) => Ok(Answered { response, connection }),
+            Ok(Ok(response)) => Ok(Answered { response, connection, timeout }),
             Ok(Err(error)) => Err(broken(&error).at(upstream)),
             Err(_) => Err(late().at(upstream)),
         }
@@ -145,8 +149,8 @@ impl Exchanger {
 
 /// Reads a body whole, and gives its connection back.
 pub(super) async fn whole(answered: Answered, most: usize) -> Result<Bytes, Trouble> {
-    let Answered { response, connection } = answered;
-    let by = Instant::now() + ANSWER_TIMEOUT;
+    let Answered { response, connection, timeout } = answered;
+    let by = Instant::now() + timeout;
     let mut body = response.into_body();
     let mut bytes = BytesMut::new();
     loop {

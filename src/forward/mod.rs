@@ -292,7 +292,7 @@ fn streamed(asked: Asked<'_>, answered: Answered, digest: &Digest) -> Result<Ans
     };
     let idle = asked.set.limits().idle_timeout;
     let digest = is_whole.then_some(digest);
-    let Answered { response, connection } = answered;
+    let Answered { response, connection, .. } = answered;
     let body = BlobBody::new(response.into_body(), connection, digest, idle);
     Ok(AnswerBody::Streamed(Box::new(body)))
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::policy::{Cause, Failure, Side, Stop};
 
-/// How long a registry may take for the head of its answer, and for a body that is read whole.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest that a registry may take for the head of its answer, and for a body that is read whole.
+/// A shorter `idle-timeout-ms` holds here, too.
+pub(super) const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -49,6 +50,5 @@ pub(super) fn broken(error: &hyper::Error) -> Trouble {
 }
 
 pub(super) fn late() -> Trouble {
-    let detail = format!("no answer within {} s", ANSWER_TIMEOUT.as_secs());
-    Trouble::failed(Cause::IdleTimeout, detail)
+    Trouble::failed(Cause::IdleTimeout, "it did not answer in time")
 }

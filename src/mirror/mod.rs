@@ -42,6 +42,9 @@ use guarded::Guarded;
 const LARGEST_HEAD: usize = 32 * 1024;
 const MOST_HEADERS: usize = 64;
 
+/// Bytes of answers that wait for the client to take them, beyond which nothing is added.
+const LARGEST_BUFFER: usize = 64 * 1024;
+
 /// How long a client may take to hear why it was refused.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
@@ -230,6 +233,7 @@ async fn serve_requests(connection: Arc<Connection>, stream: ClientStream) {
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
         .max_header_size(LARGEST_HEAD)
+        .max_buf_size(LARGEST_BUFFER)
         .max_headers(MOST_HEADERS);
     let mut serving = pin!(http.serve_connection(io, service));
     let lifetime = pin!(sleep_until(Instant::now() + limits.session_lifetime));

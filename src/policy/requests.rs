@@ -41,7 +41,8 @@ impl PolicySet {
         enforcement: Enforcement,
     ) -> Result<AllowedRequest, Denial> {
         let (registry, ..) = self.mirrored(request.registry.as_ref())?;
-        let allowed = self.judge_by(request, enforcement, || self.admit(registry, asker))?;
+        let allowed =
+            self.judge_by(request, enforcement, || self.clients.admit(registry, asker))?;
         let client = allowed.client.clone().or_else(|| self.group_of(asker).cloned());
         Ok(AllowedRequest { client, ..allowed })
     }
@@ -87,7 +88,7 @@ impl PolicySet {
     ) -> Result<AllowedRequest, Denial> {
         let (registry, ..) = self.mirrored(request.registry.as_ref())?;
         self.judge_by(request, enforcement, || {
-            self.admit_group(registry, group)?;
+            self.clients.admit_group(registry, group)?;
             Ok(Some(group.clone()))
         })
     }
@@ -100,11 +101,11 @@ impl PolicySet {
             return false;
         }
         let wants = |registry: usize| {
-            let judged = self.admit(registry, asker);
+            let judged = self.clients.admit(registry, asker);
             judged.is_err_and(|denial| denial.reason == Reason::CredentialsRequired)
         };
         match name {
-            Some(name) => self.mirror_names().find(Some(name)).is_some_and(wants),
+            Some(name) => self.mirror_names.find(Some(name)).is_some_and(wants),
             None => {
                 let registries = self.rules().registries.iter().enumerate();
                 registries.filter(|(_, one)| one.mirror().is_some()).any(|(at, _)| wants(at))
@@ -121,7 +122,7 @@ impl PolicySet {
     }
 
     fn mirrored(&self, name: Option<&RegistryName>) -> Result<(usize, Arc<Mirror>, Grant), Denial> {
-        let found = self.mirror_names().find(name).and_then(|at| {
+        let found = self.mirror_names.find(name).and_then(|at| {
             let registry = self.rules().registries.get(at)?;
             let mirror = registry.mirror()?.clone();
             let login = registry.endpoints().first()?;
@@ -270,7 +271,11 @@ impl AllowedRequest {
         if !listed && name != *from {
             self.redirect_denied(name.as_str())?;
         }
-        let grant = Grant { endpoint: EndpointKind::Data, ..self.grant.clone() };
+        let mut grant = Grant { endpoint: EndpointKind::Data, ..self.grant.clone() };
+        if !matches!(self.mirror.blobs(), Blobs::Relay(BlobHosts::Listed(_))) {
+            // The registry has named the host, and the operator's private ranges are not for it.
+            grant.private_addresses = Arc::from([]);
+        }
         Ok(self.allowed(Target::https(name), grant))
     }
 

@@ -34,8 +34,8 @@ pub struct PolicySet {
     hosts: HashMap<Name, Vec<Entry>>,
     /// Labels of Azure's registries, for telling an unnamed replica from a stranger.
     labels: HashMap<(Box<str>, &'static str), u32>,
-    clients: Clients,
-    mirror_names: MirrorNames,
+    pub(super) clients: Clients,
+    pub(super) mirror_names: MirrorNames,
     /// [`OTHER_LABEL`], shared by all that it is given to.
     other_label: Arc<str>,
 }
@@ -264,24 +264,6 @@ impl PolicySet {
             private_addresses: registry.private_addresses().clone(),
             private_only: registry.private_only(),
         }
-    }
-
-    /// As which group whoever asks is let in by a registry.
-    pub(super) fn admit(
-        &self,
-        registry: usize,
-        asker: &ClientIdentity,
-    ) -> Result<Option<Arc<Client>>, Denial> {
-        self.clients.admit(registry, asker)
-    }
-
-    /// Whether a registry lets a group in.
-    pub(super) fn admit_group(&self, registry: usize, group: &Client) -> Result<(), Denial> {
-        self.clients.admit_group(registry, group)
-    }
-
-    pub(super) fn mirror_names(&self) -> &MirrorNames {
-        &self.mirror_names
     }
 
     /// Why a name that no registry lists is denied, with the way out where there is one.

@@ -473,3 +473,252 @@ fn a_certificate_of_a_stranger_is_no_registry() {
     assert!(refused.text.contains("unknown authority"), "{}", refused.text);
     gate.audited(&[("kind", "request"), ("outcome", "failed"), ("reason", "upstream-tls")]);
 }
+
+/// Writes a secret beside the registry's file, with this mode.
+fn secret(lab: &Lab, text: &str, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = lab.dir().join("gate/registries.d");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("contoso.secret"), text).unwrap();
+    fs::set_permissions(folder.join("contoso.secret"), fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn the_gate_pulls_with_its_own_credentials() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let image = lab.push("contoso.azurecr.io/private/app:v1", 1, &SIZES);
+    let manifest = format!("https://{MIRROR}/v2/contoso.azurecr.io/private/app/manifests/v1");
+    let mirror = "blobs = \"relay\"\ncredentials-file = \"contoso.secret\"";
+    secret(&lab, "pusher:secret\n", 0o600);
+    let gate = lab.gate(&policy(&lab, "clients = \"everyone\"", mirror));
+    let to = lab.dir().join("pulled");
+    let from = format!("docker://{MIRROR}/contoso.azurecr.io/private/app:v1");
+    lab.sh(Way::Direct, &format!("skopeo copy {from} dir:{}", to.display())).succeeded();
+    for (digest, _) in &image.layers {
+        let (_, hex) = digest.split_once(':').unwrap();
+        assert!(fs::read(to.join(hex)).unwrap() == image.blob(digest), "{digest} differs");
+    }
+    // One exchange for all requests of the repository.
+    let tokens = lab.asked("contoso.azurecr.io");
+    let tokens = tokens.lines().filter(|line| line.contains("%3Apull&service="));
+    assert_eq!(tokens.count(), 1);
+    // A refresh token takes the place of user and password, without a restart.
+    reloaded(&gate, || secret(&lab, "a-refresh-token", 0o640));
+    curl(&lab, &format!("-f -o /dev/null {manifest}")).succeeded();
+    // What the token server does not accept is the gate's trouble, and says so.
+    reloaded(&gate, || secret(&lab, "another-token", 0o600));
+    let refused = curl(&lab, &format!("-i {manifest}"));
+    assert!(refused.text.starts_with("HTTP/1.1 502"), "{}", refused.text);
+    assert!(refused.text.contains("upstream-auth"), "{}", refused.text);
+    let all = fs::read_to_string(gate.audit_file()).unwrap() + &gate.log();
+    assert!(!all.contains("secret\n") && !all.contains("pusher") && !all.contains("-token\""));
+    // A file that everyone can read is refused, and the last good one stays.
+    crate::reload::kept(&gate, || secret(&lab, "a-refresh-token", 0o644));
+    assert!(gate.log().contains("can be read by every user"), "{}", gate.log());
+}
+
+#[test]
+fn many_requests_share_one_token_and_few_connections() {
+    let (lab, image) = lab(Blobs::DataEndpoint);
+    let gate = lab.gate(&policy(&lab, "", "blobs = \"relay\""));
+    let before = asked(&lab);
+    let manifest = format!("https://{MIRROR}/v2/contoso.azurecr.io/team/app/manifests/v1");
+    let urls: Vec<String> = (0..64).map(|_| format!("-o /dev/null {manifest}")).collect();
+    curl(&lab, &format!("-f -Z --parallel-immediate --parallel-max 64 {}", urls.join(" ")))
+        .succeeded();
+    let came = asked_since(&lab, before);
+    let tokens = came.iter().filter(|line| line.contains("/oauth2/token")).count();
+    assert_eq!(tokens, 1, "{came:#?}");
+    let (digest, size) = &image.layers[0];
+    let blob = format!("https://{MIRROR}/v2/contoso.azurecr.io/team/app/blobs/{digest}");
+    let line = format!("-f -Z --parallel-max 16 {}", format!("-o /dev/null {blob} ").repeat(48));
+    curl(&lab, &line).succeeded();
+    let lines = requests(&gate);
+    let blobs = lines.iter().filter(|line| line["operation"] == "blob");
+    let blobs: Vec<&Value> = blobs.collect();
+    assert_eq!(blobs.len(), 48);
+    assert!(
+        blobs.iter().all(|line| line["bytes-down"] == *size as u64 && line["outcome"] == "relayed")
+    );
+}
+
+#[test]
+fn a_registry_that_lies_or_hangs_is_a_clear_failure() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let _liar =
+        crate::harness::Liar::start("127.0.1.9:443".parse().unwrap(), lab.server_certificate());
+    let liar = format!(
+        "login-server = \"gate.example.com\"\nca = \"{}\"\n[mirror]\nblobs = \"relay\"\n\
+         blob-hosts = \"announced\"\ndefault = true\n",
+        lab.authority().display()
+    );
+    let limits = "[limits]\nidle-timeout-ms = 1500\ndial-timeout-ms = 2000\n";
+    let policy = Policy::of(&[])
+        .with_file("liar.toml", &liar)
+        .with_dns(
+            "[dns.hosts]\n\"gate.example.com\" = [\"127.0.1.9\"]\n\
+             \"inside.example.com\" = [\"169.254.169.254\"]\n",
+        )
+        .with_more(&format!("[[listen]]\nmode = \"mirror\"\naddress = \"{CLEAR}\"\n{limits}"));
+    let gate = lab.gate(&policy);
+    let digest = crate::cases::registry_requests::DIGEST;
+    for (how, kind, status, reason) in [
+        ("hang", "manifests", "504", "idle-timeout"),
+        ("drip", "manifests", "504", "idle-timeout"),
+        ("reset", "manifests", "502", "upstream-aborted"),
+        ("huge", "manifests", "502", "upstream-malformed"),
+        ("short", "manifests", "502", "upstream-"),
+        ("negative", "manifests", "502", "upstream-malformed"),
+        ("lengths", "manifests", "502", "upstream-malformed"),
+        ("fields", "manifests", "502", "upstream-malformed"),
+        ("many", "manifests", "502", "upstream-malformed"),
+        ("garbage", "manifests", "502", "upstream-malformed"),
+        ("teapot", "manifests", "502", "upstream-malformed"),
+        ("bytes", "manifests", "502", "digest-mismatch"),
+        ("clear", "manifests", "403", "redirect-not-allowed"),
+        ("loop", "blobs", "403", "redirect-not-allowed"),
+        ("clear", "blobs", "403", "redirect-not-allowed"),
+        ("port", "blobs", "403", "redirect-not-allowed"),
+        ("user", "blobs", "403", "redirect-not-allowed"),
+        ("address", "blobs", "403", "redirect-not-allowed"),
+        ("inside", "blobs", "403", "address-not-allowed"),
+        ("nowhere", "blobs", "502", "upstream-malformed"),
+        ("realm", "blobs", "502", "upstream-auth"),
+        ("realm-clear", "blobs", "502", "upstream-auth"),
+        ("realm-broken", "blobs", "502", "upstream-malformed"),
+        ("realm-hang", "blobs", "504", "idle-timeout"),
+        ("realm-bytes", "blobs", "502", "upstream-auth"),
+    ] {
+        let url = format!("http://{CLEAR}/v2/{how}/{kind}/{digest}");
+        let answer = curl(&lab, &format!("-i --max-time 20 {url}")).text;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{how}: {answer}");
+        assert!(answer.contains(&format!("[{reason}")), "{how}: {answer}");
+    }
+    // A blob that breaks off, or is another, is never whole.
+    for (how, reason) in [("short", "upstream-aborted"), ("bytes", "digest-mismatch"), ("drip", "")]
+    {
+        let url = format!("http://{CLEAR}/v2/{how}/blobs/{digest}");
+        curl(&lab, &format!("-o /dev/null --max-time 5 {url}")).failed();
+        if !reason.is_empty() {
+            gate.audited(&[
+                ("kind", "request"),
+                ("repository", how),
+                ("operation", "blob"),
+                ("reason", reason),
+            ]);
+        }
+    }
+    let open = gate.metric("process_open_fds", &[]);
+    assert!(open < 100.0, "{open} descriptors");
+    assert_eq!(gate.metric("pullgate_session_panics_total", &[]), 0.0);
+}
+
+#[test]
+fn a_drain_ends_keep_alive_and_no_request() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let image = lab.push("contoso.azurecr.io/team/app:v1", 1, &[24 << 20]);
+    let mut gate = lab.gate(&policy(&lab, "", "blobs = \"relay\""));
+    let (digest, size) = &image.layers[0];
+    let blob = format!("https://{MIRROR}/v2/contoso.azurecr.io/team/app/blobs/{digest}");
+    // A connection that idles between two requests.
+    let mut idle = TcpStream::connect(CLEAR).unwrap();
+    idle.set_read_timeout(Some(PATIENCE)).unwrap();
+    idle.write_all(b"GET /v2/ HTTP/1.1\r\nHost: g\r\n\r\n").unwrap();
+    let mut answer = [0; 12];
+    idle.read_exact(&mut answer).unwrap();
+    let to = lab.dir().join("blob");
+    let line = ["curl", "-sS", "--limit-rate", "8M", "-o", to.to_str().unwrap(), &blob];
+    let mut pull = lab.command(Way::Direct, &line).spawn().unwrap();
+    wait_until("the blob streams", || {
+        fs::metadata(&to).is_ok_and(|file| file.len() > 1 << 20).then_some(())
+    });
+    gate.signal("TERM");
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).unwrap();
+    assert!(wait_until("the pull ends", || pull.try_wait().unwrap()).success());
+    assert_eq!(fs::metadata(&to).unwrap().len(), *size as u64);
+    assert!(gate.ended().success());
+}
+
+#[test]
+fn the_commands_know_the_mirror() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let rules =
+        "names = [\"docker.io\"]\nrepositories = [\"team/**\"]\ntags = [\"v*\"]\nblobs = \"relay\"";
+    let config = crate::harness::write_config(&lab.dir().join("gate"), &policy(&lab, "", rules));
+    let run = |line: &str| {
+        let program = env!("CARGO_BIN_EXE_pullgate");
+        lab.sh(Way::Direct, &format!("{program} {line} --config {}", config.display()))
+    };
+    let check = run("check").succeeded().text;
+    assert!(
+        check.contains("repositories: team/**; tags: v*; listing: refused; blobs relayed"),
+        "{check}"
+    );
+    let allowed = run("explain contoso.azurecr.io/team/app:v1").succeeded().text;
+    assert!(allowed.contains("contoso, through the mirror"), "{allowed}");
+    let denied = run("explain docker.io/secret/app:v1").failed().text;
+    assert!(denied.contains("denied [repository-not-allowed]"), "{denied}");
+    for (kind, told) in [
+        ("containerd", "/etc/containerd/certs.d/docker.io/hosts.toml"),
+        ("podman", "location = \"gate.example.com:5443/contoso.azurecr.io\""),
+        ("docker", "docker pull gate.example.com:5443/contoso.azurecr.io/"),
+        ("k3s", "- \"https://gate.example.com:5443\""),
+        ("buildkit", "mirrors = [\"gate.example.com:5443/docker.io\"]"),
+    ] {
+        let text =
+            run(&format!("kit {kind} --gate gate.example.com --registry contoso")).succeeded().text;
+        assert!(text.contains(told), "{text}");
+    }
+    assert!(
+        run("kit podman --registry fabrikam").failed().text.contains("no registry with a [mirror]")
+    );
+    // What `kit` prints is what podman needs.
+    let image = lab.push("contoso.azurecr.io/team/app:v1", 1, &[2000]);
+    let gate = lab.gate(&policy(&lab, "", rules));
+    let conf = run("kit podman --gate gate.example.com").succeeded().stdout();
+    fs::write("/etc/containers/registries.conf", conf).unwrap();
+    lab.sh(Way::Direct, "podman pull --quiet contoso.azurecr.io/team/app:v1").succeeded();
+    let lines = requests(&gate);
+    assert!(lines.iter().any(|line| line["digest"] == *image.layers[0].0), "{lines:?}");
+    let program = env!("CARGO_BIN_EXE_pullgate");
+    let report = lab.sh(Way::Direct, &format!("{program} report {}", gate.audit_file().display()));
+    let report = report.succeeded().text;
+    assert!(report.contains("Pulled through the mirror"), "{report}");
+    assert!(report.contains("contoso/team/app"), "{report}");
+}
+
+/// Clients that take nothing hold the registry back: what the gate keeps for each is bounded.
+#[test]
+fn clients_that_do_not_read_take_bounded_memory() {
+    const CLIENTS: usize = 100;
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let image = lab.push("contoso.azurecr.io/team/app:v1", 1, &[48 << 20]);
+    let gate = lab.gate(&policy(&lab, "", "blobs = \"relay\"\ndefault = true"));
+    let (digest, _) = &image.layers[0];
+    let resident = || gate.metric("process_resident_memory_bytes", &[]);
+    let moved = || gate.metric("pullgate_relayed_bytes_total", &["direction=\"down\""]);
+    let request = format!("GET /v2/team/app/blobs/{digest} HTTP/1.1\r\nHost: g\r\n\r\n");
+    let open = || {
+        let mut stream = TcpStream::connect(CLEAR).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        stream
+    };
+    // One of them, so that what is made once is there.
+    let first = open();
+    let before = resident();
+    let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| open()).collect();
+    let mut seen = -1.0;
+    wait_until("nothing moves any more", || {
+        let now = moved();
+        std::mem::replace(&mut seen, now).eq(&now).then_some(())
+    });
+    let each = (resident() - before) / CLIENTS as f64;
+    println!("{each} bytes for each");
+    assert!(each < 1024.0 * 1024.0, "{each} bytes for each client");
+    drop((first, streams));
+}

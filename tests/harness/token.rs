@@ -1,5 +1,6 @@
 //! The token service at `/oauth2/token`, as distribution's token authentication describes it:
-//! clients with the push credentials get every requested scope, all others can only pull.
+//! clients with the push credentials, or the refresh token, get every requested scope. All others can
+//! only pull, and nothing whose name begins with `private/`.
 //!
 //! It implements just enough HTTP for nginx in front of it.
 
@@ -18,6 +19,9 @@ use serde_json::{Value, json};
 
 use super::lab::PUSHER;
 use super::pki::Pki;
+
+/// What stands for user and password in the OAuth 2 form.
+pub const REFRESH_TOKEN: &str = "a-refresh-token";
 
 pub const ISSUER: &str = "pullgate-tests";
 
@@ -99,6 +103,7 @@ fn answer(mut stream: TcpStream, signer: &Signer) -> std::io::Result<()> {
     let authorized = authorized
         || (of("username").any(|value| value == user)
             && of("password").any(|value| value == password));
+    let authorized = authorized || of("refresh_token").any(|value| value == REFRESH_TOKEN);
     let scopes: Vec<&str> = of("scope").flat_map(|scope| scope.split([' ', '+'])).collect();
     let service = of("service").next().unwrap_or_default();
     let token = signer.token(service, &scopes, authorized);
@@ -132,8 +137,13 @@ impl Signer {
             .filter_map(|scope| {
                 let (kind, rest) = scope.split_once(':')?;
                 let (name, actions) = rest.rsplit_once(':')?;
-                let granted: Vec<&str> =
-                    actions.split(',').filter(|action| authorized || *action == "pull").collect();
+                let granted: Vec<&str> = actions
+                    .split(',')
+                    .filter(|action| {
+                        let open = *action == "pull" && !name.starts_with("private/");
+                        authorized || open
+                    })
+                    .collect();
                 Some(json!({ "type": kind, "name": name, "actions": granted }))
             })
             .collect();
