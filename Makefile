@@ -18,7 +18,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --user --map-root-user --
 export PATH := $(PATH):/usr/sbin:/sbin
 
 # The features of Cargo.toml, each of which is built alone by `make lint`.
-FEATURES := demo tools admin-page
+FEATURES := demo tools mirror admin-page
 
 # Where cargo builds. The scripts in .ci read the same variable.
 TARGET := $(or $(CARGO_TARGET_DIR),target)

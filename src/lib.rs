@@ -52,10 +52,12 @@ pub mod cli;
 pub mod config;
 pub mod dial;
 pub mod dns;
+#[cfg(feature = "mirror")]
 pub mod forward;
 pub mod hello;
 pub mod limits;
 pub mod listen;
+#[cfg(feature = "mirror")]
 pub mod mirror;
 pub mod oci;
 pub mod policy;

@@ -10,8 +10,10 @@ use tracing::{info, warn};
 
 use super::drain::{Drain, Phase};
 use super::workers::{Among, Workers};
+#[cfg(feature = "mirror")]
 use crate::config::Mode;
 use crate::listen::listener::{LAST_ARRIVALS, Listener, Sharing};
+#[cfg(feature = "mirror")]
 use crate::mirror;
 use crate::session::{self, Admission, Gate, Incoming, future_size};
 
@@ -85,16 +87,14 @@ impl Acceptor {
                         Admission::Open => Among::Sessions,
                         Admission::Draining => Among::These(drain.refused()),
                     };
-                    match (listener.spec.mode, gate.forward.clone()) {
-                        (Mode::Mirror, Some(forward)) => {
-                            workers.serve(among, mirror::run(incoming, forward));
-                        }
-                        _ => {
-                            let session = session::run(incoming);
-                            let session = future_size::at_most::<{ future_size::TASK }, _>(session);
-                            workers.serve(among, session);
-                        }
+                    #[cfg(feature = "mirror")]
+                    if let (Mode::Mirror, Some(forward)) = (listener.spec.mode, &gate.forward) {
+                        workers.serve(among, mirror::run(incoming, forward.clone()));
+                        continue;
                     }
+                    let session = session::run(incoming);
+                    let session = future_size::at_most::<{ future_size::TASK }, _>(session);
+                    workers.serve(among, session);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {

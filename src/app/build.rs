@@ -13,6 +13,7 @@ use crate::account::{Account, OnFull, Sink};
 use crate::config::{self, AuditTarget, Profile, Settings, TlsOfListeners};
 use crate::dial::{Resolver, TlsClients};
 use crate::dns::Sources;
+#[cfg(feature = "mirror")]
 use crate::forward::Forward;
 use crate::limits::{Passwords, PendingConnections, Quotas, Sessions};
 use crate::listen::http::connect::Accepted;
@@ -28,8 +29,8 @@ pub(super) struct Inputs {
     pub(super) roots: Option<TlsClients>,
 }
 
-/// Starts the threads that serve, one for each processor or as `profile` says, and makes what their sessions share. The
-/// threads end when the guard is dropped.
+/// Starts the threads that serve, one for each processor or as `profile` says, and makes what their
+/// sessions share. The threads end when the guard is dropped.
 ///
 /// # Errors
 /// When the audit cannot be written, or the system has no thread left.
@@ -52,12 +53,16 @@ pub(super) fn gate(
     let (workers, guard) = Workers::start(threads).context("no thread to serve with")?;
     account.count_tasks_of(workers.runtimes());
     let resolver = Arc::new(Resolver::new(&policy.borrow().rules().dns_servers));
+    #[cfg(not(feature = "mirror"))]
+    drop(roots);
+    #[cfg(feature = "mirror")]
     let forward = roots.map(|roots| Arc::new(Forward::new(resolver.clone(), roots)));
     let gate = Gate {
         policy,
         own,
         tls,
         resolver,
+        #[cfg(feature = "mirror")]
         forward,
         draining: CancellationToken::new(),
         relay: Relay::new(relay::Settings { batch: settings.batch, pipes: threads, pipe_size }),

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::account::Account;
 use crate::config::TlsOfListeners;
 use crate::dial::Resolver;
+#[cfg(feature = "mirror")]
 use crate::forward::Forward;
 use crate::limits::{Passwords, PendingConnections, Quotas, Sessions};
 use crate::listen::http::connect::Accepted;
@@ -40,6 +41,7 @@ pub struct Gate {
     /// How many sessions the process has descriptors for, whatever the policy's limit is.
     pub max_sessions: usize,
     /// Asks registries, where a listener is a mirror.
+    #[cfg(feature = "mirror")]
     pub forward: Option<Arc<Forward>>,
     /// Cancelled when no new request is to be served.
     pub draining: CancellationToken,

@@ -85,7 +85,12 @@ fn mode(source: &Source<'_>, table: &mut Table<'_>) -> Option<Word> {
     let what = match written.value.as_str() {
         "connect" => return Some(Word::Connect),
         "transparent" => return Some(Word::Transparent),
-        "mirror" => return Some(Word::Mirror),
+        "mirror" if cfg!(feature = "mirror") => return Some(Word::Mirror),
+        "mirror" => {
+            let what = "mode \"mirror\" is not part of this build";
+            source.fault(written.place, what, "use a build with the feature `mirror`");
+            return None;
+        }
         other => format!("mode {other:?} is unknown"),
     };
     source.fault(written.place, what, WRITE_MODE);
