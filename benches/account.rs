@@ -53,11 +53,11 @@ fn sessions(criterion: &mut Criterion) {
             open.admit().unwrap();
             open.allow(&allowed);
             for stage in [Stage::Resolve, Stage::Dial, Stage::Hello, Stage::Relay] {
-                open.stages.enter(stage);
+                open.record.stages.enter(stage);
             }
-            open.upstream = Some(([20, 1, 2, 3], 443).into());
-            open.volume.up.copied = 517;
-            open.volume.down.spliced = 1 << 20;
+            open.record.upstream = Some(([20, 1, 2, 3], 443).into());
+            open.record.volume.up.copied = 517;
+            open.record.volume.down.spliced = 1 << 20;
             black_box(open.close(&Ok(Ending::Closed)))
         });
     });

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use prometheus::IntCounter;
 use serde::Serialize;
 
+use super::audit_line::{AuditLine, Field};
 use super::clock::Timestamp;
 use super::dedup::{Dedup, DenialKey};
 use super::id::SessionId;
@@ -85,15 +86,6 @@ enum Life {
 struct Lost {
     lines: u64,
     denials: u64,
-}
-
-/// What is written when lines were lost.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct LostLine {
-    time: Timestamp,
-    dropped: u64,
-    dropped_denied: u64,
 }
 
 impl Audit {
@@ -269,8 +261,12 @@ impl Writer {
                 self.outlet.reopen();
             }
             if lost != Lost::default() {
-                let (dropped, dropped_denied) = (lost.lines, lost.denials);
-                let line = LostLine { time: Timestamp(SystemTime::now()), dropped, dropped_denied };
+                let line = AuditLine {
+                    time: Some(Field::Written(Timestamp(SystemTime::now()))),
+                    dropped: Some(lost.lines),
+                    dropped_denied: Some(lost.denials),
+                    ..AuditLine::default()
+                };
                 if serde_json::to_writer(&mut batch, &line).is_ok() {
                     batch.push(b'\n');
                 }

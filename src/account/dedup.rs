@@ -7,14 +7,14 @@
 //! window, and one line that counts the others and names a few of them. A folded client receives the
 //! first one's id, which the file has. Connections that ended without a request are folded too.
 
+use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::Serialize;
-
+use super::audit_line::{AuditLine, Field};
 use super::clock::Timestamp;
 use super::id::SessionId;
 use super::record::{Granted, Outcome, Record};
@@ -186,27 +186,30 @@ impl Dedup {
 
     /// Closes the folds that are due, and hands over a line for each that was repeated.
     pub(super) fn close_until(&mut self, now: Instant, mut take: impl FnMut(&[u8], u64)) {
+        fn text(text: &AuditText) -> Cow<'_, str> {
+            Cow::Borrowed(text.as_str())
+        }
         while self.order.front().is_some_and(|(closes, _)| *closes <= now) {
             let Some((_, closing)) = self.order.pop_front() else { return };
             let (fold, line) = match &closing {
                 Closing::Kind(kind) => {
                     let Some(fold) = self.open.remove(kind) else { continue };
-                    let line = serde_json::to_vec(&Summary {
-                        target: kind.target.as_ref().map(AuditText::as_str),
-                        query: kind.query.as_ref().map(AuditText::as_str),
-                        sni: kind.sni.as_ref().map(AuditText::as_str),
-                        registry: fold.granted.as_ref().map(|granted| &*granted.registry),
-                        endpoint: fold.granted.as_ref().map(|granted| granted.endpoint.code()),
-                        ..Summary::of(&fold, kind.reason)
+                    let granted = fold.granted.as_ref();
+                    let line = serde_json::to_vec(&AuditLine {
+                        target: kind.target.as_ref().map(text),
+                        query: kind.query.as_ref().map(text),
+                        sni: kind.sni.as_ref().map(text),
+                        registry: granted.map(|granted| Cow::Borrowed(&*granted.registry)),
+                        endpoint: granted.map(|granted| granted.endpoint.code().into()),
+                        ..fold.line(kind.reason)
                     });
                     (fold, line)
                 }
                 Closing::Group(key) => {
                     let Some(group) = self.groups.remove(key) else { continue };
                     let Some(fold) = group.rest else { continue };
-                    let samples = group.samples.iter().map(AuditText::as_str).collect();
-                    let line =
-                        serde_json::to_vec(&Summary { samples, ..Summary::of(&fold, key.1) });
+                    let samples = group.samples.iter().map(text).collect();
+                    let line = serde_json::to_vec(&AuditLine { samples, ..fold.line(key.1) });
                     (fold, line)
                 }
             };
@@ -218,53 +221,20 @@ impl Dedup {
     }
 }
 
-impl<'a> Summary<'a> {
-    fn of(fold: &'a Fold, reason: &'static str) -> Self {
-        Self {
-            time: Timestamp(fold.first),
-            id: fold.id,
-            client: fold.client,
-            client_name: fold.client_name.as_deref(),
-            listener: &fold.listener,
-            target: None,
-            query: None,
-            sni: None,
-            registry: None,
-            endpoint: None,
-            outcome: fold.outcome.code(),
-            reason,
-            repeated: fold.repeated,
-            until: Timestamp(fold.last),
-            samples: Vec::new(),
+impl Fold {
+    /// The first one's line in short, and how often it was repeated.
+    fn line(&self, reason: &'static str) -> AuditLine<'_> {
+        AuditLine {
+            time: Some(Field::Written(Timestamp(self.first))),
+            id: Some(Field::Written(self.id)),
+            client: Some(Field::Written(self.client)),
+            client_name: self.client_name.as_deref().map(Cow::Borrowed),
+            listener: Some(Cow::Borrowed(&self.listener)),
+            outcome: Some(self.outcome.code().into()),
+            reason: Some(reason.into()),
+            repeated: Some(self.repeated),
+            until: Some(Field::Written(Timestamp(self.last))),
+            ..AuditLine::default()
         }
     }
-}
-
-/// What is written when a fold closes: the first's line in short, and how often it was repeated.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Summary<'a> {
-    time: Timestamp,
-    id: SessionId,
-    client: IpAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_name: Option<&'a str>,
-    listener: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    query: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sni: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    registry: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<&'static str>,
-    outcome: &'static str,
-    reason: &'static str,
-    repeated: u64,
-    until: Timestamp,
-    /// A few of the targets that were folded together.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    samples: Vec<&'a str>,
 }

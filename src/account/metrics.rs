@@ -16,10 +16,11 @@ use prometheus::{
 };
 use tokio::runtime::Handle;
 
+use super::headed::Headed;
 use super::labels::Labels;
 use super::open_sessions::OpenSessions;
 use super::query::QueryResult;
-use super::record::{Headed, Record, Verdict, Volume};
+use super::record::{Record, Verdict, Volume};
 use super::stage::Stage;
 use super::status::Status;
 use crate::policy::{Enforcement, NO_LABEL};

@@ -6,9 +6,11 @@
 //! socket.
 
 mod audit;
+mod audit_line;
 mod clock;
 mod dedup;
 mod denials;
+mod headed;
 mod id;
 mod labels;
 mod metrics;
@@ -28,19 +30,20 @@ mod text;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use prometheus::Registry;
 
+pub use audit_line::{AuditLine, Dropped, Facts, Field};
 pub use clock::ClockBehind;
 pub use denials::{DenialRow, Denials};
+pub use headed::Headed;
 pub use id::SessionId;
 pub use metrics::Metrics;
 pub use open_sessions::{OpenSessions, Progress, SessionRow};
 pub use query::{QueryResult, RefusedQuery};
-pub use record::{Granted, Headed, Moved, Outcome, Record, Volume};
+pub use record::{Granted, Moved, Outcome, Record, Volume};
 pub use request::{OpenRequest, Via};
 pub use sink::Sink;
 pub use stage::{Stage, Stages};
@@ -234,14 +237,15 @@ impl Account {
     }
 }
 
-/// The account of an open session. It reads and fills like its [`Record`].
+/// The account of an open session.
 ///
 /// Dropped without [`Self::close`], it closes itself: as a panic of the gate's own where one is
 /// under way, else as drained, since only the end of the process drops a session half-way.
 #[derive(Debug)]
 pub struct Open {
     account: Arc<Account>,
-    record: Box<Record>,
+    /// What the session fills.
+    pub record: Box<Record>,
     listed: Option<ListedSession>,
     state: State,
 }
@@ -336,20 +340,6 @@ impl Open {
         let told = account.audit.take(record, verdict);
         self.state = State::Closed(told);
         told
-    }
-}
-
-impl Deref for Open {
-    type Target = Record;
-
-    fn deref(&self) -> &Record {
-        &self.record
-    }
-}
-
-impl DerefMut for Open {
-    fn deref_mut(&mut self) -> &mut Record {
-        &mut self.record
     }
 }
 

@@ -3,23 +3,20 @@
 //! Plain data: it opens no file and counts nothing. The shape of a line stands here and nowhere
 //! else; what a client wrote gets in as [`AuditText`] only.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde::ser::SerializeMap as _;
-use serde::{Serialize, Serializer};
-
+use super::audit_line::{AuditLine, Dropped, Facts, Field};
 use super::clock::Timestamp;
+use super::headed::Headed;
 use super::id::SessionId;
 use super::stage::Stages;
 use super::text::AuditText;
 use crate::policy::{
-    AddressFault, Allowed, Ending, EndpointKind, Grant, OwnAddresses, Reason, Stop, canonical,
+    AddressFault, Allowed, Ending, EndpointKind, Grant, OwnAddresses, Reason, Stop,
 };
-
-/// Of the addresses that were dropped, so many are written out.
-const DROPPED_SHOWN: usize = 8;
 
 /// Bytes moved in one direction, by path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -154,35 +151,6 @@ struct Rare {
     headed: Option<Headed>,
     dropped: Vec<(SocketAddr, AddressFault)>,
     facts: Vec<(&'static str, AuditText)>,
-}
-
-/// Where a client was headed: its own word, compared with DNS and never dialled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Headed {
-    to: SocketAddr,
-    is_spoofed: bool,
-}
-
-impl Headed {
-    /// To an address that is not compared yet.
-    #[must_use]
-    pub fn to(to: SocketAddr) -> Self {
-        Self { to, is_spoofed: false }
-    }
-
-    /// Compares it with what the name in the hello resolved to. The gate's own addresses are
-    /// nobody's lie: where DNS sends clients to the gate, they are headed there.
-    pub fn compare(&mut self, found: &[SocketAddr], own: &OwnAddresses) {
-        let to = canonical(self.to.ip());
-        let is_found = found.iter().any(|address| canonical(address.ip()) == to);
-        self.is_spoofed = !is_found && !own.interfaces.contains(&to);
-    }
-
-    /// Whether the name has no such address, and neither has the gate.
-    #[must_use]
-    pub fn is_spoofed(self) -> bool {
-        self.is_spoofed
-    }
 }
 
 /// An end as accounts see it.
@@ -325,128 +293,43 @@ impl Record {
         }
     }
 
-    pub(super) fn line(&self, verdict: Verdict) -> Line<'_> {
+    /// The session's line.
+    pub(super) fn line(&self, verdict: Verdict) -> AuditLine<'_> {
+        fn text(text: &AuditText) -> Cow<'_, str> {
+            Cow::Borrowed(text.as_str())
+        }
         let denied = verdict.outcome == Outcome::Denied;
         let passed = self.would_deny.filter(|_| denied);
-        Line {
-            time: Timestamp(self.started),
-            id: self.id,
-            client: self.client,
-            client_name: self.client_name.as_deref(),
-            listener: &self.listener,
-            target: self.target.as_ref().map(AuditText::as_str),
-            query: self.query().map(AuditText::as_str),
-            sni: self.sni.as_ref().map(AuditText::as_str),
-            registry: self.granted.as_ref().map(|granted| &*granted.registry),
-            endpoint: self.granted.as_ref().map(|granted| granted.endpoint.code()),
-            outcome: verdict.outcome.code(),
-            reason: verdict.reason,
-            would_deny: passed.map(Reason::code),
-            ended: verdict.ended,
-            upstream: self.upstream,
-            bytes_up: self.volume.up.total(),
-            bytes_down: self.volume.down.total(),
-            spliced_up: self.volume.up.spliced,
-            spliced_down: self.volume.down.spliced,
-            generation: self.generation,
-            ms: &self.stages,
-            addresses_dropped: Dropped(self.rare.as_ref().map_or(&[], |rare| &rare.dropped)),
-            facts: Facts { headed: self.headed(), more: self.facts() },
+        let spliced = |bytes: u64| (bytes > 0).then_some(bytes);
+        let dropped = self.rare.as_ref().map_or(&[][..], |rare| &rare.dropped);
+        let facts = Facts { headed: self.headed(), more: self.facts() };
+        let has_facts = facts.headed.is_some() || !facts.more.is_empty();
+        AuditLine {
+            time: Some(Field::Written(Timestamp(self.started))),
+            id: Some(Field::Written(self.id)),
+            client: Some(Field::Written(self.client)),
+            client_name: self.client_name.as_deref().map(Cow::Borrowed),
+            listener: Some(Cow::Borrowed(&self.listener)),
+            target: self.target.as_ref().map(text),
+            query: self.query().map(text),
+            sni: self.sni.as_ref().map(text),
+            registry: self.granted.as_ref().map(|granted| Cow::Borrowed(&*granted.registry)),
+            endpoint: self.granted.as_ref().map(|granted| granted.endpoint.code().into()),
+            outcome: Some(verdict.outcome.code().into()),
+            reason: verdict.reason.map(Cow::Borrowed),
+            would_deny: passed.map(|reason| reason.code().into()),
+            ended: verdict.ended.map(Cow::Borrowed),
+            upstream: self.upstream.map(Field::Written),
+            bytes_up: Some(self.volume.up.total()),
+            bytes_down: Some(self.volume.down.total()),
+            spliced_up: spliced(self.volume.up.spliced),
+            spliced_down: spliced(self.volume.down.spliced),
+            generation: Some(self.generation),
+            ms: Some(Field::Written(&self.stages)),
+            addresses_dropped: (!dropped.is_empty()).then_some(Field::Written(Dropped(dropped))),
+            facts: has_facts.then_some(Field::Written(facts)),
+            ..AuditLine::default()
         }
-    }
-}
-
-/// One audit line. This is the schema; the manual's table follows it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) struct Line<'a> {
-    time: Timestamp,
-    id: SessionId,
-    client: IpAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_name: Option<&'a str>,
-    listener: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    query: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sni: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    registry: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<&'static str>,
-    outcome: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    would_deny: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ended: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<SocketAddr>,
-    bytes_up: u64,
-    bytes_down: u64,
-    #[serde(skip_serializing_if = "is_zero")]
-    spliced_up: u64,
-    #[serde(skip_serializing_if = "is_zero")]
-    spliced_down: u64,
-    generation: u64,
-    ms: &'a Stages,
-    #[serde(skip_serializing_if = "Dropped::is_empty")]
-    addresses_dropped: Dropped<'a>,
-    #[serde(skip_serializing_if = "Facts::is_empty")]
-    facts: Facts<'a>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-#[derive(Debug)]
-struct Dropped<'a>(&'a [(SocketAddr, AddressFault)]);
-
-impl Dropped<'_> {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl Serialize for Dropped<'_> {
-    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        let told = self.0.iter().take(DROPPED_SHOWN);
-        let told = told.map(|(address, fault)| format!("{} {fault}", address.ip()));
-        let more = self.0.len().saturating_sub(DROPPED_SHOWN);
-        out.collect_seq(told.chain((more > 0).then(|| format!("and {more} more"))))
-    }
-}
-
-#[derive(Debug)]
-struct Facts<'a> {
-    headed: Option<Headed>,
-    more: &'a [(&'static str, AuditText)],
-}
-
-impl Facts<'_> {
-    fn is_empty(&self) -> bool {
-        self.headed.is_none() && self.more.is_empty()
-    }
-}
-
-impl Serialize for Facts<'_> {
-    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        let mut map = out.serialize_map(None)?;
-        if let Some(Headed { to, is_spoofed }) = self.headed {
-            map.serialize_entry("original-destination", &to)?;
-            if is_spoofed {
-                map.serialize_entry("spoofed-destination", &to)?;
-            }
-        }
-        for (name, text) in self.more {
-            map.serialize_entry(name, text.as_str())?;
-        }
-        map.end()
     }
 }
 
@@ -551,8 +434,9 @@ mod tests {
         for (would_deny, end, outcome, reason, passed, ended) in cases {
             let record = Record { would_deny, ..record() };
             let line = record.line(record.verdict(&end));
-            let found = (line.outcome, line.reason, line.would_deny, line.ended);
-            assert_eq!(found, (outcome, reason, passed, ended), "{end:?}");
+            let found = [&line.outcome, &line.reason, &line.would_deny, &line.ended];
+            let found = found.map(|text| text.as_deref());
+            assert_eq!(found, [Some(outcome), reason, passed, ended], "{end:?}");
         }
     }
 

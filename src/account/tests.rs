@@ -69,7 +69,7 @@ fn deny(account: &Arc<Account>, client: &str, target: &str, reason: Reason) -> O
 fn relay(account: &Arc<Account>) -> Option<SessionId> {
     let mut open = account.open(arrival("10.0.0.7"));
     open.allow(&allowed("contoso.azurecr.io:443", Enforcement::Enforce));
-    open.stages.enter(Stage::Relay);
+    open.record.stages.enter(Stage::Relay);
     open.close(&Ok(Ending::Closed))
 }
 
@@ -86,7 +86,7 @@ fn a_session_is_one_line_and_one_count() {
     let mut open = books.account.open(arrival("::ffff:10.0.0.7"));
     open.admit().unwrap();
     open.allow(&allowed("contoso.azurecr.io:443", Enforcement::Enforce));
-    open.volume.down.spliced = 5;
+    open.record.volume.down.spliced = 5;
     let told = open.close(&Ok(Ending::Closed)).unwrap();
     assert_eq!(open.close(&Err(Reason::Draining.into())), Some(told));
     drop(open);
@@ -145,7 +145,7 @@ fn what_was_relayed_is_never_folded() {
     let books = Books::new();
     for _ in 0..3 {
         let mut open = books.account.open(arrival("10.0.0.7"));
-        open.stages.enter(Stage::Relay);
+        open.record.stages.enter(Stage::Relay);
         open.close(&Err(Reason::PolicyRevoked.into()));
     }
     assert_eq!(books.lines().len(), 3);
@@ -161,14 +161,14 @@ fn folds_close_after_their_window_and_are_bounded() {
         let client = std::net::Ipv4Addr::from(0x0a00_0000 + count).to_string();
         let mut open = books.account.open(arrival(&client));
         open.ask(&format!("{count}.example:443"));
-        dedup::DenialKey::of(&open, Outcome::Denied, "host-not-allowed")
+        dedup::DenialKey::of(&open.record, Outcome::Denied, "host-not-allowed")
     };
     for count in 0..10_000 {
-        folds.open(kind(count), &open, now);
+        folds.open(kind(count), &open.record, now);
     }
     assert_eq!(folds.len(), 4_096);
-    assert_eq!(folds.repeat(&kind(1), open.started), Some(open.id));
-    assert_eq!(folds.repeat(&kind(9_999), open.started), None);
+    assert_eq!(folds.repeat(&kind(1), open.record.started), Some(open.record.id));
+    assert_eq!(folds.repeat(&kind(9_999), open.record.started), None);
     let mut taken = Vec::new();
     folds.close_until(now, |line, repeated| taken.push((line.to_vec(), repeated)));
     assert!(taken.is_empty());
@@ -177,7 +177,7 @@ fn folds_close_after_their_window_and_are_bounded() {
     assert_eq!(taken.len(), 1);
     assert_eq!(taken[0].1, 1);
     assert_eq!(folds.len(), 0);
-    assert_eq!(folds.repeat(&kind(1), open.started), None);
+    assert_eq!(folds.repeat(&kind(1), open.record.started), None);
 }
 
 #[test]
@@ -430,8 +430,8 @@ fn labels_are_from_closed_sets() {
     for cause in Cause::ALL {
         let mut open = account.open(arrival("10.99.99.99"));
         open.allow(&allowed(HOSTILE, Enforcement::Report));
-        open.sni = Some(AuditText::new("secret-exfiltrated"));
-        open.volume.up.copied = 1;
+        open.record.sni = Some(AuditText::new("secret-exfiltrated"));
+        open.record.volume.up.copied = 1;
         open.close(&Err(Failure { side: Side::Upstream, cause: *cause }.into()));
     }
     relay(account);

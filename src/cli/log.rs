@@ -8,11 +8,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use serde_json::Value;
 use tokio::runtime::Builder;
 
 use super::audit_lines;
-use crate::account::AuditText;
+use crate::account::{AuditLine, AuditText};
 
 /// How often the file is looked at for more.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -157,10 +156,10 @@ fn print(line: &[u8], out: &mut impl Write, seen: &mut Seen) -> io::Result<()> {
     if line.trim_ascii().is_empty() {
         return Ok(());
     }
-    match serde_json::from_slice::<Value>(&audit_lines::payload(line)) {
-        Ok(line) if line.get("time").is_some() => {
+    match serde_json::from_slice::<AuditLine<'_>>(&audit_lines::payload(line)) {
+        Ok(line) if line.time().is_some() => {
             seen.audit += 1;
-            writeln!(out, "{}", told(&line))
+            writeln!(out, "{}", describe(&line))
         }
         _ => {
             seen.other += 1;
@@ -169,67 +168,67 @@ fn print(line: &[u8], out: &mut impl Write, seen: &mut Seen) -> io::Result<()> {
     }
 }
 
+/// A text of a line as it can be shown.
+fn text(field: Option<&str>) -> Option<String> {
+    field.map(|text| AuditText::new(text).as_str().to_owned())
+}
+
+fn or_dash(field: Option<&str>) -> String {
+    text(field).unwrap_or_else(|| "-".to_owned())
+}
+
 /// What was asked for: a host, or an image and how.
-fn asked(line: &Value, target: &str) -> String {
-    let text = |key: &str| line.get(key).and_then(Value::as_str).map(AuditText::new);
-    let part = |key: &str| text(key).map_or("-".to_owned(), |text| text.as_str().to_owned());
-    if part("kind") != "request" {
-        return target.strip_suffix(":443").unwrap_or(target).to_owned();
+fn asked(line: &AuditLine<'_>) -> String {
+    if line.kind.as_deref() != Some("request") {
+        let target = or_dash(line.target.as_deref().or(line.sni.as_deref()));
+        return target.strip_suffix(":443").unwrap_or(&target).to_owned();
     }
-    let reference = text("reference").map(|tag| format!(":{}", tag.as_str())).unwrap_or_default();
-    let status = line.get("status").and_then(Value::as_u64).unwrap_or_default();
-    let (registry, repository) = (part("registry"), part("repository"));
-    let (method, operation) = (part("method"), part("operation"));
+    let reference = text(line.reference.as_deref()).map(|tag| format!(":{tag}"));
+    let reference = reference.unwrap_or_default();
+    let status = line.status.unwrap_or_default();
+    let (registry, repository) =
+        (or_dash(line.registry.as_deref()), or_dash(line.repository.as_deref()));
+    let (method, operation) = (or_dash(line.method.as_deref()), or_dash(line.operation.as_deref()));
     format!("{registry}/{repository}{reference} {method} {operation} {status}")
 }
 
-/// A line in words.
-fn told(line: &Value) -> String {
-    let text = |key: &str| line.get(key).and_then(Value::as_str).map(AuditText::new);
-    let part = |key: &str| text(key).map_or("-".to_owned(), |text| text.as_str().to_owned());
-    let number = |key: &str| line.get(key).and_then(Value::as_u64);
-    let time = part("time");
-    if let Some(dropped) = number("dropped") {
+/// Returns a line as text. What is read is printable: the file may not be the gate's.
+fn describe(line: &AuditLine<'_>) -> String {
+    let time = or_dash(line.time());
+    if let Some(dropped) = line.dropped {
         return format!("{time} LOST     {dropped} lines did not fit into the queue");
     }
-    let mut words = format!("{time} {:<8} {}", part("outcome"), part("client"));
-    if let Some(name) = text("client-name") {
-        words.push_str(&format!(" ({})", name.as_str()));
+    let (outcome, client) = (or_dash(line.outcome.as_deref()), or_dash(line.client()));
+    let mut words = format!("{time} {outcome:<8} {client}");
+    if let Some(name) = text(line.client_name.as_deref()) {
+        words.push_str(&format!(" ({name})"));
     }
-    let target = text("target").or(text("sni"));
-    let target = target.as_ref().map_or("-", AuditText::as_str);
-    words.push_str(&format!(" -> {}", asked(line, target)));
-    if let (Some(registry), Some(endpoint)) = (text("registry"), text("endpoint")) {
-        words.push_str(&format!(" [{} {}]", registry.as_str(), endpoint.as_str()));
+    words.push_str(&format!(" -> {}", asked(line)));
+    let endpoint = text(line.endpoint.as_deref());
+    if let (Some(registry), Some(endpoint)) = (text(line.registry.as_deref()), endpoint) {
+        words.push_str(&format!(" [{registry} {endpoint}]"));
     }
-    for key in ["reason", "would-deny", "ended"] {
-        if let Some(code) = text(key) {
-            words.push_str(&format!(" {}", code.as_str()));
+    for code in [&line.reason, &line.would_deny, &line.ended] {
+        if let Some(code) = text(code.as_deref()) {
+            words.push_str(&format!(" {code}"));
         }
     }
-    match number("repeated") {
-        Some(repeated) => {
-            words.push_str(&format!(", {repeated} more until {}", part("until")));
-            let samples = line.get("samples").and_then(Value::as_array).into_iter().flatten();
-            let samples: Vec<_> = samples.filter_map(Value::as_str).map(AuditText::new).collect();
-            if !samples.is_empty() {
-                let samples: Vec<&str> = samples.iter().map(AuditText::as_str).collect();
-                words.push_str(&format!(", such as {}", samples.join(", ")));
-            }
+    if let Some(repeated) = line.repeated {
+        words.push_str(&format!(", {repeated} more until {}", or_dash(line.until())));
+        let samples: Vec<String> =
+            line.samples.iter().filter_map(|sample| text(Some(sample))).collect();
+        if !samples.is_empty() {
+            words.push_str(&format!(", such as {}", samples.join(", ")));
         }
-        None if line.get("upstream").is_some() => {
-            let (up, down) = (number("bytes-up"), number("bytes-down"));
-            let relay = line.get("ms").and_then(|ms| ms.get("relay")).and_then(Value::as_f64);
-            words.push_str(&format!(
-                ", up {}, down {} in {:.1} s",
-                size(up.unwrap_or_default()),
-                size(down.unwrap_or_default()),
-                relay.unwrap_or_default() / 1e3
-            ));
-        }
-        None => {}
+    } else if line.upstream().is_some() {
+        words.push_str(&format!(
+            ", up {}, down {} in {:.1} s",
+            size(line.bytes_up.unwrap_or_default()),
+            size(line.bytes_down.unwrap_or_default()),
+            line.milliseconds("relay").unwrap_or_default() / 1e3
+        ));
     }
-    words.push_str(&format!("  {}", part("id")));
+    words.push_str(&format!("  {}", or_dash(line.id())));
     words
 }
 

@@ -17,10 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use serde::Deserialize;
 
 use super::audit_lines;
-use crate::account::{AuditText, Outcome};
+use crate::account::{AuditLine, AuditText, Outcome};
 use crate::tools::doctor;
 use finding::Finding;
 use pulls::{Pulls, Request};
@@ -73,33 +72,6 @@ fn read(path: &Path, report: &mut Report) -> anyhow::Result<()> {
     file.with_context(|| path.display().to_string())
 }
 
-/// What of an audit line bears on the report. Files of other versions may lack some of it.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Line {
-    time: String,
-    id: Option<String>,
-    client: Option<String>,
-    client_name: Option<String>,
-    kind: Option<String>,
-    registry: Option<String>,
-    method: Option<String>,
-    operation: Option<String>,
-    repository: Option<String>,
-    reference: Option<String>,
-    digest: Option<String>,
-    target: Option<String>,
-    sni: Option<String>,
-    outcome: Option<String>,
-    reason: Option<String>,
-    would_deny: Option<String>,
-    bytes_up: Option<u64>,
-    bytes_down: Option<u64>,
-    repeated: Option<u64>,
-    until: Option<String>,
-    dropped: Option<u64>,
-}
-
 #[derive(Debug, Default)]
 struct Row {
     would_deny: u64,
@@ -142,10 +114,10 @@ impl Report {
         }
     }
 
-    fn add(&mut self, line: &Line) {
+    fn add(&mut self, line: &AuditLine<'_>) {
         let totals = &mut self.totals;
         totals.lost += line.dropped.unwrap_or_default();
-        let Some(outcome) = &line.outcome else {
+        let (Some(outcome), Some(time)) = (&line.outcome, line.time()) else {
             totals.unreadable += u64::from(line.dropped.is_none());
             return;
         };
@@ -155,12 +127,12 @@ impl Report {
         };
         // The first of a fold has a line of its own, ahead of the summary.
         let count = line.repeated.unwrap_or(1);
-        let last = line.until.as_ref().unwrap_or(&line.time);
-        if totals.first.as_ref().is_none_or(|first| line.time < *first) {
-            totals.first = Some(line.time.clone());
+        let last = line.until().unwrap_or(time);
+        if totals.first.as_deref().is_none_or(|first| time < first) {
+            totals.first = Some(time.to_owned());
         }
-        if totals.last.as_ref().is_none_or(|known| known < last) {
-            totals.last = Some(last.clone());
+        if totals.last.as_deref().is_none_or(|known| known < last) {
+            totals.last = Some(last.to_owned());
         }
         if line.kind.as_deref() == Some("request") {
             return self.add_request(line, *outcome);
@@ -183,21 +155,18 @@ impl Report {
     }
 
     /// Requests are counted apart from the sessions that they came by.
-    fn add_request(&mut self, line: &Line, outcome: Outcome) {
+    fn add_request(&mut self, line: &AuditLine<'_>, outcome: Outcome) {
         let printable = |text: &str| AuditText::new(text).as_str().to_owned();
-        let part = |text: &Option<String>| printable(text.as_deref().unwrap_or("-"));
-        let image = format!("{}/{}", part(&line.registry), part(&line.repository));
+        let part = |text: Option<&str>| printable(text.unwrap_or("-"));
+        let (registry, repository) = (line.registry.as_deref(), line.repository.as_deref());
+        let image = format!("{}/{}", part(registry), part(repository));
         let reference = line.reference.as_ref().or(line.digest.as_ref());
         match outcome {
             Outcome::Relayed | Outcome::WouldDeny => self.pulls.count(Request {
-                client: part(if line.client_name.is_some() {
-                    &line.client_name
-                } else {
-                    &line.client
-                }),
+                client: part(line.client_name.as_deref().or(line.client())),
                 image: image.clone(),
-                operation: part(&line.operation),
-                method: part(&line.method),
+                operation: part(line.operation.as_deref()),
+                method: part(line.method.as_deref()),
                 reference: reference.map(|text| printable(text)),
                 bytes_down: line.bytes_down.unwrap_or_default(),
             }),
@@ -209,7 +178,7 @@ impl Report {
         }
     }
 
-    fn count_client(&mut self, line: &Line, outcome: Outcome, count: u64) {
+    fn count_client(&mut self, line: &AuditLine<'_>, outcome: Outcome, count: u64) {
         let Some(name) = &line.client_name else { return };
         let name = AuditText::new(name).as_str().to_owned();
         if self.clients.len() >= ROWS && !self.clients.contains_key(&name) {
@@ -226,13 +195,19 @@ impl Report {
         client.bytes_down = client.bytes_down.saturating_add(line.bytes_down.unwrap_or_default());
     }
 
-    fn count(&mut self, line: &Line, host: &str, reason: &str, (outcome, count): (Outcome, u64)) {
+    fn count(
+        &mut self,
+        line: &AuditLine<'_>,
+        host: &str,
+        reason: &str,
+        (outcome, count): (Outcome, u64),
+    ) {
         if [line.sni.as_deref(), Some(host)].into_iter().flatten().any(doctor::is_marked) {
             self.totals.doctor += count;
             return;
         }
         let printable = |text: &str| AuditText::new(text).as_str().to_owned();
-        let client = printable(line.client.as_deref().unwrap_or("-"));
+        let client = printable(line.client().unwrap_or("-"));
         let name = line.client_name.as_deref().map(printable);
         let key = (Finding::of(reason, host), client, name, printable(host));
         if self.rows.len() >= ROWS && !self.rows.contains_key(&key) {
@@ -244,13 +219,14 @@ impl Report {
             Outcome::WouldDeny => row.would_deny += count,
             _ => row.denied += count,
         }
-        let last = line.until.as_ref().unwrap_or(&line.time);
-        if row.first.is_empty() || line.time < row.first {
-            row.first = printable(&line.time);
+        let time = line.time().unwrap_or_default();
+        let last = line.until().unwrap_or(time);
+        if row.first.is_empty() || time < row.first.as_str() {
+            row.first = printable(time);
         }
-        if row.last < *last {
+        if row.last.as_str() < last {
             row.last = printable(last);
-            row.id = line.id.as_deref().map(printable);
+            row.id = line.id().map(printable);
         }
     }
 
@@ -285,7 +261,7 @@ impl Report {
 }
 
 /// The host that a session asked for.
-fn host(line: &Line) -> &str {
+fn host<'a>(line: &'a AuditLine<'_>) -> &'a str {
     let host = line.target.as_deref().or(line.sni.as_deref()).unwrap_or("-");
     host.strip_suffix(":443").unwrap_or(host)
 }

@@ -81,7 +81,7 @@ struct Arriving {
 impl Arriving {
     async fn serve(mut self, forward: Arc<Forward>, mut socket: TcpStream) {
         let set = self.gate.policy.borrow().clone();
-        self.account.generation = set.generation();
+        self.account.record.generation = set.generation();
         let by = Instant::now() + set.limits().head_timeout;
         if let Err(stop) = self.read_proxy_header(&mut socket, by).await {
             self.account.close(&Err(stop));
@@ -97,10 +97,11 @@ impl Arriving {
             Admission::Draining => Some(Denial::with_remedy(Reason::Draining, "try again")),
             Admission::Open => None,
         };
-        let admitted = self.gate.sessions.admit(self.account.client, &limits).and_then(|permit| {
-            self.account.admit()?;
-            Ok(permit)
-        });
+        let admitted =
+            self.gate.sessions.admit(self.account.record.client, &limits).and_then(|permit| {
+                self.account.admit()?;
+                Ok(permit)
+            });
         let (permit, refusal) = match (admitted, refusal) {
             (Ok(permit), None) => (Some(permit), None),
             (Err(denial), None) | (_, Some(denial)) => (None, Some(denial)),
@@ -109,7 +110,7 @@ impl Arriving {
         if refusal.is_none() {
             drop(slot);
         }
-        account.stages.enter(Stage::Relay);
+        account.record.stages.enter(Stage::Relay);
         let moved = Arc::new(AtomicU64::new(0));
         let seen = moved.clone();
         account.follow(Box::new(move || volume(&seen)));
@@ -152,8 +153,8 @@ impl Arriving {
         })?;
         if let Some(client) = client {
             self.identity = ClientIdentity::at(client);
-            self.account.client = client;
-            self.account.note("balancer", AuditText::new(&balancer.to_string()));
+            self.account.record.client = client;
+            self.account.record.note("balancer", AuditText::new(&balancer.to_string()));
         }
         Ok(())
     }
@@ -170,7 +171,7 @@ impl Arriving {
             let failure = Failure { side: Side::Gate, cause: Cause::Internal };
             return Err(NoTls::Ended { stop: failure.into(), socket: None });
         };
-        self.account.stages.enter(Stage::Tls);
+        self.account.record.stages.enter(Stage::Tls);
         let until = pin!(async {
             tokio::select! {
                 () = sleep_until(by) => Reason::HeadTimeout.into(),
@@ -180,7 +181,7 @@ impl Arriving {
         let (stream, certificate) = Box::pin(tls::accept(&tls, socket, until)).await?;
         let proof = certificate.map(|certificate| {
             let names = certificate.names();
-            self.account.note("certificate", AuditText::new(&names.to_string()));
+            self.account.record.note("certificate", AuditText::new(&names.to_string()));
             self.identity.certificate = Some(Box::new(names));
             Proof { certificate, paths: paths.clone(), tls: Mutex::new(every) }
         });
@@ -206,7 +207,7 @@ impl Arriving {
                 Closing::in_order(Either::Left(socket))
             }
             NoTls::Refused { stop, fault, socket } => {
-                self.account.note("tls-fault", fault);
+                self.account.record.note("tls-fault", fault);
                 self.account.close(&Err(stop));
                 Closing::in_order(Either::Left(socket))
             }

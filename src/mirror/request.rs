@@ -156,15 +156,15 @@ impl Connection {
     ) -> Result<(), Refused> {
         let mut session = self.account();
         if let Some(login) = allowed.login()
-            && session.target().is_none()
+            && session.record.target().is_none()
         {
             session.ask_for(login.target());
             session.allow(&login);
         }
         let Some(client) = allowed.client() else { return Ok(()) };
         account.client_name = Some(client.name.clone());
-        if session.client_name.is_none() {
-            session.client_name = Some(client.name.clone());
+        if session.record.client_name.is_none() {
+            session.record.client_name = Some(client.name.clone());
         }
         drop(session);
         self.admit_to_group(client)?;

@@ -46,8 +46,8 @@ impl Session {
         let client = read.map_err(|none| no_proxy_header(&none, self.listener.mode))?;
         if let Some(client) = client {
             self.client = ClientIdentity::at(client);
-            self.account.client = client;
-            self.account.note("balancer", AuditText::new(&balancer.to_string()));
+            self.account.record.client = client;
+            self.account.record.note("balancer", AuditText::new(&balancer.to_string()));
         }
         Ok(())
     }
@@ -70,7 +70,7 @@ impl Session {
         let Some(tls) = every.borrow_and_update().get(paths).cloned() else {
             return Err(Refusal::alert(Either::Left(socket), INTERNAL));
         };
-        self.account.stages.enter(Stage::Tls);
+        self.account.record.stages.enter(Stage::Tls);
         let (deadline, slot) = (self.request_deadline, &mut self.slot);
         let accepted = {
             let until = pin!(async move {
@@ -85,11 +85,11 @@ impl Session {
         let (stream, certificate) = accepted.map_err(|none| self.refuse_without_tls(none))?;
         if let Some(certificate) = certificate {
             let names = certificate.names();
-            self.account.note("certificate", AuditText::new(&names.to_string()));
+            self.account.record.note("certificate", AuditText::new(&names.to_string()));
             self.client.certificate = Some(Box::new(names));
             self.certificate = Some(Box::new(CertificateWatch::new(certificate, every)));
         }
-        self.account.stages.enter(Stage::Head);
+        self.account.record.stages.enter(Stage::Head);
         Ok(Either::Right(stream))
     }
 
@@ -108,7 +108,7 @@ impl Session {
             // In the middle of a handshake an alert of ours would be garbage.
             NoTls::Ended { stop, socket: None } => Refusal::silent(stop),
             NoTls::Refused { stop, fault, socket } => {
-                self.account.note("tls-fault", fault);
+                self.account.record.note("tls-fault", fault);
                 // The TLS library has sent its alert.
                 Refusal::close(Either::Left(socket), stop)
             }

@@ -32,13 +32,13 @@ impl Session {
         self.account.ask_for(&request.target);
         // The policy may have changed while the request was awaited.
         self.policy = self.policy_updates.borrow_and_update().clone();
-        self.account.generation = self.policy.generation();
+        self.account.record.generation = self.policy.generation();
         if self.admission == Admission::Draining {
             return Err(Denial::with_remedy(Reason::Draining, "try again"));
         }
         let mut limits = *self.policy.limits();
         limits.open_sessions = limits.open_sessions.min(self.gate.max_sessions);
-        self.permit = Some(self.gate.sessions.admit(self.account.client, &limits)?);
+        self.permit = Some(self.gate.sessions.admit(self.account.record.client, &limits)?);
         self.account.admit()?;
         self.slot = None;
         if request.early().first().is_some_and(|first| *first != TLS_HANDSHAKE) {
@@ -52,7 +52,7 @@ impl Session {
         self.authenticate(request.authorization.take()).await?;
         let enforcement = self.enforcement();
         let group = self.policy.group_of(&self.client);
-        self.account.client_name = group.map(|group| group.name.clone());
+        self.account.record.client_name = group.map(|group| group.name.clone());
         let allowed = self.policy.judge_name(&request.target, &self.client, enforcement)?;
         self.account.allow(&allowed);
         if let (Some(group), Some(permit)) = (allowed.client(), &mut self.permit) {
@@ -78,7 +78,7 @@ impl Session {
         let passwords = &self.gate.passwords;
         let checking = passwords.check(self.policy.users(), credentials, from, deadline);
         let user = Box::pin(checking).await?;
-        self.account.note("user", AuditText::new(&user.name));
+        self.account.record.note("user", AuditText::new(&user.name));
         self.client.login = Login::Proved(Box::new(user));
         Ok(())
     }
@@ -106,10 +106,10 @@ impl Session {
         allowed: Allowed,
         deadline: Instant,
     ) -> Result<Permit, Stop> {
-        self.account.stages.enter(Stage::Resolve);
+        self.account.record.stages.enter(Stage::Resolve);
         let answer = self.gate.resolver.resolve(&self.policy, &allowed, deadline).await?;
         if answer.origin == dial::Origin::Stale {
-            self.account.took_stale_answer();
+            self.account.record.took_stale_answer();
         }
         Ok(self.judge_addresses(allowed, &answer.addresses)?)
     }
@@ -121,14 +121,14 @@ impl Session {
         found: &[SocketAddr],
     ) -> Result<Permit, Denial> {
         let own = self.gate.own.borrow().clone();
-        self.account.compare_headed(found, &own);
+        self.account.record.compare_headed(found, &own);
         match self.policy.judge_addresses(allowed, found, &own) {
             Ok(vetted) => {
-                self.account.drop_addresses(vetted.dropped);
+                self.account.record.drop_addresses(vetted.dropped);
                 Ok(vetted.permit)
             }
             Err(none) => {
-                self.account.drop_addresses(none.dropped);
+                self.account.record.drop_addresses(none.dropped);
                 Err(none.denial)
             }
         }
@@ -141,9 +141,9 @@ impl Session {
         permit: Permit,
         deadline: Instant,
     ) -> Result<Dialled, Stop> {
-        self.account.stages.enter(Stage::Dial);
+        self.account.record.stages.enter(Stage::Dial);
         let dialled = match dial::connect(&permit, deadline).await {
-            Err(failure) if self.account.is_stale() && is_gone(failure) => {
+            Err(failure) if self.account.record.is_stale() && is_gone(failure) => {
                 Box::pin(self.dial_fresh(permit.allowed().clone(), deadline)).await?
             }
             connected => {
@@ -151,7 +151,7 @@ impl Session {
                 Dialled { permit, upstream, address }
             }
         };
-        self.account.upstream = Some(dialled.address);
+        self.account.record.upstream = Some(dialled.address);
         Ok(dialled)
     }
 

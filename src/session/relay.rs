@@ -27,7 +27,7 @@ impl Session {
         mut self: Box<Self>,
         tunnel: Box<Tunnel>,
     ) -> impl Future<Output = ()> + Send {
-        self.account.stages.enter(Stage::Relay);
+        self.account.record.stages.enter(Stage::Relay);
         let allowed = tunnel.cleared.permit().allowed();
         let quota = upload_quota(&self.gate, allowed);
         let traffic =
@@ -68,9 +68,9 @@ impl Session {
                 Either::Left(bare) => bare.closing(&outcome).map(Either::Left),
                 Either::Right(tls) => tls.closing(&outcome).map(Either::Right),
             };
-            account.volume = volume(&traffic);
+            account.record.volume = volume(&traffic);
             if traffic.bounds.were_exceeded() {
-                account.would_deny.get_or_insert(Reason::UploadBudget);
+                account.record.would_deny.get_or_insert(Reason::UploadBudget);
             }
             account.close(&outcome.outcome);
             // The session keeps its place among the open ones until the client is gone.

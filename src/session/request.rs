@@ -114,7 +114,7 @@ impl Session {
             Either::Right(_) => None,
         };
         if let Some(to) = original_dst {
-            self.account.head_for(to);
+            self.account.record.head_for(to);
         }
         self.client.login = Login::Impossible;
         let read = tokio::select! {
@@ -129,7 +129,7 @@ impl Session {
             Err(stop) => return Err(Refusal::alert(client, stop)),
         };
         let name = hello.facts.server_name().clone();
-        self.account.sni = Some(AuditText::of_name(&name));
+        self.account.record.sni = Some(AuditText::of_name(&name));
         // The port is judged like any other. A client that connected to the listener itself means
         // HTTPS.
         let target = Target { name, port: original_dst.map_or(HTTPS, |to| to.port()) };
@@ -151,7 +151,7 @@ impl Session {
                     let name = hello.facts.server_name();
                     // As a rule the two are equal, and the text of the target is shared.
                     let name = if name == asked { asked } else { name };
-                    self.account.sni = Some(AuditText::of_name(name));
+                    self.account.record.sni = Some(AuditText::of_name(name));
                 })
             }
         };
@@ -174,7 +174,7 @@ impl Session {
     ) -> Result<Box<Hello>, Stop> {
         let accepted = self.gate.accepted.in_version(version);
         send(client, accepted).await.map_err(|_| CLIENT_ABORTED)?;
-        self.account.stages.enter(Stage::Hello);
+        self.account.record.stages.enter(Stage::Hello);
         let deadline = Instant::now() + self.policy.limits().hello_timeout;
         let read = intake::hello(client, early, deadline).await;
         read.map(Box::new).map_err(|none| no_hello(&none))
@@ -188,10 +188,10 @@ impl Session {
                 let Some(target) = refused.target else { return Refusal::answer(client, denial) };
                 self.account.ask(&target);
                 if let Some(host) = refused.host {
-                    self.account.note("host", AuditText::of_request(&host));
+                    self.account.record.note("host", AuditText::of_request(&host));
                 }
                 // As the account shows it: user info and a query may be secrets.
-                let shown = self.account.target().map(|text| text.as_str().to_owned());
+                let shown = self.account.record.target().map(|text| text.as_str().to_owned());
                 Refusal::answer_to(client, denial, None, shown.unwrap_or_default())
             }
             NoHead::Late => Refusal::answer(client, Reason::HeadTimeout),

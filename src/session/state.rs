@@ -100,7 +100,7 @@ impl Session {
             accepted,
             first,
         });
-        account.generation = policy.generation();
+        account.record.generation = policy.generation();
         let session = Self {
             gate,
             listener,
