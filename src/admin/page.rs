@@ -83,6 +83,7 @@ struct OfBudget {
 struct OfLimits {
     head_timeout_ms: u128,
     hello_timeout_ms: u128,
+    hello_bytes: usize,
     dial_timeout_ms: u128,
     idle_timeout_ms: u128,
     drain_timeout_ms: u128,
@@ -163,6 +164,7 @@ fn of_limits(limits: &Limits) -> OfLimits {
     OfLimits {
         head_timeout_ms: limits.head_timeout.as_millis(),
         hello_timeout_ms: limits.hello_timeout.as_millis(),
+        hello_bytes: limits.hello_bytes,
         dial_timeout_ms: limits.dial_timeout.as_millis(),
         idle_timeout_ms: limits.idle_timeout.as_millis(),
         drain_timeout_ms: limits.drain_timeout.as_millis(),

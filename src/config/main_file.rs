@@ -233,6 +233,9 @@ fn range(source: &Source<'_>, written: &Located<String>) -> Option<IpNet> {
     Some(range)
 }
 
+/// What `hello-bytes` may be, in bytes. The smallest hello that names a server has some 100.
+const HELLO_BYTES: RangeInclusive<u64> = 512..=65_536;
+
 /// Open sessions where `[process] profile` is `"small"` and `[limits]` is silent.
 const SMALL_SESSIONS: usize = 256;
 
@@ -248,6 +251,10 @@ fn limits(mut table: Table<'_>, mut limits: Limits) -> Limits {
     wait("idle-timeout-ms", &mut limits.idle_timeout);
     wait("drain-timeout-ms", &mut limits.drain_timeout);
     wait("session-lifetime-ms", &mut limits.session_lifetime);
+    let hello_bytes = table.number("hello-bytes", HELLO_BYTES);
+    if let Some(bytes) = hello_bytes.and_then(|bytes| usize::try_from(bytes).ok()) {
+        limits.hello_bytes = bytes;
+    }
     let mut count = |key, limit: &mut usize| {
         if let Some(number) = table.number(key, SESSIONS).and_then(|one| usize::try_from(one).ok())
         {

@@ -8,7 +8,7 @@
 use super::cross_check;
 use super::fault::{HelloFault, JoinFault, RecordFault};
 use super::reader::{Seen, Walk};
-use super::reassembler::{CLIENT_HELLO, MESSAGE_HEADER, MessageReader};
+use super::reassembler::{CLIENT_HELLO, LARGEST_MESSAGE, MESSAGE_HEADER, MessageReader};
 use crate::policy::{Name, NameError};
 
 /// `ProtocolVersion` of TLS 1.2 (RFC 5246 §6.2.1).
@@ -54,6 +54,8 @@ pub struct ClientHello {
     /// Everything before the extensions: version, random, session id, cipher suites, compression
     /// methods. A second hello must repeat it to the byte (RFC 8446 §4.1.2).
     beginning: Box<[u8]>,
+    /// The most bytes that it might have had, and that a second hello may have.
+    largest: usize,
 }
 
 impl ClientHello {
@@ -75,6 +77,11 @@ impl ClientHello {
         self.offers_tls13
     }
 
+    /// The most bytes that a hello of this client may have, its header included.
+    pub(super) fn largest(&self) -> usize {
+        self.largest
+    }
+
     /// Its session id, which a server of TLS 1.3 repeats.
     pub(super) fn session_id(&self) -> &[u8] {
         let mut walk = Walk::over(&self.beginning);
@@ -87,7 +94,7 @@ impl ClientHello {
     }
 
     /// Judges a hello's body: the message without its header of type and length.
-    fn read(body: &[u8]) -> Result<Self, HelloFault> {
+    fn read(body: &[u8], largest: usize) -> Result<Self, HelloFault> {
         let mut walk = Walk::over(body);
         let version = walk.short().ok_or(HelloFault::Short)?;
         if version < TLS12 {
@@ -128,6 +135,7 @@ impl ClientHello {
             offers_tls12: extensions.offers_tls12,
             offers_tls13: extensions.offers_tls13,
             beginning: beginning.into(),
+            largest,
         })
     }
 }
@@ -230,7 +238,7 @@ fn versions(content: &[u8]) -> Result<(bool, bool), HelloFault> {
 pub struct Hello {
     /// What it says.
     pub facts: ClientHello,
-    /// Its records, exactly as they came.
+    /// The message in the fewest records that hold it, ready to be sent.
     pub raw: Vec<u8>,
 }
 
@@ -260,10 +268,17 @@ impl Default for HelloReader {
 }
 
 impl HelloReader {
-    /// A reader at the stream's first byte.
+    /// A reader at the stream's first byte, of hellos of any size up to
+    /// [`LARGEST_MESSAGE`](super::LARGEST_MESSAGE).
     #[must_use]
     pub fn new() -> Self {
-        Self { message: MessageReader::new(CLIENT_HELLO), over: None }
+        Self::with_limit(LARGEST_MESSAGE)
+    }
+
+    /// A reader of hellos of at most `largest` bytes, the message's header included.
+    #[must_use]
+    pub fn with_limit(largest: usize) -> Self {
+        Self { message: MessageReader::new(CLIENT_HELLO, largest), over: None }
     }
 
     /// Whether not a byte has come.
@@ -306,12 +321,14 @@ impl HelloReader {
         if self.message.record_left() > 0 {
             return Err(HelloFault::MessageBehind);
         }
+        let largest = self.message.largest();
         let message = self.message.message();
-        let facts = ClientHello::read(message.get(MESSAGE_HEADER..).unwrap_or_default())?;
+        let facts = ClientHello::read(message.get(MESSAGE_HEADER..).unwrap_or_default(), largest)?;
         cross_check::ask(&message, facts.server_name())?;
         drop(message);
-        let message = std::mem::replace(&mut self.message, MessageReader::new(CLIENT_HELLO));
-        Ok(Step::Complete(Hello { facts, raw: message.into_raw() }))
+        let message =
+            std::mem::replace(&mut self.message, MessageReader::new(CLIENT_HELLO, largest));
+        Ok(Step::Complete(Hello { facts, raw: message.into_fewest_records() }))
     }
 
     /// What the fault is called in a hello.

@@ -28,7 +28,7 @@
 
 use super::client::{ClientHello, Hello, HelloReader, Step};
 use super::fault::{Cut, JoinFault, ReplyFault, UploadFault};
-use super::reassembler::{MESSAGE_HEADER, MessageReader, SERVER_HELLO};
+use super::reassembler::{LARGEST_MESSAGE, MESSAGE_HEADER, MessageReader, SERVER_HELLO};
 use super::record::{self, HEADER, Header, Kind, RecordWatch};
 use super::server::{self, Reply};
 use super::upload::{ClearUpload, Then};
@@ -118,7 +118,7 @@ impl Guard {
         Self {
             hello,
             stage: Stage::FirstHello,
-            reply: MessageReader::new(SERVER_HELLO),
+            reply: MessageReader::new(SERVER_HELLO, LARGEST_MESSAGE),
             server_held: Vec::new(),
             client_held: Vec::new(),
             server_dummy: Dummy::MayNotCome,
@@ -293,19 +293,21 @@ impl Guard {
         };
         let stage = match (reply, &self.stage) {
             (Reply::Retry, Stage::SecondHello) => return Err(ReplyFault::SecondRetry.into()),
-            (Reply::Tls12, Stage::SecondHello) => return Err(ReplyFault::Downgrade.into()),
+            (Reply::Tls12 { .. }, Stage::SecondHello) => return Err(ReplyFault::Downgrade.into()),
             (Reply::Retry, _) => {
                 self.server_dummy = Dummy::MayCome;
-                Stage::Retry { second: Box::default(), dummy: Dummy::MayCome }
+                let second = Box::new(HelloReader::with_limit(self.hello.largest()));
+                Stage::Retry { second, dummy: Dummy::MayCome }
             }
-            (Reply::Tls12, _) => Stage::Upload(Box::new(ClearUpload::new())),
+            (Reply::Tls12 { suite }, _) => Stage::Upload(Box::new(ClearUpload::new(suite))),
             (Reply::Tls13, _) => Stage::Free,
         };
         // Under TLS 1.2 the certificate and more may stand in the same record.
-        if reply != Reply::Tls12 && self.reply.record_left() > 0 {
+        if !matches!(reply, Reply::Tls12 { .. }) && self.reply.record_left() > 0 {
             return Err(ReplyFault::MessageBehind.into());
         }
-        let message = std::mem::replace(&mut self.reply, MessageReader::new(SERVER_HELLO));
+        let message =
+            std::mem::replace(&mut self.reply, MessageReader::new(SERVER_HELLO, LARGEST_MESSAGE));
         let raw = message.into_raw();
         if out.to_client.is_empty() {
             // It has room for what came in the same piece.

@@ -4,10 +4,13 @@
 use std::borrow::Cow;
 
 use super::fault::JoinFault;
-use super::record::{HEADER, Header, Kind, LARGEST_CLEAR};
+use super::record::{HANDSHAKE, HEADER, Header, Kind, LARGEST_CLEAR};
 
-/// The largest handshake message that is read, its header of four bytes included.
+/// The largest handshake message that can be read, its header of four bytes included.
 pub const LARGEST_MESSAGE: usize = 64 * 1024;
+
+/// The version in the header of a ClientHello's record that had none of TLS (RFC 8446 §5.1).
+const HELLO_VERSION: [u8; 2] = [3, 1];
 
 /// The most bytes that the records of such a message may have together. A message of 21 KiB, more
 /// than any client sends, may thus come in records of one byte each; one of 64 KiB in records of
@@ -25,10 +28,15 @@ pub(super) const SERVER_HELLO: u8 = 2;
 /// Reads one message, in whatever records and chunks it comes.
 #[derive(Debug, Clone)]
 pub(super) struct MessageReader {
-    /// The message's type, the only one that is taken.
+    /// The message's type, the only one that is accepted.
     wanted_type: u8,
-    /// The records exactly as they came.
+    /// The most bytes that the message may have, its header included.
+    largest: usize,
+    /// The records as they came; of a ClientHello, which is framed anew, the first record's header
+    /// and all payload.
     raw: Vec<u8>,
+    /// How many bytes of records have come.
+    received: usize,
     /// How many bytes of the record's header have come.
     header: usize,
     /// How many bytes of the record's payload are still to come.
@@ -43,10 +51,13 @@ pub(super) struct MessageReader {
 }
 
 impl MessageReader {
-    pub(super) fn new(wanted_type: u8) -> Self {
+    /// A reader of one message of this type, of at most `largest` bytes with its header.
+    pub(super) fn new(wanted_type: u8, largest: usize) -> Self {
         Self {
             wanted_type,
+            largest: largest.min(LARGEST_MESSAGE),
             raw: Vec::new(),
+            received: 0,
             header: 0,
             record_left: 0,
             records: 0,
@@ -69,6 +80,40 @@ impl MessageReader {
     /// How many bytes the last record has behind the message.
     pub(super) fn record_left(&self) -> usize {
         self.record_left
+    }
+
+    /// The most bytes that the message may have, its header included.
+    pub(super) fn largest(&self) -> usize {
+        self.largest
+    }
+
+    /// The message in the fewest records, with a version of TLS in their headers: a router behind
+    /// the gate may read the first record alone, or reject other versions. Record headers are no
+    /// part of the handshake's transcript (RFC 8446 §4.4.1).
+    pub(super) fn into_fewest_records(self) -> Vec<u8> {
+        let version = match self.raw.get(1..3) {
+            Some(&[3, minor @ 1..=3]) => [3, minor],
+            _ => HELLO_VERSION,
+        };
+        let header = |payload: usize| {
+            // At most 2^14, which fits.
+            let [high, low] = u16::try_from(payload).unwrap_or(u16::MAX).to_be_bytes();
+            let [major, minor] = version;
+            [HANDSHAKE, major, minor, high, low]
+        };
+        if self.seen <= LARGEST_CLEAR {
+            let mut raw = self.raw;
+            if let Some(first) = raw.first_chunk_mut::<HEADER>() {
+                *first = header(self.seen);
+            }
+            return raw;
+        }
+        let mut framed = Vec::with_capacity(self.seen + 4 * HEADER);
+        for payload in self.message().chunks(LARGEST_CLEAR) {
+            framed.extend_from_slice(&header(payload.len()));
+            framed.extend_from_slice(payload);
+        }
+        framed
     }
 
     /// The records as they came, up to the message's last byte.
@@ -94,7 +139,7 @@ impl MessageReader {
 
     /// The message, its header included; copied only where it came in several records.
     pub(super) fn message(&self) -> Cow<'_, [u8]> {
-        if self.records == 1 {
+        if self.records == 1 || self.wanted_type == CLIENT_HELLO {
             return Cow::Borrowed(self.raw.get(HEADER..).unwrap_or_default());
         }
         let mut joined = Vec::with_capacity(self.seen);
@@ -115,11 +160,18 @@ impl MessageReader {
         if begun.first().is_some_and(|&byte| Kind::of(byte) != Some(Kind::Handshake)) {
             return Err(JoinFault::OtherRecord);
         }
-        let Some(header) = Header::judge(begun, LARGEST_CLEAR)? else { return Ok(()) };
-        if self.raw.len() + header.length > LARGEST_RAW {
+        let header = match self.wanted_type {
+            CLIENT_HELLO => Header::judge_any_version(begun, LARGEST_CLEAR)?,
+            _ => Header::judge(begun, LARGEST_CLEAR)?,
+        };
+        let Some(header) = header else { return Ok(()) };
+        if self.received + header.length > LARGEST_RAW {
             return Err(JoinFault::TooManyRecords);
         }
         self.header = 0;
+        if self.wanted_type == CLIENT_HELLO && self.records > 0 {
+            self.raw.truncate(self.raw.len() - HEADER);
+        }
         self.record_left = header.length;
         self.records += 1;
         Ok(())
@@ -148,7 +200,7 @@ impl MessageReader {
             // Always fits: 24 bits.
             let whole =
                 usize::try_from(length).unwrap_or(usize::MAX).saturating_add(MESSAGE_HEADER);
-            if whole > LARGEST_MESSAGE {
+            if whole > self.largest {
                 return Err(JoinFault::TooLarge(length));
             }
             self.declared = Some(whole);
@@ -160,6 +212,7 @@ impl MessageReader {
     fn take<'a>(&mut self, input: &mut &'a [u8], count: usize) -> &'a [u8] {
         let (taken, rest) = input.split_at(count.min(input.len()));
         self.raw.extend_from_slice(taken);
+        self.received += taken.len();
         *input = rest;
         taken
     }

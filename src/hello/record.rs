@@ -6,6 +6,9 @@ use super::fault::{RecordFault, UploadFault};
 /// The bytes of a record's header: type, version, length (RFC 8446 §5.1).
 pub const HEADER: usize = 5;
 
+/// The content type of a handshake record (RFC 8446 §5.1).
+pub(super) const HANDSHAKE: u8 = 22;
+
 /// The most that a record in the clear may carry (RFC 8446 §5.1, RFC 5246 §6.2.1).
 pub(super) const LARGEST_CLEAR: usize = 1 << 14;
 
@@ -28,7 +31,7 @@ impl Kind {
         match byte {
             20 => Some(Self::ChangeCipherSpec),
             21 => Some(Self::Alert),
-            22 => Some(Self::Handshake),
+            HANDSHAKE => Some(Self::Handshake),
             23 => Some(Self::ApplicationData),
             _ => None,
         }
@@ -47,19 +50,28 @@ impl Header {
     /// Judges as much of a header as has come, each byte as early as it can be judged, so that the
     /// verdict is the same however the bytes were cut. `None` while it is not whole.
     pub(super) fn judge(begun: &[u8], largest: usize) -> Result<Option<Self>, RecordFault> {
+        // RFC 8446 §5.1: 0x0303, or 0x0301 on what follows an initial ClientHello.
+        let (kind_and_major, _) = begun.split_at(begun.len().min(2));
+        Self::judge_any_version(kind_and_major, largest)?;
+        match begun.get(2) {
+            None | Some(1..=3) => Self::judge_any_version(begun, largest),
+            Some(0) => Err(RecordFault::Ssl3),
+            Some(&minor) => Err(RecordFault::Minor(minor)),
+        }
+    }
+
+    /// Judges the header of a ClientHello's record: servers must accept any minor version there
+    /// (RFC 5246 E.1), and must ignore it altogether (RFC 8446 §5.1).
+    pub(super) fn judge_any_version(
+        begun: &[u8],
+        largest: usize,
+    ) -> Result<Option<Self>, RecordFault> {
         let Some(&first) = begun.first() else { return Ok(None) };
         let kind = Kind::of(first).ok_or(RecordFault::Kind(first))?;
         if let Some(&major) = begun.get(1)
             && major != 3
         {
             return Err(RecordFault::Major(major));
-        }
-        // RFC 8446 §5.1: 0x0301 on an initial ClientHello, 0x0303 on all else; TLS 1.2 clients put
-        // the lowest version that they speak on their hello (RFC 5246 E.1).
-        match begun.get(2) {
-            None | Some(1..=3) => {}
-            Some(0) => return Err(RecordFault::Ssl3),
-            Some(&minor) => return Err(RecordFault::Minor(minor)),
         }
         let Some(&[.., high, low]) = begun.first_chunk::<HEADER>() else { return Ok(None) };
         let length = u16::from_be_bytes([high, low]);

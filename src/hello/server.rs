@@ -15,8 +15,8 @@ pub(super) const RETRY: [u8; RANDOM] = [
 /// What the server has decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// TLS 1.2, whose handshake goes on in the clear.
-    Tls12,
+    /// TLS 1.2 with this cipher suite; the handshake goes on in the clear.
+    Tls12 { suite: u16 },
     /// TLS 1.3, which is encrypted from here on.
     Tls13,
     /// It asks for a second hello, of TLS 1.3.
@@ -35,7 +35,7 @@ pub(super) fn judge(body: &[u8], hello: &ClientHello) -> Result<Reply, ReplyFaul
     if session_id.len() > LONGEST_SESSION_ID {
         return Err(ReplyFault::Length);
     }
-    let _suite = walk.short().ok_or(ReplyFault::Length)?;
+    let suite = walk.short().ok_or(ReplyFault::Length)?;
     if walk.byte().ok_or(ReplyFault::Length)? != 0 {
         return Err(ReplyFault::Compresses);
     }
@@ -49,7 +49,7 @@ pub(super) fn judge(body: &[u8], hello: &ClientHello) -> Result<Reply, ReplyFaul
     match chosen {
         None if random == RETRY => Err(ReplyFault::Version(version)),
         None if !hello.offers_tls12() => Err(ReplyFault::NotOffered),
-        None => Ok(Reply::Tls12),
+        None => Ok(Reply::Tls12 { suite }),
         Some(TLS13) if !hello.offers_tls13() => Err(ReplyFault::NotOffered),
         Some(TLS13) if session_id != hello.session_id() => Err(ReplyFault::SessionId),
         Some(TLS13) if random == RETRY => Ok(Reply::Retry),

@@ -5,13 +5,42 @@ use super::fault::{RecordFault, UploadFault};
 use super::reassembler::{CLIENT_HELLO, MESSAGE_HEADER};
 use super::record::{self, HEADER, Header, Kind, LARGEST_CLEAR};
 
-/// The largest record that can hold a Finished of 16 bytes and no more: with AES-CBC and
-/// HMAC-SHA-384 and the least padding 16 (IV) + 16 + 48 + 16. In the shortest encrypted form, of
-/// ChaCha20-Poly1305 (16 bytes for the tag), that leaves 64 bytes behind a Finished: the very least
-/// that a ClientHello of a renegotiation takes (4 of header, 41 up to the extensions, 19 with
-/// renegotiation_info), and no room for a name. Whoever sends that gets no further: the rest of
-/// that handshake would need records of a handshake, which are cut.
-const LARGEST_FINISHED: usize = 96;
+/// Returns the largest record, in bytes behind its header, that may hold the client's Finished (16
+/// bytes) under a cipher suite.
+///
+/// Behind the Finished there must be no room for the ClientHello of a renegotiation. The smallest
+/// that names a server has 57 bytes: 4 of header, 41 up to the extensions, and 12 for a name of one
+/// character. Overheads are those of RFC 5246 §6.2.3, RFC 5288, RFC 6655 and RFC 7905.
+fn largest_finished(suite: u16) -> usize {
+    match suite {
+        // ChaCha20-Poly1305: a tag of 16 bytes. AES-CCM-8: a nonce of 8 and a tag of 8. Nothing else fits.
+        0xcca8..=0xccae | 0xc0a0..=0xc0a3 | 0xc0a8..=0xc0ab | 0xc0ae..=0xc0af => 32,
+        // NULL and RC4: a MAC of 16 to 48 bytes.
+        0x0000..=0x0005
+        | 0x0017..=0x0018
+        | 0x0020
+        | 0x0024
+        | 0x0028
+        | 0x002b..=0x002e
+        | 0x003b
+        | 0x008a
+        | 0x008e
+        | 0x0092
+        | 0x00b0..=0x00b1
+        | 0x00b4..=0x00b5
+        | 0x00b8..=0x00b9
+        | 0xc001..=0xc002
+        | 0xc006..=0xc007
+        | 0xc00b..=0xc00c
+        | 0xc010..=0xc011
+        | 0xc015..=0xc016
+        | 0xc033
+        | 0xc039..=0xc03b => 64,
+        // At least 24 bytes of overhead: AES-GCM (8 and 16), or CBC, which needs 96 bytes with
+        // HMAC-SHA-384 and the least padding. 56 bytes remain at most.
+        _ => 96,
+    }
+}
 
 /// How far the client's handshake has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +65,8 @@ enum Progress {
 pub(super) struct ClearUpload {
     phase: Phase,
     progress: Progress,
+    /// The largest record that the Finished may come in.
+    largest_finished: usize,
     /// The record that is not whole yet.
     held: Vec<u8>,
     /// The header of the message that is not whole yet, and how many bytes of it have come.
@@ -55,10 +86,12 @@ pub(super) enum Then {
 }
 
 impl ClearUpload {
-    pub(super) fn new() -> Self {
+    /// The upload of a session whose server chose this cipher suite.
+    pub(super) fn new(suite: u16) -> Self {
         Self {
             phase: Phase::Clear,
             progress: Progress::Nothing,
+            largest_finished: largest_finished(suite),
             held: Vec::new(),
             begun: [0; MESSAGE_HEADER],
             have: 0,
@@ -74,7 +107,7 @@ impl ClearUpload {
     ) -> Result<Then, UploadFault> {
         let largest = match self.phase {
             Phase::Clear => LARGEST_CLEAR,
-            Phase::Changed => LARGEST_FINISHED,
+            Phase::Changed => self.largest_finished,
         };
         let header = match record::collect(&mut self.held, input, largest) {
             Ok(Some(header)) => header,

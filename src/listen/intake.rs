@@ -72,16 +72,17 @@ pub enum NoHello {
     Broken(io::Error),
 }
 
-/// Reads a ClientHello, of which the `early` bytes have come already.
+/// Reads a ClientHello of at most `largest` bytes, of which the `early` bytes have come already.
 ///
 /// # Errors
 /// Why there is none; the caller tells the client.
 pub async fn hello(
     socket: &mut (impl AsyncRead + Unpin),
     early: &[u8],
+    largest: usize,
     by: Instant,
 ) -> Result<Hello, NoHello> {
-    let mut reader = HelloReader::default();
+    let mut reader = HelloReader::with_limit(largest);
     let mut step = reader.feed(early).map_err(NoHello::Refused)?;
     loop {
         if let Step::Complete(hello) = step {

@@ -10,6 +10,8 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// From `200` (or accept, on a transparent listener) to the end of the ClientHello.
     pub hello_timeout: Duration,
+    /// The most bytes that a ClientHello may have, 512 to 65,536.
+    pub hello_bytes: usize,
     /// For looking up and dialling together.
     pub dial_timeout: Duration,
     /// How long neither side may send a byte.
@@ -31,6 +33,7 @@ impl Default for Limits {
         Self {
             head_timeout: Duration::from_secs(10),
             hello_timeout: Duration::from_secs(10),
+            hello_bytes: 16 * 1024,
             dial_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(600),
             drain_timeout: Duration::from_secs(600),

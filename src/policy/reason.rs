@@ -72,7 +72,7 @@ codes! {
         AddressNotAllowed "address-not-allowed" "The name resolves only to addresses that may not be dialled.",
         NotTls "not-tls" "The client's first bytes are not TLS.",
         HelloMalformed "hello-malformed" "The ClientHello breaks the rules of TLS.",
-        HelloTooLarge "hello-too-large" "The ClientHello is larger than 64 KiB.",
+        HelloTooLarge "hello-too-large" "The ClientHello is larger than the limits allow.",
         HelloTimeout "hello-timeout" "The ClientHello did not come whole in time.",
         SniMissing "sni-missing" "The ClientHello names no server.",
         SniMismatch "sni-mismatch" "The ClientHello names another server than the CONNECT.",

@@ -117,9 +117,10 @@ impl Session {
             self.account.record.head_for(to);
         }
         self.client.login = Login::Impossible;
+        let largest = self.policy.limits().hello_bytes;
         let read = tokio::select! {
             biased;
-            read = intake::hello(&mut client, &[], self.request_deadline) => {
+            read = intake::hello(&mut client, &[], largest, self.request_deadline) => {
                 read.map_err(|none| no_hello(&none))
             }
             () = evicted(&mut self.slot) => Err(session_limit()),
@@ -175,8 +176,9 @@ impl Session {
         let accepted = self.gate.accepted.in_version(version);
         send(client, accepted).await.map_err(|_| CLIENT_ABORTED)?;
         self.account.record.stages.enter(Stage::Hello);
-        let deadline = Instant::now() + self.policy.limits().hello_timeout;
-        let read = intake::hello(client, early, deadline).await;
+        let limits = self.policy.limits();
+        let (largest, deadline) = (limits.hello_bytes, Instant::now() + limits.hello_timeout);
+        let read = intake::hello(client, early, largest, deadline).await;
         read.map(Box::new).map_err(|none| no_hello(&none))
     }
 

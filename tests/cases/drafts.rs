@@ -147,6 +147,7 @@ pub struct Answer {
     pub version: u16,
     pub random: [u8; 32],
     pub session_id: Vec<u8>,
+    pub suite: u16,
     pub compression: u8,
     pub extensions: Vec<(u16, Vec<u8>)>,
 }
@@ -157,6 +158,7 @@ impl Answer {
             version: 0x0303,
             random: [3; 32],
             session_id: vec![8; 32],
+            suite: 0x1301,
             compression: 0,
             extensions: vec![(43, vec![3, 4]), (51, [vec![0, 0x1d], vector16(&[9; 32])].concat())],
         }
@@ -165,6 +167,7 @@ impl Answer {
     pub fn tls12() -> Self {
         Self {
             session_id: vec![4; 32],
+            suite: 0xc02b,
             extensions: vec![(0xff01, vec![0]), (23, vec![])],
             ..Self::tls13()
         }
@@ -187,7 +190,8 @@ impl Answer {
             self.version.to_be_bytes().to_vec(),
             self.random.to_vec(),
             vector8(&self.session_id),
-            vec![0x13, 0x01, self.compression],
+            self.suite.to_be_bytes().to_vec(),
+            vec![self.compression],
             if block.is_empty() { vec![] } else { vector16(&block) },
         ];
         message(2, &body.concat())

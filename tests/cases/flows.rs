@@ -307,6 +307,13 @@ pub fn offending() -> Vec<Flow> {
     let upload = |case, bytes: Vec<u8>, fault| {
         flow(case, modern(), vec![Server(flight12()), Client(bytes)], Cut::Upload(fault))
     };
+    // Issue 17: a legacy ClientHello fitted behind the Finished of a suite with little overhead.
+    let with_suite = |case, suite, length: u16| {
+        let reply = Server(Answer { suite, ..Answer::tls12() }.record());
+        let sent = Client([record(22, &key_exchange()), change()].concat());
+        let ops = vec![reply, sent, Client(sealed(22, length.into()))];
+        flow(case, modern(), ops, Cut::Upload(Up::Finished(length)))
+    };
     let changed = |case, bytes: Vec<u8>, fault| {
         let ops = vec![
             Server(flight12()),
@@ -532,6 +539,9 @@ pub fn offending() -> Vec<Flow> {
         changed("data for a Finished", sealed(23, 40), Up::OutOfOrder),
         changed("a second change", change(), Up::OutOfOrder),
         changed("a Finished and more", sealed(22, 97), Up::Finished(97)),
+        with_suite("ChaCha20's Finished and a hello", 0xcca9, 33),
+        with_suite("CCM-8's Finished and a hello", 0xc0ae, 33),
+        with_suite("NULL's Finished and a hello", 0xc006, 65),
         changed("a hello for a Finished", modern().records(), {
             Up::Finished(u16::try_from(modern().message().len()).unwrap())
         }),

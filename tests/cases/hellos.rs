@@ -73,14 +73,19 @@ pub fn legal() -> Vec<(&'static str, Vec<u8>)> {
         }),
         ("64 KiB", largest().records()),
         ("64 KiB in records of 200 bytes", records(&largest().message(), 200)),
-        ("first record of 3.1", {
-            let mut bytes = modern.records();
-            bytes[2] = 1;
-            bytes
-        }),
+        ("a record of version 3.0", of_version(&modern, 0)),
+        ("a record of version 3.1", of_version(&modern, 1)),
+        ("a record of version 3.4", of_version(&modern, 4)),
     ];
     cases.extend(samples());
     cases
+}
+
+/// A hello whose record has this minor version (RFC 5246 E.1, RFC 8446 §5.1).
+fn of_version(draft: &Draft, minor: u8) -> Vec<u8> {
+    let mut bytes = draft.records();
+    bytes[2] = minor;
+    bytes
 }
 
 /// A hello of the maximum size.
@@ -139,8 +144,7 @@ pub fn hostile() -> Vec<(&'static str, Vec<u8>, HelloFault)> {
         ("a lucky 22", b"\x16\x16\x16".to_vec(), NotTls),
         ("DTLS", vec![22, 0xfe, 0xfd, 0, 0], NotTls),
         // Records.
-        ("SSL 3's record", patched(2, 0), Record(RecordFault::Ssl3)),
-        ("TLS 1.3's record", patched(2, 4), Record(RecordFault::Minor(4))),
+        ("version 2 of a record", patched(1, 2), NotTls),
         ("an empty record first", [record(22, b""), modern().records()].concat(), {
             Record(RecordFault::Empty)
         }),

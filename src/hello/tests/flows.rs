@@ -92,6 +92,9 @@ fn honest_flows_pass() {
         if case == "1.2 and half a header" {
             expected.to_server.truncate(expected.to_server.len() - 2);
         }
+        if case == "a second hello in many records" {
+            expected.to_server = retried(&first).records();
+        }
         assert_eq!(outcome.passed, expected, "{case}");
         assert_eq!(run(&first, &ops, by_bytes), outcome, "{case}, by bytes");
         for seed in 0..5 {
@@ -271,6 +274,18 @@ fn unchanged() -> impl Strategy<Value = Vec<Op>> {
     (begun, prop::collection::vec(op, 0..8)).prop_map(|(begun, ops)| [begun, ops].concat())
 }
 
+/// What the records in some bytes carry; bytes that are no whole record are kept as they are.
+fn payloads(mut bytes: &[u8]) -> Vec<u8> {
+    let mut found = Vec::new();
+    while let Some(&[_, _, _, high, low]) = bytes.first_chunk::<5>() {
+        let whole = 5 + usize::from(u16::from_be_bytes([high, low]));
+        let (record, rest) = bytes.split_at(whole.min(bytes.len()));
+        found.extend_from_slice(&record[5..]);
+        bytes = rest;
+    }
+    [found, bytes.to_vec()].concat()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -284,15 +299,20 @@ proptest! {
         prop_assert_eq!(&whole, &random);
     }
 
-    /// What passes is the beginning of what was sent, with nothing put in, left out or moved.
+    /// What passes is the beginning of what was sent, with nothing inserted, omitted or moved. Only a
+    /// second hello is framed anew, so the client's side is compared without record headers.
     #[test]
     fn what_passes_is_a_prefix(ops in operations()) {
         let outcome = run(&Draft::modern(), &ops, whole);
         let sent = all(&ops);
-        prop_assert!(sent.to_server.starts_with(&outcome.passed.to_server));
+        let (sent_up, passed_up) = (payloads(&sent.to_server), payloads(&outcome.passed.to_server));
+        prop_assert!(
+            sent.to_server.starts_with(&outcome.passed.to_server) || sent_up.starts_with(&passed_up)
+        );
         prop_assert!(sent.to_client.starts_with(&outcome.passed.to_client));
         if matches!(outcome.end, End::Free | End::Records) {
-            prop_assert_eq!(outcome.passed, sent);
+            prop_assert_eq!(passed_up, sent_up);
+            prop_assert_eq!(outcome.passed.to_client, sent.to_client);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::cases::cut;
 use crate::cases::drafts::{Draft, NAME, message, record, records, vector16};
 use crate::cases::hellos::{hostile, legal, samples};
 use crate::hello::{Hello, HelloFault, HelloReader, Step};
-use crate::policy::Reason;
+use crate::policy::{Limits, Reason};
 
 /// Feeds the chunks, and goes on after the hello is complete.
 fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Step, HelloFault> {
@@ -44,7 +44,14 @@ fn legal_hellos_pass() {
         ] {
             let Ok(Step::Complete(hello)) = found else { panic!("{case}, {chunking}: {found:?}") };
             assert_eq!(hello.facts.server_name().as_str(), NAME, "{case}");
-            assert_eq!(hello.raw, bytes, "{case}");
+            assert_eq!(rejoin(&hello.raw), rejoin(&bytes), "{case}");
+            let records = hello.raw.len().div_ceil(5 + (1 << 14));
+            assert_eq!(
+                hello.raw.len(),
+                rejoin(&bytes).len() + 5 * records,
+                "{case}: fewest records"
+            );
+            assert!(matches!(hello.raw[1..3], [3, 1..=3]), "{case}: a version of TLS");
         }
     }
 }
@@ -63,6 +70,31 @@ fn hostile_hellos_do_not() {
     }
 }
 
+/// Issue 17: HAProxy's `req.ssl_sni` reads a hello in one record only, so that none of up to 16 KiB
+/// may be sent on in more.
+#[test]
+fn a_hello_of_the_default_limit_goes_out_in_one_record() {
+    let limit = Limits::default().hello_bytes;
+    let modern = Draft::modern();
+    let padded = |size: usize| {
+        let rest = size - modern.message().len() - 4;
+        modern.clone().with(21, &vec![0; rest]).message()
+    };
+    for (size, chunk, expected) in [
+        (limit, 1 << 14, None),
+        (limit, 100, None),
+        (limit + 1, 100, Some(HelloFault::TooLarge(u32::try_from(limit + 1 - 4).unwrap()))),
+    ] {
+        let read = HelloReader::with_limit(limit).feed(&records(&padded(size), chunk));
+        match (read, expected) {
+            (Ok(Step::Complete(hello)), None) => {
+                assert_eq!(hello.raw, [&[22, 3, 3, 0x40, 0], &*padded(size)].concat());
+            }
+            (read, expected) => assert_eq!(read.err(), expected, "{size} bytes"),
+        }
+    }
+}
+
 #[test]
 fn each_reason_is_told() {
     let reason =
@@ -70,7 +102,7 @@ fn each_reason_is_told() {
     for (case, expected) in [
         ("HTTP", Reason::NotTls),
         ("SSLv2", Reason::NotTls),
-        ("SSL 3's record", Reason::TlsTooOld),
+        ("version 2 of a record", Reason::NotTls),
         ("TLS 1.1", Reason::TlsTooOld),
         ("1.0 and 1.1 in supported_versions", Reason::TlsTooOld),
         ("64 KiB and one declared", Reason::HelloTooLarge),
@@ -248,7 +280,8 @@ proptest! {
         }
         let again = accepted(&split);
         prop_assert_eq!(again.facts, hello.facts);
-        prop_assert_eq!(again.raw, split);
+        prop_assert_eq!(rejoin(&again.raw), message);
+        prop_assert_eq!(again.raw.len(), hello.raw.len());
     }
 
     #[test]
