@@ -69,7 +69,7 @@ fn read_file(path: &Path) -> File {
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
-    String::from_utf8(read_bytes(&mut fs::File::open(path)?)?).map_err(io::Error::other)
+    config::decode(read_bytes(&mut fs::File::open(path)?)?).map_err(io::Error::other)
 }
 
 fn read_bytes(file: &mut fs::File) -> io::Result<Vec<u8>> {

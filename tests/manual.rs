@@ -67,7 +67,7 @@ fn every_example_loads() {
             loaded += 1;
         };
         for block in blocks(&page.text, "toml") {
-            if block.contains("login-server") {
+            if block.contains("login-server") || block.contains("preset = ") {
                 check(LISTEN, "example.toml", block);
             } else if block.contains("[[listen]]") {
                 check(block, "example.toml", REGISTRY);

@@ -75,7 +75,10 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
     let registries = &rules.registries;
     for registry in registries.iter().take(MOST_TOLD) {
         let hosts = counted(registry.endpoints().len(), "host", "hosts");
-        writeln!(out, "{}: {hosts}, {}", registry.name(), registry.file())?;
+        let preset = registry.preset();
+        let preset = preset.map(|one| format!(", preset {} of {}", one.name, one.date));
+        let preset = preset.unwrap_or_default();
+        writeln!(out, "{}: {hosts}, {}{preset}", registry.name(), registry.file())?;
         if let Some(mirror) = registry.mirror() {
             writeln!(out, "  mirror: {}", mirrored(mirror))?;
         }

@@ -22,7 +22,7 @@ use crate::listen::http::answer::{RefusalAnswer, shown};
 use crate::policy::{AddressFault, Allowed, Budget, Grant, OwnAddresses, PolicySet, Stop, Target};
 use crate::{config, dial, reload};
 use client::ExplainedClient;
-use registry::Clients;
+use registry::{Clients, ExplainedPreset};
 use transparent::{Dialled, ToldHeaded, Way};
 
 /// How long looking a name up may take.
@@ -77,6 +77,9 @@ struct Explanation {
     endpoint: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<String>,
+    /// The preset that the host is from, and its date.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preset: Option<ExplainedPreset>,
     /// How much a tunnel may send up, where that is bounded.
     #[serde(skip_serializing_if = "Option::is_none")]
     upload: Option<ToldBudget>,
@@ -164,6 +167,7 @@ async fn explain(loaded: &Loaded, args: &Args, way: Way, client: &ExplainedClien
         registry: None,
         endpoint: None,
         place: None,
+        preset: None,
         upload: None,
         clients: None,
         addresses: Vec::new(),
@@ -227,6 +231,7 @@ impl Explanation {
         self.registry = Some(grant.registry.to_string());
         self.endpoint = Some(grant.endpoint.code());
         self.place = Some(grant.place.to_string());
+        self.preset = ExplainedPreset::of(set, grant);
         self.upload = grant
             .upload
             .map(|Budget { base_bytes, ratio_percent }| ToldBudget { base_bytes, ratio_percent });
@@ -273,6 +278,9 @@ fn text(told: &Explanation) -> Result<String, std::fmt::Error> {
     {
         writeln!(out, "  registry:  {registry} ({endpoint} endpoint)")?;
         writeln!(out, "  by:        {place}")?;
+    }
+    if let Some(ExplainedPreset { name, date }) = &told.preset {
+        writeln!(out, "  preset:    {name} of {date}")?;
     }
     if let Some(clients) = &told.clients {
         writeln!(out, "  clients:   {clients}")?;

@@ -23,6 +23,8 @@ mod kit;
 mod log;
 mod output;
 #[cfg(feature = "tools")]
+mod preset;
+#[cfg(feature = "tools")]
 mod report;
 mod run;
 mod user;
@@ -70,6 +72,9 @@ enum Command {
     /// Print audit lines as text, and those that come.
     #[cfg(feature = "tools")]
     Log(log::Args),
+    /// Show the hosts of public registries by date, and what a newer date changes.
+    #[cfg(feature = "tools")]
+    Preset(preset::Args),
     /// Say what audit files show would break, storage accounts first.
     #[cfg(feature = "tools")]
     Report(report::Args),
@@ -100,6 +105,8 @@ pub fn main() -> ExitCode {
         Command::Import(args) => import::run(&args),
         #[cfg(feature = "tools")]
         Command::Log(args) => log::run(&args),
+        #[cfg(feature = "tools")]
+        Command::Preset(args) => preset::run(&args),
         #[cfg(feature = "tools")]
         Command::Report(args) => report::run(&args),
         Command::User(args) => user::run(&args),

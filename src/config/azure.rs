@@ -11,6 +11,7 @@ use jsonc_parser::common::Ranged as _;
 use jsonc_parser::errors::ParseErrorKind;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
+use super::az_forms;
 use super::source::Source;
 use super::uploads::Uploads;
 use super::values::Inherited;
@@ -87,40 +88,7 @@ pub(super) fn read(
 }
 
 fn told(source: &Source<'_>) -> Option<Told> {
-    let text = source.text();
-    if depth(text) > DEEPEST {
-        source.fault(source.whole(), "it is nested too deeply", AS_IT_STANDS);
-        return None;
-    }
-    let parsed = match parse_to_ast(text, &CollectOptions::default(), &OPTIONS) {
-        Ok(parsed) => parsed,
-        Err(error) => {
-            // What is not closed is mended where the text ends.
-            let at = match error.kind() {
-                ParseErrorKind::UnterminatedObject | ParseErrorKind::UnterminatedArray => {
-                    text.len()
-                }
-                _ => error.range().start,
-            };
-            let what = format!("column {}: {}", source.column(at), error.kind());
-            source.fault(source.place(at), what, AS_IT_STANDS);
-            return None;
-        }
-    };
-    let object = match parsed.value {
-        Some(Value::Object(object)) => object,
-        Some(Value::Array(list)) => {
-            let place = source.place(list.range.start);
-            let remedy = "save what az acr show-endpoints --name NAME prints, a file a registry";
-            source.fault(place, "it is a list, and a registry has a file of its own", remedy);
-            return None;
-        }
-        _ => {
-            let remedy = "save what az acr show-endpoints --name NAME prints";
-            source.fault(source.whole(), "it is not a JSON object", remedy);
-            return None;
-        }
-    };
+    let object = object(source)?;
     let place = source.place(object.range.start);
     let Some(login) = property(source, &object, "loginServer") else {
         let remedy = "save what az acr show-endpoints or az acr show printed";
@@ -143,6 +111,47 @@ fn told(source: &Source<'_>) -> Option<Told> {
         None => Vec::new(),
     };
     Some(Told { login, data, regional, data_place: data_place.unwrap_or(place) })
+}
+
+/// The object that `az` prints.
+fn object<'a>(source: &Source<'a>) -> Option<Object<'a>> {
+    let text = source.text();
+    if let Some(what) = az_forms::recognised(text) {
+        source.fault(source.whole(), what, az_forms::AS_JSON);
+        return None;
+    }
+    if depth(text) > DEEPEST {
+        source.fault(source.whole(), "it is nested too deeply", AS_IT_STANDS);
+        return None;
+    }
+    let parsed = match parse_to_ast(text, &CollectOptions::default(), &OPTIONS) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // What is not closed is mended where the text ends.
+            let at = match error.kind() {
+                ParseErrorKind::UnterminatedObject | ParseErrorKind::UnterminatedArray => {
+                    text.len()
+                }
+                _ => error.range().start,
+            };
+            let what = format!("column {}: {}", source.column(at), error.kind());
+            source.fault(source.place(at), what, AS_IT_STANDS);
+            return None;
+        }
+    };
+    match parsed.value {
+        Some(Value::Object(object)) => Some(object),
+        Some(Value::Array(list)) => {
+            let place = source.place(list.range.start);
+            let remedy = "save what az acr show-endpoints --name NAME prints, a file a registry";
+            source.fault(place, "it is a list, and a registry has a file of its own", remedy);
+            None
+        }
+        _ => {
+            source.fault(source.whole(), "it is not a JSON object", az_forms::AS_JSON);
+            None
+        }
+    }
 }
 
 /// How deep brackets stand in each other at the most, strings not looked at: an upper bound, so

@@ -243,6 +243,7 @@ fn registries(
         match spec.as_ref().map(Registry::new) {
             Some(Ok(registry)) => {
                 warn_of_absent_data(&source, &registry);
+                warn_of_docker_io(&source, &registry);
                 clients::warn_of_nobody(&source, clients, &registry);
                 registries.push(registry);
             }
@@ -278,6 +279,18 @@ fn objection_to_stem(stem: &str) -> Option<(String, &'static str)> {
     }
     let taken = [OTHER_LABEL, NO_LABEL].contains(&stem);
     taken.then(|| (format!("{stem:?} is a metric label with another meaning"), "rename the file"))
+}
+
+/// Clients that name no registry ask Docker Hub at another host than the name in image references.
+fn warn_of_docker_io(source: &Source<'_>, registry: &Registry) {
+    const ASKED: &str = "registry-1.docker.io";
+    let login = registry.endpoints().iter().find(|one| one.kind == EndpointKind::Login);
+    let Some(login) = login else { return };
+    if ["docker.io", "index.docker.io"].contains(&login.target.name.as_str()) {
+        let what = format!("no client pulls from {}: they ask {ASKED}", login.target.name);
+        let remedy = format!("write login-server = \"{ASKED}\", or preset = \"docker-hub\"");
+        source.warn(login.place.clone(), what, remedy);
+    }
 }
 
 /// An Azure registry without data endpoints serves its layers from storage accounts.

@@ -150,6 +150,7 @@ fn policy(source: &Source<'_>, table: Option<Table<'_>>) -> PolicyTable {
         download: table.number("download-bytes-per-second", DOWNLOAD),
         uploads: Uploads::read(&mut table),
         clientele: clients::clientele(source, &mut table).unwrap_or_default(),
+        ..Inherited::default()
     };
     policy.allow_empty = table.boolean("allow-empty").is_some_and(|found| found.value);
     let deny_all = table.boolean("deny-all").filter(|found| found.value);

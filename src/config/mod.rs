@@ -3,16 +3,21 @@
 //! Pure: the caller has read the files. Every fault of every file is found at once, each with its
 //! file, its line, what is wrong and what to do about it.
 
+mod az_forms;
 mod azure;
 mod clients;
+mod comparison;
 mod compile;
 mod main_file;
 mod mirror;
+mod preset_keys;
+pub mod presets;
 mod referenced_files;
 mod registry_file;
 mod settings;
 mod source;
 mod table;
+mod text;
 mod tls;
 mod uploads;
 mod users;
@@ -20,6 +25,7 @@ mod values;
 mod without_password;
 
 pub use azure::{Import, ImportedEndpoints, import};
+pub use comparison::{Comparison, compare};
 pub use compile::{
     File, Files, Loaded, Named, compile, faults_without_folder, named_by, named_by_registry,
 };
@@ -28,5 +34,6 @@ pub use settings::{
     AdminAddress, Answer, Answerer, AuditTarget, BATCH, Capture, Conduct, FileAccess, ListenerSpec,
     Mode, OnFull, Ports, Profile, Settings,
 };
+pub use text::decode;
 pub use tls::{ClientPaths, Presence, Tls, TlsOfListeners, TlsPaths};
 pub use users::{is_user_name, names as user_names, with_user, without_user};

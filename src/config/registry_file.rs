@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use super::clients;
 use super::mirror;
+use super::preset_keys::{OwnHosts, PresetKeys};
+use super::presets::Catalog;
 use super::referenced_files::ReferencedFile;
 use super::source::Source;
 use super::table::{OneOrMany, Table};
 use super::uploads::Uploads;
 use super::values::{DOWNLOAD, Inherited};
-use crate::policy::{DataSpec, Located, Origin, PrivateOnly, RegistrySpec};
+use crate::policy::{DataSpec, Located, Origin, PresetInUse, PrivateOnly, RegistrySpec};
 
 /// What stands for a data endpoint in each of the cloud's regions.
 const EVERY_REGION: &str = "every-region";
@@ -26,7 +28,9 @@ pub(super) fn read(
 ) -> Option<RegistrySpec> {
     let toml = source.toml();
     let mut file = Table::of_file(source, &toml);
+    let preset = PresetKeys::read(&mut file);
     let login = file.string("login-server");
+    let azure_login = file.string("azure-login-server");
     let login_is_absent = !file.has("login-server");
     let data = file.string_or_strings("data-endpoints");
     let data = data.map_or(DataSpec::Listed(Vec::new()), |data| data_endpoints(source, data));
@@ -52,14 +56,18 @@ pub(super) fn read(
     let tunnel = mirror::tunnel(source, &mut file);
     let mirror = mirror::read(source, &mut file, files, says_clients);
     file.finish();
-    // What a broken line may have taken along is not missing, and a value of the wrong type has
-    // been told already.
-    let judged = login.is_some() || (login_is_absent && source.is_well_formed());
+    let is_of_preset = preset.are_used();
+    let mut hosts = Hosts { login, data, regional, also };
+    let preset = hosts.expand(source, preset, &accept_shared_storage, inherited);
+    let Hosts { login, data, regional, also } = hosts;
+    let is_missing = login_is_absent && !is_of_preset && source.is_well_formed();
+    let judged = login.is_some() || is_missing;
     judged.then(|| RegistrySpec {
         name,
         file: source.file().clone(),
         origin: Origin::Operator,
         login,
+        azure_login,
         data,
         regional,
         also,
@@ -71,7 +79,37 @@ pub(super) fn read(
         download_bytes_per_second: download,
         tunnel,
         mirror,
+        preset,
     })
+}
+
+/// The hosts of a registry.
+struct Hosts {
+    login: Option<Located<String>>,
+    data: DataSpec,
+    regional: Vec<Located<String>>,
+    also: Vec<Located<String>>,
+}
+
+impl Hosts {
+    /// Adds the hosts of a preset, if the file uses one.
+    fn expand(
+        &mut self,
+        source: &Source<'_>,
+        preset: PresetKeys,
+        accepted: &[Located<String>],
+        inherited: &Inherited,
+    ) -> Option<PresetInUse> {
+        let Self { login, data, regional, also } = self;
+        let listed = login.iter().chain(data.listed()).chain(&*regional).chain(&*also);
+        let own = OwnHosts { listed: listed.collect(), login: login.as_ref(), accepted };
+        let catalog = inherited.presets.get_or_init(Catalog::built_in);
+        let expanded = preset.expand(source, catalog, &own)?;
+        *login = login.take().or(expanded.login);
+        data.listed_mut().extend(expanded.data);
+        also.extend(expanded.also);
+        Some(expanded.in_use)
+    }
 }
 
 fn data_endpoints(source: &Source<'_>, written: OneOrMany) -> DataSpec {

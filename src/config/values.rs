@@ -1,9 +1,11 @@
 //! Values that several files or tables share: ranges, names, paths, enforcement.
 
+use std::cell::OnceCell;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use super::presets::Catalog;
 use super::source::Source;
 use super::table::Table;
 use super::uploads::Uploads;
@@ -21,6 +23,8 @@ pub(super) struct Inherited {
     pub(super) uploads: Uploads,
     pub(super) clientele: Clientele,
     pub(super) download: Option<u64>,
+    /// Read when the first file needs it.
+    pub(super) presets: OnceCell<Catalog>,
 }
 
 /// What a name that is a metric label and a word in a log may be made of.

@@ -145,6 +145,17 @@ impl<'a> HostKind<'a> {
     }
 }
 
+/// Returns the name that clients ask for, of a name in the private DNS zone of a registry's suffix:
+/// `contoso.privatelink.azurecr.io` is where the CNAME of `contoso.azurecr.io` leads.
+#[must_use]
+pub fn without_private_link(name: &Name) -> Option<String> {
+    CLOUDS.iter().find_map(|cloud| {
+        let front = before_suffix(name.as_str(), cloud.registry_suffix)?;
+        let front = front.strip_suffix(".privatelink")?;
+        Some(format!("{front}.{}", cloud.registry_suffix))
+    })
+}
+
 /// What stands before `.suffix`; empty when the text is the suffix itself.
 fn before_suffix<'a>(text: &'a str, suffix: &str) -> Option<&'a str> {
     let front = text.strip_suffix(suffix)?;

@@ -4,6 +4,7 @@
 //! have among one another is [`PolicySet::new`](super::PolicySet::new)'s. Whatever is refused is
 //! refused with its place and a remedy, all faults at once.
 
+mod ranges;
 mod rules;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::budget::Budgets;
 use super::endpoint::Endpoint;
 use super::location::Fault;
 use super::mirror::{Mirror, TunnelHosts};
+use super::preset::PresetInUse;
 use super::registry_spec::{Clientele, RegistrySpec};
 
 /// A registry, whole and sound: what has the type was judged by the rules for loading.
@@ -30,6 +32,7 @@ pub struct Registry {
     download_bytes_per_second: Option<u64>,
     tunnel: TunnelHosts,
     mirror: Option<Arc<Mirror>>,
+    preset: Option<PresetInUse>,
 }
 
 impl Registry {
@@ -52,6 +55,7 @@ impl Registry {
             download_bytes_per_second: spec.download_bytes_per_second,
             tunnel: spec.tunnel,
             mirror,
+            preset: spec.preset.clone(),
         })
     }
 
@@ -107,6 +111,12 @@ impl Registry {
     #[must_use]
     pub fn mirror(&self) -> Option<&Arc<Mirror>> {
         self.mirror.as_ref()
+    }
+
+    /// Returns the preset that some of its hosts are from.
+    #[must_use]
+    pub fn preset(&self) -> Option<&PresetInUse> {
+        self.preset.as_ref()
     }
 
     /// Whom it lets in, as its file says it.

@@ -6,6 +6,7 @@ use super::addresses::PrivateOnly;
 use super::budget::Budgets;
 use super::location::{Located, Location};
 use super::mirror::{MirrorSpec, TunnelHosts};
+use super::preset::PresetInUse;
 
 /// What a file says of a registry, as it is written.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct RegistrySpec {
     pub origin: Origin,
     /// The login server, with a port where it is not 443; a fault where there is none.
     pub login: Option<Located<String>>,
+    /// The login server's name in Azure, of a registry with a custom domain.
+    pub azure_login: Option<Located<String>>,
     /// The data endpoints.
     pub data: DataSpec,
     /// The login servers of single replicas.
@@ -40,6 +43,8 @@ pub struct RegistrySpec {
     pub tunnel: TunnelHosts,
     /// `[mirror]`.
     pub mirror: Option<MirrorSpec>,
+    /// The preset that some of these hosts are from.
+    pub preset: Option<PresetInUse>,
 }
 
 impl RegistrySpec {
@@ -51,6 +56,7 @@ impl RegistrySpec {
             file: login.place.file.clone(),
             origin: Origin::Operator,
             login: Some(login),
+            azure_login: None,
             data: DataSpec::Listed(Vec::new()),
             regional: Vec::new(),
             also: Vec::new(),
@@ -62,6 +68,7 @@ impl RegistrySpec {
             download_bytes_per_second: None,
             tunnel: TunnelHosts::default(),
             mirror: None,
+            preset: None,
         }
     }
 }
@@ -78,6 +85,23 @@ pub enum DataSpec {
         /// The hosts beside it.
         further: Vec<Located<String>>,
     },
+}
+
+impl DataSpec {
+    /// Returns the hosts that are listed one by one.
+    #[must_use]
+    pub fn listed(&self) -> &[Located<String>] {
+        match self {
+            Self::Listed(hosts) | Self::EveryRegion { further: hosts, .. } => hosts,
+        }
+    }
+
+    /// Returns the same, to be added to.
+    pub fn listed_mut(&mut self) -> &mut Vec<Located<String>> {
+        match self {
+            Self::Listed(hosts) | Self::EveryRegion { further: hosts, .. } => hosts,
+        }
+    }
 }
 
 /// Who wrote a registry's file, which decides what its reader can do about a fault.

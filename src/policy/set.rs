@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use super::addresses::{self, AddressFault, Opened, PrivateOnly};
 use super::clients::{Client, ClientIdentity, Clients, Login};
-use super::cloud::HostKind;
 use super::endpoint::{Endpoint, EndpointKind};
 use super::limits::Limits;
 use super::location::{Fault, Location};
@@ -22,6 +21,7 @@ use super::registry::Registry;
 use super::rules::{
     Enforcement, LABELLED_REGISTRIES, OTHER_LABEL, OwnAddresses, Rules, StaticAddress,
 };
+use super::strangers::Strangers;
 use super::target::{HTTPS, Target};
 use super::users::Users;
 
@@ -32,8 +32,7 @@ pub struct PolicySet {
     rules: Rules,
     /// Per name the places where it is named, in the order of the registries.
     hosts: HashMap<Name, Vec<Entry>>,
-    /// Labels of Azure's registries, for telling an unnamed replica from a stranger.
-    labels: HashMap<(Box<str>, &'static str), u32>,
+    strangers: Strangers,
     pub(super) clients: Clients,
     pub(super) mirror_names: MirrorNames,
     /// [`OTHER_LABEL`], shared by all that it is given to.
@@ -55,7 +54,6 @@ impl PolicySet {
     /// that a registry names and nobody knows.
     pub fn new(generation: u64, rules: Rules) -> Result<Self, Vec<Fault>> {
         let mut hosts: HashMap<Name, Vec<Entry>> = HashMap::new();
-        let mut labels = HashMap::new();
         let mut faults = Vec::new();
         let mut owners: BTreeMap<&Target, (usize, EndpointKind, &Location)> = BTreeMap::new();
         for (index, registry) in rules.registries.iter().enumerate() {
@@ -66,9 +64,6 @@ impl PolicySet {
                 };
                 let entry = Entry { registry: number, endpoint: place };
                 hosts.entry(endpoint.target.name.clone()).or_default().push(entry);
-                if let HostKind::Login { cloud, label } = HostKind::of(&endpoint.target.name) {
-                    labels.insert((label.into(), cloud.registry_suffix), number);
-                }
                 match owners.get(&endpoint.target) {
                     Some((_, EndpointKind::Also, _)) if endpoint.kind == EndpointKind::Also => {}
                     Some((owner, _, first)) if *owner != index => faults.push(Fault {
@@ -94,7 +89,8 @@ impl PolicySet {
         match Clients::new(&rules.clients, &rules.registries) {
             Ok(clients) if faults.is_empty() => {
                 let other_label = OTHER_LABEL.into();
-                Ok(Self { generation, rules, hosts, labels, clients, mirror_names, other_label })
+                let strangers = Strangers::new(&rules.registries);
+                Ok(Self { generation, rules, hosts, strangers, clients, mirror_names, other_label })
             }
             Ok(_) => Err(faults),
             Err(of_clients) => {
@@ -229,7 +225,8 @@ impl PolicySet {
     /// By which registry a target is named, and what it grants.
     fn grant(&self, target: &Target) -> Result<(usize, Grant), Denial> {
         let Some(entries) = self.hosts.get(&target.name) else {
-            return Err(self.denial_of_stranger(&target.name));
+            let is_named = |host: &str| self.hosts.contains_key(host);
+            return Err(self.strangers.denial(&target.name, is_named));
         };
         let found = entries.iter().find_map(|entry| {
             let registry = self.rules.registries.get(entry.registry as usize)?;
@@ -263,29 +260,6 @@ impl PolicySet {
             download_bytes_per_second: registry.download_bytes_per_second(),
             private_addresses: registry.private_addresses().clone(),
             private_only: registry.private_only(),
-        }
-    }
-
-    /// Why a name that no registry lists is denied, with the way out where there is one.
-    fn denial_of_stranger(&self, name: &Name) -> Denial {
-        match HostKind::of(name) {
-            HostKind::Storage { .. } => {
-                Denial::with_remedy(Reason::StorageAccount, "enable dedicated data endpoints")
-            }
-            HostKind::Data { cloud, label, .. } | HostKind::Regional { cloud, label, .. }
-                if self.labels.contains_key(&(label.into(), cloud.registry_suffix)) =>
-            {
-                Denial::with_remedy(
-                    Reason::HostNotAllowed,
-                    "a new replica? see az acr show-endpoints",
-                )
-            }
-            HostKind::Login { .. }
-            | HostKind::Data { .. }
-            | HostKind::Regional { .. }
-            | HostKind::UnderRegistrySuffix { .. }
-            | HostKind::KnownRegistry { .. } => Reason::OtherRegistry.into(),
-            HostKind::SharedStorage | HostKind::Elsewhere => Reason::HostNotAllowed.into(),
         }
     }
 
@@ -394,7 +368,6 @@ mod tests {
     use super::*;
     use crate::policy::clients::ClientLimits;
     use crate::policy::location::Located;
-    use crate::policy::registry::Registry;
     use crate::policy::registry_spec::{Clientele, DataSpec, RegistrySpec};
 
     fn local() -> ClientIdentity {

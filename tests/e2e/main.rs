@@ -34,6 +34,7 @@ mod mutual;
 mod node_local;
 mod observability;
 mod page;
+mod presets;
 mod pull;
 mod refuse;
 mod reload;

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use serde::{Serialize, Serializer};
 
-use crate::policy::PolicySet;
+use crate::policy::{Grant, PolicySet, PresetInUse};
 
 /// A registry of the policy; the keys of `--json`.
 #[derive(Debug, Serialize)]
@@ -12,6 +12,8 @@ use crate::policy::PolicySet;
 pub(super) struct Told {
     registry: String,
     file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preset: Option<ExplainedPreset>,
     clients: Clients,
     hosts: Vec<Host>,
 }
@@ -22,6 +24,27 @@ struct Host {
     host: String,
     endpoint: &'static str,
     place: String,
+}
+
+/// The preset that hosts are from.
+#[derive(Debug, Serialize)]
+pub(super) struct ExplainedPreset {
+    pub(super) name: String,
+    pub(super) date: String,
+}
+
+impl ExplainedPreset {
+    /// Returns the preset that a host is from; `None` if its registry's file lists it.
+    pub(super) fn of(set: &PolicySet, grant: &Grant) -> Option<Self> {
+        let registry = set.rules().registries.iter().find(|one| *one.name() == grant.registry)?;
+        registry.preset().filter(|preset| preset.place == grant.place).map(Into::into)
+    }
+}
+
+impl From<&PresetInUse> for ExplainedPreset {
+    fn from(preset: &PresetInUse) -> Self {
+        Self { name: preset.name.to_string(), date: preset.date.to_string() }
+    }
 }
 
 /// Who may use a registry.
@@ -72,6 +95,7 @@ pub(super) fn named(set: &PolicySet, name: &str) -> Option<Told> {
     Some(Told {
         registry: name.to_owned(),
         file: registry.file().to_string(),
+        preset: registry.preset().map(Into::into),
         clients: Clients::of(set, name),
         hosts: hosts.collect(),
     })
@@ -85,6 +109,9 @@ impl Told {
         let mut out = String::new();
         writeln!(out, "{}: a registry of the policy", self.registry)?;
         writeln!(out, "  file:      {}", self.file)?;
+        if let Some(ExplainedPreset { name, date }) = &self.preset {
+            writeln!(out, "  preset:    {name} of {date}")?;
+        }
         writeln!(out, "  clients:   {}", self.clients)?;
         for Host { host, endpoint, place } in &self.hosts {
             writeln!(out, "  host:      {host} ({endpoint}), {place}")?;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::policy::cloud::{Cloud, HostKind};
+use super::ranges;
+use crate::policy::cloud::{Cloud, HostKind, without_private_link};
 use crate::policy::endpoint::{Endpoint, EndpointKind};
-use crate::policy::host::{HostFault, never_dialled, parse_host, parse_range};
+use crate::policy::host::{HostFault, parse_host};
 use crate::policy::location::{Fault, Located, Location};
 use crate::policy::name::{Name, NameError};
 use crate::policy::registry_spec::{DataSpec, Origin, RegistrySpec};
@@ -23,6 +24,7 @@ pub(super) struct Sound {
 /// Judges what a file says, and finds every fault of it.
 pub(super) fn judge(spec: &RegistrySpec) -> Result<Sound, Vec<Fault>> {
     let mut judge = Judge::new(spec);
+    judge.azure_login();
     judge.login();
     judge.data();
     for host in &spec.regional {
@@ -32,7 +34,7 @@ pub(super) fn judge(spec: &RegistrySpec) -> Result<Sound, Vec<Fault>> {
         judge.host(host, EndpointKind::Also);
     }
     judge.accepted();
-    let private_addresses = judge.private_addresses();
+    let private_addresses = ranges::private(&spec.private_addresses, &mut judge.faults);
     if !judge.faults.is_empty() {
         return Err(judge.faults);
     }
@@ -114,7 +116,7 @@ impl<'a> Judge<'a> {
         let accepted = spec.accept_shared_storage.iter();
         Self {
             spec,
-            owner: Owner::of(spec.login.as_ref()),
+            owner: Owner::of(spec.azure_login.as_ref().or(spec.login.as_ref())),
             accepted: accepted
                 .filter_map(|host| Some(parse_host(&host.value).ok()?.name))
                 .collect(),
@@ -200,10 +202,25 @@ impl<'a> Judge<'a> {
                 };
                 Some((format!("{name} is a storage account, which no policy opens"), remedy))
             }
+            (HostKind::UnderRegistrySuffix { .. }, _) if without_private_link(name).is_some() => {
+                let public = without_private_link(name).unwrap_or_default();
+                let remedy =
+                    format!("write {public}, which clients ask for; DNS leads it to {name}");
+                Some((format!("{name} is a name of Private Link's DNS zone"), remedy))
+            }
             (HostKind::UnderRegistrySuffix { cloud }, _) => Some((
                 format!("{name} is no form of host that a registry of {} has", cloud.title),
                 "take it from what az acr show-endpoints prints".to_owned(),
             )),
+            (HostKind::Login { .. }, Login) if self.spec.azure_login.is_some() => Some((
+                format!("{name} is Azure's own name, not a custom domain"),
+                "take azure-login-server out".to_owned(),
+            )),
+            (HostKind::Login { cloud, label }, Also)
+                if self.spec.azure_login.is_some() && self.owner.kin(label, cloud) == Kin::Own =>
+            {
+                None
+            }
             (HostKind::Login { .. }, Login) => None,
             (HostKind::Login { cloud, label }, _) => {
                 Some(self.stray(name, self.owner.kin(label, cloud), "login-server"))
@@ -229,6 +246,7 @@ impl<'a> Judge<'a> {
                 format!("{name} is no regional endpoint"),
                 "write it as contoso.eastus.geo.azurecr.io, or list it in also".to_owned(),
             )),
+            (_, Data) if self.is_below_custom_domain(name) => None,
             (_, Data) if matches!(self.owner, Owner::Azure { .. }) => Some((
                 format!("{name} is no data endpoint of an Azure registry"),
                 "list it in also, where it is needed at all".to_owned(),
@@ -253,6 +271,30 @@ impl<'a> Judge<'a> {
                 Login | Data | Also,
             ) => None,
         }
+    }
+
+    /// Whether a host is a data endpoint in the form of custom domains:
+    /// `eastus.data.registry.contoso.com`.
+    fn is_below_custom_domain(&self, name: &Name) -> bool {
+        let Some(login) = &self.spec.login else { return false };
+        let Ok(login) = parse_host(&login.value) else { return false };
+        let front = name.as_str().strip_suffix(login.name.as_str());
+        let region = front.and_then(|front| front.strip_suffix(".data."));
+        self.spec.azure_login.is_some() && region.is_some_and(|region| !region.contains('.'))
+    }
+
+    /// Judges `azure-login-server`, which says whose a registry with a custom domain is.
+    fn azure_login(&mut self) {
+        let Some(login) = &self.spec.azure_login else { return };
+        let (what, remedy) = match parse_host(&login.value) {
+            Err(fault) => (format!("{:?}: {fault}", login.value), fault.remedy()),
+            Ok(target) if matches!(HostKind::of(&target.name), HostKind::Login { .. }) => return,
+            Ok(target) => (
+                format!("{} is not a login server of Azure", target.name),
+                "write the registry's name in Azure, such as contoso.azurecr.io",
+            ),
+        };
+        self.fault(&login.place, what, remedy);
     }
 
     /// A host of Azure's that stands under the wrong key, or in the wrong file.
@@ -347,33 +389,6 @@ impl<'a> Judge<'a> {
         drop(written);
         self.faults.extend(faults);
     }
-
-    fn private_addresses(&mut self) -> Arc<[IpNet]> {
-        let spec = self.spec;
-        let mut ranges = Vec::new();
-        for written in &spec.private_addresses {
-            let (what, remedy) = match parse_range(&written.value) {
-                None => (
-                    format!("{:?} is no range of addresses", written.value),
-                    "write it as 10.1.0.0/24, fd00:1::/64 or a single address",
-                ),
-                Some(range) if !is_private(&range) => (
-                    format!("{range} is not private"),
-                    "private-addresses takes ranges of RFC 1918, fc00::/7 and 100.64.0.0/10; \
-                     others stand in [addresses] allow",
-                ),
-                Some(range) => match never_dialled(&range) {
-                    Some(why) => (format!("{range} is {why}, which nothing opens"), "take it out"),
-                    None => {
-                        ranges.push(range);
-                        continue;
-                    }
-                },
-            };
-            self.fault(&written.place, what, remedy);
-        }
-        ranges.into()
-    }
 }
 
 /// Whether a wildcard is what `az` prints in place of data endpoints while they are off.
@@ -381,12 +396,4 @@ fn is_storage_wildcard(written: &str) -> bool {
     let behind = written.trim_start_matches(['*', '.']);
     let host = parse_host(&format!("any.{behind}"));
     host.is_ok_and(|target| matches!(HostKind::of(&target.name), HostKind::Storage { .. }))
-}
-
-/// Whether a range lies within what `private-addresses` may open: RFC 1918, ULA (RFC 4193) and the
-/// shared space of RFC 6598.
-fn is_private(range: &IpNet) -> bool {
-    const PRIVATE: &[&str] =
-        &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
-    PRIVATE.iter().any(|outer| outer.parse::<IpNet>().is_ok_and(|outer| outer.contains(range)))
 }
