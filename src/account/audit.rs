@@ -114,20 +114,32 @@ impl Audit {
         let is_probe = verdict.outcome == Outcome::Failed && record.is_silent();
         // What was relayed has its own numbers, and so its own line.
         let folding = is_probe || (denied && !record.stages.reached(Stage::Relay));
-        let share = if denied { Share::Denials } else { Share::Sessions };
         let kind = verdict.reason.filter(|_| folding);
         let kind = kind.map(|reason| DenialKey::of(record, verdict.outcome, reason));
+        self.take_line(&record.line(verdict), record, denied, kind)
+    }
+
+    /// Takes a line, or counts it under the first of its kind. `record`: whose line it is, or, for a
+    /// request, what its repetitions are summed up by.
+    pub(super) fn take_line(
+        &self,
+        line: &impl Serialize,
+        record: &Record,
+        is_denial: bool,
+        kind: Option<DenialKey>,
+    ) -> Option<SessionId> {
         if let Some(kind) = &kind
             && let Some(first) = self.shared.lock().folds.repeat(kind, record.started)
         {
             return Some(first);
         }
-        let mut line = Vec::with_capacity(LINE);
-        let written = serde_json::to_writer(&mut line, &record.line(verdict));
+        let share = if is_denial { Share::Denials } else { Share::Sessions };
+        let mut bytes = Vec::with_capacity(LINE);
+        let written = serde_json::to_writer(&mut bytes, line);
         let mut state = self.shared.lock();
-        if written.is_err() || !self.shared.push(&mut state, &line, share) {
+        if written.is_err() || !self.shared.push(&mut state, &bytes, share) {
             state.lost.lines += 1;
-            state.lost.denials += u64::from(denied);
+            state.lost.denials += u64::from(is_denial);
             drop(state);
             self.shared.dropped.inc();
             return None;
@@ -136,22 +148,6 @@ impl Audit {
             state.folds.open(kind, record, Instant::now());
         }
         Some(record.id)
-    }
-
-    /// Takes a line that repeats no other. Returns whether there was room for it.
-    pub(super) fn take_line(&self, line: &impl Serialize, is_denial: bool) -> bool {
-        let mut bytes = Vec::with_capacity(LINE);
-        let written = serde_json::to_writer(&mut bytes, line);
-        let mut state = self.shared.lock();
-        let share = if is_denial { Share::Denials } else { Share::Sessions };
-        if written.is_ok() && self.shared.push(&mut state, &bytes, share) {
-            return true;
-        }
-        state.lost.lines += 1;
-        state.lost.denials += u64::from(is_denial);
-        drop(state);
-        self.shared.dropped.inc();
-        false
     }
 
     /// Whether lines cannot be written now.

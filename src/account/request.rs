@@ -11,11 +11,12 @@ use serde::Serialize;
 
 use super::Account;
 use super::clock::Timestamp;
+use super::dedup::DenialKey;
 use super::id::SessionId;
-use super::record::{Granted, Outcome, Verdict};
+use super::record::{Granted, Outcome, Record, Verdict};
 use super::text::AuditText;
-use crate::oci::{Method, Operation};
-use crate::policy::{Cause, Ending, Failure, NO_LABEL, Reason, Side, Stop};
+use crate::oci::Request;
+use crate::policy::{Cause, Denial, Ending, Failure, NO_LABEL, Reason, Side, Stop};
 
 /// How a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +44,13 @@ pub struct OpenRequest {
     session: SessionId,
     via: Via,
     client: IpAddr,
+    listener: Arc<str>,
     /// The client's group, where there is one.
     pub client_name: Option<Arc<str>>,
     /// The registry, once it is known.
     pub granted: Option<Granted>,
+    /// The image, as far as it is known.
+    asked: Option<AuditText>,
     method: Option<&'static str>,
     operation: &'static str,
     repository: Option<AuditText>,
@@ -74,7 +78,7 @@ impl Account {
         self: &Arc<Self>,
         session: SessionId,
         via: Via,
-        client: IpAddr,
+        (client, listener): (IpAddr, Arc<str>),
     ) -> OpenRequest {
         let started = SystemTime::now();
         OpenRequest {
@@ -85,8 +89,10 @@ impl Account {
             session,
             via,
             client: client.to_canonical(),
+            listener,
             client_name: None,
             granted: None,
+            asked: None,
             method: None,
             operation: UNKNOWN,
             repository: None,
@@ -103,8 +109,17 @@ impl Account {
 
 impl OpenRequest {
     /// Notes what is asked for.
-    pub fn ask(&mut self, method: Method, operation: &Operation) {
+    pub fn ask(&mut self, request: &Request) {
+        let Request { method, registry, operation } = request;
         self.method = Some(method.as_str());
+        let registry = registry.iter().map(ToString::to_string);
+        let names = registry.chain(operation.repository().map(ToString::to_string));
+        let mut asked = names.collect::<Vec<_>>().join("/");
+        if let Some(tag) = operation.tag() {
+            asked.push(':');
+            asked.push_str(tag.as_str());
+        }
+        self.asked = Some(AuditText::new(&asked)).filter(|text| !text.as_str().is_empty());
         self.operation = operation.name();
         self.repository = operation.repository().map(|name| AuditText::new(name.as_str()));
         self.reference = operation.tag().map(|tag| AuditText::new(tag.as_str()));
@@ -125,6 +140,14 @@ impl OpenRequest {
             (_, Some(reason)) => (Outcome::WouldDeny, Some(reason.code())),
         };
         let (outcome, reason) = verdict;
+        match end {
+            Err(Stop::Denied(denial)) => self.account.denials.note(&self.folded(), denial),
+            _ => {
+                if let Some(reason) = self.would_deny {
+                    self.account.denials.note(&self.folded(), &Denial::new(reason));
+                }
+            }
+        }
         let verdict = Verdict { outcome, reason, ended: None };
         let spent = self.began.elapsed();
         let label = self.granted.as_ref().map_or(NO_LABEL, |granted| &*granted.label);
@@ -151,8 +174,22 @@ impl OpenRequest {
             bytes_down: self.bytes_down,
             ms: (spent.as_secs_f64() * 1e6).round() / 1e3,
         };
-        let is_taken = self.account.audit.take_line(&line, outcome == Outcome::Denied);
-        is_taken.then_some(self.id)
+        let record = self.folded();
+        let is_denial = outcome == Outcome::Denied;
+        // What was answered has its own numbers, and so its own line.
+        let folding = reason.filter(|_| is_denial && self.bytes_down == 0);
+        let kind = folding.map(|reason| DenialKey::of(&record, outcome, reason));
+        self.account.audit.take_line(&line, &record, is_denial, kind)
+    }
+
+    /// What repetitions of its denial are summed up by.
+    fn folded(&self) -> Record {
+        let (client, listener) = (self.client, self.listener.clone());
+        let mut record = Record::new(self.id, self.started, client, listener);
+        record.client_name = self.client_name.clone();
+        record.granted = self.granted.clone();
+        record.target = self.asked.clone();
+        record
     }
 }
 

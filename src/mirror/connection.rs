@@ -26,8 +26,8 @@ pub(super) struct Connection {
     pub(super) proof: Option<Proof>,
     pub(super) session: SessionId,
     pub(super) account: Mutex<Open>,
-    /// Its place among the open sessions.
-    pub(super) permit: Mutex<Option<SessionPermit>>,
+    /// Its place among the open sessions, and the group that it counts for.
+    pub(super) permit: Mutex<(Option<SessionPermit>, Option<Arc<str>>)>,
     /// Why no request is served.
     pub(super) refusal: Option<Denial>,
     pub(super) requests: AtomicU64,
@@ -61,13 +61,17 @@ impl Proof {
 }
 
 impl Connection {
-    /// Counts the connection for its group of clients, once.
+    /// Counts the connection for its group of clients, at its first request as one of them.
     pub(super) fn admit_to_group(&self, client: &Client) -> Result<(), Denial> {
-        let mut permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner);
-        match permit.as_mut() {
-            Some(permit) => self.gate.sessions.admit_to_group(permit, client),
-            None => Ok(()),
+        let mut held = self.permit.lock().unwrap_or_else(PoisonError::into_inner);
+        let (permit, group) = &mut *held;
+        if group.as_ref() != Some(&client.name)
+            && let Some(permit) = permit
+        {
+            self.gate.sessions.admit_to_group(permit, client)?;
+            *group = Some(client.name.clone());
         }
+        Ok(())
     }
 
     pub(super) fn account(&self) -> MutexGuard<'_, Open> {

@@ -122,7 +122,7 @@ impl Arriving {
             identity,
             proof,
             account: Mutex::new(account),
-            permit: Mutex::new(permit),
+            permit: Mutex::new((permit, None)),
             refusal,
             requests: AtomicU64::new(0),
             moved,

@@ -31,7 +31,11 @@ pub(super) async fn respond(
 ) -> Response<MirrorBody> {
     let ClientAddress(client) = connection.identity.address;
     let account = &connection.gate.account;
-    let mut account = account.open_request(connection.session, Via::Mirror, client);
+    let mut account = account.open_request(
+        connection.session,
+        Via::Mirror,
+        (client, connection.listener.name.clone()),
+    );
     connection.requests.fetch_add(1, Ordering::Relaxed);
     match connection.judge(&request, &mut account).await {
         Err(refused) => refused.answer(&mut account),
@@ -73,13 +77,15 @@ impl Connection {
         if let Some(denial) = &self.refusal {
             return Err(denial.clone().into());
         }
+        // The audit may have become full since the connection was admitted.
+        self.account().admit()?;
         if self.proof.as_ref().is_some_and(|proof| !proof.still_stands()) {
             return Err(Denial::new(Reason::PolicyRevoked).into());
         }
         let target = well_formed(request).map_err(Refused::from)?;
         let parsed = Request::parse(request.method().as_str(), target, Naming::Mirror);
         let parsed = parsed.map_err(denial_of_request)?;
-        account.ask(parsed.method, &parsed.operation);
+        account.ask(&parsed);
         let subject = subject(&parsed);
         let identity = self.identify(&set, request.headers()).await?;
         account.client_name = set.group_of(&identity).map(|group| group.name.clone());
