@@ -1,10 +1,10 @@
-//! What the operator may look at: metrics, health, the policy, the open sessions. Read-only.
+//! The admin listener: metrics, health, the policy and the open sessions. Read-only.
 //!
-//! `/policy` and `/sessions` tell who pulls what, so they are shown only where the address is
-//! loopback or a Unix socket, and only to a request whose `Host` is an address or `localhost`: a
-//! page in a browser on the same machine could otherwise reach them by a name of its own that
-//! resolves to loopback. It takes no part in a session; one request a connection, a few connections
-//! at once, each with a deadline.
+//! `/policy` and `/sessions` show who pulls what. They are served only on a loopback address or a
+//! Unix socket, and only if `Host` is an IP address or `localhost`: a web page in a browser on this
+//! machine could otherwise reach them with a domain that resolves to loopback. The admin listener
+//! is not involved in sessions. It serves one request per connection, and a few connections at
+//! once, each with a timeout.
 
 #[cfg_attr(not(feature = "admin-page"), path = "admin/no_page.rs")]
 mod live;
@@ -41,23 +41,23 @@ use crate::config::{ListenerSpec, Presence};
 use crate::policy::{Enforcement, PolicySet};
 use socket::{Listener, Reach};
 
-/// Connections served at once; further ones wait in the kernel's queue.
+/// Maximum number of concurrent connections. Further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
 
-/// Of these so many may be streams for the status page.
+/// Maximum number of these that are event streams of the status page.
 const STREAMS: usize = 8;
 
-/// From accept to the end of the request's head.
+/// Timeout from accept to the end of the request head.
 const HEAD: Duration = Duration::from_secs(5);
 
-/// From accept to the end of the answer.
+/// Timeout from accept to the end of the response.
 const WHOLE: Duration = Duration::from_secs(30);
 
-/// How long accepting pauses when no connection can be had.
+/// Pause after accept fails.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// A whole answer, or events as they come.
-type Answer = http_body_util::Either<Full<Bytes>, live::Events>;
+/// A complete response, or an event stream.
+type AdminResponse = http_body_util::Either<Full<Bytes>, live::Events>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -67,9 +67,9 @@ const INDEX: &str = "pullgate\n\n\
     /           the status page (loopback and Unix sockets only; not in every build)\n\
     /metrics    for Prometheus\n\
     /healthz    200 while the process runs\n\
-    /readyz     200 while it takes sessions\n\
-    /listeners  where it listens\n\
-    /policy     the policy in force (loopback and Unix sockets only)\n\
+    /readyz     200 while the gate accepts sessions\n\
+    /listeners  the listeners and their modes\n\
+    /policy     the current policy (loopback and Unix sockets only)\n\
     /sessions   the open sessions (loopback and Unix sockets only)\n";
 
 /// A row of `/listeners`.
@@ -101,14 +101,14 @@ impl<'a> From<&'a ListenerSpec> for ListenerRow<'a> {
     }
 }
 
-/// What the pages are made from.
+/// The data sources of the pages.
 #[derive(Debug)]
 pub struct Admin {
     /// The metrics and the open sessions.
     pub account: Arc<Account>,
-    /// The policy in force.
+    /// The current policy.
     pub policy: watch::Receiver<Arc<PolicySet>>,
-    /// How the gate stands.
+    /// The status of the gate.
     pub status: watch::Receiver<Status>,
     /// The gate's listeners.
     pub listeners: Vec<Arc<ListenerSpec>>,
@@ -147,7 +147,7 @@ impl Admin {
                         tokio::time::sleep(live::LONGEST - WHOLE).await;
                     }
                 };
-                // Late, broken or gone: there is nobody left to tell.
+                // After a timeout or an error, the connection is dropped without a response.
                 tokio::select! {
                     () = connection => {}
                     () = late => {}
@@ -157,7 +157,7 @@ impl Admin {
         }
     }
 
-    /// Serves one request; `streaming` is cancelled when its answer has no end.
+    /// Serves one request. Cancels `streaming` if the response is an event stream.
     async fn connection(
         self: Arc<Self>,
         stream: Either<TcpStream, UnixStream>,
@@ -175,16 +175,16 @@ impl Admin {
                     return Ok(match streams.try_acquire_owned() {
                         Ok(place) => {
                             streaming.cancel();
-                            live::events(admin, place).map(Answer::Right)
+                            live::events(admin, place).map(AdminResponse::Right)
                         }
                         Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "too many streams\n")
-                            .map(Answer::Left),
+                            .map(AdminResponse::Left),
                     });
                 }
-                // A large policy takes its time to write down, and no session is to wait for it.
+                // Serialising a large policy takes time, and must not delay sessions.
                 let page = tokio::task::spawn_blocking(move || admin.answer(&request, reach));
-                let failed = |_| plain(StatusCode::INTERNAL_SERVER_ERROR, "a fault of ours\n");
-                Ok::<_, Infallible>(page.await.unwrap_or_else(failed).map(Answer::Left))
+                let failed = |_| plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n");
+                Ok::<_, Infallible>(page.await.unwrap_or_else(failed).map(AdminResponse::Left))
             }
         });
         let served = http1::Builder::new()
@@ -209,7 +209,7 @@ impl Admin {
         match request.uri().path() {
             path @ ("/" | "/page.css" | "/page.js") => match shown(request, reach) {
                 Ok(()) => page_part(path),
-                // Who may not see the page is told what else there is.
+                // Other clients get the list of pages.
                 Err(_) => plain(StatusCode::OK, INDEX),
             },
             "/events" => secret(|_| plain(StatusCode::OK, "")),
@@ -231,7 +231,7 @@ impl Admin {
         self.listeners.iter().map(|spec| ListenerRow::from(&**spec)).collect()
     }
 
-    /// Ready is who takes sessions; a policy that has gone stale still judges them.
+    /// Returns 200 if the gate accepts sessions. A stale policy does not change that.
     fn readiness(&self) -> Response<Full<Bytes>> {
         let status = self.status.borrow().clone();
         let (code, phase) = match status.phase {
@@ -245,7 +245,7 @@ impl Admin {
             let _ = writeln!(body, "policy stale: {why}");
         }
         if status.enforcement == Enforcement::Report {
-            let _ = writeln!(body, "report mode: what the policy would deny passes");
+            let _ = writeln!(body, "report mode: sessions that the policy would deny are allowed");
         }
         if let Some(behind) = ClockBehind::at(SystemTime::now()) {
             let _ = writeln!(body, "clock: {behind}");
@@ -267,19 +267,19 @@ impl Admin {
     }
 }
 
-/// Whether the pages about clients are shown to this request.
+/// Returns whether this request may see the pages about clients, or the reason why not.
 fn shown(request: &Request<Incoming>, reach: Reach) -> Result<(), &'static str> {
     let host = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
     let host = host.map(|bytes| std::str::from_utf8(bytes).unwrap_or_default());
     match reach {
         Reach::Socket => Ok(()),
         Reach::Loopback if host.is_none_or(is_local) => Ok(()),
-        Reach::Loopback => Err("the Host must be an IP address or localhost\n"),
-        Reach::Network => Err("shown only on a loopback address or a Unix socket\n"),
+        Reach::Loopback => Err("the Host header must be an IP address or localhost\n"),
+        Reach::Network => Err("this page is served only on a loopback address or a Unix socket\n"),
     }
 }
 
-/// Whether a `Host` is one that no foreign page can have: an address, or `localhost`.
+/// Returns whether a `Host` is an address or `localhost`, which no foreign web page can have.
 fn is_local(host: &str) -> bool {
     if host.parse::<SocketAddr>().is_ok() || host.parse::<IpAddr>().is_ok() {
         return true;

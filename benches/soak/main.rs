@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 use pullgate::tools::demo::authority::Authority;
 use pullgate::tools::demo::folder::{Afterwards, Folder};
 use pullgate::tools::demo::image::Image;
-use pullgate::tools::demo::progress::Progress;
-use pullgate::tools::demo::pull::{Puller, Way};
+use pullgate::tools::demo::progress::PullProgress;
+use pullgate::tools::demo::pull::{PullRoute, Puller};
 use pullgate::tools::demo::registry::Registry;
 use pullgate::tools::demo::{
     DATA, FOREIGN_LOGIN, IMAGE, LATER_DATA, LATER_LOGIN, LOGIN, STORAGE, TAG, probe,
@@ -144,8 +144,8 @@ async fn pull(
 ) {
     while Instant::now() < until {
         // A new client each time, like a host that pulls occasionally.
-        let puller = Puller::new(&authority, Way::Proxy(proxy)).unwrap();
-        let progress = Progress::of(image.size());
+        let puller = Puller::new(&authority, PullRoute::Proxy(proxy)).unwrap();
+        let progress = PullProgress::of(image.size());
         match puller.pull(&format!("{LOGIN}/{IMAGE}:{TAG}"), &image, &progress).await {
             Ok(_) => drop(counts.pulls.fetch_add(1, Relaxed)),
             Err(error) => counts.fault(&format!("pull: {error}")),

@@ -1,7 +1,7 @@
-//! The status page: its assets, the stream of events behind it, and its box that explains.
+//! The status page: its assets, its event stream and its `explain` form.
 //!
-//! Embedded and from one origin; a strict policy lets it load nothing else. What a client chose
-//! comes as JSON and is shown as text only.
+//! The page is embedded and loads only from its own origin, which a strict content security policy
+//! enforces. Text from clients is sent as JSON and shown as text only.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -21,24 +21,24 @@ use crate::account::{DenialRow, Phase, SessionRow};
 use crate::listen::http::answer::{RefusalAnswer, shown};
 use crate::policy::{ClientIdentity, Denial, Enforcement, HTTPS, Stop, Target};
 
-/// How often the page is told.
+/// Interval between two snapshots.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// How long one stream lasts; the page then asks for another.
+/// Maximum duration of a stream. The page then reconnects.
 pub(super) const LONGEST: Duration = Duration::from_secs(600);
 
-/// Of very many sessions and registries so many are shown.
+/// Maximum number of sessions and registries in a snapshot.
 const MOST_SESSIONS: usize = 100;
 const MOST_REGISTRIES: usize = 200;
 
-/// In place of a session's id, which an explanation has not.
+/// Replaces the session id, which an explanation does not have.
 const NO_ID: &str = "00000000000000000000000000";
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'; require-trusted-types-for 'script'";
 
-/// A file of the page, by its path.
+/// Returns the content type and text of a file of the page; `None` for other paths.
 pub(super) fn asset(path: &str) -> Option<(&'static str, &'static str)> {
     Some(match path {
         "/" => ("text/html; charset=utf-8", include_str!("assets/page.html")),
@@ -48,7 +48,7 @@ pub(super) fn asset(path: &str) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// Forbids a browser whatever the page does not need.
+/// Adds headers that forbid the browser everything that the page does not need.
 pub(super) fn fence<B>(response: &mut Response<B>) {
     let headers = response.headers_mut();
     for (name, value) in [
@@ -61,11 +61,11 @@ pub(super) fn fence<B>(response: &mut Response<B>) {
     }
 }
 
-/// Server-sent events, as they come.
+/// A stream of server-sent events.
 #[derive(Debug)]
 pub(super) struct Events {
     events: mpsc::Receiver<Bytes>,
-    /// Its place among the streams.
+    /// Its permit among the streams.
     _place: OwnedSemaphorePermit,
 }
 
@@ -81,23 +81,24 @@ impl Body for Events {
     }
 }
 
-/// A stream of snapshots, one a second, until the reader goes or [`LONGEST`] is over.
+/// Returns a stream of snapshots, one per second, until the reader closes it or [`LONGEST`] has
+/// passed.
 pub(super) fn events(admin: Arc<Admin>, place: OwnedSemaphorePermit) -> Response<Events> {
-    let (tell, told) = mpsc::channel(1);
+    let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let mut due = tokio::time::interval(PERIOD);
         loop {
             due.tick().await;
             let admin = admin.clone();
-            // Many sessions take their time to write down.
+            // Serialising many sessions takes time, so it runs on a blocking thread.
             let event = tokio::task::spawn_blocking(move || admin.snapshot().event()).await;
             let Ok(Some(event)) = event else { return };
-            if tell.send(event).await.is_err() {
+            if sender.send(event).await.is_err() {
                 return;
             }
         }
     });
-    let mut response = Response::new(Events { events: told, _place: place });
+    let mut response = Response::new(Events { events: receiver, _place: place });
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("text/event-stream");
     headers.insert(header::CONTENT_TYPE, kind);
@@ -105,7 +106,7 @@ pub(super) fn events(admin: Arc<Admin>, place: OwnedSemaphorePermit) -> Response
     response
 }
 
-/// What the page is told.
+/// The data of one event.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Snapshot {
@@ -118,20 +119,20 @@ struct Snapshot {
     open: usize,
     limit: usize,
     sessions: Vec<SessionRow>,
-    registries: Vec<OfRegistry>,
+    registries: Vec<RegistryTraffic>,
     denials: Vec<DenialRow>,
-    files: Vec<OfFile>,
+    files: Vec<RegistryFile>,
 }
 
 #[derive(Debug, Serialize)]
-struct OfRegistry {
+struct RegistryTraffic {
     name: String,
     up: u64,
     down: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct OfFile {
+struct RegistryFile {
     name: String,
     file: String,
     hosts: usize,
@@ -139,7 +140,7 @@ struct OfFile {
 
 impl Snapshot {
     fn event(&self) -> Option<Bytes> {
-        // JSON has no line feed outside its strings, and there it is escaped.
+        // JSON has no line feed outside strings, and escapes it inside strings.
         serde_json::to_string(self).ok().map(|json| Bytes::from(format!("data: {json}\n\n")))
     }
 }
@@ -152,12 +153,13 @@ impl Admin {
         let mut sessions = self.account.open_sessions().rows();
         sessions.truncate(MOST_SESSIONS);
         let moved = self.account.moved_by_registry();
-        let of = |(name, (up, down)): (String, (u64, u64))| OfRegistry { name, up, down };
-        let files = set.rules().registries.iter().take(MOST_REGISTRIES).map(|registry| OfFile {
-            name: registry.name().to_string(),
-            file: registry.file().to_string(),
-            hosts: registry.endpoints().len(),
-        });
+        let of = |(name, (up, down)): (String, (u64, u64))| RegistryTraffic { name, up, down };
+        let files =
+            set.rules().registries.iter().take(MOST_REGISTRIES).map(|registry| RegistryFile {
+                name: registry.name().to_string(),
+                file: registry.file().to_string(),
+                hosts: registry.endpoints().len(),
+            });
         Snapshot {
             millis: u64::try_from(since.as_millis()).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION"),
@@ -178,54 +180,53 @@ impl Admin {
         }
     }
 
-    /// What the policy in force says of a host, asked by the browser's own machine. No name is
-    /// looked up.
-    pub(super) fn explain(&self, query: &str) -> Explanation {
+    /// Explains a host by the current policy, for a client on loopback. No DNS query is sent.
+    pub(super) fn explain(&self, query: &str) -> PageExplanation {
         let asked = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "host");
         let asked = asked.map(|(_, host)| host.into_owned()).unwrap_or_default();
         let with_port = match asked.rsplit_once(':') {
             Some((_, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => asked.clone(),
             _ => format!("{asked}:{HTTPS}"),
         };
-        let mut told = Explanation { target: asked, ..Explanation::default() };
+        let mut explanation = PageExplanation { target: asked, ..PageExplanation::default() };
         let judged = Target::parse_authority(&with_port)
             .map_err(|fault| Denial::with_remedy(fault.reason(), fault.to_string()))
             .and_then(|target| {
-                told.target = shown(&target);
+                explanation.target = shown(&target);
                 let set = self.policy.borrow().clone();
                 if let Ok(grant) = set.named(&target) {
-                    told.registry = Some(grant.registry.to_string());
-                    told.endpoint = Some(grant.endpoint.code());
-                    told.place = Some(grant.place.to_string());
+                    explanation.registry = Some(grant.registry.to_string());
+                    explanation.endpoint = Some(grant.endpoint.code());
+                    explanation.place = Some(grant.place.to_string());
                 }
                 let local = ClientIdentity::at(std::net::Ipv4Addr::LOCALHOST.into());
                 set.judge_name(&target, &local, set.rules().enforcement)
             });
         let denial = match judged {
             Ok(allowed) => {
-                told.verdict = "allowed";
-                allowed.would_deny().cloned().inspect(|_| told.verdict = "would-deny")
+                explanation.verdict = "allowed";
+                allowed.would_deny().cloned().inspect(|_| explanation.verdict = "would-deny")
             }
             Err(denial) => {
-                told.verdict = "denied";
+                explanation.verdict = "denied";
                 Some(denial)
             }
         };
         if let Some(denial) = denial {
-            told.reason = Some(denial.reason.code());
-            told.meaning = Some(denial.reason.meaning());
+            explanation.reason = Some(denial.reason.code());
+            explanation.meaning = Some(denial.reason.meaning());
             let stop = Stop::Denied(denial);
-            let refusal = RefusalAnswer { stop: &stop, host: Some(&told.target), id: NO_ID };
-            told.docker_prints = (told.verdict == "denied").then(|| refusal.phrase());
+            let refusal = RefusalAnswer { stop: &stop, host: Some(&explanation.target), id: NO_ID };
+            explanation.docker_prints = (explanation.verdict == "denied").then(|| refusal.phrase());
         }
-        told
+        explanation
     }
 }
 
-/// What the box is told.
+/// The answer of `/explain`.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Explanation {
+pub(super) struct PageExplanation {
     target: String,
     verdict: &'static str,
     reason: Option<&'static str>,

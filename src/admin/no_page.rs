@@ -1,4 +1,4 @@
-//! What stands in for the status page where the gate was built without it (`admin-page`).
+//! Replaces `live` in builds without the status page (feature `admin-page`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Admin;
 
-/// How long one stream lasts. None is begun.
+/// Maximum duration of a stream. None exists in this build.
 pub(super) const LONGEST: Duration = Duration::from_secs(600);
 
 /// Server-sent events: none.
 pub(super) type Events = Empty<Bytes>;
 
-/// What the box is told: nothing.
+/// The answer of `/explain`: empty.
 #[derive(Debug, Serialize)]
-pub(super) struct Explanation {}
+pub(super) struct PageExplanation {}
 
-/// A file of the page: there is none.
+/// Returns `None`: the page has no files.
 pub(super) fn asset(_: &str) -> Option<(&'static str, &'static str)> {
     None
 }
 
-/// Forbids a browser whatever the page does not need: there is no page.
+/// Adds no headers: there is no page.
 pub(super) fn fence<B>(_: &mut Response<B>) {}
 
-/// In place of a stream: not found.
+/// Returns 404 instead of a stream.
 pub(super) fn events(_: Arc<Admin>, _: OwnedSemaphorePermit) -> Response<Events> {
     let mut response = Response::new(Empty::new());
     *response.status_mut() = StatusCode::NOT_FOUND;
@@ -37,8 +37,8 @@ pub(super) fn events(_: Arc<Admin>, _: OwnedSemaphorePermit) -> Response<Events>
 }
 
 impl Admin {
-    /// In place of an explanation: nothing. `pullgate explain` explains.
-    pub(super) fn explain(&self, _: &str) -> Explanation {
-        Explanation {}
+    /// Returns an empty explanation. Use `pullgate explain` instead.
+    pub(super) fn explain(&self, _: &str) -> PageExplanation {
+        PageExplanation {}
     }
 }

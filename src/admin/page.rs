@@ -1,4 +1,4 @@
-//! The shape of `/policy`: the set in force, as the configuration's files name its parts.
+//! The JSON of `/policy`: the current policy, with the key names of the configuration.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -13,38 +13,38 @@ use crate::policy::{
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Policy<'a> {
+pub(super) struct PolicyView<'a> {
     generation: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     stale: Option<String>,
     enforcement: &'static str,
-    registries: Vec<OfRegistry<'a>>,
-    clients: Vec<OfClient<'a>>,
+    registries: Vec<RegistryView<'a>>,
+    clients: Vec<ClientView<'a>>,
     addresses_allow: &'a [IpNet],
     dns_servers: Vec<String>,
     dns_stale_ms: u128,
     dns_hosts: BTreeMap<&'a str, Vec<String>>,
-    limits: OfLimits,
+    limits: LimitsView,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct OfRegistry<'a> {
+struct RegistryView<'a> {
     name: &'a str,
     file: &'a str,
-    /// Nothing where that is everyone.
+    /// `None` if every client is allowed.
     clients: Option<Vec<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     download_bytes_per_second: Option<u64>,
-    endpoints: Vec<OfEndpoint>,
+    endpoints: Vec<EndpointView>,
     private_addresses: &'a [IpNet],
     private_only: bool,
 }
 
-/// As `[[client]]` names it.
+/// A `[[client]]`.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct OfClient<'a> {
+struct ClientView<'a> {
     name: &'a str,
     networks: &'a [IpNet],
     certificate_names: Vec<String>,
@@ -61,26 +61,26 @@ struct OfClient<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct OfEndpoint {
+struct EndpointView {
     host: String,
     endpoint: &'static str,
     place: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    upload: Option<OfBudget>,
+    upload: Option<BudgetView>,
 }
 
-/// As `upload` names it.
+/// The value of `upload`.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct OfBudget {
+struct BudgetView {
     base_bytes: u64,
     ratio_percent: u64,
 }
 
-/// As `[limits]` names them.
+/// The values of `[limits]`.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct OfLimits {
+struct LimitsView {
     head_timeout_ms: u128,
     hello_timeout_ms: u128,
     hello_bytes: usize,
@@ -94,10 +94,10 @@ struct OfLimits {
     session_lifetime_ms: u128,
 }
 
-pub(super) fn policy<'a>(set: &'a PolicySet, status: &Status) -> Policy<'a> {
+pub(super) fn policy<'a>(set: &'a PolicySet, status: &Status) -> PolicyView<'a> {
     let rules = set.rules();
     let pins = rules.pins.iter();
-    Policy {
+    PolicyView {
         generation: set.generation(),
         stale: status.stale.as_deref().map(str::to_owned),
         enforcement: match rules.enforcement {
@@ -116,8 +116,8 @@ pub(super) fn policy<'a>(set: &'a PolicySet, status: &Status) -> Policy<'a> {
     }
 }
 
-fn of_client(client: &Client) -> OfClient<'_> {
-    OfClient {
+fn of_client(client: &Client) -> ClientView<'_> {
+    ClientView {
         name: &client.name,
         networks: &client.networks,
         certificate_names: client.certificate_names.iter().map(ToString::to_string).collect(),
@@ -129,16 +129,16 @@ fn of_client(client: &Client) -> OfClient<'_> {
     }
 }
 
-fn of_registry<'a>(set: &'a PolicySet, registry: &'a Registry) -> OfRegistry<'a> {
+fn of_registry<'a>(set: &'a PolicySet, registry: &'a Registry) -> RegistryView<'a> {
     let clients = set.admitted(registry.name());
 
-    let endpoints = registry.endpoints().iter().map(|endpoint| OfEndpoint {
+    let endpoints = registry.endpoints().iter().map(|endpoint| EndpointView {
         host: endpoint.target.to_string(),
         endpoint: endpoint.kind.code(),
         place: endpoint.place.to_string(),
         upload: registry.budgets().of(endpoint.kind).map(of_budget),
     });
-    OfRegistry {
+    RegistryView {
         name: registry.name(),
         file: registry.file(),
         clients: clients.map(|groups| groups.iter().map(|client| &*client.name).collect()),
@@ -149,8 +149,8 @@ fn of_registry<'a>(set: &'a PolicySet, registry: &'a Registry) -> OfRegistry<'a>
     }
 }
 
-fn of_budget(Budget { base_bytes, ratio_percent }: Budget) -> OfBudget {
-    OfBudget { base_bytes, ratio_percent }
+fn of_budget(Budget { base_bytes, ratio_percent }: Budget) -> BudgetView {
+    BudgetView { base_bytes, ratio_percent }
 }
 
 fn of_pin(pin: &StaticAddress) -> String {
@@ -160,8 +160,8 @@ fn of_pin(pin: &StaticAddress) -> String {
     }
 }
 
-fn of_limits(limits: &Limits) -> OfLimits {
-    OfLimits {
+fn of_limits(limits: &Limits) -> LimitsView {
+    LimitsView {
         head_timeout_ms: limits.head_timeout.as_millis(),
         hello_timeout_ms: limits.hello_timeout.as_millis(),
         hello_bytes: limits.hello_bytes,

@@ -1,4 +1,4 @@
-//! The sockets that the operator looks in by, and who can reach each.
+//! The admin sockets, and who can reach each.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,17 +10,17 @@ use tokio_util::either::Either;
 
 use crate::config::Ports;
 
-/// The Unix socket is for its owner and group.
+/// Mode of the Unix socket: access for its owner and group.
 pub(super) const SOCKET_MODE: u32 = 0o660;
 
 /// Who can reach the admin address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// Other machines.
+    /// Other machines too.
     Network,
-    /// This machine, by a loopback address.
+    /// This machine only, through a loopback address.
     Loopback,
-    /// Whom the file's mode lets in.
+    /// Users that the mode of the socket file allows.
     Socket,
 }
 
@@ -30,7 +30,7 @@ pub(super) enum Listener {
     Unix(UnixListener),
 }
 
-/// A socket that the operator looks in by.
+/// An admin socket.
 #[derive(Debug)]
 pub struct Socket {
     pub(super) listener: Listener,
@@ -39,36 +39,36 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// A TCP socket that listens.
+    /// Creates an admin socket from a bound TCP listener.
     ///
     /// # Errors
-    /// When it has no address.
+    /// If its address cannot be read.
     pub fn tcp(listener: TcpListener) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let reach = if address.ip().is_loopback() { Reach::Loopback } else { Reach::Network };
         Ok(Self { listener: Listener::Tcp(listener), address: Some(address), reach })
     }
 
-    /// A Unix socket at a path, made with its mode set before anybody can connect. With ports of
-    /// one's own it is not taken from a process that listens there.
+    /// Creates a Unix socket at a path. Its mode is set before anyone can connect. With
+    /// `Ports::Own`, it does not replace a socket on which another process listens.
     ///
     /// # Errors
-    /// When it cannot be made, or belongs to somebody else.
+    /// If it cannot be created, or another process listens on it.
     pub fn unix(path: &Path, ports: Ports) -> io::Result<Self> {
         let listener = Listener::Unix(bind_unix(path, ports)?);
         Ok(Self { listener, address: None, reach: Reach::Socket })
     }
 
-    /// A Unix socket that a service manager has made, and that does not block.
+    /// Creates an admin socket from a non-blocking Unix socket of the service manager.
     ///
     /// # Errors
-    /// When the runtime does not take it.
+    /// If the runtime cannot register it.
     pub fn inherited(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
         let listener = Listener::Unix(UnixListener::from_std(listener)?);
         Ok(Self { listener, address: None, reach: Reach::Socket })
     }
 
-    /// Where it is, if on TCP.
+    /// Returns its TCP address; `None` for a Unix socket.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
@@ -84,12 +84,15 @@ impl Listener {
     }
 }
 
-/// Binds a Unix socket with its mode set before anybody can connect. A socket that nobody listens
-/// on any more is replaced; whatever else is there is not.
+/// Binds a Unix socket. Sets its mode before anyone can connect. Replaces a socket on which no
+/// process listens, but no other file.
 fn bind_unix(path: &Path, ports: Ports) -> io::Result<UnixListener> {
     match std::fs::symlink_metadata(path) {
         Ok(there) if !there.file_type().is_socket() => {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there, and no socket"));
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "the path exists and is not a socket",
+            ));
         }
         Ok(_) if ports == Ports::Own && std::os::unix::net::UnixStream::connect(path).is_ok() => {
             return Err(io::ErrorKind::AddrInUse.into());

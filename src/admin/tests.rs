@@ -173,7 +173,7 @@ async fn a_unix_socket_is_made_replaced_and_never_stolen() {
     assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
     assert!(Socket::unix(folder.path(), Ports::Shared).is_err());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    // A successor takes the place, where that is meant.
+    // A successor replaces the socket if ports are shared.
     drop(Socket::unix(&path, Ports::Shared).unwrap());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -182,7 +182,7 @@ async fn a_unix_socket_is_made_replaced_and_never_stolen() {
 async fn it_ends_with_its_token() {
     let served = served(Ipv4Addr::LOCALHOST).await;
     served.until.cancel();
-    // The listener is dropped by the task; what was in its queue is reset then.
+    // The task drops the listener, which resets the queued connections.
     while let Ok(mut stream) = TcpStream::connect(served.at).await {
         let mut byte = [0];
         let _ = stream.read(&mut byte).await;

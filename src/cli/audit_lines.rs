@@ -1,4 +1,4 @@
-//! Audit lines as `log` and `report` read them: bare, behind the prefix of a log collector, or inside
+//! Extracts audit lines for `log` and `report`: plain, after the prefix of a log collector, or inside
 //! the JSON of docker's json-file driver and of `journalctl --output json`.
 
 use std::borrow::Cow;
@@ -15,7 +15,7 @@ const COMPRESSED: &[(&[u8], &str)] = &[
     (b"BZh", "bzcat"),
 ];
 
-/// What a container runtime or a log service wraps a line in.
+/// The JSON object in which a container runtime or a log service wraps a line.
 #[derive(Debug, Deserialize)]
 struct Wrapped {
     /// docker's json-file driver.
@@ -23,10 +23,10 @@ struct Wrapped {
     log: Option<String>,
 }
 
-/// Refuses a compressed input, and names the command that reads it.
+/// Rejects compressed input. The error names the command that reads it.
 ///
 /// # Errors
-/// When it is compressed, or cannot be read at all.
+/// When the input is compressed or cannot be read.
 pub(super) fn refuse_compressed(
     lines: &mut impl BufRead,
     path: &Path,
@@ -38,16 +38,16 @@ pub(super) fn refuse_compressed(
         Some((_, program)) => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!(
-                "it is compressed; read it with: {program} {} | pullgate {command} -",
+                "the file is compressed; read it with: {program} {} | pullgate {command} -",
                 path.display()
             ),
         )),
     }
 }
 
-/// The JSON of an audit line.
+/// Returns the JSON of an audit line.
 pub(super) fn payload(line: &[u8]) -> Cow<'_, [u8]> {
-    // CRI runtimes and log collectors put a prefix in front.
+    // CRI runtimes and log collectors add a prefix.
     let start = line.iter().position(|byte| *byte == b'{').unwrap_or_default();
     let line = line.get(start..).unwrap_or_default();
     match serde_json::from_slice::<Wrapped>(line) {
@@ -59,10 +59,10 @@ pub(super) fn payload(line: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// What to do when an input has lines, and none of them is an audit line.
+/// Returns the error for an input that has lines, but no audit line.
 pub(super) fn none_found(path: &Path) -> String {
     format!(
-        "{} has no audit line: expected the JSON lines that [audit] path writes, bare or as docker, \
+        "{} contains no audit line: expected the JSON lines that [audit] path writes, plain or as docker, \
          containerd or the journal wrap them",
         path.display()
     )

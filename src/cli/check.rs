@@ -1,4 +1,4 @@
-//! `pullgate check`: every fault of the configuration, or what it amounts to.
+//! `pullgate check`: prints every error in the configuration, or a summary of it.
 
 mod machine;
 
@@ -12,7 +12,7 @@ use crate::oci::Listing;
 use crate::policy::{BlobHosts, Blobs, Enforcement, Mirror};
 use crate::reload;
 
-/// Check the configuration: every fault of every file, by file and line.
+/// Check the configuration. Report every error in every file, with file and line.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// What a configuration without fault amounts to.
+/// Returns the summary of a valid configuration, with its warnings.
 fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     for warning in &loaded.warnings {
@@ -48,9 +48,9 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
         let ListenerSpec { mode, address, enforcement, balancers, tls, .. } = &**listener;
         let reports = match enforcement.unwrap_or(rules.enforcement) {
             Enforcement::Enforce => "",
-            Enforcement::Report => ", only reporting what the policy denies",
+            Enforcement::Report => ", report mode: denials are only recorded",
         };
-        let proxied = if balancers.is_some() { ", behind a PROXY header" } else { "" };
+        let proxied = if balancers.is_some() { ", PROXY protocol" } else { "" };
         let clients = tls.as_ref().and_then(|tls| tls.clients.as_ref());
         let tls = match (tls, clients.map(|clients| clients.presence)) {
             (None, _) => "",
@@ -61,11 +61,11 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
         writeln!(out, "listens on {address} ({}{tls}{proxied}{reports})", mode.code())?;
     }
     if let Some(answerer) = &loaded.settings.answerer {
-        let says = match &answerer.answer {
+        let answers = match &answerer.answer {
             Answer::Gate(addresses) => listed(addresses),
             Answer::Real => "real addresses".to_owned(),
         };
-        writeln!(out, "answers DNS on {} ({says})", listed(&answerer.addresses))?;
+        writeln!(out, "answers DNS on {} ({answers})", listed(&answerer.addresses))?;
     }
     match &loaded.settings.admin {
         Some(AdminAddress::Tcp(address)) => writeln!(out, "admin on {address}")?,
@@ -89,11 +89,11 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
     let hosts = registries.iter().map(|registry| registry.endpoints().len()).sum();
     let hosts = counted(hosts, "host", "hosts");
     let number = counted(registries.len(), "registry", "registries");
-    writeln!(out, "ok: {number}, {hosts}, no fault")?;
+    writeln!(out, "ok: {number}, {hosts}, no errors")?;
     Ok(out)
 }
 
-/// What a mirror offers of a registry.
+/// Describes what the mirror offers of a registry.
 fn mirrored(mirror: &Mirror) -> String {
     let rules = mirror.rules();
     let all = |globs: Option<String>| globs.unwrap_or_else(|| "all".to_owned());
@@ -112,7 +112,7 @@ fn mirrored(mirror: &Mirror) -> String {
     )
 }
 
-/// Of very many registries so many are told one by one.
+/// At most this many registries are listed.
 const MOST_TOLD: usize = 100;
 
 fn listed(items: &[impl ToString]) -> String {

@@ -1,20 +1,20 @@
-//! `--config`: which configuration a command reads.
+//! `--config`: the configuration that a command reads.
 
 use std::path::{Path, PathBuf};
 
-/// Where the configuration is looked for, in this order, when `--config` names none.
+/// The default paths of the configuration, in order. The first that exists is used.
 pub const CONFIG_PATHS: &[&str] = &["config/pullgate.toml", "/etc/pullgate/pullgate.toml"];
 
-/// The configuration's file, as `--config` of several commands names it.
+/// The `--config` option, which several commands share.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConfigArgument {
-    /// The configuration; config/pullgate.toml, else /etc/pullgate/pullgate.toml.
+    /// The configuration. Default: config/pullgate.toml, else /etc/pullgate/pullgate.toml.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 impl ConfigArgument {
-    /// The file that was named, or the first of [`CONFIG_PATHS`] that is there.
+    /// Returns the file of `--config`, or the first of [`CONFIG_PATHS`] that exists.
     pub(crate) fn path(&self) -> PathBuf {
         if let Some(path) = &self.config {
             return path.clone();

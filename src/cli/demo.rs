@@ -1,9 +1,9 @@
-//! `pullgate demo`: shows a newcomer, in under a minute and without a network, that an image comes
-//! through the gate and nothing else does.
+//! `pullgate demo`: demonstrates, in under a minute and without a network, that the gate forwards an
+//! image pull and rejects everything else.
 //!
-//! The gate, its config folder, TLS and the OCI client are real; the registry is embedded, and
-//! every host name leads to loopback. What is shown stands in `acts`; here the stage is set, and
-//! what came of it printed.
+//! The gate, its configuration folder, TLS and the OCI client are real. The registry is embedded, and
+//! every host name resolves to loopback. `acts` holds the demonstration; this file prepares it and
+//! prints the result.
 
 mod acts;
 mod gate;
@@ -15,27 +15,27 @@ use crate::tools::demo::folder::Afterwards;
 use crate::tools::demo::table::{Paint, Table};
 use acts::Rates;
 use anyhow::{Context, bail};
-use stage::Stage;
+use stage::DemoStage;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Shows on an embedded registry what the gate lets through and what it does not.
+/// Demonstrate, with an embedded registry, what the gate allows and what it rejects.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The size of the image that is pulled, in MiB; it is held in memory.
+    /// Size of the image to pull, in MiB. The image is held in memory.
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     #[arg(value_parser = clap::value_parser!(u64).range(256..=4096))]
     size_mib: u64,
-    /// Leave the gate's config folder, with its audit file, for looking at.
+    /// Keep the gate's configuration folder and audit file for inspection.
     #[arg(long)]
     keep: bool,
 }
 
-/// Runs the command; the exit code is 0 only if all went as it should.
+/// Runs the command. The exit code is 0 only if every row has the expected result.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let afterwards = if args.keep { Afterwards::Keep } else { Afterwards::Remove };
-    // The gate's own diagnostics would stand between the rows; whoever wants them asks.
+    // The gate's diagnostics would interrupt the table, so they are off unless RUST_LOG is set.
     if std::env::var_os("RUST_LOG").is_some() {
         output::log_to_standard_error();
     }
@@ -50,17 +50,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if outcome.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What the demonstration showed.
-struct Outcome {
+/// The result of the demonstration.
+struct DemoResult {
     table: Table,
     rates: Option<Rates>,
     kept: Option<PathBuf>,
     took: Duration,
 }
 
-async fn perform(size: u64, afterwards: Afterwards) -> anyhow::Result<Outcome> {
+async fn perform(size: u64, afterwards: Afterwards) -> anyhow::Result<DemoResult> {
     let begun = Instant::now();
-    let stage = Stage::set(size, afterwards).await?;
+    let stage = DemoStage::set(size, afterwards).await?;
     let mut table = Table::default();
     let rates = acts::pull(&stage, &mut table).await?;
     acts::try_the_exits(&stage, &mut table).await;
@@ -70,12 +70,12 @@ async fn perform(size: u64, afterwards: Afterwards) -> anyhow::Result<Outcome> {
 
     stage.gate.stop().await;
     let kept = (afterwards == Afterwards::Keep).then(|| stage.folder.path().to_owned());
-    Ok(Outcome { table, rates, kept, took: begun.elapsed() })
+    Ok(DemoResult { table, rates, kept, took: begun.elapsed() })
 }
 
-impl Outcome {
+impl DemoResult {
     fn is_well(&self) -> bool {
-        self.table.rows().all(crate::tools::demo::table::Row::is_well)
+        self.table.rows().all(crate::tools::demo::table::TableRow::is_well)
     }
 
     fn render(&self, paint: Paint) -> String {
@@ -85,14 +85,14 @@ impl Outcome {
         }
         if let Some(path) = &self.kept {
             text.push_str(&format!(
-                "The config folder and the audit file stay in {}.\n",
+                "The configuration folder and the audit file are kept in {}.\n",
                 path.display()
             ));
         }
         let rows = self.table.rows().count();
         let well = self.table.rows().filter(|row| row.is_well()).count();
         let seconds = self.took.as_secs_f64();
-        text.push_str(&format!("\n{well} of {rows} as it should be, in {seconds:.1} s.\n"));
+        text.push_str(&format!("\n{well} of {rows} results as expected, in {seconds:.1} s.\n"));
         text
     }
 }
@@ -101,7 +101,7 @@ impl Outcome {
 mod tests {
     use super::*;
 
-    /// The whole of it, with an image small enough for a build without optimisation.
+    /// Runs the whole demonstration, with an image small enough for a debug build.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn everything_is_as_it_should_be() {
         let outcome = perform(4 << 20, Afterwards::Remove).await.unwrap();

@@ -23,7 +23,7 @@ const HTTP: u16 = 80;
 /// nothing shows that the network works.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A host of the policy, which must work.
+    /// Hosts of the policy that must work.
     #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = target)]
     allowed: Vec<Target>,
     /// The proxy that clients use. Default: HTTPS_PROXY of the environment, or none.
@@ -76,15 +76,15 @@ fn server(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
     text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, DNS)))
 }
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Debug, Serialize)]
-struct Told<'a> {
+struct DoctorReport<'a> {
     well: bool,
-    ways: Vec<ToldWay<'a>>,
+    ways: Vec<TestReport<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct ToldWay<'a> {
+struct TestReport<'a> {
     way: &'a str,
     verdict: &'static str,
     seen: &'a str,
@@ -92,7 +92,7 @@ struct ToldWay<'a> {
     remedy: Option<&'a str>,
 }
 
-impl<'a> From<&'a Finding> for ToldWay<'a> {
+impl<'a> From<&'a Finding> for TestReport<'a> {
     fn from(finding: &'a Finding) -> Self {
         let Finding { way, verdict, seen, remedy } = finding;
         Self { way, verdict: verdict.word(), seen, remedy: remedy.as_deref() }
@@ -104,12 +104,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let findings = runtime.block_on(doctor::examine(&plan));
-    // A look-up by the system may hang on; nobody waits for it.
+    // Does not wait for DNS queries of the system resolver, which may hang.
     runtime.shutdown_background();
     let well = findings.iter().all(|finding| finding.verdict.is_well());
     if args.json {
-        let told = Told { well, ways: findings.iter().map(ToldWay::from).collect() };
-        output::print_json(&told)?;
+        let report = DoctorReport { well, ways: findings.iter().map(TestReport::from).collect() };
+        output::print_json(&report)?;
     } else {
         output::print(&text(&findings, &plan)?)?;
     }
@@ -154,7 +154,7 @@ fn variable(names: &[&str]) -> Option<String> {
     found.find(|value| !value.is_empty())
 }
 
-/// The proxy that programs of this user are told of.
+/// Returns the proxy of the environment; `None` if it is not set.
 fn proxy_of_environment() -> anyhow::Result<Option<Proxy>> {
     match variable(&HTTPS_PROXY) {
         // The value may hold a password: it is not quoted.
@@ -166,7 +166,7 @@ fn proxy_of_environment() -> anyhow::Result<Option<Proxy>> {
     }
 }
 
-/// The findings as lines of text.
+/// Returns the findings as text.
 fn text(findings: &[Finding], plan: &Plan) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     for finding in findings {
@@ -185,13 +185,13 @@ fn text(findings: &[Finding], plan: &Plan) -> Result<String, std::fmt::Error> {
     if count(Verdict::Open) + count(Verdict::Unsure) > 0 {
         writeln!(
             out,
-            "`pullgate kit`, run on the gateway or on this host, prints rules that close them all"
+            "`pullgate kit`, run on the gateway or on this host, prints firewall rules that close them"
         )?;
     }
     if plan.allowed.is_empty() {
         writeln!(
             out,
-            "nothing shows that the network works: name hosts of the policy with --allowed"
+            "no expected connection was tested, so the network may be down: give hosts of the policy with --allowed"
         )?;
     }
     Ok(out)

@@ -1,5 +1,5 @@
-//! `pullgate explain`: what the gate would say of a host, and by which file and line; and who may
-//! pull from a registry.
+//! `pullgate explain`: the verdict of the policy for a host, with file and line; or the hosts and
+//! clients of a registry.
 
 mod client;
 mod image;
@@ -22,48 +22,48 @@ use crate::listen::http::answer::{RefusalAnswer, shown};
 use crate::policy::{AddressFault, Allowed, Budget, Grant, OwnAddresses, PolicySet, Stop, Target};
 use crate::{config, dial, reload};
 use client::ExplainedClient;
-use registry::{Clients, ExplainedPreset};
-use transparent::{Dialled, ToldHeaded, Way};
+use registry::{AllowedClients, ExplainedPreset};
+use transparent::{DialledAddress, DestinationReport, EntryMode};
 
-/// How long looking a name up may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout for resolving a name.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// In place of a session's id, which `explain` has not.
+/// Replaces the session id, which `explain` does not have.
 const NO_ID: &str = "00000000000000000000000000";
 
-/// Say whether a host is allowed, by which file and line, and where it resolves to.
+/// Show whether a host is allowed, which line of which file allows it, and its addresses.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The host, with its port where it is not 443; a registry's name; or an image, as the mirror
+    /// A host, with its port unless it is 443; the name of a registry; or an image, as the mirror
     /// judges it.
     #[arg(value_name = "HOST[:PORT]|REGISTRY|IMAGE")]
     target: String,
-    /// Who asks: an address, or the name of a [[client]].
+    /// The client: an address, or the name of a [[client]].
     #[arg(long, value_name = "ADDRESS|NAME", default_value = "127.0.0.1")]
     client: String,
-    /// For a client whose traffic is brought to a transparent listener; taken for granted where the
-    /// configuration has no other.
+    /// Explain a connection that is redirected to a transparent listener. This is the default if the
+    /// configuration has only transparent listeners.
     #[arg(long)]
     transparent: bool,
-    /// Where such a client is headed: is it an address of the host's?
+    /// The original destination of such a connection, to compare with the addresses of the host.
     #[arg(long, value_name = "ADDRESS[:PORT]")]
-    dialled: Option<Dialled>,
-    /// One JSON object, for scripts.
+    dialled: Option<DialledAddress>,
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     config: ConfigArgument,
 }
 
-/// What there is to say; the keys of `--json`.
+/// The explanation of a host. The fields are the keys of `--json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Explanation {
     target: String,
-    /// How the client comes.
+    /// The entry mode.
     way: &'static str,
     client: String,
-    /// The [[client]] that this makes it.
+    /// The `[[client]]` that the client belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_name: Option<String>,
     verdict: &'static str,
@@ -77,32 +77,32 @@ struct Explanation {
     endpoint: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<String>,
-    /// The preset that the host is from, and its date.
+    /// The preset that contains the host, and its date.
     #[serde(skip_serializing_if = "Option::is_none")]
     preset: Option<ExplainedPreset>,
-    /// How much a tunnel may send up, where that is bounded.
+    /// The upload budget of a tunnel; `None` if uploads are not limited.
     #[serde(skip_serializing_if = "Option::is_none")]
-    upload: Option<ToldBudget>,
-    /// Who may use the registry.
+    upload: Option<UploadBudget>,
+    /// The clients that can use the registry.
     #[serde(skip_serializing_if = "Option::is_none")]
-    clients: Option<Clients>,
+    clients: Option<AllowedClients>,
     addresses: Vec<String>,
     refused_addresses: Vec<String>,
-    /// What the answerer says of the name.
+    /// The answer of the gate's DNS server.
     #[serde(skip_serializing_if = "Option::is_none")]
     answerer: Option<String>,
-    /// Where the client is headed.
+    /// The original destination.
     #[serde(skip_serializing_if = "Option::is_none")]
-    dialled: Option<ToldHeaded>,
-    /// The very line that a Go client such as docker would print after the URL.
+    dialled: Option<DestinationReport>,
+    /// The text that a Go client such as docker prints after the URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     docker_prints: Option<String>,
 }
 
-/// As `upload` names it.
+/// The value of `upload` in `--json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct ToldBudget {
+struct UploadBudget {
     base_bytes: u64,
     ratio_percent: u64,
 }
@@ -118,29 +118,32 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     };
     let set = &loaded.policy;
-    if let Some(registry) = registry::named(set, &args.target) {
-        registry.print(args.json)?;
-        return Ok(ExitCode::SUCCESS);
-    }
     let Some(client) = client::find(set, &args.client) else {
         let known = set.rules().clients.iter().map(|client| &*client.name).collect::<Vec<_>>();
         eprintln!(
-            "pullgate: {:?} is no address and no [[client]]; known are {}",
+            "pullgate: --client {:?} is neither an address nor a [[client]]; known clients: {}",
             args.client,
             if known.is_empty() { "none".to_owned() } else { known.join(", ") }
         );
         return Ok(ExitCode::from(2));
     };
+    if let Some(registry) = registry::named(set, &args.target) {
+        registry.print(args.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if image::is_image(&args.target) {
         return image::print(set, &args.target, &client, args.json);
     }
     if let Some(dialled) = args.dialled.filter(|dialled| dialled.contradicts(&args.target)) {
-        eprintln!("pullgate: {dialled} and {} name two ports; the dialled one counts", args.target);
+        eprintln!(
+            "pullgate: {} and --dialled {dialled} have different ports; give one port",
+            args.target
+        );
         return Ok(ExitCode::from(2));
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let way = Way::of(&loaded.settings, args.transparent, args.dialled);
+    let way = EntryMode::of(&loaded.settings, args.transparent, args.dialled);
     let explanation = runtime.block_on(explain(&loaded, args, way, &client));
     if args.json {
         output::print_json(&explanation)?;
@@ -151,7 +154,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn explain(loaded: &Loaded, args: &Args, way: Way, client: &ExplainedClient) -> Explanation {
+async fn explain(
+    loaded: &Loaded,
+    args: &Args,
+    way: EntryMode,
+    client: &ExplainedClient,
+) -> Explanation {
     let set = &loaded.policy;
     let mut explanation = Explanation {
         target: args.target.clone(),
@@ -182,13 +190,13 @@ async fn explain(loaded: &Loaded, args: &Args, way: Way, client: &ExplainedClien
     explanation
 }
 
-/// The session's story, as far as it goes without a connection.
+/// Judges the target as a session does, up to the connection, and fills in the explanation.
 async fn judge(
     loaded: &Loaded,
     args: &Args,
-    way: Way,
+    way: EntryMode,
     client: &ExplainedClient,
-    told: &mut Explanation,
+    explanation: &mut Explanation,
 ) -> Result<(), Stop> {
     let with_port = match transparent::written_port(&args.target) {
         Some(_) => args.target.clone(),
@@ -197,30 +205,31 @@ async fn judge(
     let set = &loaded.policy;
     let target = Target::parse_authority(&with_port)
         .map_err(|fault| crate::policy::Denial::with_remedy(fault.reason(), fault.to_string()))?;
-    told.target = shown(&target);
+    explanation.target = shown(&target);
     if let Ok(grant) = set.named(&target) {
-        told.name(set, &grant);
+        explanation.name(set, &grant);
     }
-    if way != Way::Connect {
-        told.answerer = transparent::answered(&loaded.settings, set, &target.name, client);
+    if way != EntryMode::Connect {
+        explanation.answerer = transparent::answered(&loaded.settings, set, &target.name, client);
     }
     let allowed = match client {
         ExplainedClient::At(asker) => set.judge_name(&target, asker, set.rules().enforcement)?,
         ExplainedClient::Of(client) => set.judge_name_for(&target, client)?,
     };
-    told.allow(&allowed);
+    explanation.allow(&allowed);
     let resolver = Resolver::new(&set.rules().dns_servers);
-    let answer = resolver.resolve(set, &allowed, Instant::now() + PATIENCE).await?;
+    let answer = resolver.resolve(set, &allowed, Instant::now() + RESOLVE_TIMEOUT).await?;
     let own = OwnAddresses { interfaces: dial::interfaces(), listeners: Vec::new() };
-    told.dialled = way.headed(&target, &answer.addresses, &own);
+    explanation.dialled = way.headed(&target, &answer.addresses, &own);
     match set.judge_addresses(allowed, &answer.addresses, &own) {
         Ok(vetted) => {
-            told.addresses = vetted.permit.addresses().iter().map(ToString::to_string).collect();
-            told.refuse_addresses(&vetted.dropped);
+            explanation.addresses =
+                vetted.permit.addresses().iter().map(ToString::to_string).collect();
+            explanation.refuse_addresses(&vetted.dropped);
             Ok(())
         }
         Err(none) => {
-            told.refuse_addresses(&none.dropped);
+            explanation.refuse_addresses(&none.dropped);
             Err(none.denial.into())
         }
     }
@@ -234,8 +243,8 @@ impl Explanation {
         self.preset = ExplainedPreset::of(set, grant);
         self.upload = grant
             .upload
-            .map(|Budget { base_bytes, ratio_percent }| ToldBudget { base_bytes, ratio_percent });
-        self.clients = Some(Clients::of(set, &grant.registry));
+            .map(|Budget { base_bytes, ratio_percent }| UploadBudget { base_bytes, ratio_percent });
+        self.clients = Some(AllowedClients::of(set, &grant.registry));
     }
 
     fn allow(&mut self, allowed: &Allowed) {
@@ -249,7 +258,7 @@ impl Explanation {
         }
     }
 
-    fn refuse(&mut self, stop: &Stop, way: Way) {
+    fn refuse(&mut self, stop: &Stop, way: EntryMode) {
         (self.verdict, self.meaning) = match stop {
             Stop::Denied(denial) => ("denied", Some(denial.reason.meaning())),
             Stop::Failed(failure) => ("failed", Some(failure.cause.meaning())),
@@ -260,50 +269,53 @@ impl Explanation {
     }
 
     fn refuse_addresses(&mut self, dropped: &[(std::net::SocketAddr, AddressFault)]) {
-        let told = dropped.iter().map(|(address, fault)| format!("{address} {fault}"));
-        self.refused_addresses = told.collect();
+        let described = dropped.iter().map(|(address, fault)| format!("{address} {fault}"));
+        self.refused_addresses = described.collect();
     }
 }
 
-/// The explanation as lines of text.
-fn text(told: &Explanation) -> Result<String, std::fmt::Error> {
+/// Returns the explanation as text.
+fn text(explanation: &Explanation) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
-    let reason = told.reason.map(|reason| format!(" [{reason}]")).unwrap_or_default();
-    writeln!(out, "{}: {}{reason}", told.target, told.verdict)?;
-    if let Some(meaning) = told.meaning {
+    let reason = explanation.reason.map(|reason| format!(" [{reason}]")).unwrap_or_default();
+    writeln!(out, "{}: {}{reason}", explanation.target, explanation.verdict)?;
+    if let Some(meaning) = explanation.meaning {
         writeln!(out, "  why:       {meaning}")?;
     }
     if let (Some(registry), Some(endpoint), Some(place)) =
-        (&told.registry, told.endpoint, &told.place)
+        (&explanation.registry, explanation.endpoint, &explanation.place)
     {
         writeln!(out, "  registry:  {registry} ({endpoint} endpoint)")?;
-        writeln!(out, "  by:        {place}")?;
+        writeln!(out, "  rule:      {place}")?;
     }
-    if let Some(ExplainedPreset { name, date }) = &told.preset {
+    if let Some(ExplainedPreset { name, date }) = &explanation.preset {
         writeln!(out, "  preset:    {name} of {date}")?;
     }
-    if let Some(clients) = &told.clients {
-        writeln!(out, "  clients:   {clients}")?;
+    if let Some(clients) = &explanation.clients {
+        writeln!(out, "  allowed:   {clients}")?;
     }
-    if let Some(name) = &told.client_name {
-        writeln!(out, "  asks:      {} ({name})", told.client)?;
+    if let Some(name) = &explanation.client_name {
+        writeln!(out, "  client:    {} ({name})", explanation.client)?;
     }
-    if let Some(ToldBudget { base_bytes, ratio_percent }) = &told.upload {
-        writeln!(out, "  upload:    {base_bytes} bytes, and {ratio_percent} % of what comes down")?;
+    if let Some(UploadBudget { base_bytes, ratio_percent }) = &explanation.upload {
+        writeln!(
+            out,
+            "  upload:    {base_bytes} bytes plus {ratio_percent} % of the bytes downloaded"
+        )?;
     }
-    if let Some(answer) = &told.answerer {
-        writeln!(out, "  DNS:       the answerer says {answer}")?;
+    if let Some(answer) = &explanation.answerer {
+        writeln!(out, "  DNS:       answer: {answer}")?;
     }
-    if let Some(dialled) = &told.dialled {
-        writeln!(out, "  headed to: {dialled}")?;
+    if let Some(dialled) = &explanation.dialled {
+        writeln!(out, "  dialled:   {dialled}")?;
     }
-    for address in &told.addresses {
-        writeln!(out, "  dials:     {address}")?;
+    for address in &explanation.addresses {
+        writeln!(out, "  address:   {address}")?;
     }
-    for address in &told.refused_addresses {
-        writeln!(out, "  never:     {address}")?;
+    for address in &explanation.refused_addresses {
+        writeln!(out, "  rejected:  {address}")?;
     }
-    if let Some(line) = &told.docker_prints {
+    if let Some(line) = &explanation.docker_prints {
         writeln!(out, "  docker:    {line}")?;
     }
     Ok(out)

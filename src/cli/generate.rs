@@ -1,4 +1,4 @@
-//! `pullgate generate`: the manual pages and the shells' completions, for packaging.
+//! `pullgate generate`: writes the manual pages and the shell completions, for packaging.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,10 +8,10 @@ use anyhow::Context as _;
 use clap::{Command, ValueEnum as _};
 use clap_complete::Shell;
 
-/// Write the manual pages and the shells' completions into a folder.
+/// Write the manual pages and the shell completions to a folder.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The folder; it is made where there is none.
+    /// The folder. It is created if it does not exist.
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
 }

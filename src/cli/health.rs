@@ -1,4 +1,4 @@
-//! `pullgate health`: whether the gate on this machine serves, by its exit code.
+//! `pullgate health`: reports by its exit code whether the gate on this machine accepts sessions.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -15,14 +15,14 @@ use crate::tools::health;
 /// Ask the gate on this machine whether it accepts sessions: exit code 0 if it does, 1 if not.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The admin listener; otherwise [admin] address of the configuration. An address and port, or
-    /// unix:PATH.
+    /// The admin listener: an address and port, or unix:PATH. Default: [admin] address of the
+    /// configuration.
     #[arg(long, value_name = "ADDRESS", value_parser = admin_address)]
     admin: Option<AdminAddress>,
-    /// Ask only whether the process answers, for a liveness probe: a gate that drains is alive.
+    /// Ask /healthz, which also succeeds while the gate drains. Use it for liveness probes.
     #[arg(long)]
     live: bool,
-    /// How long to wait for the answer.
+    /// Timeout for the whole request.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 2_000,
           value_parser = clap::value_parser!(u64).range(1..=60_000))]
     timeout_ms: u64,
@@ -45,8 +45,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The address in the main file. The registries' files are not read: a fault in them does not make
-/// a running gate unhealthy.
+/// Returns the address in the main file. Does not read the registry files, because an error in them
+/// does not make a running gate unhealthy.
 fn configured(args: &Args) -> anyhow::Result<AdminAddress> {
     let path = args.config.path();
     let named = config::named_by(&reload::read_main(&path)).map_err(|faults| {

@@ -1,6 +1,8 @@
-//! `pullgate import`: a registry's TOML from what `az` printed, or what a file lacks of it.
+//! `pullgate import`: converts the output of `az acr show-endpoints` to a registry file in TOML, or
 
 use std::fmt::Write as _;
+//! compares it with one.
+
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
@@ -12,14 +14,14 @@ use anyhow::Context as _;
 use super::output;
 use crate::config::{self, Comparison, ImportedEndpoints};
 
-/// `az` prints a few kilobytes.
+/// The maximum size of the input, in bytes. `az` prints a few kilobytes.
 const LARGEST: u64 = 1024 * 1024;
 
-/// Make a registry's TOML from what az acr show-endpoints printed, its future data endpoints
-/// included.
+/// Convert the output of az acr show-endpoints to a registry file in TOML, with the future data
+/// endpoints if dedicated data endpoints are off.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What az printed; standard input for -.
+    /// The output of az. `-` is standard input.
     #[arg(value_name = "FILE", default_value = "-")]
     file: String,
     /// Say instead which endpoints this registry file lacks, and which it has in excess.
@@ -29,7 +31,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (name, text) = if args.file == "-" {
-        ("standard input", read(std::io::stdin().lock()).context("standard input")?)
+        ("standard input", read(std::io::stdin().lock()).context("cannot read standard input")?)
     } else {
         let file = File::open(&args.file).and_then(read);
         (args.file.as_str(), file.with_context(|| format!("cannot read {}", args.file))?)
@@ -51,16 +53,19 @@ fn import(name: &Arc<str>, text: &str, file: &str) -> anyhow::Result<ExitCode> {
         }
     };
     output::print(&import.toml)?;
-    // A registry has one file: what az printed would be refused beside it.
+    // A registry must have exactly one file, so the output of az must not remain beside it.
     let instead = match file {
         "-" => String::new(),
         file => format!(" in place of {file}"),
     };
-    eprintln!("next: save this as registries.d/{}.toml{instead}, and pullgate check", import.name);
+    eprintln!(
+        "next: save this as registries.d/{}.toml{instead}, then run pullgate check",
+        import.name
+    );
     if import.endpoints == ImportedEndpoints::Future {
         eprintln!(
-            "dedicated data endpoints are off, so these are the ones to come: roll the policy out \
-             everywhere first,\nthen az acr update --name {} --data-endpoint-enabled",
+            "dedicated data endpoints are off, so these are the future ones: first deploy the policy \
+             everywhere,\nthen run az acr update --name {} --data-endpoint-enabled",
             import.resource
         );
     }

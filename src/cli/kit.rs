@@ -1,5 +1,5 @@
-//! `pullgate kit`: firewall rules that leave no way past the gate, and files of clients, made from the
-//! configuration.
+//! `pullgate kit`: prints firewall rules that block every connection that bypasses the gate, and
+//! files for clients of the mirror. Both are generated from the configuration.
 
 mod clients;
 
@@ -14,7 +14,7 @@ use crate::reload;
 use crate::tools::client_files::ClientKind;
 use crate::tools::nftables::{self, Cgroup, Kit, Site, Word};
 
-/// Print firewall rules that leave no way past the gate, or clients' files for the mirror.
+/// Print firewall rules that block every connection that bypasses the gate, or files for clients.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -23,11 +23,11 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Rules that bring traffic to the gate by redirect and dnat.
+    /// Rules that send traffic to the gate with redirect and dnat.
     Nftables(RulesArgs),
-    /// Rules that bring it there by tproxy.
+    /// Rules that send traffic to the gate with tproxy.
     Tproxy(RulesArgs),
-    /// The routes that the rules of tproxy need, as a script.
+    /// A shell script that adds the policy routes for tproxy.
     Routes,
     /// hosts.toml of containerd, for the mirror.
     Containerd(clients::ClientsArgs),
@@ -43,7 +43,7 @@ enum What {
 
 #[derive(Debug, clap::Args)]
 struct RulesArgs {
-    /// For a gateway: the interfaces of its clients. Without it the rules are for this host.
+    /// For a gateway: the interfaces of its clients. Without it, the rules are for this host.
     #[arg(long, value_name = "INTERFACE", value_delimiter = ',', requires = "outside")]
     inside: Vec<Word>,
     /// For a gateway: every other interface that it needs. Packets from interfaces that are not named

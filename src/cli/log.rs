@@ -1,4 +1,4 @@
-//! `pullgate log`: audit lines as text, and those that come, across rotations.
+//! `pullgate log`: prints audit lines as text, and follows the file across rotations.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write};
@@ -13,22 +13,22 @@ use tokio::runtime::Builder;
 use super::audit_lines;
 use crate::account::{AuditLine, AuditText};
 
-/// How often the file is looked at for more.
+/// Interval between two checks for new lines.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// A line of the audit is seldom longer than 1 KiB; longer than this is none.
+/// The maximum length of an audit line, in bytes. Most are below 1 KiB.
 const LONGEST_LINE: usize = 64 << 10;
 
-/// Print audit lines as text.
+/// Print an audit file as text.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The audit file; `-` for standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Go on with the lines that come, also when the file is rotated.
+    /// Print new lines as they are written, also after log rotation, until Ctrl-C.
     #[arg(long, short)]
     follow: bool,
-    /// Print only the last lines of what is there; 10 with --follow, else all.
+    /// Print only the last NUMBER existing lines. Default: 10 with --follow, otherwise all.
     #[arg(long, short = 'n', value_name = "NUMBER")]
     lines: Option<usize>,
 }
@@ -43,27 +43,31 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         if args.follow {
             let runtime = Builder::new_current_thread().enable_time().build();
             let following = follow(&args.file, file, args.lines, out);
-            runtime.context("no runtime")?.block_on(following).map(|()| Seen::default())
+            runtime.context("no runtime")?.block_on(following).map(|()| LineCounts::default())
         } else {
             print_whole(BufReader::new(file), args, out)
         }
     };
     match ended {
-        // The reader of the pipe has read enough.
+        // The reader closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Ok(Seen { audit: 0, other: 1.. }) => bail!(audit_lines::none_found(&args.file)),
+        Ok(LineCounts { audit: 0, other: 1.. }) => bail!(audit_lines::none_found(&args.file)),
         ended => ended.map(|_| ExitCode::SUCCESS).with_context(name),
     }
 }
 
-/// Lines that were read.
+/// Counts of the lines that were read.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Seen {
+struct LineCounts {
     audit: u64,
     other: u64,
 }
 
-fn print_whole(mut lines: impl io::BufRead, args: &Args, out: &mut impl Write) -> io::Result<Seen> {
+fn print_whole(
+    mut lines: impl io::BufRead,
+    args: &Args,
+    out: &mut impl Write,
+) -> io::Result<LineCounts> {
     audit_lines::refuse_compressed(&mut lines, &args.file, "log")?;
     print_all(lines, args.lines, out)
 }
@@ -72,8 +76,8 @@ fn print_all(
     mut lines: impl io::BufRead,
     last: Option<usize>,
     out: &mut impl Write,
-) -> io::Result<Seen> {
-    let mut seen = Seen::default();
+) -> io::Result<LineCounts> {
+    let mut seen = LineCounts::default();
     let mut kept = std::collections::VecDeque::new();
     let mut bytes = Vec::new();
     while read(&mut lines, &mut bytes)? > 0 {
@@ -92,7 +96,7 @@ fn print_all(
     Ok(seen)
 }
 
-/// Reads on to the end of a line, or of what is there; of a line that is too long, the start.
+/// Reads to the end of a line or of the file. Keeps only the start of a line that is too long.
 fn read(lines: &mut impl io::BufRead, line: &mut Vec<u8>) -> io::Result<usize> {
     let room = LONGEST_LINE.saturating_sub(line.len());
     let count = lines.by_ref().take(room as u64).read_until(b'\n', line)?;
@@ -107,7 +111,7 @@ fn read(lines: &mut impl io::BufRead, line: &mut Vec<u8>) -> io::Result<usize> {
     Ok(count + skipped)
 }
 
-/// Prints what is there, then what comes, for as long as somebody reads it.
+/// Prints existing lines, then new ones, until the reader closes the output.
 async fn follow(
     path: &Path,
     file: File,
@@ -119,9 +123,9 @@ async fn follow(
     let mut line = Vec::new();
     loop {
         out.flush()?;
-        // Only whole lines are printed: the rest of one may come later.
+        // Prints whole lines only: the rest of a line may arrive later.
         while read(&mut lines, &mut line)? > 0 && line.ends_with(b"\n") {
-            print(&line, out, &mut Seen::default())?;
+            print(&line, out, &mut LineCounts::default())?;
             line.clear();
         }
         if let Some(next) = successor(path, &mut lines)? {
@@ -134,25 +138,25 @@ async fn follow(
     }
 }
 
-/// The file that now has the path, where it is another; a file that was cut short is read anew.
+/// Returns the file that replaced this one at `path`. Rewinds a file that was truncated.
 fn successor(path: &Path, lines: &mut BufReader<File>) -> io::Result<Option<File>> {
     let here = lines.get_ref().metadata()?;
     if here.len() < lines.stream_position()? {
         lines.seek(SeekFrom::Start(0))?;
     }
-    // Between a rename and the gate's opening it anew there is none.
+    // The path does not exist between a rename and the moment the gate reopens it.
     let Ok(there) = std::fs::metadata(path) else { return Ok(None) };
     if (there.dev(), there.ino()) == (here.dev(), here.ino()) {
         return Ok(None);
     }
-    // What was written to the old one in the meantime comes first.
+    // Lines that were written to the old file in the meantime come first.
     if here.len() > lines.stream_position()? {
         return Ok(None);
     }
     File::open(path).map(Some)
 }
 
-fn print(line: &[u8], out: &mut impl Write, seen: &mut Seen) -> io::Result<()> {
+fn print(line: &[u8], out: &mut impl Write, seen: &mut LineCounts) -> io::Result<()> {
     if line.trim_ascii().is_empty() {
         return Ok(());
     }
@@ -168,7 +172,7 @@ fn print(line: &[u8], out: &mut impl Write, seen: &mut Seen) -> io::Result<()> {
     }
 }
 
-/// A text of a line as it can be shown.
+/// Returns a field with unprintable characters escaped.
 fn text(field: Option<&str>) -> Option<String> {
     field.map(|text| AuditText::new(text).as_str().to_owned())
 }
@@ -177,7 +181,7 @@ fn or_dash(field: Option<&str>) -> String {
     text(field).unwrap_or_else(|| "-".to_owned())
 }
 
-/// What was asked for: a host, or an image and how.
+/// Returns the host, or the image with method, operation and status.
 fn asked(line: &AuditLine<'_>) -> String {
     if line.kind.as_deref() != Some("request") {
         let target = or_dash(line.target.as_deref().or(line.sni.as_deref()));
@@ -192,11 +196,11 @@ fn asked(line: &AuditLine<'_>) -> String {
     format!("{registry}/{repository}{reference} {method} {operation} {status}")
 }
 
-/// Returns a line as text. What is read is printable: the file may not be the gate's.
+/// Returns an audit line as text, with unprintable characters escaped: the file may be forged.
 fn describe(line: &AuditLine<'_>) -> String {
     let time = or_dash(line.time());
     if let Some(dropped) = line.dropped {
-        return format!("{time} LOST     {dropped} lines did not fit into the queue");
+        return format!("{time} LOST     {dropped} lines were dropped because the queue was full");
     }
     let (outcome, client) = (or_dash(line.outcome.as_deref()), or_dash(line.client()));
     let mut words = format!("{time} {outcome:<8} {client}");
@@ -214,11 +218,11 @@ fn describe(line: &AuditLine<'_>) -> String {
         }
     }
     if let Some(repeated) = line.repeated {
-        words.push_str(&format!(", {repeated} more until {}", or_dash(line.until())));
+        words.push_str(&format!(", repeated {repeated} times until {}", or_dash(line.until())));
         let samples: Vec<String> =
             line.samples.iter().filter_map(|sample| text(Some(sample))).collect();
         if !samples.is_empty() {
-            words.push_str(&format!(", such as {}", samples.join(", ")));
+            words.push_str(&format!(", for example {}", samples.join(", ")));
         }
     } else if line.upstream().is_some() {
         words.push_str(&format!(
@@ -232,7 +236,7 @@ fn describe(line: &AuditLine<'_>) -> String {
     words
 }
 
-/// Bytes as people read them.
+/// Returns a byte count with a decimal unit.
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 fn size(bytes: u64) -> String {
     let mut amount = bytes as f64;
@@ -259,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_in_words() {
+    fn lines_are_printed_as_text() {
         let relayed = r#"{"time":"2026-11-24T03:40:00.123Z","id":"01J1","client":"10.0.0.7","client-name":"builders","listener":"l","target":"contoso.azurecr.io:443","registry":"contoso","endpoint":"data","outcome":"relayed","upstream":"20.1.2.3:443","bytes-up":2310,"bytes-down":209715822,"ms":{"relay":1840.2}}"#;
         let denied = r#"{"time":"T","id":"01J2","client":"10.0.0.7","target":"x.blob.core.windows.net:443","outcome":"denied","reason":"storage-account","bytes-up":0,"bytes-down":0}"#;
         let folded = r#"{"time":"T","id":"01J2","client":"10.0.0.7","outcome":"denied","reason":"bad-target","repeated":12,"until":"U","samples":["a:443","\u001b:443"]}"#;
@@ -270,8 +274,8 @@ mod tests {
         let expected = "\
             2026-11-24T03:40:00.123Z relayed  10.0.0.7 (builders) -> contoso.azurecr.io [contoso data], up 2.3 kB, down 209.7 MB in 1.8 s  01J1\n\
             T denied   10.0.0.7 -> x.blob.core.windows.net storage-account  01J2\n\
-            T denied   10.0.0.7 -> - bad-target, 12 more until U, such as a:443, \\u{1b}:443  01J2\n\
-            T LOST     3 lines did not fit into the queue\n\
+            T denied   10.0.0.7 -> - bad-target, repeated 12 times until U, for example a:443, \\u{1b}:443  01J2\n\
+            T LOST     3 lines were dropped because the queue was full\n\
             (not an audit line)\n\
             T\\u{1b}[2J denied   - -> \\u{1b}[2J  -\n";
         assert_eq!(printed(&lines, None), expected);
@@ -294,8 +298,8 @@ mod tests {
                 runtime.block_on(follow(&path, file, None, &mut out)).unwrap_err().kind()
             })
         };
-        let mut told = BufReader::new(File::from(reader)).lines();
-        let mut next = || told.next().unwrap().unwrap();
+        let mut printed = BufReader::new(File::from(reader)).lines();
+        let mut next = || printed.next().unwrap().unwrap();
         assert!(next().ends_with(" 1"));
         let mut open = File::options().append(true).open(&path).unwrap();
         let second = line(2);
@@ -308,7 +312,7 @@ mod tests {
         std::fs::write(&path, line(4)).unwrap();
         assert!(next().ends_with(" 3"));
         assert!(next().ends_with(" 4"));
-        drop(told);
+        drop(printed);
         std::fs::write(&path, line(5) + &line(6)).unwrap();
         assert_eq!(following.join().unwrap(), io::ErrorKind::BrokenPipe);
     }

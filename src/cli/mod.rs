@@ -1,7 +1,7 @@
 //! The commands: one file each, thin over the library.
 //!
-//! Exit codes: 0 well, 1 the answer is no (a failed check, an explained denial, a failed demo),
-//! 2 wrong usage. Only here, and in `app`, is `anyhow` at home.
+//! Exit codes: 0 for success, 1 for a negative result (a failed check, an explained denial, a failed demo),
+//! 2 for wrong usage. Only these commands and `app` use `anyhow`.
 #![expect(clippy::print_stderr, reason = "a command's errors are for its user")]
 
 #[cfg(feature = "tools")]
@@ -35,8 +35,8 @@ use clap::{Parser, Subcommand};
 
 pub use config_argument::CONFIG_PATHS;
 
-/// An egress-filtering forward proxy for container registries: a host may pull its images and
-/// nothing else.
+/// An egress-filtering forward proxy for container registries: hosts can pull their images and
+/// reach nothing else.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true)]
 struct Arguments {
@@ -48,44 +48,44 @@ struct Arguments {
 enum Command {
     /// Run the gate.
     Run(run::Args),
-    /// Check the configuration: every fault of every file, by file and line.
+    /// Check the configuration. Report every error in every file, with file and line.
     Check(check::Args),
-    /// Say whether a host is allowed, by which file and line, and where it resolves to.
+    /// Show whether a host is allowed, which line of which file allows it, and its addresses.
     Explain(explain::Args),
-    /// Show, on an embedded registry, that an image comes through and nothing else does.
+    /// Demonstrate, with an embedded registry, that only the allowed image can be pulled.
     #[cfg(feature = "demo")]
     Demo(demo::Args),
-    /// Try the ways out of this machine, and say which are open.
+    /// Test which connections this machine can open without the gate.
     #[cfg(feature = "tools")]
     Doctor(doctor::Args),
-    /// Print firewall rules that leave no way past the gate, made from the configuration.
+    /// Print firewall rules that block every connection that bypasses the gate.
     #[cfg(feature = "tools")]
     Kit(kit::Args),
     /// Ask the gate on this machine whether it accepts sessions; for probes.
     Health(health::Args),
-    /// Write the manual pages and the shells' completions into a folder.
+    /// Write the manual pages and the shell completions to a folder.
     #[command(hide = true)]
     #[cfg(feature = "tools")]
     Generate(generate::Args),
-    /// Make a registry's TOML from what az acr show-endpoints printed.
+    /// Convert the output of az acr show-endpoints to a registry file in TOML.
     Import(import::Args),
-    /// Print audit lines as text, and those that come.
+    /// Print an audit file as text.
     #[cfg(feature = "tools")]
     Log(log::Args),
     /// Show the hosts of public registries by date, and what a newer date changes.
     #[cfg(feature = "tools")]
     Preset(preset::Args),
-    /// Say what audit files show would break, storage accounts first.
+    /// Summarise denials from audit files, by client and host.
     #[cfg(feature = "tools")]
     Report(report::Args),
-    /// Keep the file with the users' password hashes.
+    /// Manage the users file: names and password hashes.
     User(user::Args),
 }
 
-/// Reads the command line, runs the command and says how it went.
+/// Parses the command line, runs the command and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    // clap ends with 2 on wrong usage, and with 0 on --help and --version.
+    // clap exits with 2 on wrong usage, and with 0 on --help and --version.
     let arguments = Arguments::parse();
     let ended = match arguments.command {
         Command::Run(args) => run::run(&args),

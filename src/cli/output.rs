@@ -1,4 +1,4 @@
-//! What commands print: results, faults and diagnostics.
+//! Prints the results, errors and diagnostics of commands.
 
 use std::io::Write as _;
 
@@ -15,7 +15,7 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        printed => printed.context("standard output"),
+        printed => printed.context("cannot write to standard output"),
     }
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     print(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
-/// Diagnostics of a long-running command; `RUST_LOG` chooses what.
+/// Sends diagnostics to standard error. `RUST_LOG` sets the filter; the default level is `info`.
 pub(crate) fn log_to_standard_error() {
     let asked = std::env::var("RUST_LOG").ok().and_then(|asked| asked.parse::<Targets>().ok());
     let filter = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
@@ -37,10 +37,10 @@ pub(crate) fn log_to_standard_error() {
     let _ = tracing_subscriber::registry().with(lines).with(filter).try_init();
 }
 
-/// Every fault of the configuration, a line each, and their number.
+/// Prints every error in the configuration, one per line, and their number.
 pub(crate) fn print_faults(faults: &[Fault]) {
     for fault in faults {
         eprintln!("{fault}");
     }
-    eprintln!("{} fault(s)", faults.len());
+    eprintln!("{} error{}", faults.len(), if faults.len() == 1 { "" } else { "s" });
 }

@@ -1,14 +1,14 @@
-//! `pullgate report`: what audit files say would break, or has broken, per client and host.
+//! `pullgate report`: lists what the policy denied or would deny, per client and host.
 //!
-//! It reads lines and prints; it needs no configuration and no gate. What an operator runs before
-//! enforcing a policy, and before a registry is switched to dedicated data endpoints: storage
-//! accounts come first, since that switch breaks every client that a firewall lets reach nothing
-//! else. It exits with 0 whatever it found, and with 1 when a file cannot be read or none has an
+//! It reads audit files; it needs no configuration and no running gate. Operators run it before they
+//! enforce a policy, and before they switch a registry to dedicated data endpoints. Storage accounts
+//! come first, because that switch breaks every client whose firewall does not allow the new
+//! endpoints. The exit code is 0 whatever it finds, and 1 if a file cannot be read or no line is an
 //! audit line.
 
 mod finding;
+mod print;
 mod pulls;
-mod told;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,16 +22,17 @@ use super::audit_lines;
 use crate::account::{AuditLine, AuditText, Outcome};
 use crate::tools::doctor;
 use finding::Finding;
+use print::{ClientTotals, FindingRow, FindingSection, ReportOutput, Totals};
 use pulls::{Pulls, Request};
-use told::{Told, ToldClient, ToldMatter, ToldRow, Totals};
 
-/// A line of the audit is seldom longer than 1 KiB; longer than this is none.
+/// The maximum length of an audit line, in bytes. Most are below 1 KiB.
 const LONGEST_LINE: u64 = 64 << 10;
 
-/// Rows kept, so that a client that made names up cannot exhaust the memory; the rest is counted.
+/// The maximum number of rows, so that a client with made-up names cannot exhaust the memory. Further
+/// sessions are only counted.
 const ROWS: usize = 100_000;
 
-/// Say what the policy denies, or would deny, per client and host.
+/// Summarise what the policy denied, or would deny, by client and host.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Audit files; `-` for standard input.
@@ -52,28 +53,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let mut out = io::stdout().lock();
     let printed = match args.json {
-        true => serde_json::to_writer_pretty(&mut out, &report.told())
+        true => serde_json::to_writer_pretty(&mut out, &report.output())
             .map_err(io::Error::from)
             .and_then(|()| writeln!(out)),
-        false => told::print(&report.told(), &mut out),
+        false => print::print(&report.output(), &mut out),
     };
     match printed {
-        // Whoever reads has read enough.
+        // The reader closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        printed => printed.map(|()| ExitCode::SUCCESS).context("standard output"),
+        printed => printed.map(|()| ExitCode::SUCCESS).context("cannot write to standard output"),
     }
 }
 
 fn read(path: &Path, report: &mut Report) -> anyhow::Result<()> {
     if path == Path::new("-") {
-        return report.read(io::stdin().lock(), path).context("standard input");
+        return report.read(io::stdin().lock(), path).context("cannot read standard input");
     }
     let file = File::open(path).and_then(|file| report.read(BufReader::new(file), path));
     file.with_context(|| path.display().to_string())
 }
 
 #[derive(Debug, Default)]
-struct Row {
+struct HostCounts {
     would_deny: u64,
     denied: u64,
     first: String,
@@ -81,13 +82,13 @@ struct Row {
     id: Option<String>,
 }
 
-/// Matter, client, its group's name, host.
+/// Finding, client, the name of its group, host.
 type Key = (Finding, String, Option<String>, String);
 
 #[derive(Debug, Default)]
 struct Report {
-    rows: BTreeMap<Key, Row>,
-    clients: BTreeMap<String, ToldClient>,
+    rows: BTreeMap<Key, HostCounts>,
+    clients: BTreeMap<String, ClientTotals>,
     pulls: Pulls,
     totals: Totals,
 }
@@ -125,7 +126,7 @@ impl Report {
             totals.unreadable += 1;
             return;
         };
-        // The first of a fold has a line of its own, ahead of the summary.
+        // The first of a deduplicated group has a separate line before the summary.
         let count = line.repeated.unwrap_or(1);
         let last = line.until().unwrap_or(time);
         if totals.first.as_deref().is_none_or(|first| time < first) {
@@ -148,7 +149,7 @@ impl Report {
         for reason in line.reason.iter().filter(|_| denied) {
             self.count(line, host(line), reason, (*outcome, count));
         }
-        // It passed in report mode and was denied for something else later.
+        // It was allowed in report mode and denied later for another reason.
         if let Some(reason) = &line.would_deny {
             self.count(line, host(line), reason, (Outcome::WouldDeny, count));
         }
@@ -184,7 +185,7 @@ impl Report {
         if self.clients.len() >= ROWS && !self.clients.contains_key(&name) {
             return;
         }
-        let client = self.clients.entry(name.clone()).or_insert_with(|| ToldClient::new(name));
+        let client = self.clients.entry(name.clone()).or_insert_with(|| ClientTotals::new(name));
         match outcome {
             Outcome::Relayed => client.relayed += count,
             Outcome::Failed => client.failed += count,
@@ -230,18 +231,18 @@ impl Report {
         }
     }
 
-    fn told(&self) -> Told {
-        let mut matters: Vec<ToldMatter> = Vec::new();
+    fn output(&self) -> ReportOutput {
+        let mut matters: Vec<FindingSection> = Vec::new();
         for ((matter, client, name, host), row) in &self.rows {
             if matters.last().is_none_or(|last| last.matter != matter.code()) {
-                matters.push(ToldMatter {
+                matters.push(FindingSection {
                     matter: matter.code().to_owned(),
                     title: matter.title(),
                     remedy: matter.remedy(),
                     rows: Vec::new(),
                 });
             }
-            let told = ToldRow {
+            let row = FindingRow {
                 client: client.clone(),
                 client_name: name.clone(),
                 host: host.clone(),
@@ -252,11 +253,11 @@ impl Report {
                 id: row.id.clone(),
             };
             if let Some(last) = matters.last_mut() {
-                last.rows.push(told);
+                last.rows.push(row);
             }
         }
         let clients = self.clients.values().cloned().collect();
-        Told { totals: self.totals.clone(), clients, pulls: self.pulls.rows(), matters }
+        ReportOutput { totals: self.totals.clone(), clients, pulls: self.pulls.rows(), matters }
     }
 }
 
@@ -280,7 +281,7 @@ mod tests {
 
     fn printed(report: &Report) -> String {
         let mut out = Vec::new();
-        told::print(&report.told(), &mut out).unwrap();
+        print::print(&report.output(), &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -293,18 +294,18 @@ mod tests {
 
     #[test]
     fn a_report_as_json() {
-        let told = serde_json::to_value(report(AUDIT).told()).unwrap();
-        assert_eq!(told["matters"][0]["matter"], "storage-account");
-        assert_eq!(told["matters"][0]["rows"][0]["would-deny"], 2);
-        assert_eq!(told["matters"][0]["remedy"].as_array().unwrap().len(), 4);
-        assert_eq!(told["totals"]["denied"], 8);
+        let output = serde_json::to_value(report(AUDIT).output()).unwrap();
+        assert_eq!(output["matters"][0]["matter"], "storage-account");
+        assert_eq!(output["matters"][0]["rows"][0]["would-deny"], 2);
+        assert_eq!(output["matters"][0]["remedy"].as_array().unwrap().len(), 4);
+        assert_eq!(output["totals"]["denied"], 8);
     }
 
     #[test]
     fn nothing_recorded_and_nothing_broken() {
-        assert_eq!(printed(&report("")), "No session is recorded here.\n");
+        assert_eq!(printed(&report("")), "The audit contains no sessions.\n");
         let relayed = r#"{"time":"2026-11-24T03:40:00.123Z","outcome":"relayed"}"#;
-        assert!(printed(&report(relayed)).ends_with("denied, and none would be.\n"));
+        assert!(printed(&report(relayed)).ends_with("denied, and none would be denied.\n"));
     }
 
     #[test]

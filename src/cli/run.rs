@@ -1,4 +1,4 @@
-//! `pullgate run`: the gate, until a signal ends it.
+//! `pullgate run`: runs the gate until a signal ends it.
 
 use std::process::ExitCode;
 
@@ -18,11 +18,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     output::log_to_standard_error();
-    // While this is the only thread.
+    // Must run while this is the only thread.
     let inherited = app::Inherited::from_environment()?;
     let prepared = app::Prepared::read(&args.config.path())?;
     prepared.confine();
-    // The sessions have threads of their own.
+    // Sessions run on separate threads.
     let runtime = Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(app::run(prepared, inherited))?;
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! `pullgate user`: the file with the users' password hashes.
+//! `pullgate user`: manages the users file, which holds names and password hashes.
 
 mod file;
 
@@ -15,10 +15,10 @@ use crate::policy::PasswordHash;
 use crate::{config, reload};
 use file::UsersFile;
 
-/// The longest password that is taken, in bytes.
+/// The maximum length of a password, in bytes.
 const LONGEST_PASSWORD: usize = 1_024;
 
-/// Keep the file with the users' password hashes.
+/// Manage the users file: names and password hashes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -27,7 +27,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Act {
-    /// Add a user, or give one another password: asked for on a terminal, else read from standard
+    /// Add a user, or change a password. Prompts on a terminal, otherwise reads one line from standard
     /// input.
     Add {
         /// The user's name.
@@ -35,14 +35,14 @@ enum Act {
         #[command(flatten)]
         of: Of,
     },
-    /// Take a user away.
+    /// Remove a user.
     Remove {
         /// The user's name.
         name: String,
         #[command(flatten)]
         of: Of,
     },
-    /// Print the users' names.
+    /// Print the names of the users.
     List {
         #[command(flatten)]
         of: Of,
@@ -51,7 +51,7 @@ enum Act {
 
 #[derive(Debug, clap::Args)]
 struct Of {
-    /// The users' file; else the one that the configuration names.
+    /// The users file. Default: [policy] users-file of the configuration.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     #[command(flatten)]
@@ -67,16 +67,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                  colon or a space"
             );
             let path = of.path()?;
-            // What cannot be read is said before the password is asked for.
+            // Fails before the prompt if the file cannot be read.
             file::read(&path)?;
             let password = ask()?;
             let hash = PasswordHash::of(password.as_bytes());
-            let hash = hash.map_err(|error| anyhow::anyhow!("no hash: {error}"))?;
+            let hash =
+                hash.map_err(|error| anyhow::anyhow!("cannot hash the password: {error}"))?;
             let file = UsersFile::lock(&path)?;
             let known = config::user_names(file.text()).any(|one| *one == **name);
             let text = config::with_user(file.text(), name, &hash);
             let unreadable = file.replace(&text)?;
-            let did = if known { "has another password" } else { "was added" };
+            let did = if known { "has a new password" } else { "was added" };
             output::print(&format!("{name} {did}: {}\n", path.display()))?;
             warn(unreadable);
         }
@@ -84,7 +85,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let path = of.path()?;
             let file = UsersFile::lock(&path)?;
             let Some(text) = config::without_user(file.text(), name) else {
-                bail!("{name:?} is no user in {}", path.display());
+                bail!("the user {name:?} does not exist in {}", path.display());
             };
             let unreadable = file.replace(&text)?;
             output::print(&format!("{name} was removed: {}\n", path.display()))?;
@@ -100,7 +101,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 impl Of {
-    /// The file that was named, or that the configuration names.
+    /// Returns the path of `--file`, or the users file of the configuration.
     fn path(&self) -> anyhow::Result<PathBuf> {
         if let Some(file) = &self.file {
             return Ok(file.clone());
@@ -109,27 +110,28 @@ impl Of {
         let main = reload::read_main(&path);
         let named = config::named_by(&main).map_err(|faults| {
             let first = faults.first().map(ToString::to_string).unwrap_or_default();
-            anyhow::anyhow!("{first}; or name the users' file with --file")
+            anyhow::anyhow!("{first}; or give the users file with --file")
         })?;
         Ok(named.users)
     }
 }
 
-/// The password: twice where it cannot be seen, a line of standard input elsewhere.
+/// Reads the password: from two prompts on a terminal, otherwise from one line of standard input.
 fn ask() -> anyhow::Result<String> {
     let password = if io::stdin().is_terminal() {
-        let first = rpassword::prompt_password("Password: ").context("the terminal")?;
-        let second = rpassword::prompt_password("Again: ").context("the terminal")?;
-        ensure!(first == second, "the two differ");
+        let first = rpassword::prompt_password("Password: ").context("cannot read the terminal")?;
+        let second =
+            rpassword::prompt_password("Repeat it: ").context("cannot read the terminal")?;
+        ensure!(first == second, "the passwords differ");
         first
     } else {
         let mut line = String::new();
-        io::stdin().read_line(&mut line).context("standard input")?;
+        io::stdin().read_line(&mut line).context("cannot read standard input")?;
         line.trim_end_matches(['\r', '\n']).to_owned()
     };
-    ensure!(!password.is_empty(), "an empty password is none");
-    ensure!(password.len() <= LONGEST_PASSWORD, "a password has at most 1024 bytes");
-    ensure!(!password.contains('\0'), "a password has no NUL");
+    ensure!(!password.is_empty(), "the password must not be empty");
+    ensure!(password.len() <= LONGEST_PASSWORD, "the password must not exceed 1024 bytes");
+    ensure!(!password.contains('\0'), "the password must not contain a NUL byte");
     Ok(password)
 }
 

@@ -1,8 +1,8 @@
-//! What is known of names, and which session asks for a name that is not known.
+//! The cache of resolved names, and which session queries for a name that is not cached.
 //!
-//! Ours, and not moka: an entry belongs to a set of servers, its time is tokio's, which the tests
-//! move by hours, and the bound on names is kept at every moment; moka has a clock that cannot be
-//! moved, and exceeds its bound until it has tidied up.
+//! Written here instead of using moka: an entry belongs to a set of servers, it uses tokio's clock,
+//! which tests advance by hours, and its size limit holds at every moment. moka's clock cannot be
+//! advanced, and it exceeds its limit until it cleans up.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use tokio::time::Instant;
 use super::servers::{Fresh, Servers};
 use crate::policy::{Failure, Name, NameServer};
 
-/// At most this many names are kept. Allowed names are few; report mode lets any through.
+/// Maximum number of names. The policy allows few, but report mode allows any.
 const MOST_NAMES: usize = 10_000;
 
-/// The names that are known or asked for.
+/// The names that are cached or being queried.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     names: DashMap<Name, Line>,
 }
 
-/// What there is about a name, from the servers that were in force.
+/// The entry of a name, valid for the servers at that time.
 #[derive(Debug)]
 struct Line {
     servers: Arc<Servers>,
@@ -36,16 +36,16 @@ enum State {
     Known(Instant, Result<Arc<[IpAddr]>, Failure>),
 }
 
-/// A look-up under way.
+/// A running query.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
-    /// A session that has a stale answer takes it from then on.
+    /// From this time, a session with a stale answer uses it.
     pub(super) stale_from: Instant,
-    /// What is found; closed if the look-up was broken off.
+    /// The result. The channel closes if the query was aborted.
     pub(super) found: watch::Receiver<Option<Fresh>>,
 }
 
-/// What a session does that wants a name.
+/// What a session that needs a name must do.
 #[derive(Debug)]
 pub(super) enum Turn {
     Take(Fresh),
@@ -54,7 +54,7 @@ pub(super) enum Turn {
 }
 
 impl State {
-    /// What is known and still holds, and for how long.
+    /// The cached result and its remaining lifetime.
     fn living(&self, now: Instant) -> Option<Fresh> {
         let Self::Known(until, found) = self else { return None };
         let lives = until.saturating_duration_since(now);
@@ -63,13 +63,13 @@ impl State {
 }
 
 impl Cache {
-    /// What is known of a name from these servers.
+    /// Returns the cached result of these servers.
     pub(super) fn known(&self, name: &Name, configured: &[NameServer]) -> Option<Fresh> {
         let line = self.names.get(name)?;
         line.state.living(Instant::now()).filter(|_| line.servers.are(configured))
     }
 
-    /// What to do for a name: take what is known, wait for the session that asks, or ask.
+    /// Returns what to do for a name: use the cached result, wait for the running query, or query.
     pub(super) fn turn(&self, name: &Name, servers: &Arc<Servers>, stale_from: Instant) -> Turn {
         if self.names.len() >= MOST_NAMES {
             self.make_room();
@@ -105,7 +105,7 @@ impl Cache {
         }
     }
 
-    /// Keeps what was found for as long as it lives.
+    /// Stores a result for its lifetime.
     pub(super) fn keep(&self, name: &Name, servers: Arc<Servers>, fresh: &Fresh) {
         if fresh.lives.is_zero() {
             self.names.remove(name);

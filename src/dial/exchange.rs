@@ -1,9 +1,8 @@
-//! One question to one DNS server: over UDP, and over TCP if the answer does not fit.
+//! Sends one query to one DNS server: over UDP, and over TCP if the answer is truncated.
 //!
-//! Each question has a socket, a port and an id of its own, which a forger would have to guess.
-//! hickory's own client is not used: it takes an error without a question for a forgery, and a
-//! datagram that is larger than asked for as malformed, and its API has no interface for link-local
-//! servers.
+//! Each query uses its own socket, port and id, which an attacker would have to guess. hickory's
+//! client is not used: it treats an error without a question as forged and a larger datagram as
+//! malformed, and it does not support link-local servers.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,14 +17,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::reply::{Extension, LARGEST_DATAGRAM, Question, Received};
 use super::shortage::Shortage;
 
-/// Why there is no answer.
+/// Why a query has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoAnswer {
-    /// Nothing came in time.
+    /// The query timed out.
     Silent,
-    /// The server could not be reached.
+    /// The server is unreachable.
     Unreachable,
-    /// The server answered with an error, or what it sent cannot be read.
+    /// The server answered with an error or an unreadable message.
     Failed,
     /// The gate has no descriptor, memory or port left.
     Shortage,
@@ -37,7 +36,7 @@ impl From<io::Error> for NoAnswer {
     }
 }
 
-/// What is asked.
+/// The parameters of a query.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub(super) name: &'a Name,
@@ -51,10 +50,10 @@ impl Asked<'_> {
     }
 }
 
-/// Asks a server. It has `step` for its answer, and as long again if that has to come over TCP.
+/// Queries a server. The timeout is `step`, and again `step` for TCP.
 ///
-/// A server that objects to the OPT record, or keeps silent for half of `step`, is asked again
-/// without it (RFC 6891 §7); the question that was answered is returned beside the answer.
+/// A server that rejects the OPT record, or does not answer within half of `step`, is queried again
+/// without it (RFC 6891 §7). Returns the answer and the query that it belongs to.
 pub(super) async fn ask(
     server: SocketAddr,
     asked: Asked<'_>,
@@ -65,13 +64,13 @@ pub(super) async fn ask(
         Some(answer) => Ok((answer, extension)),
         None => {
             let over_tcp = over_tcp(server, Asked { extension, ..asked });
-            // It has answered already.
+            // The server answered before.
             timeout(step, over_tcp).await.unwrap_or(Err(NoAnswer::Failed))
         }
     }
 }
 
-/// The answer over UDP; `None` if it has to be asked for over TCP.
+/// Returns the answer over UDP; `None` if it must be queried over TCP.
 async fn over_udp(
     server: SocketAddr,
     asked: Asked<'_>,
@@ -81,10 +80,10 @@ async fn over_udp(
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    // The kernel picks the port at random, and drops what comes from elsewhere.
+    // The kernel chooses a random port and drops datagrams from other addresses.
     let bound = UdpSocket::bind(any).await;
     let socket = bound.map_err(|error| match error.kind() {
-        // Every port of UDP is taken.
+        // All UDP ports are in use.
         io::ErrorKind::AddrInUse => NoAnswer::Shortage,
         _ => error.into(),
     })?;
@@ -100,7 +99,7 @@ async fn over_udp(
         let received = match timeout_at(again.unwrap_or(by), socket.recv(&mut buffer)).await {
             Ok(received) => buffer.get(..received?).unwrap_or_default(),
             Err(_) if again.take().is_some() => {
-                // The answer to either question is taken.
+                // An answer to either query is accepted.
                 send(&socket, plain.get_or_insert_with(|| asked.question(Extension::Plain)))
                     .await?;
                 continue;
@@ -146,7 +145,7 @@ async fn over_tcp(server: SocketAddr, asked: Asked<'_>) -> Result<(Message, Exte
     };
     let mut extension = asked.extension;
     loop {
-        // One connection for each question: a server that objects may close it.
+        // Each query uses a new connection, because a server that rejects one may close it.
         let connected = TcpStream::connect(server).await;
         let mut stream =
             connected.map_err(|error| shortage_or_failure(Shortage::explain(error, server)))?;
@@ -160,7 +159,7 @@ async fn over_tcp(server: SocketAddr, asked: Asked<'_>) -> Result<(Message, Exte
     }
 }
 
-/// Messages over TCP have their length before them (RFC 1035 §4.2.2).
+/// TCP messages are prefixed with their length (RFC 1035 §4.2.2).
 async fn exchange(stream: &mut TcpStream, question: &Question) -> io::Result<Vec<u8>> {
     let bytes = question.bytes().unwrap_or_default();
     let length = u16::try_from(bytes.len()).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! How the gate goes out: looking an allowed name up, and connecting to vetted addresses.
+//! Outgoing connections: resolves allowed names and connects to vetted addresses.
 //!
-//! A look-up takes an [`Allowed`](crate::policy::Allowed), connecting a
-//! [`Permit`](crate::policy::Permit): no other name is asked for, no other address is dialled.
+//! Resolving requires an [`Allowed`](crate::policy::Allowed), connecting a
+//! [`Permit`](crate::policy::Permit), so no other name is queried and no other address is dialled.
 
 mod cache;
 mod connect;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 
-/// The addresses of all interfaces; none where the system does not tell.
+/// Returns the addresses of all interfaces; an empty list if the system call fails.
 #[must_use]
 pub fn interfaces() -> Vec<IpAddr> {
     let Ok(interfaces) = getifaddrs() else { return Vec::new() };

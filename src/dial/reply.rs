@@ -1,22 +1,22 @@
-//! What a DNS server's bytes are to a question, and which addresses they hold. Pure; hickory reads
-//! and writes the messages.
+//! Validates DNS answers and extracts their addresses. Pure; hickory parses and writes the
+//! messages.
 //!
-//! Servers put the records of an answer in any order, so a chain of aliases is followed by owner
-//! name over the message as it was received. Records whose owner is not on the chain are ignored.
+//! Servers send the records of an answer in any order, so the CNAME chain is followed by owner
+//! name. Records whose owner is not on the chain are ignored.
 
 use std::net::IpAddr;
 
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
-/// A chain of aliases is followed through at most this many names. ACR's have four or five.
+/// Maximum number of names in a CNAME chain. ACR uses four or five.
 pub(super) const LONGEST_CHAIN: usize = 16;
 
-/// At most this many addresses of each family are used; ACR answers with a handful.
+/// Maximum number of addresses of each family. ACR returns only a few.
 pub(super) const MOST_OF_FAMILY: usize = 32;
 
-/// The size of the answers that are asked for over UDP. Datagrams of this size are not fragmented
-/// (DNS Flag Day 2020); fragments can be forged without knowing port and id.
+/// The advertised size of UDP answers, in bytes. Datagrams of this size are not fragmented (DNS
+/// Flag Day 2020); fragments can be forged without knowing port and id.
 pub(super) const LARGEST_DATAGRAM: u16 = 1232;
 
 /// The header of a message, in bytes (RFC 1035 §4.1.1).
@@ -32,7 +32,7 @@ pub(super) enum Extension {
     Plain,
 }
 
-/// One question, as one message with an id of its own.
+/// One query with a random id.
 #[derive(Debug)]
 pub(super) struct Question {
     id: u16,
@@ -40,43 +40,43 @@ pub(super) struct Question {
     pub(super) extension: Extension,
 }
 
-/// What received bytes are to a question.
+/// The classification of received bytes.
 #[derive(Debug)]
 pub(super) enum Received {
-    /// They do not belong to it: another id, another question, a query.
+    /// They do not belong to the query: another id, another question, or a query.
     Foreign,
-    /// They belong to it, and cannot be read.
+    /// They belong to the query but are malformed.
     Malformed,
-    /// The whole answer: NOERROR or NXDOMAIN.
+    /// A complete answer: NOERROR or NXDOMAIN.
     Answer(Box<Message>),
-    /// The answer is too large for UDP.
+    /// The answer was truncated.
     Truncated,
-    /// An error that servers without EDNS send for an OPT record (RFC 6891 §7), and SERVFAIL.
+    /// An error that servers without EDNS send for an OPT record (RFC 6891 §7), or SERVFAIL.
     Objection,
     /// Any other error.
     Error,
 }
 
-/// What an answer holds for a name.
+/// The content of an answer for a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// Addresses, and the shortest TTL on the way to them, in seconds.
+    /// The addresses, and the shortest TTL in the chain, in seconds.
     Addresses(Vec<IpAddr>, u32),
-    /// The name is an alias whose end is not in the answer.
+    /// The name is an alias whose target is not in the answer.
     Alias { end: Name, names: usize, ttl: u32 },
-    /// No address of this family; how long that holds, in seconds, if the answer says so.
+    /// No address of this family, and the negative TTL in seconds, if there is one.
     Nothing(Option<u32>),
 }
 
 impl Question {
-    /// A question for the addresses of one family that an absolute name has.
+    /// Creates a query for the addresses of one family of an absolute name.
     pub(super) fn new(name: &Name, family: RecordType, extension: Extension) -> Self {
         // The id comes from a cryptographically secure generator.
         let id = Message::query().metadata.id;
         Self { id, query: Query::query(name.clone(), family), extension }
     }
 
-    /// The message; `None` for a name that cannot be written.
+    /// Returns the message; `None` if the name cannot be encoded.
     pub(super) fn bytes(&self) -> Option<Vec<u8>> {
         let mut message = Message::query();
         message.metadata.id = self.id;
@@ -90,7 +90,7 @@ impl Question {
         message.to_vec().ok()
     }
 
-    /// Judges received bytes.
+    /// Classifies received bytes.
     pub(super) fn judge(&self, bytes: &[u8]) -> Received {
         let Some(&[id_high, id_low, flags, code, counts @ ..]) = bytes.first_chunk::<HEADER>()
         else {
@@ -101,8 +101,8 @@ impl Question {
             return Received::Foreign;
         }
         let is_truncated = flags & 0b10 != 0;
-        // A header may announce more records than its message has room for: nothing is set aside
-        // for them.
+        // A header can announce more records than the message holds, so nothing is allocated from
+        // its counts.
         let [questions, records @ ..] = [0, 2, 4, 6].map(|at| match counts.get(at..at + 2) {
             Some(&[high, low]) => usize::from(u16::from_be_bytes([high, low])),
             _ => usize::MAX,
@@ -111,7 +111,7 @@ impl Question {
             questions <= 1 && records.iter().all(|count| *count <= bytes.len() / SHORTEST_RECORD);
         let message = may_fit.then(|| Message::from_vec(bytes).ok()).flatten();
         let Some(message) = message else {
-            // Old servers send the header alone, with the counts of the question.
+            // Old servers send only the header, with the counts of the query.
             return match ResponseCode::from_low(code & 0xf) {
                 _ if is_truncated => Received::Truncated,
                 ResponseCode::NoError | ResponseCode::NXDomain => Received::Malformed,
@@ -134,7 +134,7 @@ impl Question {
 }
 
 fn of_error(code: ResponseCode) -> Received {
-    /// It shares its number with BADSIG, which hickory reads.
+    /// Shares its number with BADSIG, which hickory returns.
     const BADVERS: u16 = 16;
     match code {
         ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::ServFail => {
@@ -145,8 +145,8 @@ fn of_error(code: ResponseCode) -> Received {
     }
 }
 
-/// Finds the addresses of a name in an answer, by way of its aliases. At most `names` names are
-/// followed, this one included.
+/// Finds the addresses of a name in an answer, through its aliases. Follows at most `names` names,
+/// including this one.
 pub(super) fn content(answer: &Message, name: &Name, family: RecordType, names: usize) -> Content {
     if answer.metadata.response_code == ResponseCode::NXDomain {
         return Content::Nothing(negative_ttl(answer));
@@ -184,8 +184,8 @@ pub(super) fn content(answer: &Message, name: &Name, family: RecordType, names: 
     }
 }
 
-/// What a name is an alias of. A name has one such record (RFC 1034 §3.6.2); of several the least is
-/// taken, so that their order does not matter.
+/// Returns the target of an alias. A name has one CNAME (RFC 1034 §3.6.2). Of several, the smallest
+/// is used, so that their order does not matter.
 fn alias_of<'a>(answer: &'a Message, owner: &Name) -> Option<(&'a Name, u32)> {
     of_class(&answer.answers)
         .filter(|record| record.name == *owner)
@@ -200,7 +200,7 @@ fn of_class(records: &[Record]) -> impl Iterator<Item = &Record> {
     records.iter().filter(|record| record.dns_class == DNSClass::IN)
 }
 
-/// How long the absence of a record may be kept, in seconds (RFC 2308 §5).
+/// Returns the TTL of a negative answer, in seconds (RFC 2308 §5).
 fn negative_ttl(answer: &Message) -> Option<u32> {
     of_class(&answer.authorities).find_map(|record| match &record.data {
         RData::SOA(soa) => Some(soa.minimum.min(record.ttl)),

@@ -1,10 +1,10 @@
-//! Looks allowed names up: fixed answers first, then what is known, then the DNS servers.
+//! Resolves allowed names: static addresses first, then the cache, then the DNS servers.
 //!
-//! It keeps answers no longer than their TTL, and lets sessions that want the same name at the same
-//! time share one look-up. A look-up outlives the session that began it, so that a session with
-//! little time left, or with a stale answer, does not keep the next server from being asked. It does
-//! not judge addresses: a session's answer is judged and then dialled, so that an answer that
-//! changes afterwards changes nothing.
+//! Answers are cached no longer than their TTL. Sessions that need the same name at the same time
+//! share one query. The query outlives the session that started it, so a session with a short
+//! deadline or a stale answer does not keep the next server from being queried. Addresses are not
+//! judged here: a session judges its answer and then dials it, so later changes of the answer have
+//! no effect.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -21,16 +21,16 @@ use super::stale::{self, LastAnswers};
 use super::system::RESOLV_CONF;
 use crate::policy::{Allowed, Cause, Failure, Name, NameServer, PolicySet, Side};
 
-/// At most this many names are looked up at once. Each takes two sockets.
+/// Maximum number of concurrent queries. Each uses two sockets.
 const MOST_LOOK_UPS: usize = 64;
 
-/// How long a look-up takes at most.
+/// Maximum duration of a query.
 const LONGEST_LOOK_UP: Duration = Duration::from_secs(20);
 
-/// How long a fixed answer holds; a reload may change it.
+/// Lifetime of a static address, which a reload can change.
 const PINNED: Duration = Duration::from_secs(60);
 
-/// Where an answer came from.
+/// The source of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// `[dns.hosts]`.
@@ -39,46 +39,46 @@ pub enum Origin {
     Cache,
     /// A DNS server, just now.
     Server,
-    /// An answer that has expired, because no server answers.
+    /// An expired answer, because no server answers.
     Stale,
 }
 
-/// Where an allowed name resolves to.
+/// The addresses of an allowed name.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The addresses with the port to dial; not vetted.
     pub addresses: Vec<SocketAddr>,
     /// Where they came from.
     pub origin: Origin,
-    /// How long they hold.
+    /// Their lifetime.
     pub lives: Duration,
 }
 
-/// Looks names up.
+/// Resolves names.
 #[derive(Debug)]
 pub struct Resolver {
     resolv_conf: PathBuf,
-    /// Locked only if a name is not known.
+    /// Locked only if a name is not cached.
     servers: Mutex<Arc<Servers>>,
     memory: Arc<Memory>,
     room: Arc<Semaphore>,
 }
 
-/// What look-ups have found.
+/// The results of queries.
 #[derive(Debug, Default)]
 struct Memory {
     names: Cache,
     last: LastAnswers,
 }
 
-/// A look-up that came to its end or not within a session's time.
+/// A query that finished, or did not finish within the session's deadline.
 enum LookedUp {
     Ended(Fresh),
     Late,
 }
 
 impl Resolver {
-    /// A resolver that asks these servers, or the system's if there are none.
+    /// Creates a resolver for these servers, or the system's if there are none.
     #[must_use]
     pub fn new(servers: &[NameServer]) -> Self {
         Self::with_system(servers, Path::new(RESOLV_CONF))
@@ -93,11 +93,11 @@ impl Resolver {
         }
     }
 
-    /// Looks an allowed name up, by the servers of the policy that allowed it.
+    /// Resolves an allowed name with the servers of the policy that allowed it.
     ///
     /// # Errors
-    /// `name-not-found`; `lookup-failed`; `lookup-timeout`, also when the deadline comes first;
-    /// `internal` if the gate has no descriptor left.
+    /// `name-not-found`; `lookup-failed`; `lookup-timeout`, also at the deadline; `internal` if the
+    /// gate has no descriptor left.
     pub async fn resolve(
         &self,
         set: &PolicySet,
@@ -130,8 +130,8 @@ impl Resolver {
         }
     }
 
-    /// Looks an allowed name up for a session whose stale addresses did not accept it: waits for the
-    /// servers until the deadline.
+    /// Resolves an allowed name for a session whose stale addresses did not accept it: waits for
+    /// the servers until the deadline.
     ///
     /// # Errors
     /// As [`Self::resolve`].
@@ -153,7 +153,7 @@ impl Resolver {
         }
     }
 
-    /// A fixed answer, or what is known.
+    /// Returns a static or cached answer.
     fn at_hand(&self, set: &PolicySet, allowed: &Allowed) -> Option<Result<Answer, Failure>> {
         let target = allowed.target();
         if let Some(pins) = set.pins(allowed) {
@@ -166,8 +166,8 @@ impl Resolver {
         Some(found.map(|found| answer(&found, Origin::Cache, lives, allowed)))
     }
 
-    /// Asks the servers, or waits for a look-up under way. If it is broken off, the session asks
-    /// itself, once.
+    /// Queries the servers, or waits for a running query. If that is aborted, the session queries
+    /// once itself.
     async fn look_up(
         &self,
         name: &Name,
@@ -177,7 +177,7 @@ impl Resolver {
     ) -> LookedUp {
         let servers = self.servers_of(configured);
         let now = Instant::now();
-        // A stale answer has to be dialled too.
+        // A stale answer must leave time to dial.
         let budget = by.saturating_duration_since(now) / if has_last { 2 } else { 1 };
         let stale_from = now + servers.stale_wait(budget);
         let mut has_asked = false;
@@ -218,7 +218,8 @@ impl Resolver {
         }
     }
 
-    /// The servers in force, created again if a reload, or the system, has changed them.
+    /// Returns the current servers. Recreates them after a reload or a change of the system's
+    /// servers.
     pub(super) fn servers_of(&self, configured: &[NameServer]) -> Arc<Servers> {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         if !servers.are_current(configured, &self.resolv_conf) {
@@ -229,7 +230,7 @@ impl Resolver {
 }
 
 impl Memory {
-    /// Asks the servers, keeps what they say, and tells the sessions that wait.
+    /// Queries the servers, caches the result and notifies waiting sessions.
     async fn ask(
         self: Arc<Self>,
         name: Name,
@@ -250,7 +251,7 @@ impl Memory {
 
 const LATE: Failure = Failure { side: Side::Upstream, cause: Cause::LookupTimeout };
 
-/// Whether asking has failed, so that a stale answer may be used.
+/// Returns whether no server answered, so that a stale answer can be used.
 fn is_unheard(failure: Failure) -> bool {
     [Cause::LookupFailed, Cause::LookupTimeout].contains(&failure.cause)
 }

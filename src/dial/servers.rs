@@ -1,9 +1,9 @@
-//! The DNS servers, asked in order.
+//! Queries the DNS servers in order.
 //!
-//! In order, and never two of them at once: if only the first knows a private zone, the second must
-//! not win by being faster. The next is asked when one fails or keeps silent. A server that kept
-//! silent is asked last for a while. Names are asked as absolute names, so that no search list is
-//! followed. What is found is not vetted here.
+//! Two servers are never queried at once: if only the first knows a private zone, the second must
+//! not win by being faster. The next server is queried if one fails or times out. A server that
+//! timed out is queried last for a while. Names are absolute, so search lists are not used.
+//! Addresses are not vetted here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -21,46 +21,46 @@ use super::reply::{self, Content, Extension, LONGEST_CHAIN, MOST_OF_FAMILY};
 use super::system::{Stamp, name_servers, socket_address};
 use crate::policy::{Cause, Failure, Name, NameServer, Side};
 
-/// At most this many addresses of an answer are used, half of them of each family.
+/// Maximum number of addresses of an answer, half of them of each family.
 pub const MOST_ADDRESSES: usize = 2 * MOST_OF_FAMILY;
 
-/// How many questions one name takes at most, where a server answers with one alias at a time.
+/// Maximum number of queries for one name if a server returns one alias at a time.
 const MOST_QUESTIONS: usize = 8;
 
-/// How long a server has for an answer before the next one is asked; less if the deadline leaves
-/// less for each.
+/// Timeout of a server before the next one is queried. It is shorter if the deadline leaves less
+/// for each.
 const STEP: Duration = Duration::from_secs(2);
 
-/// The shortest time a server has, however little is left.
+/// Minimum timeout of a server.
 const SHORTEST_STEP: Duration = Duration::from_millis(200);
 
-/// How often the list of servers is gone through if all keep silent.
+/// Number of passes over the list of servers if all time out.
 const ROUNDS: usize = 2;
 
-/// How long a server that kept silent is asked last.
+/// How long a server that timed out is queried last.
 const SILENT: Duration = Duration::from_secs(30);
 
-/// How long a server that does not know EDNS is asked without it.
+/// How long a server without EDNS is queried without it.
 const PLAIN: Duration = Duration::from_secs(60 * 60);
 
-/// How long one family waits for the other once it has addresses. RFC 8305 §3 takes 50 ms; what is
-/// found serves many sessions, so there is time for a slower server.
+/// How long one family waits for the other once it has addresses. RFC 8305 §3 recommends 50 ms; the
+/// result serves many sessions, so slower servers get more time.
 const GRACE: Duration = Duration::from_millis(300);
 
-/// How long a session waits for a server that may answer while there is a stale answer: the client
-/// response timer of RFC 8767 §5.
+/// How long a session with a stale answer waits for a server: the client response timer of RFC 8767
+/// §5.
 const CLIENT_RESPONSE: Duration = Duration::from_millis(1800);
 
-/// No answer is kept longer, whatever its TTL says: ACR moves names on fail-over.
+/// Maximum lifetime of an answer, whatever its TTL, because ACR moves names on fail-over.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
-/// A name that has no address is not asked for again for at least, and at most, this long.
+/// Minimum and maximum lifetime of a negative answer.
 const NEGATIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// The pause after a failure, so that many sessions at once ask once.
+/// Lifetime of a failure, so that concurrent sessions query once.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What looking a name up came to, and how long that holds.
+/// The result of a query and its lifetime.
 #[derive(Debug, Clone)]
 pub(super) struct Fresh {
     pub(super) found: Result<Arc<[IpAddr]>, Failure>,
@@ -68,7 +68,7 @@ pub(super) struct Fresh {
 }
 
 impl Fresh {
-    /// A failure of the upstream or the gate.
+    /// Creates a failure of the upstream or the gate.
     pub(super) fn failed(side: Side, cause: Cause) -> Self {
         Self { found: Err(Failure { side, cause }), lives: PAUSE }
     }
@@ -82,7 +82,7 @@ pub(super) struct Servers {
     servers: Vec<Server>,
 }
 
-/// A server, and what was learnt of it.
+/// A server and its state.
 #[derive(Debug)]
 struct Server {
     address: NameServer,
@@ -91,13 +91,13 @@ struct Server {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Learnt {
-    /// It kept silent, and is asked last until then.
+    /// It timed out, and is queried last until then.
     silent_until: Option<Instant>,
-    /// It does not know EDNS, and is asked without it until then.
+    /// It does not support EDNS, and is queried without it until then.
     plain_until: Option<Instant>,
 }
 
-/// What one family of addresses came to.
+/// The result for one address family.
 #[derive(Debug)]
 enum Family {
     Found(Vec<IpAddr>, Duration),
@@ -106,8 +106,8 @@ enum Family {
 }
 
 impl Servers {
-    /// The servers of a policy, or the system's if there are none. There may be none at all, as
-    /// before the network is up: then every look-up fails until resolv.conf changes.
+    /// Creates the servers of a policy, or the system's if there are none. The list can be empty,
+    /// for example before the network is up: all queries fail until resolv.conf changes.
     pub(super) fn new(configured: &[NameServer], resolv_conf: &Path) -> Self {
         let (asked, system) = if configured.is_empty() {
             let stamp = Stamp::of(resolv_conf);
@@ -122,24 +122,24 @@ impl Servers {
         Self { configured: configured.to_vec(), system, servers: servers.collect() }
     }
 
-    /// What the policy names; nothing for the system's servers.
+    /// Returns the servers of the policy; an empty list for the system's.
     pub(super) fn configured(&self) -> &[NameServer] {
         &self.configured
     }
 
-    /// Whether they are the servers of this policy.
+    /// Returns whether these are the servers of this policy.
     pub(super) fn are(&self, configured: &[NameServer]) -> bool {
         self.configured == configured
     }
 
-    /// Whether they are still what the policy, or the system, names.
+    /// Returns whether the policy, or the system, still names these servers.
     pub(super) fn are_current(&self, configured: &[NameServer], resolv_conf: &Path) -> bool {
         self.are(configured) && (!configured.is_empty() || self.system == Stamp::of(resolv_conf))
     }
 
-    /// How long a session waits for them while it has a stale answer, of the time that it has: until
-    /// the last one that may answer was asked, and had time to answer. Not at all while all of them
-    /// are known to keep silent.
+    /// Returns how long a session with a stale answer waits, of its `budget`: until the last
+    /// responsive server was queried and had time to answer. Zero if all of them are known to time
+    /// out.
     pub(super) fn stale_wait(&self, budget: Duration) -> Duration {
         let now = Instant::now();
         let count = self.servers.iter().filter(|server| !server.is_silent(now)).count();
@@ -149,7 +149,7 @@ impl Servers {
         }
     }
 
-    /// Looks a name up, both families at once. The servers share the time that is left.
+    /// Resolves a name, both families at once. The servers share the remaining time.
     pub(super) async fn ask(&self, name: &Name, by: Instant) -> Fresh {
         let Ok(mut absolute) = rr::Name::from_ascii(name.as_str()) else {
             return nothing(NEGATIVE.1);
@@ -199,7 +199,7 @@ impl Servers {
         Family::Failed(Failure { side: Side::Upstream, cause: failure })
     }
 
-    /// Those that may answer in their order, then those that kept silent.
+    /// Returns the responsive servers in order, then those that timed out.
     fn in_order(&self) -> Vec<&Server> {
         let now = Instant::now();
         let (silent, others): (Vec<_>, Vec<_>) =
@@ -208,7 +208,7 @@ impl Servers {
     }
 }
 
-/// How long one of the servers that are still to be asked has.
+/// Returns the timeout of each of the remaining servers.
 fn step(left: Duration, servers: usize) -> Duration {
     let share = left / u32::try_from(servers.max(1)).unwrap_or(u32::MAX);
     share.clamp(SHORTEST_STEP, STEP)
@@ -223,7 +223,7 @@ impl Server {
         self.learnt().silent_until.is_some_and(|until| now < until)
     }
 
-    /// Asks for a name, and for what it is an alias of if the answer does not have that too.
+    /// Queries a name, and the target of its alias if the answer lacks it.
     async fn look_up(
         &self,
         name: &rr::Name,
@@ -241,7 +241,7 @@ impl Server {
                 }
                 Content::Nothing(ttl) => return Ok(empty(ttl)),
                 Content::Alias { end, names: followed, ttl } => {
-                    // The end counts again where it is asked for.
+                    // The end of the chain is counted again in its own query.
                     names = names.saturating_sub(followed.saturating_sub(1));
                     lives = lives.min(seconds(ttl));
                     name = end;
@@ -267,7 +267,7 @@ impl Server {
         self.learn(
             extension,
             ended.as_ref().map(|(answer, extension)| {
-                // One that ignores the record knows no more of it than one that objects to it.
+                // A server that ignores the record supports it no more than one that rejects it.
                 if answer.edns.is_some() { Extension::Edns } else { *extension }
             }),
         );
@@ -301,7 +301,7 @@ impl Server {
     }
 }
 
-/// The second family: waited for as long as it takes, unless the first has addresses.
+/// Waits for the second family; without limit only if the first has no addresses.
 async fn beside(first: &Family, second: impl Future<Output = Family>) -> Family {
     if !matches!(first, Family::Found(..)) {
         return second.await;
@@ -310,7 +310,7 @@ async fn beside(first: &Family, second: impl Future<Output = Family>) -> Family 
     timeout(GRACE, second).await.unwrap_or(Family::Failed(late))
 }
 
-/// One family that answers is enough; that there is nothing is believed only of both.
+/// One family with addresses is enough; a negative result needs both.
 fn both(v4: Family, v6: Family) -> Fresh {
     use Family::{Empty, Failed, Found};
     let found = |addresses: Vec<IpAddr>, lives| Fresh { found: Ok(addresses.into()), lives };
@@ -319,19 +319,20 @@ fn both(v4: Family, v6: Family) -> Fresh {
         (Found(addresses, lives), Empty(_)) | (Empty(_), Found(addresses, lives)) => {
             found(addresses, lives)
         }
-        // Half an answer is asked for again soon.
+        // A partial answer is queried again soon.
         (Found(addresses, lives), Failed(_)) | (Failed(_), Found(addresses, lives)) => {
             found(addresses, lives.min(NEGATIVE.1))
         }
         (Empty(lives), Empty(others)) => nothing(lives.min(others)),
-        // A server that answers one of the questions is not one that does not answer.
+        // A server that answers one of the queries is responsive.
         (Failed(Failure { cause: Cause::LookupTimeout, .. }), Failed(failure))
         | (Failed(failure), _)
         | (_, Failed(failure)) => Fresh { found: Err(failure), lives: PAUSE },
     }
 }
 
-/// What is never asked: names that mean this host, and names that exist nowhere (RFC 6761, RFC 7686).
+/// Returns the result of names that are never queried: names of this host, and names that do not
+/// exist (RFC 6761, RFC 7686).
 fn special(name: &Name) -> Option<Fresh> {
     match name.as_str().rsplit('.').next() {
         Some("localhost") => {

@@ -1,5 +1,5 @@
-//! What the gate itself lacks when a socket cannot be opened or connected, whoever is at the other
-//! end.
+//! Detects whether a socket could not be opened or connected because the gate lacks resources,
+//! whatever the remote end.
 
 use std::fmt;
 use std::io;
@@ -29,7 +29,7 @@ impl fmt::Display for Shortage {
 impl std::error::Error for Shortage {}
 
 impl Shortage {
-    /// The shortage that an error tells of, if it does.
+    /// Returns the shortage that an error indicates; `None` if it indicates none.
     pub(super) fn of(error: &io::Error) -> Option<Self> {
         if let Some(shortage) = error.get_ref().and_then(|error| error.downcast_ref::<Self>()) {
             return Some(*shortage);
@@ -39,16 +39,17 @@ impl Shortage {
         is_short.then_some(Self::Resources)
     }
 
-    /// Tells the two meanings of EADDRNOTAVAIL from connect(2) apart: all local ports towards this
-    /// address are taken, or this host has no source address for it, as where IPv6 is switched off.
+    /// Distinguishes the two meanings of EADDRNOTAVAIL from connect(2): all local ports to this
+    /// address are in use, or this host has no source address for it, for example because IPv6 is
+    /// disabled.
     pub(super) fn explain(error: io::Error, to: SocketAddr) -> io::Error {
         let is_unavailable = Errno::from_io_error(&error) == Some(Errno::ADDRNOTAVAIL);
         if is_unavailable && has_source_address(to) { io::Error::other(Self::Ports) } else { error }
     }
 }
 
-/// Whether this host has an address to connect from. Connecting a UDP socket chooses one, takes no
-/// port of TCP's, and sends nothing.
+/// Returns whether this host has a source address for `address`. Connecting a UDP socket selects
+/// one, uses no TCP port and sends nothing.
 fn has_source_address(to: SocketAddr) -> bool {
     let any: SocketAddr = match to {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),

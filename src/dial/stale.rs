@@ -1,7 +1,7 @@
-//! Answers that have run out, kept for the time when no server answers (RFC 8767).
+//! Expired answers, kept for times when no server answers (RFC 8767).
 //!
-//! A registry moves its names on fail-over, so an answer that has run out is used only where asking
-//! has failed, and for no longer than the operator says. It is vetted like any other.
+//! A registry moves its names on fail-over, so an expired answer is used only if querying failed,
+//! and no longer than `stale-ms` allows. It is vetted like any other.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use tokio::time::Instant;
 
 use crate::policy::{Name, NameServer};
 
-/// At most this many names are kept.
+/// Maximum number of names.
 const MOST_NAMES: usize = 10_000;
 
-/// How long such an answer holds for others: RFC 8767 §4.
+/// Lifetime of such an answer for other sessions: RFC 8767 §4.
 pub(super) const LIVES: Duration = Duration::from_secs(30);
 
-/// The last good answer for each name.
+/// The last good answer of each name.
 #[derive(Debug, Default)]
 pub(super) struct LastAnswers {
     names: DashMap<Name, Last>,
@@ -26,15 +26,15 @@ pub(super) struct LastAnswers {
 
 #[derive(Debug)]
 struct Last {
-    /// When it ran out.
+    /// When the answer expired.
     ended: Instant,
     addresses: Arc<[IpAddr]>,
-    /// Another policy's servers may have known another world.
+    /// The servers of another policy may have returned other addresses.
     servers: Box<[NameServer]>,
 }
 
 impl LastAnswers {
-    /// Notes an answer of these servers.
+    /// Stores an answer of these servers.
     pub(super) fn note(
         &self,
         name: &Name,
@@ -50,7 +50,7 @@ impl LastAnswers {
         self.names.insert(name.clone(), last);
     }
 
-    /// The last answer of these servers, if it ran out no longer ago than `bound`.
+    /// Returns the last answer of these servers, if it expired at most `bound` ago.
     pub(super) fn find(
         &self,
         name: &Name,

@@ -1,5 +1,4 @@
-//! The system's DNS servers, as resolv.conf(5) names them; its search lists and options are not
-//! followed.
+//! The system's DNS servers from resolv.conf(5). Its search lists and options are ignored.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -12,16 +11,16 @@ use tracing::warn;
 
 use crate::policy::NameServer;
 
-/// Where the system's servers are named.
+/// The file that names the system's servers.
 pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// At most this many of the system's servers are asked, as resolv.conf(5) says (MAXNS).
+/// Maximum number of system servers (MAXNS in resolv.conf(5)).
 const SYSTEM_SERVERS: usize = 3;
 
-/// At most this many bytes of the file are read.
+/// Maximum size of the file that is read, in bytes.
 const LARGEST_FILE: u64 = 64 * 1024;
 
-/// What tells one state of a file from the next.
+/// Identifies a version of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     inode: u64,
@@ -37,15 +36,14 @@ impl Stamp {
     }
 }
 
-/// Returns the system's DNS servers, which its programs ask. A server whose interface does not exist
-/// is left out.
+/// Returns the system's DNS servers. Omits servers whose interface does not exist.
 #[must_use]
 pub fn system_servers() -> Vec<SocketAddr> {
     let servers = name_servers(Path::new(RESOLV_CONF));
     servers.iter().filter_map(|server| socket_address(server).ok()).collect()
 }
 
-/// Returns the address to ask a server at: the kernel takes the index of an interface, not its name.
+/// Returns the address of a server: the kernel needs the index of an interface, not its name.
 ///
 /// # Errors
 /// When the interface does not exist.
@@ -64,7 +62,7 @@ fn scoped(ip: Ipv6Addr, port: u16, index: u32) -> SocketAddr {
     SocketAddrV6::new(ip, port, 0, index).into()
 }
 
-/// The servers that a file names. Comments may be in any encoding.
+/// Returns the servers in a file. Comments can use any encoding.
 pub(super) fn name_servers(resolv_conf: &Path) -> Vec<NameServer> {
     let bytes = read(resolv_conf)
         .inspect_err(|error| warn!(%error, path = %resolv_conf.display(), "no name servers read"))

@@ -1,13 +1,13 @@
-//! The DNS server for the clients of a gateway (`[answerer]`), which keeps DNS from being a way out.
+//! The DNS server for clients of a gateway (`[answerer]`), which prevents exfiltration over DNS.
 //!
-//! A and AAAA queries for names that the policy allows are answered with the gate's own addresses, or
-//! with the real ones that may be dialled. Every other name is answered with NXDOMAIN, and every
-//! other type with no data, without asking any server, so that DNS labels cannot be used to
-//! exfiltrate data. HTTPS and SVCB have no data, so that no client learns a key for Encrypted
-//! ClientHello. Each query is judged by the policy in force at that moment.
+//! A and AAAA queries for allowed names are answered with the gate's own addresses, or with the
+//! real ones that may be dialled. Other names get NXDOMAIN and other types an empty answer, without
+//! querying any server, so DNS labels cannot be used to exfiltrate data. HTTPS and SVCB queries get
+//! an empty answer, so no client learns a key for Encrypted ClientHello. Each query is judged by
+//! the current policy.
 //!
-//! hickory reads and writes the messages. The sockets are served here and not by its server, which
-//! bounds neither connections nor what is under way.
+//! hickory parses and writes the messages. Its server is not used, because it limits neither
+//! connections nor concurrent queries.
 
 mod query;
 mod wire;
@@ -27,25 +27,25 @@ use crate::limits::QueryRates;
 use crate::policy::{Allowed, Cause, ClientIdentity, OwnAddresses, PolicySet, Reason};
 use query::{DnsReply, Kind, Question};
 
-/// The TTL of the gate's own addresses, and the longest TTL of real ones.
+/// TTL of the gate's own addresses, and maximum TTL of real ones.
 const LONGEST_TTL: Duration = Duration::from_secs(60);
 
-/// How long a look-up takes at most; clients ask again after five seconds.
+/// Maximum duration of a look-up. Clients retry after five seconds.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// At most this many look-ups are waited for at once.
+/// Maximum number of concurrent look-ups.
 const MOST_LOOK_UPS: usize = 512;
 
-/// What the server draws on.
+/// The dependencies of the server.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    /// The policy in force.
+    /// The current policy.
     pub policy: watch::Receiver<Arc<PolicySet>>,
-    /// The gate's own place in the network.
+    /// The gate's own addresses.
     pub own: watch::Receiver<Arc<OwnAddresses>>,
-    /// Looks allowed names up.
+    /// Resolves allowed names.
     pub resolver: Arc<Resolver>,
-    /// Keeps the accounts.
+    /// Counts queries.
     pub account: Arc<Account>,
 }
 
@@ -66,12 +66,12 @@ pub struct Bound {
     tcp: TcpListener,
 }
 
-/// What is to be done about a query.
+/// What to do with a query.
 #[derive(Debug)]
 enum Next {
     /// Answer it.
     Answer(DnsReply),
-    /// Find the addresses of an allowed name, by the policy that allowed it.
+    /// Resolve an allowed name with the policy that allowed it.
     LookUp(Arc<PolicySet>, Allowed),
 }
 
@@ -90,7 +90,7 @@ impl Bound {
 }
 
 impl DnsServer {
-    /// Creates a server as it is configured.
+    /// Creates a server from its configuration.
     #[must_use]
     pub fn new(settings: &config::Answerer, sources: Sources) -> Arc<Self> {
         Arc::new(Self {
@@ -101,7 +101,7 @@ impl DnsServer {
         })
     }
 
-    /// Whether a client may ask now; one that may not is counted.
+    /// Returns whether a client is within its query rate. Counts the query if not.
     fn may_ask(&self, client: IpAddr) -> bool {
         let allowed = self.rates.admit(client, std::time::Instant::now());
         if !allowed {
@@ -110,7 +110,7 @@ impl DnsServer {
         allowed
     }
 
-    /// Judges a query by the policy in force.
+    /// Judges a query by the current policy.
     fn judge(&self, question: &Question, client: IpAddr, listener: &Arc<str>) -> Next {
         let set = self.sources.policy.borrow().clone();
         let enforcement = set.rules().enforcement;
@@ -140,7 +140,7 @@ impl DnsServer {
         }
     }
 
-    /// Finds the addresses of an allowed name that may be dialled.
+    /// Resolves an allowed name to addresses that may be dialled.
     async fn look_up(
         &self,
         question: &Question,
@@ -205,7 +205,7 @@ impl DnsServer {
     }
 }
 
-/// Those of the kind that is asked for, each once.
+/// Returns the addresses of the requested type, without duplicates.
 fn of_kind(kind: Kind, addresses: impl Iterator<Item = IpAddr>, lives: Duration) -> DnsReply {
     let mut found: Vec<IpAddr> = Vec::new();
     for address in addresses.filter(|address| kind.takes(address)) {

@@ -1,7 +1,7 @@
-//! DNS messages: questions of clients and answers to them. Pure; hickory reads and writes the bytes.
+//! DNS queries of clients and their answers. Pure; hickory parses and writes the bytes.
 //!
-//! One question a message (RFC 9619). Of what a message has beside its question only the size of
-//! datagrams that the client takes (EDNS, RFC 6891) is looked at.
+//! Each message has one question (RFC 9619). Of the rest, only the client's datagram size is used
+//! (EDNS, RFC 6891).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,42 +17,42 @@ use crate::policy::Name;
 /// The header of a message (RFC 1035 §4.1.1).
 const HEADER: usize = 12;
 
-/// The largest message that is read, in bytes. A name has 255 of them.
+/// The maximum size of a query, in bytes. A name has at most 255.
 pub(super) const LARGEST: usize = 4096;
 
-/// Datagrams of this size pass every network in one piece (DNS Flag Day 2020).
+/// Datagrams of this size are not fragmented on any network (DNS Flag Day 2020).
 const LARGEST_DATAGRAM: u16 = 1232;
 
-/// What every client takes (RFC 1035 §4.2.1).
+/// The size that every client accepts (RFC 1035 §4.2.1).
 const SMALLEST_DATAGRAM: u16 = 512;
 
-/// More records than this has no query: an OPT, a signature, an IXFR's SOA.
+/// Maximum number of records in a query: an OPT, a signature, and the SOA of an IXFR.
 const MOST_RECORDS: u16 = 4;
 
-/// How a query came.
+/// The transport of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transport {
     Udp,
     Tcp,
 }
 
-/// What is asked for.
+/// The type of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// IPv4 addresses.
     A,
     /// IPv6 addresses.
     Aaaa,
-    /// HTTPS and SVCB, which would tell keys for Encrypted ClientHello.
+    /// HTTPS and SVCB, which would publish keys for Encrypted ClientHello.
     Service,
     /// Any other type.
     Other,
-    /// A zone transfer, or another class than the internet's.
+    /// A zone transfer, or a class other than IN.
     Unserved,
 }
 
 impl Kind {
-    /// Whether an address is of the family that is asked for.
+    /// Returns whether an address belongs to the requested family.
     pub(super) fn takes(self, address: &IpAddr) -> bool {
         match self {
             Self::A => address.is_ipv4(),
@@ -64,59 +64,58 @@ impl Kind {
 
 /// The answer to a client.
 ///
-/// What the policy denies is answered like a name that does not exist. REFUSED would make musl wait
-/// for its timeout, and stop at the first name of a search list; glibc and Go would ask again. The
-/// answer has no SOA record, so it is not cached (RFC 2308 §5): the next policy may allow the name.
+/// Denied names are answered like names that do not exist. REFUSED would make musl wait for its
+/// timeout and stop at the first name of a search list; glibc and Go would retry. The answer has no
+/// SOA record, so it is not cached (RFC 2308 §5): the next policy may allow the name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DnsReply {
-    /// Addresses, and how long they hold.
+    /// Addresses and their TTL.
     Addresses(Vec<IpAddr>, Duration),
-    /// The name exists, and has no record of this type.
+    /// The name exists but has no record of this type.
     NoData,
-    /// The name is allowed, and what was asked for is not given out: its type, or addresses that may
-    /// not be dialled. NOERROR without data.
+    /// The name is allowed, but the type or its addresses are not. NOERROR without data.
     Withheld,
-    /// The name is allowed, and does not exist. NXDOMAIN.
+    /// The name is allowed but does not exist. NXDOMAIN.
     NotFound,
     /// The policy does not allow the name. NXDOMAIN.
     Denied,
-    /// Zone transfers, and classes other than the internet's. REFUSED.
+    /// A zone transfer or a class other than IN. REFUSED.
     Refused,
     /// The look-up failed. SERVFAIL.
     Failed,
-    /// The message is broken.
+    /// The message is malformed. FORMERR.
     Malformed,
-    /// Not a query, but another operation.
+    /// Another operation than a query. NOTIMP.
     NotImplemented,
     /// A version of EDNS that is not 0.
     BadVersion,
 }
 
-/// A question that can be judged.
+/// A valid question.
 #[derive(Debug)]
 pub(super) struct Question {
     request: Metadata,
     query: Query,
-    /// The size of datagrams that the client takes, where it says.
+    /// The client's datagram size, if it announces one.
     takes: Option<u16>,
 }
 
-/// Why a message has no such question.
+/// Why a message has no valid question.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unfit {
     /// No answer is sent: the message is an answer itself, or shorter than a header.
     Silence,
-    /// The answer, as bytes.
+    /// This answer, encoded.
     Answer(Vec<u8>),
 }
 
 impl Question {
-    /// Reads a message.
+    /// Parses a message.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, Unfit> {
         let Some(header) = bytes.first_chunk::<HEADER>() else { return Err(Unfit::Silence) };
         let [_, _, flags, _, counts @ ..] = header;
         if flags & 0x80 != 0 {
-            // An answer answered would be a loop.
+            // Answering an answer would create a loop.
             return Err(Unfit::Silence);
         }
         if flags >> 3 & 0xf != 0 {
@@ -143,13 +142,13 @@ impl Question {
         Ok(question)
     }
 
-    /// The name as it was asked, in printable characters, without the dot at its end.
+    /// The queried name in printable characters, without its final dot.
     pub(super) fn asked(&self) -> String {
         let text = self.query.name().to_ascii();
         text.strip_suffix('.').map_or_else(|| text.clone(), ToOwned::to_owned)
     }
 
-    /// The name, where it is one that a policy could have.
+    /// Returns the name if it is a valid host name.
     pub(super) fn name(&self) -> Option<Name> {
         Name::parse(&self.asked()).ok()
     }
@@ -165,16 +164,16 @@ impl Question {
         }
     }
 
-    /// The type of record, as DNS writes it.
+    /// Returns the DNS mnemonic of the record type.
     pub(super) fn kind_text(&self) -> String {
         self.query.query_type().to_string()
     }
 
-    /// The answer, as bytes.
+    /// Returns the encoded answer.
     pub(super) fn answer(&self, reply: &DnsReply, transport: Transport) -> Vec<u8> {
         let mut message = Message::response(self.request.id, self.request.op_code);
         message.metadata = Metadata::response_from_request(&self.request);
-        // Go takes an answer without data and without this for a lame referral.
+        // Go treats an answer without data and without this flag as a lame referral.
         message.metadata.recursion_available = true;
         message.metadata.response_code = code(reply);
         message.add_query(self.query.clone());
@@ -207,21 +206,21 @@ impl Question {
         encoder.set_max_size(largest);
         match message.emit(&mut encoder) {
             Ok(()) => bytes,
-            // The question alone did not fit, which one that was read does.
+            // The question alone did not fit, which cannot happen for one that was parsed.
             Err(_) => Vec::new(),
         }
     }
 }
 
-/// Extended DNS Error 15, "Blocked" (RFC 8914): tells an operator with dig, and `pullgate doctor`,
-/// that the policy denied the name and no server was asked.
+/// Extended DNS Error 15, "Blocked" (RFC 8914): shows operators with dig, and `pullgate doctor`,
+/// that the policy denied the name and no server was queried.
 fn blocked() -> EdnsOption {
     const EXTENDED_DNS_ERROR: u16 = 15;
     const BLOCKED: u16 = 15;
     EdnsOption::Unknown(EXTENDED_DNS_ERROR, BLOCKED.to_be_bytes().to_vec())
 }
 
-/// An answer to what has no question that could be repeated: a header only.
+/// Returns an answer to a message without a usable question: a header only.
 fn refusal(header: &[u8; HEADER], reply: &DnsReply) -> Unfit {
     let [id_high, id_low, flags, ..] = *header;
     let operation_and_recursion = flags & 0b0111_1001;

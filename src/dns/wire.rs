@@ -1,4 +1,4 @@
-//! The DNS server's sockets, bounded in what they hold: datagrams, and a few connections.
+//! The sockets of the DNS server: UDP, and a bounded number of TCP connections.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -15,22 +15,22 @@ use super::{Bound, DnsServer, Next};
 use crate::account::QueryResult;
 use crate::policy::{Allowed, PolicySet};
 
-/// Connections served at once, in all and of one client; further ones are closed at once. Answers
-/// are small, so that few clients ever need one.
+/// Maximum number of connections, in total and per client. Further ones are closed at once. Answers
+/// are small, so few clients use TCP.
 const CONNECTIONS: usize = 64;
 const CONNECTIONS_PER_CLIENT: usize = 8;
 
-/// How long a connection may be open.
+/// Maximum lifetime of a connection.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// How long it may say nothing (RFC 7766 §6.2.3).
+/// Idle timeout of a connection (RFC 7766 §6.2.3).
 const IDLE: Duration = Duration::from_secs(5);
 
-/// How long accepting or receiving pauses when the system refuses.
+/// Pause after an error of accept or receive.
 const BACKOFF: Duration = Duration::from_millis(50);
 
 impl DnsServer {
-    /// Serves the sockets of one address, until it is dropped.
+    /// Serves the sockets of one address until it is dropped.
     pub async fn serve(self: Arc<Self>, bound: Bound) {
         let Bound { address, udp, tcp } = bound;
         let listener: Arc<str> = address.to_string().into();
@@ -46,7 +46,7 @@ impl DnsServer {
             let (length, peer) = match socket.recv_from(&mut bytes).await {
                 Ok(received) => received,
                 Err(error) => {
-                    // Of the datagram before, as an ICMP error is; or of the system.
+                    // An ICMP error of an earlier datagram, or an error of the system.
                     warn!(%error, %listener, "cannot receive");
                     tokio::time::sleep(BACKOFF).await;
                     continue;
@@ -102,7 +102,7 @@ impl DnsServer {
         }
     }
 
-    /// Answers one query after another, for as long as the client asks and may.
+    /// Answers queries of a connection until the client stops or exceeds its rate.
     async fn serve_connection(&self, mut stream: TcpStream, peer: SocketAddr, listener: &Arc<str>) {
         let client = peer.ip().to_canonical();
         let end = Instant::now() + LONGEST;
@@ -128,7 +128,7 @@ impl DnsServer {
         }
     }
 
-    /// Judges a message, and answers it if that takes no look-up.
+    /// Judges a message, and answers it unless it needs a look-up.
     fn consider(
         &self,
         message: &[u8],
@@ -171,7 +171,7 @@ impl DnsServer {
     }
 }
 
-/// What a message comes to.
+/// The result of a message.
 enum Considered {
     /// No answer is sent.
     Nothing,
@@ -179,19 +179,19 @@ enum Considered {
     Later(Box<Later>),
 }
 
-/// A name to be looked up, by the policy that allowed it.
+/// A name to resolve, and the policy that allowed it.
 struct Later {
     question: Question,
     set: Arc<PolicySet>,
     allowed: Allowed,
 }
 
-/// Sends a datagram if there is room for it: a client that gets none asks again.
+/// Sends a datagram. Drops it if the socket buffer is full, because clients retry.
 fn send(socket: &UdpSocket, answer: &[u8], peer: SocketAddr) {
     let _ = socket.try_send_to(answer, peer);
 }
 
-/// A message behind its length (RFC 1035 §4.2.2); nothing where there is none that is read.
+/// Reads a message with its length prefix (RFC 1035 §4.2.2); `None` at the end or if it is invalid.
 async fn read(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let length = usize::from(stream.read_u16().await.ok()?);
     let mut message = vec![0; Some(length).filter(|length| *length <= LARGEST)?];
@@ -199,11 +199,11 @@ async fn read(stream: &mut TcpStream) -> Option<Vec<u8>> {
     Some(message)
 }
 
-/// The connections that are open.
+/// The open connections.
 #[derive(Debug, Default)]
 struct Places(Mutex<HashMap<IpAddr, usize>>);
 
-/// One of them, until it is dropped.
+/// An open connection; removed when dropped.
 struct Place {
     places: Arc<Places>,
     client: IpAddr,

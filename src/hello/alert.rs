@@ -1,13 +1,14 @@
-//! The alerts with which the gate ends a handshake. Not for a live session: there the peer would
-//! try to decrypt them ([`Guard::served`](super::Guard::served) tells).
+//! TLS alerts that end a handshake. They must not be sent in an established session, because the
+//! peer would try to decrypt them; see [`Guard::served`](super::Guard::served).
 
-/// A fatal `access_denied` (49): we decided against it (RFC 8446 §6.2).
+/// A fatal `access_denied` (49): the gate denied the connection (RFC 8446 §6.2).
 pub const ACCESS_DENIED: [u8; 7] = fatal(49);
 
-/// A fatal `internal_error` (80): it failed, and not by the client's doing (RFC 8446 §6.2).
+/// A fatal `internal_error` (80): the connection failed, and the client did not cause it (RFC 8446
+/// §6.2).
 pub const INTERNAL_ERROR: [u8; 7] = fatal(80);
 
-/// One alert record, in the clear, in the version that every client of TLS 1.2 or 1.3 reads.
+/// Returns an unencrypted alert record with a version that every TLS 1.2 and 1.3 client accepts.
 const fn fatal(description: u8) -> [u8; 7] {
     [21, 3, 3, 0, 2, 2, description]
 }

@@ -1,9 +1,9 @@
-//! The ClientHello: read from whatever chunks and records it comes in, and judged strictly. What
-//! it must name is the policy's business.
+//! Reads the ClientHello from any chunks and records, and validates it strictly. The policy checks
+//! the server name.
 //!
-//! Unknown extensions pass, since GREASE (RFC 8701) and tomorrow's clients need them; unknown
-//! anything else does not. The insides of the extensions that the gate does not itself read are
-//! rustls' to judge.
+//! Unknown extensions are accepted, because GREASE (RFC 8701) and future clients need them. Any
+//! other unknown value is rejected. rustls validates the content of extensions that the gate does
+//! not read itself.
 
 use super::cross_check;
 use super::fault::{HelloFault, JoinFault, RecordFault};
@@ -33,67 +33,67 @@ const OUTER_EXTENSIONS: u16 = 0xfd00;
 /// `encrypted_server_name` (draft-ietf-tls-esni-01 to 06).
 const ENCRYPTED_SERVER_NAME: u16 = 0xffce;
 
-/// The most extensions that a hello may have. Clients send some twenty; 16,000 of them would fit
-/// into 64 KiB, and cost rustls milliseconds.
+/// The maximum number of extensions. Clients send about twenty. 64 KiB could hold 16,000, which
+/// would cost rustls milliseconds.
 pub const MOST_EXTENSIONS: usize = 256;
 
-/// `host_name` (RFC 6066 §3), the only type of server name that there is.
+/// `host_name` (RFC 6066 §3), the only defined type of server name.
 const HOST_NAME: u8 = 0;
 
-/// The bytes of a hello's random.
+/// Length of the random field, in bytes.
 pub(super) const RANDOM: usize = 32;
-/// The longest session id.
+/// Maximum length of a session id, in bytes.
 pub(super) const LONGEST_SESSION_ID: usize = 32;
 
-/// What an accepted ClientHello says, as far as anybody needs it.
+/// The fields of an accepted ClientHello that later checks need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientHello {
     server_name: Name,
     offers_tls12: bool,
     offers_tls13: bool,
-    /// Everything before the extensions: version, random, session id, cipher suites, compression
-    /// methods. A second hello must repeat it to the byte (RFC 8446 §4.1.2).
+    /// All bytes before the extensions: version, random, session id, cipher suites, compression
+    /// methods. A second ClientHello must repeat them exactly (RFC 8446 §4.1.2).
     beginning: Box<[u8]>,
     /// The most bytes that it might have had, and that a second hello may have.
     largest: usize,
 }
 
 impl ClientHello {
-    /// The server that it names.
+    /// Returns the name in the server_name extension.
     #[must_use]
     pub fn server_name(&self) -> &Name {
         &self.server_name
     }
 
-    /// Whether the server may choose TLS 1.2.
+    /// Returns whether the server can choose TLS 1.2.
     #[must_use]
     pub fn offers_tls12(&self) -> bool {
         self.offers_tls12
     }
 
-    /// Whether the server may choose TLS 1.3.
+    /// Returns whether the server can choose TLS 1.3.
     #[must_use]
     pub fn offers_tls13(&self) -> bool {
         self.offers_tls13
     }
 
-    /// The most bytes that a hello of this client may have, its header included.
+    /// Returns the maximum length of this client's ClientHello, in bytes, with its header.
     pub(super) fn largest(&self) -> usize {
         self.largest
     }
 
-    /// Its session id, which a server of TLS 1.3 repeats.
+    /// Returns the session id, which a TLS 1.3 server repeats.
     pub(super) fn session_id(&self) -> &[u8] {
         let mut walk = Walk::over(&self.beginning);
         walk.take(2 + RANDOM).and_then(|_| walk.vector8()).unwrap_or_default()
     }
 
-    /// Whether the two are the same up to the extensions.
+    /// Returns whether both messages are equal up to the extensions.
     pub(super) fn begins_like(&self, other: &Self) -> bool {
         self.beginning == other.beginning
     }
 
-    /// Judges a hello's body: the message without its header of type and length.
+    /// Validates the body of a ClientHello: the message without type and length.
     fn read(body: &[u8], largest: usize) -> Result<Self, HelloFault> {
         let mut walk = Walk::over(body);
         let version = walk.short().ok_or(HelloFault::Short)?;
@@ -140,7 +140,7 @@ impl ClientHello {
     }
 }
 
-/// What the extensions say.
+/// The fields that the extensions carry.
 struct Extensions {
     server_name: Option<Name>,
     offers_tls12: bool,
@@ -149,7 +149,7 @@ struct Extensions {
 
 impl Extensions {
     fn read(bytes: &[u8]) -> Result<Self, HelloFault> {
-        // Without supported_versions, the hello's own version is all that is offered.
+        // Without supported_versions, only the legacy version is offered.
         let mut found = Self { server_name: None, offers_tls12: true, offers_tls13: false };
         let mut seen = Seen::none();
         let mut count = 0;
@@ -188,7 +188,7 @@ impl Extensions {
     }
 }
 
-/// How many bytes an extension has in every hello, where rustls does not know it.
+/// Returns the fixed length of an extension, in bytes, if rustls does not check it.
 fn fixed_length(kind: u16) -> Option<usize> {
     match kind {
         1 => Some(1),  // max_fragment_length (RFC 6066 §4)
@@ -201,7 +201,7 @@ fn fixed_length(kind: u16) -> Option<usize> {
     }
 }
 
-/// The one name in a server_name extension (RFC 6066 §3).
+/// Returns the only name in a server_name extension (RFC 6066 §3).
 fn server_name(content: &[u8]) -> Result<Name, HelloFault> {
     let mut walk = Walk::over(content);
     let list = walk.vector16().filter(|_| walk.is_at_end()).ok_or(HelloFault::NameLength)?;
@@ -221,7 +221,7 @@ fn server_name(content: &[u8]) -> Result<Name, HelloFault> {
     Name::parse(name).map_err(HelloFault::Name)
 }
 
-/// Whether a supported_versions extension offers TLS 1.2 and TLS 1.3.
+/// Returns whether a supported_versions extension offers TLS 1.2 and TLS 1.3.
 fn versions(content: &[u8]) -> Result<(bool, bool), HelloFault> {
     let mut walk = Walk::over(content);
     let list = walk.vector8().filter(|list| walk.is_at_end() && !list.is_empty());
@@ -233,28 +233,28 @@ fn versions(content: &[u8]) -> Result<(bool, bool), HelloFault> {
     Ok((offers(TLS12), offers(TLS13)))
 }
 
-/// A ClientHello that was read whole and found right.
+/// A complete and valid ClientHello.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// What it says.
+    /// Its parsed fields.
     pub facts: ClientHello,
-    /// The message in the fewest records that hold it, ready to be sent.
+    /// The message in as few records as possible, ready to be sent.
     pub raw: Vec<u8>,
 }
 
-/// How far the reading has come.
+/// Progress of the reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// All is well so far, and it is not whole.
+    /// Valid so far, but not complete.
     NeedMore,
-    /// It is whole and right.
+    /// Complete and valid.
     Complete(Hello),
 }
 
-/// Reads one ClientHello from a stream, and says no as early as it can.
+/// Reads one ClientHello from a stream, and rejects it as early as possible.
 ///
-/// It holds at most [`LARGEST_RAW`](super::LARGEST_RAW) bytes. The verdict depends on the bytes
-/// only, not on how they are cut into chunks, nor (within that bound) into records.
+/// Holds at most [`LARGEST_RAW`](super::LARGEST_RAW) bytes. The result depends only on the bytes,
+/// not on how they are split into chunks or (within that limit) into records.
 #[derive(Debug, Clone)]
 pub struct HelloReader {
     message: MessageReader,
@@ -268,7 +268,7 @@ impl Default for HelloReader {
 }
 
 impl HelloReader {
-    /// A reader at the stream's first byte, of hellos of any size up to
+    /// Creates a reader at the first byte of a stream, for messages of up to
     /// [`LARGEST_MESSAGE`](super::LARGEST_MESSAGE).
     #[must_use]
     pub fn new() -> Self {
@@ -281,25 +281,26 @@ impl HelloReader {
         Self { message: MessageReader::new(CLIENT_HELLO, largest), over: None }
     }
 
-    /// Whether not a byte has come.
+    /// Returns whether no byte has been read.
     pub(super) fn is_fresh(&self) -> bool {
         self.message.is_fresh() && self.over.is_none()
     }
 
-    /// Takes the next bytes, all of them.
+    /// Consumes the next bytes.
     ///
     /// # Errors
-    /// The first fault that the bytes show; from then on always the same. Bytes behind the hello
-    /// are one: before the server's reply a client without early data has nothing to say, so that
-    /// they can only be an attack on whoever reads on. A reader that has given its hello away takes
-    /// no more bytes for the same cause.
+    /// The first error in the bytes; every later call returns the same error. Bytes after the
+    /// ClientHello are an error: a client without early data sends nothing before the server's
+    /// reply, so they can only be an attack. A reader that has returned its ClientHello rejects
+    /// further bytes for the same reason.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Step, HelloFault> {
         let mut rest = bytes;
         let step = self.take(&mut rest)?;
         if rest.is_empty() { Ok(step) } else { Err(HelloFault::BytesBehind) }
     }
 
-    /// The same up to the hello's last byte; the bytes behind it are left.
+    /// Variant of [`Self::feed`] that stops after the last byte of the ClientHello. Bytes after it
+    /// stay in the input.
     pub(super) fn take(&mut self, bytes: &mut &[u8]) -> Result<Step, HelloFault> {
         if let Some(fault) = self.over {
             let finished = fault == HelloFault::BytesBehind && bytes.is_empty();
@@ -331,7 +332,7 @@ impl HelloReader {
         Ok(Step::Complete(Hello { facts, raw: message.into_fewest_records() }))
     }
 
-    /// What the fault is called in a hello.
+    /// Returns the error of a ClientHello for an error of the reassembler.
     fn tell(&self, fault: JoinFault) -> HelloFault {
         let first = self.message.is_in_first_record();
         match fault {

@@ -1,34 +1,34 @@
-//! What can be wrong, one variant a fault, and the reason that each is denied for.
+//! Errors of the TLS parsers, one variant each, and the denial reason for each.
 //!
-//! Faults are for tests and for diagnostics. Clients, metrics and the audit learn the
-//! [`Reason`] only.
+//! The variants are for tests and diagnostics. Clients, metrics and the audit only see the
+//! [`Reason`].
 
 use crate::policy::{NameError, Reason};
 
-/// What is wrong with a record's header.
+/// An invalid record header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordFault {
-    /// A type that is none of TLS 1.2's and 1.3's, or has no place where it stands.
+    /// An unknown record type, or one that is not allowed at this point.
     #[error("a record of type {0}")]
     Kind(u8),
-    /// The version's first byte is not 3.
+    /// The first byte of the version is not 3.
     #[error("a record of version {0}.x")]
     Major(u8),
-    /// The version of SSL 3.
+    /// The version is SSL 3.
     #[error("a record of SSL 3")]
     Ssl3,
-    /// The version's second byte is beyond 3: TLS 1.3 writes 3.3 (RFC 8446 §5.1).
+    /// The second byte of the version is above 3; TLS 1.3 writes 3.3 (RFC 8446 §5.1).
     #[error("a record of version 3.{0}")]
     Minor(u8),
-    /// No payload.
+    /// The record is empty.
     #[error("an empty record")]
     Empty,
-    /// More payload than it may carry.
+    /// The record exceeds the maximum length.
     #[error("a record of {0} bytes")]
     TooLong(u16),
 }
 
-/// What keeps a handshake message from being rejoined.
+/// Errors of the reassembler for handshake messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum JoinFault {
     Record(RecordFault),
@@ -36,9 +36,9 @@ pub(super) enum JoinFault {
     OtherRecord,
     /// A handshake message of another type.
     OtherMessage(u8),
-    /// It declares more bytes than are read.
+    /// The declared length exceeds the limit.
     TooLarge(u32),
-    /// Its records have more bytes than are read.
+    /// The records exceed the limit, in bytes.
     TooManyRecords,
 }
 
@@ -48,114 +48,113 @@ impl From<RecordFault> for JoinFault {
     }
 }
 
-/// What is wrong with a ClientHello.
+/// An invalid ClientHello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HelloFault {
-    /// The first bytes are no handshake record. SSLv2's hello, which is no TLS, is told thus too,
-    /// by its first byte.
+    /// The first bytes are not a handshake record. This includes the ClientHello of SSLv2.
     #[error("not TLS")]
     NotTls,
-    /// A record's header.
+    /// An invalid record header.
     #[error("{0}")]
     Record(RecordFault),
-    /// A record of another type between those of the hello.
+    /// A record of another type inside the ClientHello.
     #[error("another record within the hello")]
     Interleaved,
-    /// The first handshake message is another.
+    /// The first handshake message is not a ClientHello.
     #[error("handshake message {0} instead of a hello")]
     NotClientHello(u8),
-    /// It declares more than [`LARGEST_MESSAGE`](super::LARGEST_MESSAGE).
+    /// The declared length exceeds [`LARGEST_MESSAGE`](super::LARGEST_MESSAGE).
     #[error("declares {0} bytes")]
     TooLarge(u32),
-    /// Its records have more than [`LARGEST_RAW`](super::LARGEST_RAW) bytes.
+    /// The records exceed [`LARGEST_RAW`](super::LARGEST_RAW) bytes.
     #[error("too many bytes of records")]
     TooManyRecords,
-    /// The hello's last record goes on behind it.
+    /// The last record continues after the ClientHello.
     #[error("another message in the hello's record")]
     MessageBehind,
-    /// Bytes came behind the hello, before the server's reply.
+    /// Bytes after the ClientHello, before the server's reply.
     #[error("bytes behind the hello")]
     BytesBehind,
-    /// It ends within the version, the random or the session id.
+    /// The message ends within the version, the random or the session id.
     #[error("ends before its cipher suites")]
     Short,
-    /// A version beyond TLS 1.2, which is the last to be written here (RFC 8446 §4.1.2).
+    /// The legacy version is above TLS 1.2 (RFC 8446 §4.1.2).
     #[error("legacy version {0:#06x}")]
     LegacyVersion(u16),
-    /// A session id of more than 32 bytes.
+    /// The session id exceeds 32 bytes.
     #[error("a session id of {0} bytes")]
     SessionId(usize),
-    /// No cipher suites, half a one, or fewer bytes than declared.
+    /// The list of cipher suites is empty, has an odd length or is truncated.
     #[error("a broken list of cipher suites")]
     CipherSuites,
-    /// No compression methods, or fewer than declared.
+    /// The list of compression methods is empty or truncated.
     #[error("a broken list of compression methods")]
     Compression,
-    /// The null method is missing (RFC 5246 §7.4.1.2), or TLS 1.3 is offered with another beside it
+    /// The null method is missing (RFC 5246 §7.4.1.2), or TLS 1.3 is offered with another method
     /// (RFC 8446 §4.1.2).
     #[error("compression")]
     Compresses,
-    /// The length of the extensions is not that of what follows.
+    /// The declared length of the extensions differs from the actual length.
     #[error("the extensions' length is inexact")]
     ExtensionsLength,
-    /// An extension runs past the end.
+    /// An extension exceeds the message.
     #[error("an extension runs past the end")]
     ExtensionLength,
-    /// An extension of a fixed size has another.
+    /// An extension of fixed length has another length.
     #[error("extension {0} is of a wrong size")]
     ExtensionSize(u16),
     /// More extensions than [`MOST_EXTENSIONS`](super::MOST_EXTENSIONS).
     #[error("too many extensions")]
     TooManyExtensions,
-    /// An extension stands twice.
+    /// An extension occurs twice.
     #[error("extension {0} twice")]
     Duplicate(u16),
-    /// No server_name extension.
+    /// The server_name extension is missing.
     #[error("no server name")]
     NoName,
-    /// A server_name extension without an entry, or with an empty one.
+    /// The server_name extension has no entry or an empty one.
     #[error("an empty server name")]
     EmptyName,
-    /// Inexact lengths in the server_name extension.
+    /// A length in the server_name extension is wrong.
     #[error("inexact lengths in server_name")]
     NameLength,
-    /// More than one server name.
+    /// The server_name extension has more than one name.
     #[error("more than one server name")]
     SecondName,
-    /// A name that is no host_name.
+    /// The type of the server name is not host_name.
     #[error("a server name of type {0}")]
     NameKind(u8),
-    /// A server name that is no host name.
+    /// The server name is not a valid host name.
     #[error("the server name {0}")]
     Name(NameError),
-    /// An inexact or empty list of versions.
+    /// The list of versions is empty or has a wrong length.
     #[error("a broken list of versions")]
     Versions,
-    /// Neither TLS 1.2 nor 1.3 is offered.
+    /// The client offers neither TLS 1.2 nor TLS 1.3.
     #[error("neither TLS 1.2 nor TLS 1.3")]
     TooOld,
-    /// Encrypted ClientHello, its decoy, or its predecessor ESNI.
+    /// Encrypted ClientHello, GREASE ECH, or its predecessor ESNI.
     #[error("encrypted hello, extension {0:#06x}")]
     Encrypted(u16),
-    /// It announces early data.
+    /// The client offers early data.
     #[error("early data")]
     EarlyData,
-    /// An extension behind pre_shared_key, which must be the last (RFC 8446 §4.2.11).
+    /// pre_shared_key is not the last extension (RFC 8446 §4.2.11).
     #[error("pre_shared_key is not the last extension")]
     KeyNotLast,
-    /// A renegotiation_info that is not an initial handshake's (RFC 5746 §3.4).
+    /// renegotiation_info is not that of an initial handshake (RFC 5746 §3.4).
     #[error("renegotiation_info of a renegotiation")]
     Renegotiates,
-    /// rustls refuses what our own walk found right.
+    /// rustls rejects a message that our parser accepted.
     #[error("rustls refuses it")]
     Refused,
-    /// rustls reads another name than our own walk.
+    /// rustls finds another server name than our parser.
     #[error("rustls reads another name")]
     NamedOtherwise,
 }
 
 impl HelloFault {
-    /// The reason that it is denied for.
+    /// Returns the denial reason for this error.
     #[must_use]
     pub fn reason(self) -> Reason {
         match self {
@@ -196,89 +195,88 @@ impl HelloFault {
     }
 }
 
-/// What is wrong with the server's reply to a ClientHello. All are denied for
-/// [`Reason::ServerHelloMalformed`].
+/// An invalid reply to a ClientHello. The denial reason is always [`Reason::ServerHelloMalformed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyFault {
-    /// A record's header.
+    /// An invalid record header.
     #[error("{0}")]
     Record(RecordFault),
-    /// A record that is neither handshake nor, where it may stand, an alert or the dummy
-    /// change_cipher_spec.
+    /// A record of another type than handshake, alert or the dummy change_cipher_spec, or one of
+    /// these at the wrong point.
     #[error("another record than a ServerHello's")]
     OtherRecord,
-    /// The first handshake message is another.
+    /// The first handshake message is not a ServerHello.
     #[error("handshake message {0} instead of a ServerHello")]
     NotServerHello(u8),
-    /// It is larger than a hello may be, or in too many records.
+    /// The message exceeds the limit, or uses too many records.
     #[error("too large")]
     TooLarge,
-    /// It ends too early, or goes on too long.
+    /// The message is truncated or has trailing bytes.
     #[error("inexact lengths")]
     Length,
-    /// An extension stands twice.
+    /// An extension occurs twice.
     #[error("extension {0} twice")]
     Duplicate(u16),
-    /// Neither TLS 1.2 nor TLS 1.3.
+    /// The server chose neither TLS 1.2 nor TLS 1.3.
     #[error("version {0:#06x}")]
     Version(u16),
-    /// A version that the client has not offered.
+    /// The server chose a version that the client did not offer.
     #[error("a version that was not offered")]
     NotOffered,
-    /// TLS 1.3 with another session id than the client's (RFC 8446 §4.1.3).
+    /// The server chose TLS 1.3 with another session id than the client's (RFC 8446 §4.1.3).
     #[error("another session id than the client's")]
     SessionId,
-    /// Another compression method than null.
+    /// The compression method is not null.
     #[error("compression")]
     Compresses,
-    /// A message of TLS 1.3 with another behind it in its record (RFC 8446 §5.1).
+    /// Another message follows a TLS 1.3 message in the same record (RFC 8446 §5.1).
     #[error("another message in the reply's record")]
     MessageBehind,
-    /// A HelloRetryRequest in reply to the second hello.
+    /// A HelloRetryRequest after the second ClientHello.
     #[error("a second HelloRetryRequest")]
     SecondRetry,
     /// TLS 1.2 after a HelloRetryRequest.
     #[error("TLS 1.2 after a HelloRetryRequest")]
     Downgrade,
-    /// It went on before the client's second hello.
+    /// The server continued before the client's second ClientHello.
     #[error("spoke out of turn")]
     OutOfTurn,
-    /// It went on after a fatal alert.
+    /// The server continued after a fatal alert.
     #[error("spoke after its fatal alert")]
     AfterAlert,
 }
 
-/// What is wrong with what a client sends after its hello was answered.
+/// Invalid data from the client after the server's reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UploadFault {
-    /// A record's header.
+    /// An invalid record header.
     #[error("{0}")]
     Record(#[from] RecordFault),
-    /// A handshake message that has no place here.
+    /// A handshake message that is not allowed at this point.
     #[error("handshake message {0} out of order")]
     Message(u8),
-    /// A record that has no place here.
+    /// A record that is not allowed at this point.
     #[error("a record out of order")]
     OutOfOrder,
-    /// A change_cipher_spec that is not the one byte 1, or comes within a message.
+    /// A change_cipher_spec that is not the single byte 1, or inside a message.
     #[error("a broken change_cipher_spec")]
     ChangeCipherSpec,
-    /// An alert that is not two bytes.
+    /// An alert that is not two bytes long.
     #[error("a broken alert")]
     Alert,
-    /// More in the Finished's record than a Finished.
+    /// The record of the Finished is longer than a Finished.
     #[error("a Finished of {0} bytes")]
     Finished(u16),
-    /// Another handshake within the session.
+    /// A renegotiation.
     #[error("a renegotiation")]
     Renegotiation,
-    /// The caller asks about a header while payload is due: a fault of the gate's, told closed.
+    /// The caller asks for a header while payload is due: a bug in the gate, treated as a denial.
     #[error("out of step")]
     OutOfStep,
 }
 
 impl UploadFault {
-    /// The reason that it is denied for. What breaks the rules of TLS behind the hello is `not-tls`.
+    /// Returns the denial reason. Violations of TLS after the ClientHello are `not-tls`.
     #[must_use]
     pub fn reason(self) -> Reason {
         match self {
@@ -293,32 +291,32 @@ impl UploadFault {
     }
 }
 
-/// Why the guard cuts a tunnel.
+/// The reason why the guard closes a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Cut {
-    /// The client spoke between its hello and the server's reply.
+    /// The client sent bytes between its ClientHello and the server's reply.
     #[error("bytes behind the hello")]
     BehindHello,
-    /// The second hello is not one that would have been accepted as the first.
+    /// The second ClientHello is invalid.
     #[error("the second hello: {0}")]
     SecondHello(HelloFault),
-    /// The second hello names another server.
+    /// The second ClientHello names another server.
     #[error("the second hello names another server")]
     OtherName,
-    /// The second hello differs in what must stay the same (RFC 8446 §4.1.2).
+    /// The second ClientHello differs in a field that must stay the same (RFC 8446 §4.1.2).
     #[error("the second hello differs from the first")]
     OtherHello,
-    /// The server's reply.
+    /// The server's reply is invalid.
     #[error("the server's reply: {0}")]
     Reply(ReplyFault),
-    /// What the client sends after the reply.
+    /// Data from the client after the reply is invalid.
     #[error("the client's upload: {0}")]
     Upload(UploadFault),
 }
 
 impl Cut {
-    /// The reason that it is denied for. A second hello without a server name, or with an address
-    /// for one, is a mismatch: the first had a name.
+    /// Returns the denial reason. A second ClientHello without a server name, or with an IP address
+    /// as its name, is a mismatch, because the first had a name.
     #[must_use]
     pub fn reason(self) -> Reason {
         match self {

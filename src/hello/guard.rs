@@ -1,30 +1,28 @@
-//! The guard: from the first ClientHello to the point where nothing can name another server any
-//! more. It is fed with what each side sends, lets pass what may, holds what it cannot judge yet,
-//! and cuts.
+//! The guard inspects a tunnel from the first ClientHello until neither side can select another
+//! server. It gets the bytes of both sides, forwards what is allowed, holds what is incomplete, and
+//! closes the tunnel on a violation.
 //!
-//! # Why there is one
+//! # Why it exists
 //!
-//! A server may answer a hello with a HelloRetryRequest, and the second hello may carry another
-//! name. Under TLS 1.2 a client may begin another handshake in the session (a renegotiation). Both
-//! would be served by the host that the second name picks, behind a gate that judged the first.
+//! A server can answer a ClientHello with a HelloRetryRequest, and the second ClientHello can name
+//! another server. In TLS 1.2, a client can renegotiate within the session. In both cases the
+//! second name would select the host, although the policy checked the first.
 //!
-//! # What it lets pass
+//! # What it forwards
 //!
 //! 1. Between a hello and the server's reply: nothing from the client.
-//! 2. From the server: a ServerHello first, or alerts. A warning may go before (RFC 6066 §3 has
-//!    `unrecognized_name`); after a fatal alert, or a close_notify, only alerts pass, either way,
-//!    since the handshake is over and the tunnel merely has to end.
-//! 3. After a HelloRetryRequest, from the server: one dummy change_cipher_spec (RFC 8446 D.4) and
-//!    alerts; from the client: the same, and then one hello that is right in itself, names the same
-//!    server, and repeats the first up to the extensions.
-//! 4. After a ServerHello of TLS 1.3: everything. What follows is encrypted under keys that belong
-//!    to this handshake.
-//! 5. After a ServerHello of TLS 1.2: everything from the server; from the client the rest of this
-//!    handshake, then application data and alerts for as long as the tunnel lives
-//!    ([`RecordWatch`]).
+//! 2. From the server: alerts or a ServerHello. Warnings can precede it (for example
+//! `unrecognized_name`, RFC 6066 §3). After a fatal alert or a close_notify, both sides can only
+//! send alerts, because the handshake is over.
+//! 3. After a HelloRetryRequest: from the server, one dummy change_cipher_spec (RFC 8446 D.4) and
+//! alerts; from the client, the same and then one valid ClientHello that names the same server and
+//! repeats the first up to the extensions.
+//! 4. After a TLS 1.3 ServerHello: everything. The rest is encrypted with keys of this handshake.
+//! 5. After a TLS 1.2 ServerHello: everything from the server. From the client, the rest of this
+//! handshake, then application data and alerts until the tunnel ends ([`RecordWatch`]).
 //!
-//! Records pass whole, once judged, so that nothing of an offending record passes. Only payload
-//! behind a header that the [`RecordWatch`] has judged passes as it comes.
+//! Records are forwarded whole, after inspection, so no part of an invalid record is forwarded.
+//! Only payload whose header the [`RecordWatch`] has accepted is forwarded as it arrives.
 
 use super::client::{ClientHello, Hello, HelloReader, Step};
 use super::fault::{Cut, JoinFault, ReplyFault, UploadFault};
@@ -33,60 +31,60 @@ use super::record::{self, HEADER, Header, Kind, RecordWatch};
 use super::server::{self, Reply};
 use super::upload::{ClearUpload, Then};
 
-/// The largest of the records beside the messages: an alert (2) or a change_cipher_spec (1).
+/// The maximum payload of a small record: an alert (2) or a change_cipher_spec (1).
 const LARGEST_SMALL: usize = 2;
 
-/// What may pass on, both ways. The caller sends it and clears it.
+/// The bytes that can be forwarded. The caller sends and clears them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Output {
-    /// For the server.
+    /// Bytes for the server.
     pub to_server: Vec<u8>,
-    /// For the client.
+    /// Bytes for the client.
     pub to_client: Vec<u8>,
 }
 
-/// How the tunnel goes on once the guard has done its part. It holds no byte then.
+/// How the tunnel continues after the handshake. The guard holds no bytes then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Onward {
-    /// TLS 1.3: both directions are free.
+    /// TLS 1.3: both directions are unrestricted.
     Free,
-    /// TLS 1.2: the download is free; the upload's headers must be asked about for life.
+    /// TLS 1.2: the download is unrestricted; every record header of the upload must be checked.
     Records(RecordWatch),
 }
 
-/// The guard of one tunnel, made when the first hello has been accepted, whose records the caller
-/// forwards itself. It holds at most one hello and one reply.
+/// The guard of one tunnel. It is created after the first ClientHello was accepted; the caller
+/// forwards that itself. It holds at most one ClientHello and one reply.
 #[derive(Debug)]
 pub struct Guard {
     hello: ClientHello,
     stage: Stage,
     reply: MessageReader,
-    /// The server's record beside its messages, not whole yet.
+    /// An incomplete small record from the server.
     server_held: Vec<u8>,
-    /// The client's record beside its messages, or its header, not whole yet.
+    /// An incomplete small record or record header from the client.
     client_held: Vec<u8>,
-    /// Whether the server's dummy change_cipher_spec may come.
+    /// Whether the server's dummy change_cipher_spec is allowed.
     server_dummy: Dummy,
     served: bool,
 }
 
 #[derive(Debug)]
 enum Stage {
-    /// The first hello has gone out.
+    /// The first ClientHello was sent.
     FirstHello,
-    /// The server has asked for another.
+    /// The server asked for a second one.
     Retry { second: Box<HelloReader>, dummy: Dummy },
-    /// The second hello has gone out.
+    /// The second ClientHello was sent.
     SecondHello,
-    /// TLS 1.2, until the client's Finished.
+    /// TLS 1.2, before the client's Finished.
     Upload(Box<ClearUpload>),
-    /// TLS 1.2, after it.
+    /// TLS 1.2, after the client's Finished.
     Records(RecordWatch),
     /// TLS 1.3.
     Free,
-    /// The server has refused.
+    /// The server sent a fatal alert.
     Refused,
-    /// It is over.
+    /// The guard closed the tunnel.
     Cut(Cut),
 }
 
@@ -97,22 +95,22 @@ enum Dummy {
     MayNotCome,
 }
 
-/// A small record that may pass.
+/// A small record that can be forwarded.
 enum Small {
     Alert(Alert),
     Dummy,
 }
 
-/// What an alert means for the handshake.
+/// The effect of an alert on the handshake.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Alert {
     Warning,
-    /// Fatal, or a close_notify.
+    /// A fatal alert or a close_notify.
     Last,
 }
 
 impl Guard {
-    /// A guard for the tunnel whose first hello said this, and has been forwarded or is about to be.
+    /// Creates the guard of a tunnel whose first ClientHello has these fields.
     #[must_use]
     pub fn new(hello: ClientHello) -> Self {
         Self {
@@ -126,28 +124,26 @@ impl Guard {
         }
     }
 
-    /// Whether it is the server's turn: the client has nothing to say, and whatever it sends is a
-    /// cut.
+    /// Returns whether the server must send next. Bytes from the client are a violation then.
     #[must_use]
     pub fn is_servers_turn(&self) -> bool {
         matches!(self.stage, Stage::FirstHello | Stage::SecondHello)
     }
 
-    /// Whether the server has asked for another hello, and it has not come whole.
+    /// Returns whether a second ClientHello is due or incomplete.
     #[must_use]
     pub fn awaits_second_hello(&self) -> bool {
         matches!(self.stage, Stage::Retry { .. })
     }
 
-    /// Whether the client has been given a byte of the server's that leaves it in no state to read
-    /// an alert of ours. A HelloRetryRequest and the dummy change_cipher_spec behind it do not: the
-    /// client still reads in the clear.
+    /// Returns whether the client got bytes after which it cannot read an unencrypted alert. A
+    /// HelloRetryRequest and the dummy change_cipher_spec do not count.
     #[must_use]
     pub fn served(&self) -> bool {
         self.served
     }
 
-    /// How the tunnel goes on, once the guard is done. Until then it must be fed.
+    /// Returns how the tunnel continues, or `None` while the handshake is not finished.
     #[must_use]
     pub fn onward(&self) -> Option<Onward> {
         match &self.stage {
@@ -159,11 +155,11 @@ impl Guard {
         }
     }
 
-    /// Takes what the client has sent, all of it, and adds to `out` what may pass.
+    /// Consumes bytes from the client and adds what can be forwarded to `out`.
     ///
     /// # Errors
-    /// The cut. What was added to `out` before it may still be sent; nothing of the offending
-    /// record or behind it is in there. From then on every call says the same.
+    /// The violation. Bytes that were added to `out` before it can still be sent; they contain no
+    /// part of the invalid record. Every later call returns the same error.
     pub fn client(&mut self, bytes: &[u8], out: &mut Output) -> Result<(), Cut> {
         let mut input = bytes;
         while !input.is_empty() {
@@ -172,7 +168,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Takes what the server has sent, all of it, and adds to `out` what may pass.
+    /// Consumes bytes from the server and adds what can be forwarded to `out`.
     ///
     /// # Errors
     /// As [`client`](Self::client).
@@ -184,7 +180,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Takes at least one byte, and at most to the end of a record or message.
+    /// Consumes at least one byte, at most to the end of a record or message.
     fn client_step(&mut self, input: &mut &[u8], out: &mut Output) -> Result<(), Cut> {
         let held = &mut self.client_held;
         match &mut self.stage {
@@ -237,7 +233,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Takes at least one byte, and at most to the end of a record or message.
+    /// Consumes at least one byte, at most to the end of a record or message.
     fn server_step(&mut self, input: &mut &[u8], out: &mut Output) -> Result<(), Cut> {
         match &self.stage {
             Stage::FirstHello | Stage::SecondHello | Stage::Retry { .. } => {
@@ -263,7 +259,7 @@ impl Guard {
         }
     }
 
-    /// An alert, or the change_cipher_spec behind a HelloRetryRequest.
+    /// Handles an alert, or the change_cipher_spec after a HelloRetryRequest.
     fn server_small(&mut self, input: &mut &[u8], out: &mut Output) -> Result<(), Cut> {
         let passed =
             pass_small(&mut self.server_held, input, self.server_dummy, &mut out.to_client);
@@ -302,7 +298,7 @@ impl Guard {
             (Reply::Tls12 { suite }, _) => Stage::Upload(Box::new(ClearUpload::new(suite))),
             (Reply::Tls13, _) => Stage::Free,
         };
-        // Under TLS 1.2 the certificate and more may stand in the same record.
+        // In TLS 1.2, the same record can hold the certificate and more.
         if !matches!(reply, Reply::Tls12 { .. }) && self.reply.record_left() > 0 {
             return Err(ReplyFault::MessageBehind.into());
         }
@@ -310,7 +306,7 @@ impl Guard {
             std::mem::replace(&mut self.reply, MessageReader::new(SERVER_HELLO, LARGEST_MESSAGE));
         let raw = message.into_raw();
         if out.to_client.is_empty() {
-            // It has room for what came in the same piece.
+            // Reuses the buffer, which has room for the rest of the chunk.
             out.to_client = raw;
         } else {
             out.to_client.extend_from_slice(&raw);
@@ -321,13 +317,13 @@ impl Guard {
     }
 }
 
-/// Whether the record that is being held, or that comes next, stands beside the messages.
+/// Returns whether the current or next record is an alert or a change_cipher_spec.
 fn is_small(held: &[u8], input: &[u8]) -> bool {
     let first = held.first().or(input.first()).copied().and_then(Kind::of);
     matches!(first, Some(Kind::Alert | Kind::ChangeCipherSpec))
 }
 
-/// Collects a small record, and lets it pass if it may.
+/// Collects a small record and forwards it if it is allowed.
 fn pass_small(
     held: &mut Vec<u8>,
     input: &mut &[u8],
@@ -343,7 +339,7 @@ fn pass_small(
 
 fn small(header: Header, payload: &[u8], dummy: Dummy) -> Result<Small, UploadFault> {
     match (header.kind, payload) {
-        // RFC 5246 §7.2: the level, and the description, of which 0 is close_notify.
+        // RFC 5246 §7.2: level and description; description 0 is close_notify.
         (Kind::Alert, [1, 0] | [2, _]) => Ok(Small::Alert(Alert::Last)),
         (Kind::Alert, [1, _]) => Ok(Small::Alert(Alert::Warning)),
         (Kind::Alert, _) => Err(UploadFault::Alert),
@@ -353,7 +349,7 @@ fn small(header: Header, payload: &[u8], dummy: Dummy) -> Result<Small, UploadFa
     }
 }
 
-/// Lets payload pass as it comes, and judges a header once it is whole.
+/// Forwards payload as it arrives, and checks each header once it is complete.
 fn watch_step(
     watch: &mut RecordWatch,
     held: &mut Vec<u8>,
@@ -372,7 +368,7 @@ fn watch_step(
     Ok(())
 }
 
-/// What a fault in rejoining is called in a reply.
+/// Returns the error of a reply for an error of the reassembler.
 fn tell(fault: JoinFault) -> ReplyFault {
     match fault {
         JoinFault::OtherRecord => ReplyFault::OtherRecord,

@@ -1,10 +1,10 @@
 //! The TLS side of the gate: records, the ClientHello, the ServerHello, and the guard.
 //!
-//! Pure: bytes and facts go in, verdicts come out. No socket, clock or file is seen here, nothing
-//! is decrypted, and no key is known; the deadlines are the caller's. The ClientHello is walked by
-//! rules of our own, stricter than any peer's, and rustls is then asked for a second opinion.
+//! Pure: the input is bytes and facts, the output is verdicts. No sockets, clocks, files, keys or
+//! decryption; the caller handles timeouts. Our own parser validates the ClientHello more strictly
+//! than any peer, and rustls then checks it again.
 //!
-//! # The way through
+//! # Call sequence
 //!
 //! ```text
 //! HelloReader::feed   until Complete(Hello); compare Hello.facts.server_name() with the policy
@@ -15,12 +15,13 @@
 //! Onward::Records     the download may be spliced; the upload's record headers are asked for life
 //! ```
 //!
-//! # What is refused although some client sends it
+//! # What is rejected although some clients send it
 //!
-//! Encrypted ClientHello in any form, which includes the decoy (GREASE) that Chrome and Firefox
-//! send: nobody outside can tell it from a real one. Container clients send neither. Early data,
-//! which would pass before the server's reply. Anything at all behind a ClientHello before the
-//! server's reply: without early data no client has anything to say there.
+//! - Encrypted ClientHello in any form, with the GREASE variant that Chrome and Firefox send: it
+//! cannot be told apart from a real one. Container clients send neither.
+//! - Early data, because it would be forwarded before the server's reply.
+//! - Any bytes between a ClientHello and the server's reply, because no client sends any without
+//! early data.
 
 mod alert;
 mod client;

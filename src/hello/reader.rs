@@ -1,7 +1,7 @@
-//! A cursor over bytes that others wrote: every step may fail, and none panics. Beside it, what has
-//! been seen on the way.
+//! A cursor over untrusted bytes: every read can fail, none panics. Also a set of the extension
+//! types already read.
 
-/// What is left to read.
+/// The unread bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Walk<'a>(&'a [u8]);
 
@@ -10,17 +10,17 @@ impl<'a> Walk<'a> {
         Self(bytes)
     }
 
-    /// Whether every byte has been read.
+    /// Returns whether every byte was read.
     pub(super) fn is_at_end(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many bytes are left.
+    /// Returns the number of unread bytes.
     pub(super) fn left(&self) -> usize {
         self.0.len()
     }
 
-    /// The next `count` bytes.
+    /// Reads the next `count` bytes.
     pub(super) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
@@ -33,31 +33,31 @@ impl<'a> Walk<'a> {
         Some(*first)
     }
 
-    /// Two bytes, the high one first, as everywhere in TLS.
+    /// Reads a big-endian 16-bit integer.
     pub(super) fn short(&mut self) -> Option<u16> {
         let (first, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u16::from_be_bytes(*first))
     }
 
-    /// A vector behind one byte of length.
+    /// Reads a vector with a length of one byte.
     pub(super) fn vector8(&mut self) -> Option<&'a [u8]> {
         let length = self.byte()?;
         self.take(usize::from(length))
     }
 
-    /// A vector behind two bytes of length.
+    /// Reads a vector with a length of two bytes.
     pub(super) fn vector16(&mut self) -> Option<&'a [u8]> {
         let length = self.short()?;
         self.take(usize::from(length))
     }
 }
 
-/// How many extension types a hello has at most, in general: browsers send 18.
+/// Number of extension types that are searched linearly. Browsers send 18.
 const FEW: usize = 32;
 
-/// The extension types that have been seen: a few are looked through. Where there are more, they are
-/// marked among all 65,536, so that each costs one step however many there are.
+/// A set of extension types. A few are searched linearly; more are stored in a bitmap of 65,536
+/// types, so that each insertion costs the same.
 pub(super) struct Seen {
     few: [u16; FEW],
     count: usize,
@@ -69,7 +69,7 @@ impl Seen {
         Self { few: [0; FEW], count: 0, marks: None }
     }
 
-    /// Notes one; whether it had not been seen before.
+    /// Adds a type. Returns whether it is new.
     pub(super) fn is_new(&mut self, kind: u16) -> bool {
         if let Some(marks) = &mut self.marks {
             return mark(marks, kind);
@@ -91,10 +91,10 @@ impl Seen {
     }
 }
 
-/// Marks a type; whether it had no mark.
+/// Sets the bit of a type. Returns whether it was clear.
 fn mark(marks: &mut [u64; 1024], kind: u16) -> bool {
     let bit = 1_u64 << (kind % 64);
-    // The index is at most 65535 / 64 = 1023; `None` cannot be, and would deny.
+    // The index is at most 65535 / 64 = 1023. `None` is impossible and would deny.
     let Some(word) = marks.get_mut(usize::from(kind / 64)) else { return false };
     let fresh = *word & bit == 0;
     *word |= bit;

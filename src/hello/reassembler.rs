@@ -1,23 +1,23 @@
-//! The first handshake message of a side, rejoined from its records, bounded by what it declares.
-//! What the message says is judged elsewhere.
+//! Reassembles the first handshake message of a side from its records, up to its declared length.
+//! Other modules validate the message.
 
 use std::borrow::Cow;
 
 use super::fault::JoinFault;
 use super::record::{HANDSHAKE, HEADER, Header, Kind, LARGEST_CLEAR};
 
-/// The largest handshake message that can be read, its header of four bytes included.
+/// The maximum length of a handshake message, in bytes, with its header of four bytes.
 pub const LARGEST_MESSAGE: usize = 64 * 1024;
 
-/// The version in the header of a ClientHello's record that had none of TLS (RFC 8446 §5.1).
+/// The record version for a ClientHello whose own is not a TLS version (RFC 8446 §5.1).
 const HELLO_VERSION: [u8; 2] = [3, 1];
 
-/// The most bytes that the records of such a message may have together. A message of 21 KiB, more
-/// than any client sends, may thus come in records of one byte each; one of 64 KiB in records of
+/// The maximum total size of the records of such a message, in bytes. A message of 21 KiB, more
+/// than any client sends, can use records of one byte each; a message of 64 KiB can use records of
 /// five bytes or more.
 pub const LARGEST_RAW: usize = 2 * LARGEST_MESSAGE;
 
-/// The bytes of a handshake message's header: type and length (RFC 8446 §4).
+/// Length of a handshake message header: type and length (RFC 8446 §4).
 pub(super) const MESSAGE_HEADER: usize = 4;
 
 /// `client_hello` (RFC 8446 §4).
@@ -25,28 +25,28 @@ pub(super) const CLIENT_HELLO: u8 = 1;
 /// `server_hello` (RFC 8446 §4).
 pub(super) const SERVER_HELLO: u8 = 2;
 
-/// Reads one message, in whatever records and chunks it comes.
+/// Reads one message from any records and chunks.
 #[derive(Debug, Clone)]
 pub(super) struct MessageReader {
-    /// The message's type, the only one that is accepted.
+    /// The only accepted message type.
     wanted_type: u8,
-    /// The most bytes that the message may have, its header included.
+    /// Maximum length of the message, in bytes, with its header.
     largest: usize,
-    /// The records as they came; of a ClientHello, which is framed anew, the first record's header
-    /// and all payload.
+    /// The records as received. For a ClientHello, which gets new records, the header of the first
+    /// record and all payload.
     raw: Vec<u8>,
-    /// How many bytes of records have come.
+    /// Number of bytes of records that were read.
     received: usize,
-    /// How many bytes of the record's header have come.
+    /// Number of bytes of the record header that were read.
     header: usize,
-    /// How many bytes of the record's payload are still to come.
+    /// Number of payload bytes of the record that are missing.
     record_left: usize,
     records: usize,
-    /// The message's header, as far as it has come.
+    /// The part of the message header that was read.
     begun: [u8; MESSAGE_HEADER],
-    /// How many bytes of the message have come.
+    /// Number of bytes of the message that were read.
     seen: usize,
-    /// How many it declares, its header included, once that is known.
+    /// Declared length of the message with its header; unknown until the header is complete.
     declared: Option<usize>,
 }
 
@@ -67,36 +67,36 @@ impl MessageReader {
         }
     }
 
-    /// Whether not a byte has come.
+    /// Returns whether no byte was read.
     pub(super) fn is_fresh(&self) -> bool {
         self.raw.is_empty()
     }
 
-    /// Whether it still reads the first record.
+    /// Returns whether the first record is incomplete.
     pub(super) fn is_in_first_record(&self) -> bool {
         self.records == 0
     }
 
-    /// How many bytes the last record has behind the message.
+    /// Returns the number of bytes after the message in the last record.
     pub(super) fn record_left(&self) -> usize {
         self.record_left
     }
 
-    /// The most bytes that the message may have, its header included.
+    /// Maximum length of the message, in bytes, with its header.
     pub(super) fn largest(&self) -> usize {
         self.largest
     }
 
-    /// The message in the fewest records, with a version of TLS in their headers: a router behind
-    /// the gate may read the first record alone, or reject other versions. Record headers are no
-    /// part of the handshake's transcript (RFC 8446 §4.4.1).
+    /// Returns the message in as few records as possible, with a TLS version in their headers: a router
+    /// behind the gate may read only the first record, or reject other versions. Record headers are not
+    /// part of the handshake transcript (RFC 8446 §4.4.1).
     pub(super) fn into_fewest_records(self) -> Vec<u8> {
         let version = match self.raw.get(1..3) {
             Some(&[3, minor @ 1..=3]) => [3, minor],
             _ => HELLO_VERSION,
         };
         let header = |payload: usize| {
-            // At most 2^14, which fits.
+            // At most 2^14, so the conversion cannot fail.
             let [high, low] = u16::try_from(payload).unwrap_or(u16::MAX).to_be_bytes();
             let [major, minor] = version;
             [HANDSHAKE, major, minor, high, low]
@@ -116,12 +116,12 @@ impl MessageReader {
         framed
     }
 
-    /// The records as they came, up to the message's last byte.
+    /// Returns the records as received, up to the last byte of the message.
     pub(super) fn into_raw(self) -> Vec<u8> {
         self.raw
     }
 
-    /// Takes bytes up to the end of the message and not one more; whether it is whole.
+    /// Consumes bytes up to the end of the message. Returns whether the message is complete.
     pub(super) fn feed(&mut self, input: &mut &[u8]) -> Result<bool, JoinFault> {
         self.raw.reserve(input.len().min(LARGEST_CLEAR));
         while self.declared != Some(self.seen) {
@@ -137,7 +137,7 @@ impl MessageReader {
         Ok(true)
     }
 
-    /// The message, its header included; copied only where it came in several records.
+    /// Returns the message with its header. Copies it only if it spans several records.
     pub(super) fn message(&self) -> Cow<'_, [u8]> {
         if self.records == 1 || self.wanted_type == CLIENT_HELLO {
             return Cow::Borrowed(self.raw.get(HEADER..).unwrap_or_default());
@@ -156,7 +156,7 @@ impl MessageReader {
     fn read_header(&mut self, input: &mut &[u8]) -> Result<(), JoinFault> {
         self.header += self.take(input, HEADER - self.header).len();
         let begun = self.raw.get(self.raw.len() - self.header..).unwrap_or_default();
-        // Before the rest of the header, so that the fault is the same in any chunking.
+        // Checked before the rest of the header, so that the error does not depend on the chunks.
         if begun.first().is_some_and(|&byte| Kind::of(byte) != Some(Kind::Handshake)) {
             return Err(JoinFault::OtherRecord);
         }
@@ -197,7 +197,7 @@ impl MessageReader {
         }
         if self.seen == MESSAGE_HEADER {
             let length = u32::from_be_bytes([0, high, middle, low]);
-            // Always fits: 24 bits.
+            // 24 bits always fit.
             let whole =
                 usize::try_from(length).unwrap_or(usize::MAX).saturating_add(MESSAGE_HEADER);
             if whole > self.largest {
@@ -208,7 +208,7 @@ impl MessageReader {
         Ok(())
     }
 
-    /// Moves at most `count` bytes over, and gives them.
+    /// Moves at most `count` bytes and returns them.
     fn take<'a>(&mut self, input: &mut &'a [u8], count: usize) -> &'a [u8] {
         let (taken, rest) = input.split_at(count.min(input.len()));
         self.raw.extend_from_slice(taken);

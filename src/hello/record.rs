@@ -1,22 +1,22 @@
-//! TLS records: their headers, one record collected whole, and the watch over a TLS 1.2 upload.
-//! What stands in a record is others' business.
+//! TLS records: their headers, reading one whole record, and the watch over a TLS 1.2 upload. Other
+//! modules validate the payload.
 
 use super::fault::{RecordFault, UploadFault};
 
-/// The bytes of a record's header: type, version, length (RFC 8446 §5.1).
+/// Length of a record header: type, version, length (RFC 8446 §5.1).
 pub const HEADER: usize = 5;
 
 /// The content type of a handshake record (RFC 8446 §5.1).
 pub(super) const HANDSHAKE: u8 = 22;
 
-/// The most that a record in the clear may carry (RFC 8446 §5.1, RFC 5246 §6.2.1).
+/// Maximum payload of an unencrypted record, in bytes (RFC 8446 §5.1, RFC 5246 §6.2.1).
 pub(super) const LARGEST_CLEAR: usize = 1 << 14;
 
-/// The most that an encrypted record of TLS 1.2 may carry (RFC 5246 §6.2.3).
+/// Maximum payload of an encrypted TLS 1.2 record, in bytes (RFC 5246 §6.2.3).
 const LARGEST_CIPHERTEXT: usize = LARGEST_CLEAR + 2048;
 
-/// What a record carries (RFC 8446 §5.1). Heartbeats (24) and what else is registered are unknown
-/// here, and thus denied.
+/// The content type of a record (RFC 8446 §5.1). Heartbeats (24) and other registered types are
+/// unknown here, and so denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     ChangeCipherSpec,
@@ -26,7 +26,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The kind that a record's first byte names.
+    /// Returns the content type for the first byte of a record.
     pub(super) fn of(byte: u8) -> Option<Self> {
         match byte {
             20 => Some(Self::ChangeCipherSpec),
@@ -38,17 +38,17 @@ impl Kind {
     }
 }
 
-/// A header that was found right.
+/// A valid header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) kind: Kind,
-    /// Bytes of payload, 1 or more.
+    /// Length of the payload in bytes, at least 1.
     pub(super) length: usize,
 }
 
 impl Header {
-    /// Judges as much of a header as has come, each byte as early as it can be judged, so that the
-    /// verdict is the same however the bytes were cut. `None` while it is not whole.
+    /// Validates the available bytes of a header. Checks each byte as early as possible, so that
+    /// the result does not depend on the chunks. Returns `None` while the header is incomplete.
     pub(super) fn judge(begun: &[u8], largest: usize) -> Result<Option<Self>, RecordFault> {
         // RFC 8446 §5.1: 0x0303, or 0x0301 on what follows an initial ClientHello.
         let (kind_and_major, _) = begun.split_at(begun.len().min(2));
@@ -85,8 +85,8 @@ impl Header {
     }
 }
 
-/// Moves bytes from `input` to `held` until that is one whole record, whose header is then given.
-/// Never holds more than a header and `largest` bytes.
+/// Moves bytes from `input` to `held` until it is one whole record, and returns its header. Holds
+/// at most a header and `largest` bytes.
 pub(super) fn collect(
     held: &mut Vec<u8>,
     input: &mut &[u8],
@@ -99,7 +99,7 @@ pub(super) fn collect(
     Ok((held.len() == whole).then_some(header))
 }
 
-/// Moves bytes from `input` to `held` until that has `wanted` of them.
+/// Moves bytes from `input` to `held` until it has `wanted` bytes.
 pub(super) fn fill(held: &mut Vec<u8>, input: &mut &[u8], wanted: usize) {
     let missing = wanted.saturating_sub(held.len()).min(input.len());
     let (taken, rest) = input.split_at(missing);
@@ -107,13 +107,13 @@ pub(super) fn fill(held: &mut Vec<u8>, input: &mut &[u8], wanted: usize) {
     *input = rest;
 }
 
-/// The watch over a TLS 1.2 upload after the client's Finished: application data and alerts pass,
-/// and a record of another type is another handshake. It sees the headers only, so that the
-/// payloads may be spliced.
+/// Watches a TLS 1.2 upload after the client's Finished. Application data and alerts are accepted;
+/// a record of another type is a renegotiation. Only headers are inspected, so payloads can be
+/// spliced.
 ///
-/// The caller repeats: move [`payload_left`](Self::payload_left) bytes (each time some have gone,
-/// [`moved`](Self::moved)); when none are left, read the five bytes of a header, ask
-/// [`header`](Self::header), and on `Ok` send these five on. It may begin in the midst of a record.
+/// The caller repeats: forward up to [`payload_left`](Self::payload_left) bytes, reporting each
+/// part with [`moved`](Self::moved). When none are left, read a header of five bytes, call
+/// [`header`](Self::header) and, on `Ok`, forward the header. The watch can start inside a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordWatch {
     left: usize,
@@ -124,22 +124,22 @@ impl RecordWatch {
         Self { left: 0 }
     }
 
-    /// How many bytes may pass before the next header is due.
+    /// Returns the number of payload bytes before the next header.
     #[must_use]
     pub fn payload_left(&self) -> usize {
         self.left
     }
 
-    /// So many bytes of payload have passed.
+    /// Records that `count` payload bytes were forwarded.
     pub fn moved(&mut self, count: usize) {
         self.left = self.left.saturating_sub(count);
     }
 
-    /// Judges the next record's header; how many bytes of payload may pass behind it.
+    /// Validates the next record header. Returns the length of its payload, in bytes.
     ///
     /// # Errors
-    /// What is wrong with it. The header must not be sent on, and the tunnel must end. The same
-    /// where payload is still left, which means that caller and watch are out of step.
+    /// An invalid header, which must not be forwarded: the tunnel must end. The same error if
+    /// payload is left, because caller and watch disagree then.
     pub fn header(&mut self, header: [u8; HEADER]) -> Result<usize, UploadFault> {
         if self.left > 0 {
             return Err(UploadFault::OutOfStep);

@@ -1,29 +1,29 @@
-//! The server's reply to a ClientHello: which version of TLS it begins, or whether it asks for
-//! another hello. The rest of what a server sends is the client's to judge.
+//! Reads the server's reply to a ClientHello: the TLS version, or a request for a second
+//! ClientHello. The client validates the rest.
 
 use super::client::{ClientHello, LONGEST_SESSION_ID, RANDOM, SUPPORTED_VERSIONS, TLS12, TLS13};
 use super::fault::ReplyFault;
 use super::reader::{Seen, Walk};
 
-/// The random by which a ServerHello says that it is a HelloRetryRequest: the SHA-256 of
-/// "HelloRetryRequest" (RFC 8446 §4.1.3).
+/// The random of a ServerHello that is a HelloRetryRequest: the SHA-256 of "HelloRetryRequest" (RFC
+/// 8446 §4.1.3).
 pub(super) const RETRY: [u8; RANDOM] = [
     0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91,
     0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
 
-/// What the server has decided.
+/// The server's reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// TLS 1.2 with this cipher suite; the handshake goes on in the clear.
+    /// TLS 1.2 with this cipher suite: the handshake continues unencrypted.
     Tls12 { suite: u16 },
-    /// TLS 1.3, which is encrypted from here on.
+    /// TLS 1.3: the rest is encrypted.
     Tls13,
-    /// It asks for a second hello, of TLS 1.3.
+    /// A HelloRetryRequest of TLS 1.3.
     Retry,
 }
 
-/// Judges a ServerHello's body, the message without its header, in reply to `hello`.
+/// Validates the body of a ServerHello, without the message header, as a reply to `hello`.
 pub(super) fn judge(body: &[u8], hello: &ClientHello) -> Result<Reply, ReplyFault> {
     let mut walk = Walk::over(body);
     let version = walk.short().ok_or(ReplyFault::Length)?;
@@ -58,7 +58,7 @@ pub(super) fn judge(body: &[u8], hello: &ClientHello) -> Result<Reply, ReplyFaul
     }
 }
 
-/// The version in a ServerHello's supported_versions, where there is one.
+/// Returns the version in supported_versions; `None` without this extension.
 fn chosen_version(extensions: &[u8]) -> Result<Option<u16>, ReplyFault> {
     let mut chosen = None;
     let mut seen = Seen::none();

@@ -1,14 +1,14 @@
-//! What a client of TLS 1.2 may send from the server's ServerHello to its own Finished: the rest of
-//! one handshake, and nothing that could begin another.
+//! What a TLS 1.2 client can send between the server's ServerHello and its own Finished: the rest
+//! of one handshake, and nothing that could start another.
 
 use super::fault::{RecordFault, UploadFault};
 use super::reassembler::{CLIENT_HELLO, MESSAGE_HEADER};
 use super::record::{self, HEADER, Header, Kind, LARGEST_CLEAR};
 
-/// Returns the largest record, in bytes behind its header, that may hold the client's Finished (16
-/// bytes) under a cipher suite.
+/// Returns the maximum payload, in bytes, of the record with the client's Finished (16
+/// bytes) with a cipher suite.
 ///
-/// Behind the Finished there must be no room for the ClientHello of a renegotiation. The smallest
+/// There must be no room after the Finished for the ClientHello of a renegotiation. The smallest
 /// that names a server has 57 bytes: 4 of header, 41 up to the extensions, and 12 for a name of one
 /// character. Overheads are those of RFC 5246 §6.2.3, RFC 5288, RFC 6655 and RFC 7905.
 fn largest_finished(suite: u16) -> usize {
@@ -42,16 +42,16 @@ fn largest_finished(suite: u16) -> usize {
     }
 }
 
-/// How far the client's handshake has come.
+/// Progress of the client's handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Its messages, in the clear.
+    /// Unencrypted handshake messages.
     Clear,
-    /// The change_cipher_spec has passed; the Finished is due.
+    /// The change_cipher_spec was forwarded; the Finished is due.
     Changed,
 }
 
-/// The steps of a client's handshake, in their order (RFC 5246 §7.3).
+/// The messages of a client's handshake, in order (RFC 5246 §7.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Progress {
     Nothing,
@@ -60,28 +60,28 @@ enum Progress {
     CertificateVerify,
 }
 
-/// The reader of that part of the upload.
+/// Reads this part of the upload.
 #[derive(Debug)]
 pub(super) struct ClearUpload {
     phase: Phase,
     progress: Progress,
-    /// The largest record that the Finished may come in.
+    /// Maximum payload of the record with the Finished, in bytes.
     largest_finished: usize,
-    /// The record that is not whole yet.
+    /// The incomplete record.
     held: Vec<u8>,
-    /// The header of the message that is not whole yet, and how many bytes of it have come.
+    /// The incomplete message header, and the number of its bytes that were read.
     begun: [u8; MESSAGE_HEADER],
     have: usize,
-    /// How many bytes of that message's body are still to come.
+    /// Number of bytes of the message body that are missing.
     left: usize,
 }
 
-/// What a step of the upload came to.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
-    /// It goes on.
+    /// More records are due.
     More,
-    /// The Finished has passed.
+    /// The Finished was forwarded.
     Finished,
 }
 
@@ -99,7 +99,8 @@ impl ClearUpload {
         }
     }
 
-    /// Takes bytes up to the end of the next record, and lets it pass to `out` if it may.
+    /// Consumes bytes up to the end of the next record, and adds the record to `out` if it is
+    /// allowed.
     pub(super) fn advance(
         &mut self,
         input: &mut &[u8],
@@ -140,7 +141,7 @@ impl ClearUpload {
         Ok(Then::More)
     }
 
-    /// Walks the messages of a record. They may go on from the one before, and into the next.
+    /// Validates the messages in a record. A message can span records.
     fn messages(&mut self, mut payload: &[u8]) -> Result<(), UploadFault> {
         while !payload.is_empty() {
             if self.left > 0 {
@@ -168,7 +169,7 @@ impl ClearUpload {
         Ok(())
     }
 
-    /// A message of this type begins.
+    /// Starts a message of this type.
     fn begin(&mut self, kind: u8) -> Result<(), UploadFault> {
         // RFC 5246 §7.4: certificate, client_key_exchange, certificate_verify.
         let step = match kind {
@@ -187,7 +188,8 @@ impl ClearUpload {
 
     fn change(&mut self, payload: &[u8]) -> Result<(), UploadFault> {
         let between_messages = self.have == 0 && self.left == 0;
-        // A resumed session has no client_key_exchange; but who shows a certificate has one.
+        // A resumed session has no client_key_exchange, but a client with a certificate always
+        // sends one.
         if payload != [1] || !between_messages || self.progress == Progress::Certificate {
             return Err(UploadFault::ChangeCipherSpec);
         }

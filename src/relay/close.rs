@@ -1,5 +1,5 @@
-//! The ways to close: told by an alert, in order, or with a reset. All closings of a tunnel are
-//! here, so that no unread byte turns a last word into a reset.
+//! Closes connections: with a TLS alert, in order, or with a reset. All tunnels are closed here, so
+//! that unread bytes do not turn a final notice into a reset.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -14,17 +14,17 @@ use tokio::time::timeout;
 use crate::hello::{ACCESS_DENIED, INTERNAL_ERROR};
 use crate::policy::Stop;
 
-/// How much a peer may still send after our last word, in bytes.
+/// Maximum number of bytes that a peer can send after the final notice.
 const LAST_BYTES: usize = 1024 * 1024;
 
-/// How much of that is read at once, in bytes; it lies on the stack.
+/// Number of these bytes that are read at once, on the stack.
 const CHUNK: usize = 4 * 1024;
 
-/// How long a peer may take to accept our last word, and again to close in its turn.
+/// Timeout for a peer to accept the final notice, and again to close its side.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
-/// A client's connection to which a last word is due. Await [`Closing::finish`] once the session
-/// is accounted for; to drop it instead resets the client.
+/// A client connection that is due a final notice. Await [`Closing::finish`] after the session is
+/// recorded. Dropping it resets the connection.
 #[derive(Debug)]
 #[must_use]
 pub struct Closing<C> {
@@ -33,13 +33,13 @@ pub struct Closing<C> {
 }
 
 impl<C> Closing<C> {
-    /// Nothing is left to say.
+    /// No notice is pending.
     pub(super) fn done() -> Self {
         Self { client: None, word: Cow::default() }
     }
 
-    /// To a client within its handshake: a TLS alert says why it ends. A client that has had a
-    /// byte of the server's would take it for garbage: see [`Closing::in_order`].
+    /// For a client in its handshake: sends a TLS alert. A client that got bytes of the server's
+    /// session could not read it: use [`Closing::in_order`] then.
     pub fn with_alert(client: C, stop: &Stop) -> Self {
         let word: &[u8] = match stop {
             Stop::Denied(_) => &ACCESS_DENIED,
@@ -48,41 +48,41 @@ impl<C> Closing<C> {
         Self { client: Some(client), word: word.into() }
     }
 
-    /// To a client that awaits an answer: this one.
+    /// For a client that waits for an HTTP answer: sends this answer.
     pub fn with_word(client: C, word: Vec<u8>) -> Self {
         Self { client: Some(client), word: word.into() }
     }
 
-    /// To a client that has heard from the server: an end in order.
+    /// For a client that got bytes from the server: closes in order.
     pub fn in_order(client: C) -> Self {
         Self { client: Some(client), word: Cow::default() }
     }
 }
 
 impl<C> Closing<C> {
-    /// The client, where anything is left to be said.
+    /// Returns the client connection if a notice is pending.
     #[must_use]
     pub fn client(&self) -> Option<&C> {
         self.client.as_ref()
     }
 
-    /// The same, of a connection that is called otherwise.
+    /// Changes the type of the connection.
     pub fn map<D>(self, call: impl FnOnce(C) -> D) -> Closing<D> {
         Closing { client: self.client.map(call), word: self.word }
     }
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Closing<C> {
-    /// Says the last word, and that no more will come; then drains what the client still sends,
-    /// within bounds, until it closes too.
+    /// Sends the final notice and FIN, then drains what the client still sends, within limits,
+    /// until it closes too.
     pub async fn finish(self) {
         if let Some(client) = self.say().await {
             hear_out(client).await;
         }
     }
 
-    /// Says the last word, within bounds, and that no more will come. The client is to be heard out
-    /// where it took that.
+    /// Sends the final notice and FIN, within limits. Returns whether the client accepted it and
+    /// must be drained.
     pub async fn say(self) -> Option<C> {
         let mut client = self.client?;
         let said = timeout(LAST_WAIT, async {
@@ -93,13 +93,13 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Closing<C> {
     }
 }
 
-/// Drains what a client still sends that has had the last word, within bounds, until it closes.
+/// Drains what the client still sends, within limits, until it closes.
 pub async fn hear_out(client: impl AsyncRead + Unpin) {
-    // Whether it closes in time or not, it is closed now.
+    // The connection is closed now, whether or not the client closed in time.
     let _ = timeout(LAST_WAIT, drained(client)).await;
 }
 
-/// Reads and forgets, until the peer closes or has sent more than we want to know.
+/// Reads and discards, until the peer closes or exceeds the limit.
 async fn drained(mut client: impl AsyncRead + Unpin) {
     let mut left = LAST_BYTES;
     poll_fn(|context| {

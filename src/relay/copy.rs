@@ -1,5 +1,5 @@
-//! One direction where a side is no bare socket (TLS towards the client): the same order of things
-//! as in `way`, but every byte is copied, once, through a buffer on the stack.
+//! One direction if a side is not a bare socket (TLS to the client). Works like `splice`, but
+//! copies every byte once, through a buffer on the stack.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -21,19 +21,19 @@ pub(super) struct Pump {
     flow: Flow,
     rest: Rest,
     watch: Option<Box<Watch>>,
-    /// Whether the destination may hold bytes back until it is flushed.
+    /// Whether the destination may buffer bytes until it is flushed.
     unflushed: bool,
-    /// Whether the source ended without a word.
+    /// Whether the source ended without a close_notify.
     cut: bool,
 }
 
 impl Pump {
-    /// The upload, which has come as far as `flow`. `watch`: judges the headers of what passes.
+    /// Creates the upload, which has forwarded `flow` so far. `watch` checks the record headers.
     pub(super) fn up(flow: Flow, watch: Option<Box<Watch>>) -> Self {
         Self { flow, watch, ..Self::new(Direction::Up) }
     }
 
-    /// The download.
+    /// Creates the download.
     pub(super) fn down() -> Self {
         Self::new(Direction::Down)
     }
@@ -43,22 +43,22 @@ impl Pump {
         Self { direction, flow, rest, watch: None, unflushed: false, cut: false }
     }
 
-    /// Whether the source has said that no more will come.
+    /// Returns whether the source has sent its end.
     pub(super) fn has_ended(&self) -> bool {
         self.flow != Flow::Open
     }
 
-    /// Whether it has said so in TLS: by a close_notify.
+    /// Returns whether the source has sent a close_notify.
     pub(super) fn has_said_so(&self) -> bool {
         self.has_ended() && !self.cut
     }
 
-    /// Whether all that was taken from the source has been delivered.
+    /// Returns whether all bytes from the source were delivered.
     pub(super) fn has_delivered(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// Moves what can be moved now; ready once the end has been passed on.
+    /// Moves all available bytes. Ready once the end was forwarded.
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -102,7 +102,7 @@ impl Pump {
         }
     }
 
-    /// Nothing more can be moved now: nothing that was may be held back.
+    /// Flushes the destination before waiting.
     fn flushed<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -115,7 +115,7 @@ impl Pump {
         Poll::Pending
     }
 
-    /// Writes what goes at once, and keeps the rest.
+    /// Writes what the destination accepts, and keeps the rest.
     fn hand_on(
         &mut self,
         context: &mut Context<'_>,
@@ -137,7 +137,7 @@ impl Pump {
         Ok(())
     }
 
-    /// Takes once from the source, in an upload no byte more than it may.
+    /// Reads once from the source. In an upload, reads at most what the budget and the watch allow.
     fn bounded(
         &mut self,
         context: &mut Context<'_>,
@@ -156,7 +156,7 @@ impl Pump {
             }
             return taken;
         }
-        // What was taken has been delivered by now, but for a part of a header.
+        // All bytes were delivered by now, except a part of a header.
         let held = self.watch.as_ref().map_or(0, |watch| watch.held());
         let up = traffic.up.count().total() + held as u64;
         let down = traffic.down.count().total();
@@ -174,7 +174,8 @@ impl Pump {
         taken
     }
 
-    /// No more may be taken: whether there is more. The byte that tells goes nowhere.
+    /// Returns whether the source has more bytes when no more may be read. Discards the byte it
+    /// reads.
     fn beyond(
         &mut self,
         context: &mut Context<'_>,
@@ -190,8 +191,8 @@ impl Pump {
         Poll::Ready(Err(Broken::Cut(Reason::UploadBudget)))
     }
 
-    /// Takes once from the source, at most `most` bytes: how many. What the destination does not
-    /// take at once of those that may pass, `rest` has.
+    /// Reads once from the source, at most `most` bytes, and returns the number. `rest` keeps
+    /// accepted bytes that the destination does not take.
     fn take(
         &mut self,
         context: &mut Context<'_>,
@@ -208,8 +209,8 @@ impl Pump {
         let length = length.min(most);
         let mut buffer = ReadBuf::uninit(buffer.get_mut(..length).unwrap_or_default());
         match ready!(from.poll_read(context, &mut buffer)) {
-            // TLS without its last word. What is within has an end of its own, so that nobody can
-            // be made to take a part for the whole.
+            // TLS without close_notify. The protocol inside has its own end marker, so truncation
+            // does not go unnoticed.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.cut = true,
             read => read.map_err(Broken::Source)?,
         }

@@ -1,5 +1,5 @@
-//! The first phase of a tunnel: the hello goes out, and the guard reads along until nothing can
-//! name another server any more. All bytes are copied. What it needs is freed when it ends.
+//! The first phase of a tunnel: forwards the ClientHello, and copies all bytes through the guard
+//! until neither side can select another server. Its memory is freed when it ends.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -19,7 +19,7 @@ use super::{Traffic, TunnelEnds};
 use crate::hello::{Cut, Guard, Hello, Onward, Output};
 use crate::policy::{Reason, Side, Stop};
 
-/// How much is read at once, in bytes; a server's first flight takes two or three.
+/// Number of bytes that are read at once. A server's first flight needs two or three reads.
 const READ: usize = 4 * 1024;
 
 /// A tunnel in its handshake.
@@ -28,7 +28,7 @@ pub(super) struct Opening<'a, C> {
     upstream: &'a mut TcpStream,
     traffic: &'a Traffic,
     idle: Duration,
-    /// How long a second hello may take, and until when, once one is due.
+    /// Timeout for a second ClientHello, and the deadline once one is due.
     second_hello: Duration,
     second_hello_by: Option<Instant>,
     guard: Guard,
@@ -36,26 +36,26 @@ pub(super) struct Opening<'a, C> {
     upload: Flow,
 }
 
-/// How the handshake went.
+/// The result of the handshake.
 pub(super) enum Opened {
-    /// The tunnel goes on.
+    /// The tunnel continues.
     Through(Open),
-    /// The upstream has closed in order.
+    /// The upstream closed in order.
     Over,
-    /// It ends, and the client may still be told by an alert.
+    /// The tunnel ends; the client can still be sent an alert.
     Unserved(Stop),
-    /// It ends, and for the client it is too late to be told.
+    /// The tunnel ends; it is too late for an alert.
     Served(Stop),
 }
 
-/// What the guard made of the next bytes; nothing at the end.
+/// The result of the guard for the next bytes; `None` at the end of the stream.
 enum Input {
     Client(io::Result<Option<Result<(), Cut>>>),
     Upstream(io::Result<Option<Result<(), Cut>>>),
 }
 
 impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
-    /// A handshake whose judged hello has not gone out yet.
+    /// Creates a handshake whose accepted ClientHello was not sent yet.
     pub(super) fn new(sides: &'a mut TunnelEnds<C>, hello: Hello, traffic: &'a Traffic) -> Self {
         let TunnelEnds { client, upstream, second_hello, idle } = sides;
         let output = Output { to_server: hello.raw, ..Output::default() };
@@ -73,7 +73,7 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
         }
     }
 
-    /// Carries the handshake until the guard is done with it.
+    /// Runs the handshake until the guard is finished.
     pub(super) async fn carry(mut self, stop: Pin<&mut impl Future<Output = Stop>>) -> Opened {
         match self.through(stop).await {
             Ok(Some(open)) => Opened::Through(open),
@@ -89,7 +89,8 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
     ) -> Result<Option<Open>, Stop> {
         let mut cut: Result<(), Cut> = Ok(());
         loop {
-            // What passed before a cut may go, and the client then knows how far it came.
+            // Bytes that were accepted before the violation are forwarded, so the client's state is
+            // known.
             let idle = self.idle;
             tokio::select! {
                 biased;
@@ -115,7 +116,7 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
             cut = match input {
                 Input::Client(Err(_)) => return Err(aborted(Side::Client)),
                 Input::Upstream(Err(_)) => return Err(aborted(Side::Upstream)),
-                // Whoever leaves before the server's reply cannot finish the handshake.
+                // A client that closes before the server's reply cannot finish the handshake.
                 Input::Client(Ok(None)) if self.guard.is_servers_turn() => {
                     return Err(aborted(Side::Client));
                 }
@@ -124,7 +125,7 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
                     self.upstream.shutdown().await.map_err(|_| aborted(Side::Upstream))?;
                     Ok(())
                 }
-                // A server that leaves without a word has not answered; later it may leave.
+                // A server that closes without a reply is a failure; later it may close.
                 Input::Upstream(Ok(None)) if !self.guard.served() && self.upload == Flow::Open => {
                     return Err(aborted(Side::Upstream));
                 }
@@ -134,8 +135,8 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
         }
     }
 
-    /// Reads once from either side, the client first: what it sent before the server's reply came is
-    /// not behind it. The bytes lie on the stack, so that a handshake keeps no buffer.
+    /// Reads once from either side, the client first, because bytes that it sent before the
+    /// server's reply are a violation. The buffer is on the stack, so that a handshake holds none.
     fn input(&mut self) -> impl Future<Output = Input> {
         let may_come = self.upload == Flow::Open;
         let Self { client, upstream, guard, output, .. } = self;
@@ -156,7 +157,7 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
         })
     }
 
-    /// Why it ends where nothing more comes, once that is so.
+    /// Returns why the tunnel ends if no more bytes can arrive.
     fn late(&mut self) -> impl Future<Output = Stop> + use<C> {
         let now = Instant::now();
         let by = self
@@ -178,7 +179,7 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
         }
     }
 
-    /// Counts what is about to go up, unless it is too much: then nothing of it goes.
+    /// Counts bytes for the upstream. If they exceed the budget, forwards none of them.
     fn spend(&self, bytes: usize) -> Result<(), Stop> {
         let Traffic { up, down, bounds } = self.traffic;
         let (up, down) = (up.count().total(), down.count().total());
@@ -188,7 +189,7 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
         if enough { Ok(()) } else { Err(Reason::UploadBudget.into()) }
     }
 
-    /// Sends what may pass.
+    /// Sends the accepted bytes.
     async fn deliver(&mut self) -> Result<(), Stop> {
         let Output { to_server, to_client } = std::mem::take(&mut self.output);
         if !to_server.is_empty() {

@@ -1,4 +1,4 @@
-//! Bytes that have left the source and must reach the destination before any that follow.
+//! Bytes that were read from the source and must reach the destination before any later ones.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::socket::{self, Then};
 
-/// The bytes, and how many of them have gone. It holds no memory while it is empty.
+/// The bytes, and how many of them were written. Holds no memory while it is empty.
 #[derive(Debug, Default)]
 pub(super) struct Rest {
     bytes: Vec<u8>,
@@ -17,17 +17,17 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    /// Whether all have gone.
+    /// Returns whether all bytes were written.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Keeps `bytes`, behind those that it has.
+    /// Appends `bytes`.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Keeps `bytes`, behind those that it has.
+    /// Appends `bytes`.
     pub(super) fn push_all(&mut self, bytes: Vec<u8>) {
         if self.bytes.is_empty() {
             self.bytes = bytes;
@@ -47,7 +47,7 @@ impl Rest {
         }
     }
 
-    /// Writes what `to` takes: how many bytes went this time, ready even when some are left.
+    /// Writes what `to` accepts and returns the number of bytes. Ready even if some are left.
     pub(super) fn poll_socket(
         &mut self,
         context: &mut Context<'_>,
@@ -67,7 +67,7 @@ impl Rest {
         }
     }
 
-    /// The same for any stream.
+    /// Variant of [`Self::poll_write`] for any stream.
     pub(super) fn poll_stream(
         &mut self,
         context: &mut Context<'_>,

@@ -1,17 +1,17 @@
-//! The byte counters of one tunnel, alive while it runs, and what bounds them.
+//! The byte counters of one running tunnel, and its limits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limits::Bounds;
 
-/// What one tunnel has delivered so far, each way. Shared with whoever watches it.
+/// The bytes that one tunnel has delivered, in each direction. Shared with the account.
 #[derive(Debug, Default)]
 pub struct Traffic {
     /// From the client to the upstream.
     pub up: Tally,
     /// From the upstream to the client.
     pub down: Tally,
-    /// How much may go up.
+    /// The upload budget and quotas.
     pub bounds: Bounds,
 }
 
@@ -24,24 +24,24 @@ pub(super) enum Direction {
     Down,
 }
 
-/// What one direction has delivered so far.
+/// The bytes that one direction has delivered.
 #[derive(Debug, Default)]
 pub struct Tally {
     splice: AtomicU64,
     copy: AtomicU64,
 }
 
-/// The bytes of one direction, by the path that they took.
+/// The bytes of one direction, by path.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
-    /// Moved by splice(2), within the kernel.
+    /// Moved by splice(2), inside the kernel.
     pub splice: u64,
-    /// Moved through our memory.
+    /// Copied through memory of this process.
     pub copy: u64,
 }
 
 impl Count {
-    /// By either path.
+    /// Returns the sum over both paths.
     #[must_use]
     pub fn total(self) -> u64 {
         self.splice + self.copy
@@ -49,7 +49,7 @@ impl Count {
 }
 
 impl Traffic {
-    /// Counters at zero, within these bounds.
+    /// Creates counters at zero, with these limits.
     #[must_use]
     pub fn within(bounds: Bounds) -> Self {
         Self { bounds, ..Self::default() }
@@ -62,7 +62,7 @@ impl Traffic {
         }
     }
 
-    /// By either path, both ways.
+    /// Returns the sum over both paths and directions.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.up.count().total() + self.down.count().total()
@@ -70,7 +70,7 @@ impl Traffic {
 }
 
 impl Tally {
-    /// The bytes up to now.
+    /// Returns the current counts.
     #[must_use]
     pub fn count(&self) -> Count {
         Count {

@@ -1,13 +1,13 @@
-//! The relay: bytes both ways between a client and its upstream, from the first ClientHello to the
-//! end of the tunnel. It knows no name and no policy; what may pass of the handshake is `hello`'s
-//! judgement, and when the tunnel must end its caller's.
+//! Relays bytes between a client and its upstream, from the first ClientHello to the end of the
+//! tunnel. It knows no names and no policy: `hello` decides what can be forwarded of the handshake,
+//! and the caller when the tunnel must end.
 //!
-//! Two phases. In the first (`opening`) every byte is copied, and the guard reads along. In the
-//! second the bytes are moved by splice(2) between bare sockets (`way`), or copied where one side
-//! is no bare socket (`pump`) or no pipe is to be had.
+//! A tunnel has two phases. In the first (`handshake`) every byte is copied and the guard inspects
+//! it. In the second, bytes are spliced between bare sockets (`splice`), or copied if one side is
+//! not a bare socket (`copy`) or no pipe is available.
 //!
-//! One task serves both directions, and what it keeps while a tunnel is idle is small: no pipe, no
-//! buffer, no timer but the idle limit's.
+//! One task serves both directions. An idle tunnel holds little: no pipe, no buffer, and no timer
+//! except the idle timeout.
 
 mod close;
 mod copy;
@@ -38,29 +38,30 @@ pub use close::{Closing, hear_out};
 pub use meter::{Count, Tally, Traffic};
 pub use pipe_pool::{PIPE_SIZE, Pipes, SMALL_PIPE_SIZE};
 
-/// What the operator, or the machine, decides of the relay.
+/// Settings of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// The longest that bytes of a bulk flow wait for more, a multiple of 1 ms; `None`: not at all.
+    /// How long bytes of a bulk flow can wait for more, a multiple of 1 ms. `None` disables
+    /// batching.
     pub batch: Option<Duration>,
-    /// How many pipes all tunnels share: as many as there are threads that run them.
+    /// Number of pipes that all tunnels share: one for each worker thread.
     pub pipes: usize,
-    /// How many bytes a pipe should hold.
+    /// Requested size of a pipe, in bytes.
     pub pipe_size: usize,
 }
 
-/// The two connections of a tunnel. The relay only borrows them, since a future keeps an argument and
-/// what it is moved to side by side, for as long as the tunnel lives.
+/// The two connections of a tunnel. The relay borrows them, because a future stores both an
+/// argument and the place that it is moved to for as long as the tunnel lives.
 #[derive(Debug)]
 pub struct TunnelEnds<C> {
-    /// The client's connection; it has been read as far as its hello. What passes is complete as
-    /// it comes, so it should send at once (TCP_NODELAY).
+    /// The client connection, read up to the end of its ClientHello. It should use TCP_NODELAY,
+    /// because bytes are forwarded as they arrive.
     pub client: C,
-    /// The upstream's; nothing has been sent on it.
+    /// The upstream connection, on which nothing was sent.
     pub upstream: TcpStream,
-    /// How long a second hello may take, from the server's asking for it to its last byte.
+    /// Timeout for a second ClientHello, from the server's request to its last byte.
     pub second_hello: Duration,
-    /// How long neither side may send a byte.
+    /// Idle timeout: how long neither side may send a byte.
     pub idle: Duration,
 }
 
@@ -68,29 +69,29 @@ pub struct TunnelEnds<C> {
 #[derive(Debug)]
 #[must_use]
 pub struct TunnelOutcome {
-    /// Well, or why not.
+    /// The ending, or why the tunnel failed.
     pub outcome: Result<Ending, Stop>,
     owed: FinalNotice,
 }
 
-/// What the client is still to be told.
+/// The final notice that the client is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FinalNotice {
     Nothing,
-    /// Why it ends, by an alert.
+    /// A TLS alert with the reason.
     Alert,
-    /// That it ends: to say more is too late.
+    /// A close in order, because it is too late for an alert.
     End,
 }
 
 impl TunnelOutcome {
-    /// Both ways were open: an alert of ours would be garbage in the client's session.
+    /// No alert: the client would read it as data of its session.
     fn through(outcome: Result<Ending, Stop>) -> Self {
         let owed = if outcome.is_ok() { FinalNotice::Nothing } else { FinalNotice::End };
         Self { outcome, owed }
     }
 
-    /// It ended within the handshake.
+    /// The tunnel ended in the handshake.
     fn early(opened: Opened) -> Self {
         let (outcome, owed) = match opened {
             Opened::Through(_) | Opened::Over => (Ok(Ending::Closed), FinalNotice::End),
@@ -102,8 +103,8 @@ impl TunnelOutcome {
 }
 
 impl<C> TunnelEnds<C> {
-    /// Lets go of the upstream, on a stop with a reset. Once the session is accounted for, what
-    /// comes back must be finished.
+    /// Closes the upstream, with a reset on a stop. Finish the returned closing after the session
+    /// is recorded.
     pub fn closing(self, carried: &TunnelOutcome) -> Closing<C> {
         let Self { client, upstream, .. } = self;
         if carried.outcome.is_err() {
@@ -117,20 +118,20 @@ impl<C> TunnelEnds<C> {
     }
 }
 
-/// A tick as near as this would find next to nothing, and is left out.
+/// A tick nearer than this would find almost nothing, and is skipped.
 const ALMOST: Duration = Duration::from_micros(500);
 
-/// What all tunnels share.
+/// The state that all tunnels share.
 #[derive(Debug)]
 pub struct Relay {
     settings: Settings,
     pipes: Pipes,
-    /// What ticks and times are counted from.
+    /// Reference time for ticks and durations.
     began: Instant,
 }
 
 impl Relay {
-    /// Makes the pipes. Where there are none to be had, the relay copies.
+    /// Creates the pipes. Without any, the relay copies.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
@@ -140,11 +141,10 @@ impl Relay {
         }
     }
 
-    /// Carries a tunnel between two bare sockets to its end: first the hello, as it was judged,
-    /// then all that may follow. `stop` ends it at once.
+    /// Relays a tunnel between two bare sockets until it ends: first the accepted ClientHello, then
+    /// everything that is allowed. `stop` ends it immediately.
     ///
-    /// `traffic` tells at any time what has been delivered. What comes back is for
-    /// [`TunnelEnds::closing`].
+    /// `traffic` always shows what was delivered. Pass the result to [`TunnelEnds::closing`].
     pub fn carry(
         &self,
         _: &Cleared,
@@ -156,7 +156,8 @@ impl Relay {
         self.carry_bare(sides, hello, traffic, stop)
     }
 
-    /// The same for a client behind another layer, such as TLS: every byte is copied.
+    /// Variant of [`Self::relay`] for a client behind another layer, such as TLS: copies every
+    /// byte.
     pub fn carry_wrapped<C: AsyncRead + AsyncWrite + Unpin>(
         &self,
         _: &Cleared,
@@ -206,8 +207,8 @@ impl Relay {
         self.began.elapsed()
     }
 
-    /// The next tick for a direction that is dry `now`. The ticks of all tunnels fall together, so
-    /// that one wake-up of the runtime serves them all.
+    /// Returns the next tick for a direction that is dry `now`. The ticks of all tunnels coincide,
+    /// so that one wake-up of the runtime serves them all.
     fn next_tick(&self, now: Duration) -> Instant {
         let period = self.settings.batch.unwrap_or_default().as_micros().max(1000);
         let tick = ((now + ALMOST).as_micros() / period + 1) * period;
@@ -215,7 +216,7 @@ impl Relay {
     }
 }
 
-/// The handshake, in a box that is freed behind it.
+/// Runs the handshake in a box that is freed after it.
 fn open<'a, C: AsyncRead + AsyncWrite + Unpin>(
     sides: &'a mut TunnelEnds<C>,
     hello: Hello,

@@ -1,51 +1,52 @@
-//! When a direction should be woken: for every segment, or for a batch of them. Pure; it is told
-//! what was moved and when, and answers what to wait for.
+//! Decides when to wake a direction: for every segment, or for a batch. Pure: the input is what was
+//! moved and when, the output is what to wait for.
 //!
-//! At the pace of a real network a relay pays for its wake-ups, copying or not. A direction that
-//! moves much in small pieces is therefore *bulk*: it waits until [`LOW_WATER`] bytes are queued
-//! or the next tick has come. Everything else is *interactive*: woken at once. A flow that thins
-//! out, that batching has slowed, or whose sender is spoken to after a silence, is interactive
-//! again; where batching was soon regretted, it is not tried again for a while, each time longer.
+//! At the pace of a real network, wake-ups dominate the cost of a relay, with splice and with
+//! copying. A direction that moves many bytes in small pieces is therefore *bulk*: it waits until
+//! [`LOW_WATER`] bytes are queued or until the next tick. Every other direction is *interactive*
+//! and woken immediately. A bulk flow becomes interactive again if it thins out, if batching slowed
+//! it down, or if the other direction sends after a pause. If batching had to be undone soon, it is
+//! not tried again for a while, longer each time.
 
 use std::time::Duration;
 
-/// How many queued bytes end the wait of a bulk direction before its tick.
+/// Number of queued bytes that end the wait of a bulk direction before its tick.
 pub(super) const LOW_WATER: i32 = 256 * 1024;
 
-/// What an interactive direction must move within [`WINDOW`] to be bulk, in bytes.
+/// Bytes within [`WINDOW`] that make an interactive direction bulk.
 const PROOF: u64 = 256 * 1024;
 
-/// Over how long flows are judged.
+/// Length of the window over which flows are judged.
 const WINDOW: Duration = Duration::from_millis(256);
 
-/// A wake-up that finds as much as this on average needs no batching, in bytes.
+/// Average bytes per wake-up above which batching is not needed.
 const WORTH_A_WAKE: u64 = 64 * 1024;
 
-/// A tick that finds less than this has nothing to batch, in bytes: three full segments.
+/// A tick that finds fewer bytes than this has nothing to batch: three full segments.
 const THIN: u64 = 4 * 1024;
 
-/// How many empty ticks in a row end a batch; a sender may pause between two bursts.
+/// Number of empty ticks in a row that end batching. Senders can pause between two bursts.
 const PATIENCE: u8 = 3;
 
-/// A flow as fast as this comes in batches without our doing, in bytes a second.
+/// A flow this fast arrives in batches anyway, in bytes per second.
 const FAST: u64 = 256 * 1024 * 1024;
 
-/// After how many ticks of silence a word the other way may be a request, whose answer must not wait
-/// for a tick. What a client says oftener in the midst of a download is no request: HTTP/2 has it
-/// grant more with every batch (WINDOW_UPDATE, RFC 9113 §6.9).
+/// Ticks of silence after which bytes in the other direction may be a request, whose answer must
+/// not wait for a tick. More frequent bytes during a download are not requests: HTTP/2 clients send
+/// a WINDOW_UPDATE (RFC 9113 §6.9) for every batch.
 pub(super) const SILENCE: u32 = 4;
 
-/// What must come after a word for the flow to be bulk again without a new proof, in bytes, at a
-/// quarter of its former rate at least; another word begins anew.
+/// Bytes after a request that make the flow bulk again without a new window, if they arrive at a
+/// quarter of the former rate at least. Another request starts again.
 const RESUMED: u64 = 16 * 1024;
 
-/// How many batches vindicate the decision to wait for them.
+/// Number of batches after which batching counts as successful.
 const VINDICATED: u32 = 16;
 
-/// How long batching is not tried again after it was regretted: first, and at most.
+/// How long batching is not tried again after a failure: initially, and at most.
 const REGRET: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(16));
 
-/// What a direction waits for, now that its source is dry.
+/// What a direction waits for when its source is dry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
     /// The next byte.
@@ -57,26 +58,26 @@ pub(super) enum Wait {
 /// What ended the wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Woken {
-    /// The source has what was waited for.
+    /// The source became readable.
     Ready,
-    /// The tick has come.
+    /// The tick.
     Tick,
 }
 
-/// The pace of one direction. Every open tunnel keeps two.
+/// The pacing state of one direction. Every tunnel has two.
 #[derive(Debug)]
 pub(super) struct Pace {
     stage: Stage,
-    /// When the window began, and what it has seen.
+    /// Start of the window, and the bytes and wake-ups in it.
     began: Moment,
     bytes: u64,
     wakes: u32,
-    /// How often in a row batching was regretted, and until when it is not tried.
+    /// Number of consecutive batching failures, and until when batching is not tried.
     regrets: u8,
     pause_until: Moment,
 }
 
-/// A time in microseconds, which takes half of what a [`Duration`] does.
+/// A time in microseconds, half the size of a [`Duration`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Moment(u64);
 
@@ -93,19 +94,19 @@ impl Moment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Interactive,
-    /// Interactive since a word the other way; it was bulk before.
+    /// Interactive since a request in the other direction; it was bulk before.
     Heard {
-        /// Bytes a second, before.
+        /// The former rate, in bytes per second.
         rate: u64,
-        /// When, and how many bytes the window had seen.
+        /// The time of the request, and the bytes in the window at that time.
         since: Moment,
         from: u64,
         batches: u32,
     },
     Bulk {
-        /// Bytes a second, before.
+        /// The former rate, in bytes per second.
         rate: u64,
-        /// Since when nothing has gone the other way.
+        /// Since when the other direction was silent.
         silent_since: Moment,
         batches: u32,
         empty_ticks: u8,
@@ -113,14 +114,14 @@ enum Stage {
 }
 
 impl Stage {
-    /// A flow that was so fast, and is bulk from `now` on.
+    /// Returns a flow with this rate that is bulk from `now`.
     fn bulk(rate: u64, now: Moment) -> Self {
         Self::Bulk { rate, silent_since: now, batches: 0, empty_ticks: 0 }
     }
 }
 
 impl Pace {
-    /// A direction that begins at `now`; all times are since one fixed moment.
+    /// Creates a direction that starts at `now`. All times are relative to one fixed moment.
     pub(super) fn new(now: Duration) -> Self {
         Self {
             stage: Stage::Interactive,
@@ -132,13 +133,13 @@ impl Pace {
         }
     }
 
-    /// A direction in the midst of a bulk flow.
+    /// Creates a direction in the middle of a bulk flow.
     #[cfg(test)]
     pub(super) fn bulk(now: Duration) -> Self {
         Self { stage: Stage::bulk(0, Moment::at(now)), ..Self::new(now) }
     }
 
-    /// What it waits for at present.
+    /// Returns what the direction waits for.
     pub(super) fn waits_for(&self) -> Wait {
         match self.stage {
             Stage::Interactive | Stage::Heard { .. } => Wait::Byte,
@@ -146,13 +147,13 @@ impl Pace {
         }
     }
 
-    /// Whether words the other way mean nothing to it.
+    /// Returns whether bytes in the other direction have no effect.
     pub(super) fn is_interactive(&self) -> bool {
         self.stage == Stage::Interactive
     }
 
-    /// Something has gone the other way `now`: what comes next may be the answer, if it was silent
-    /// before for as long as that.
+    /// Records bytes in the other direction at `now`. After a pause, the next bytes of this
+    /// direction may be the answer.
     pub(super) fn spoken_to(&mut self, now: Duration, silence: Duration) -> Wait {
         let now = Moment::at(now);
         match &mut self.stage {
@@ -169,7 +170,8 @@ impl Pace {
         self.waits_for()
     }
 
-    /// The direction was `woken`, has `moved` so many bytes, and its source is dry `now`.
+    /// Records that the direction was `woken`, moved `moved` bytes, and found its source dry at
+    /// `now`.
     pub(super) fn dry(&mut self, woken: Woken, moved: u64, now: Duration) -> Wait {
         let now = Moment::at(now);
         self.stage = match self.stage {
@@ -203,8 +205,8 @@ impl Pace {
         }
     }
 
-    /// Whether the flow goes on as it did before the word: then it is bulk again, without a new proof.
-    /// One that does not within the window is interactive, and has to prove itself.
+    /// Returns whether the flow continues at its former rate after a request: it is bulk again
+    /// without a new window. Otherwise it stays interactive and must qualify again.
     fn heard(
         &mut self,
         moved: u64,
@@ -218,7 +220,7 @@ impl Pace {
         }
         let began = self.began;
         match self.interactive(moved, now) {
-            // Nothing like it has come within the window.
+            // The flow did not continue within the window.
             Stage::Interactive if self.began != began => Stage::Interactive,
             Stage::Interactive => Stage::Heard { rate, since, from, batches },
             bulk => bulk,

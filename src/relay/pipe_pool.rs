@@ -1,8 +1,8 @@
-//! Pipes, the buffers in the kernel that splice(2) moves pages through, and their pool.
+//! The pool of kernel pipes through which splice(2) moves pages.
 //!
-//! A pipe is lent for one turn of one direction, which fills it, drains it whole and gives it back
-//! before it waits for anything. So as many pipes as there are threads serve any number of
-//! tunnels, and none can be pinned by a reader that stalls.
+//! One turn of one direction borrows a pipe, fills it, drains it completely and returns it before
+//! it waits. So one pipe per thread serves any number of tunnels, and a stalled reader cannot hold
+//! one.
 
 use std::fs;
 use std::io;
@@ -16,16 +16,16 @@ use tokio::net::TcpStream;
 
 use super::socket;
 
-/// What a pipe should hold, in bytes: the most that the kernel gives an unprivileged user unasked
-/// (pipe(7)). Since there are only as many as threads, size costs nothing; by measurement 1 MiB
-/// moved a byte for 0.7 of what 256 KiB took, and for as much as HAProxy.
+/// Default size of a pipe, in bytes: the maximum for an unprivileged user (pipe(7)). There are only
+/// as many pipes as threads, so size costs little. By measurement, 1 MiB took 0.7 of the time per
+/// byte of 256 KiB, and as much as HAProxy.
 pub const PIPE_SIZE: usize = 1024 * 1024;
 
-/// What a pipe should hold where memory is short, in bytes. A full pipe of 1 MiB would be a tenth of
-/// the gate's memory.
+/// Size of a pipe on machines with little memory, in bytes. A full pipe of 1 MiB would be a tenth
+/// of the gate's memory.
 pub const SMALL_PIPE_SIZE: usize = 128 * 1024;
 
-/// The smallest pipe worth a request to the kernel, in bytes: its own default.
+/// Minimum useful size of a pipe, in bytes: the kernel's default.
 const SMALLEST_REQUEST: usize = 64 * 1024;
 
 /// A bounded pool of empty pipes.
@@ -35,10 +35,10 @@ pub struct Pipes {
 }
 
 impl Pipes {
-    /// Makes `count` pipes now, so that no shortage of descriptors later can take them away; fewer
-    /// where the system gives no more. Without any, the relay copies.
+    /// Creates up to `count` pipes, so that a later shortage of descriptors has no effect. Without
+    /// any, the relay copies.
     ///
-    /// They are as large as the system allows, up to `size` bytes.
+    /// Each has the size that the system allows, up to `size` bytes.
     #[must_use]
     pub fn new(count: usize, size: usize) -> Self {
         let size = size.min(largest_allowed());
@@ -46,31 +46,31 @@ impl Pipes {
         Self { idle: Mutex::new(pipes) }
     }
 
-    /// How many pipes nobody uses now.
+    /// Returns the number of unused pipes.
     #[must_use]
     pub fn idle(&self) -> usize {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Takes a pipe, if there is one; it is empty.
+    /// Takes an empty pipe; `None` if all are in use.
     pub(super) fn take(&self) -> Option<Pipe> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// Takes a pipe back, once it is empty.
+    /// Returns an empty pipe to the pool.
     pub(super) fn give_back(&self, pipe: Pipe) {
         debug_assert_eq!(pipe.held, 0, "a pipe comes back empty");
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(pipe);
     }
 }
 
-/// The most that an unprivileged user may ask for (pipe(7)).
+/// Returns the maximum size for an unprivileged user (pipe(7)).
 fn largest_allowed() -> usize {
     let limit = fs::read_to_string("/proc/sys/fs/pipe-max-size");
     limit.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(PIPE_SIZE)
 }
 
-/// A pipe, and how many bytes are in it.
+/// A pipe and the number of bytes in it.
 #[derive(Debug)]
 pub(super) struct Pipe {
     source: OwnedFd,
@@ -80,10 +80,10 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    /// A pipe of `size` bytes, or as near to it as the user's quota allows.
+    /// Creates a pipe of `size` bytes, or the largest that the user's quota allows.
     ///
-    /// Beyond `pipe-user-pages-soft` the kernel makes new pipes of two pages without a word, and
-    /// refuses to enlarge any with EPERM (pipe(7)).
+    /// Above `pipe-user-pages-soft`, the kernel silently creates pipes of two pages and rejects
+    /// resizing with EPERM (pipe(7)).
     fn new(size: usize) -> io::Result<Self> {
         let (source, sink) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let mut request = size;
@@ -94,20 +94,20 @@ impl Pipe {
         Ok(Self { source, sink, size, held: 0 })
     }
 
-    /// What it nominally holds, in bytes; a spliced segment may exceed it.
+    /// Returns the nominal size in bytes. Spliced segments can exceed it.
     pub(super) fn size(&self) -> usize {
         self.size
     }
 
-    /// Fills the empty pipe with at most `length` bytes from `from`: the number, zero at the end.
-    /// As the pipe was empty, `WouldBlock` can only mean that `from` is dry.
+    /// Fills the empty pipe with at most `length` bytes from `from`. Returns the number, zero at
+    /// the end. `WouldBlock` means that `from` is dry, because the pipe was empty.
     pub(super) fn fill(&mut self, from: &TcpStream, length: usize) -> io::Result<usize> {
         self.held = socket::splice((from, Interest::READABLE), from, &self.sink, length)?;
         Ok(self.held)
     }
 
-    /// Drains the pipe into `to` and says how much went. What `to` has no room for comes back in
-    /// a buffer, so that the pipe is empty in any case.
+    /// Drains the pipe into `to` and returns the number of bytes. Bytes that `to` does not accept
+    /// are returned in a buffer, so that the pipe is always empty afterwards.
     pub(super) fn drain(&mut self, to: &TcpStream) -> io::Result<(usize, Vec<u8>)> {
         let filled = self.held;
         while self.held > 0 {
@@ -125,7 +125,7 @@ impl Pipe {
         Ok((moved, self.empty()?))
     }
 
-    /// Reads out what is left.
+    /// Reads the remaining bytes.
     fn empty(&mut self) -> io::Result<Vec<u8>> {
         let mut rest = Vec::with_capacity(self.held);
         while self.held > 0 {

@@ -1,5 +1,5 @@
-//! The system calls of the relay on sockets: readiness asked past tokio's cache, the receive
-//! low-water mark, the room in a send buffer. It decides nothing.
+//! System calls on sockets: readiness without tokio's cache, the receive low-water mark, and the
+//! free space in a send buffer. No decisions.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,7 +17,7 @@ mod option {
     use nix::{getsockopt_impl, libc, setsockopt_impl, sockopt_impl};
 
     sockopt_impl!(
-        /// How many bytes must be queued before the socket counts as readable (socket(7)).
+        /// Number of queued bytes from which a socket counts as readable (socket(7)).
         LowWater,
         Both,
         libc::SOL_SOCKET,
@@ -26,23 +26,23 @@ mod option {
     );
 }
 
-/// Silence before the first probe, and between probes: shorter than the four minutes after which
-/// Azure's load balancers and NAT gateways forget a connection.
+/// TCP keep-alive time and interval: shorter than the four minutes after which Azure's load
+/// balancers and NAT gateways drop idle connections.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(60))
     .with_interval(Duration::from_secs(15))
     .with_retries(4);
 
-/// Has the kernel probe `stream` whenever it is silent. Four system calls, of which a short tunnel
-/// has no use; a socket that refuses them is served without.
+/// Enables TCP keep-alive. It costs four system calls, which short tunnels do not need. Errors are
+/// ignored.
 pub(super) fn keep_alive(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE);
 }
 
-/// Calls `call` now, and lets tokio forget a readiness that turned out to be none.
+/// Runs `call`, and clears tokio's readiness if it returned `WouldBlock`.
 ///
-/// `TcpStream::try_io` alone answers `WouldBlock` from its cache without a system call, and the
-/// cache knows nothing of bytes below the low-water mark.
+/// `TcpStream::try_io` alone returns `WouldBlock` from its cache without a system call, and the
+/// cache does not know about bytes below the low-water mark.
 pub(super) fn at_once<R>(
     stream: &TcpStream,
     interest: Interest,
@@ -59,15 +59,15 @@ pub(super) fn at_once<R>(
     }
 }
 
-/// Sets from how many queued bytes on `stream` counts as readable; FIN and errors always do.
+/// Sets the number of queued bytes from which `stream` is readable. FIN and errors always count.
 ///
-/// The kernel caps it at half the receive buffer's limit (`tcp_set_rcvlowat`), and tells at once
-/// when as many bytes are queued already. It is a hint: should it be refused, nothing is lost.
+/// The kernel caps it at half the receive buffer limit (`tcp_set_rcvlowat`), and signals at once if
+/// enough bytes are queued. It is only a hint, so errors are harmless.
 pub(super) fn set_low_water(stream: &TcpStream, bytes: i32) {
     let _ = nix::sys::socket::setsockopt(stream, option::LowWater, &bytes);
 }
 
-/// The receive low-water mark of `stream`.
+/// Returns the receive low-water mark of `stream`.
 #[cfg(test)]
 pub(super) fn low_water(stream: &TcpStream) -> i32 {
     nix::sys::socket::getsockopt(stream, option::LowWater).unwrap()

@@ -1,11 +1,11 @@
-//! One direction between two bare sockets: a state machine that splices what there is, copies what
-//! it cannot splice, and passes the end on.
+//! One direction between two bare sockets: a state machine that splices, copies what cannot be
+//! spliced, and forwards the end.
 //!
-//! The splice law: a pipe is filled only when empty and drained whole before it is filled again.
-//! A turn takes a pipe only when the source has something and the destination takes something, and
-//! gives it back before it waits. What the destination then has no room for after all (the sizes
-//! of its buffer are an estimate) is read out of the pipe into a small buffer, and counts as
-//! copied; after that the room is asked for before every fill.
+//! The splice law: a pipe is filled only when it is empty, and drained completely before it is
+//! filled again. A turn takes a pipe only if the source has bytes and the destination accepts
+//! bytes, and returns it before it waits. The free space of the destination is an estimate; bytes
+//! that do not fit are read from the pipe into a small buffer, and count as copied. After that, the
+//! free space is queried before every fill.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -26,30 +26,30 @@ use super::watch::Watch;
 use crate::hello::HEADER;
 use crate::policy::Reason;
 
-/// How many bytes a direction moves before others have their turn.
+/// Number of bytes that a direction moves before it yields.
 pub(super) const TURN: usize = 1024 * 1024;
 
-/// The first fill after a pause, in bytes: it may be made without asking for the room.
+/// Size of the first fill after a pause, in bytes. It needs no query of the free space.
 const FIRST_FILL: usize = 64 * 1024;
 
-/// The least worth a fill, in bytes.
+/// Minimum size of a fill, in bytes.
 const LEAST_FILL: usize = 4 * 1024;
 
-/// The buffer of the copying path, in bytes; it lives on the stack.
+/// Size of the copy buffer on the stack, in bytes.
 pub(super) const COPY: usize = 32 * 1024;
 
-/// What comes in pieces smaller than this is copied, in bytes: it costs less than a splice, and a
-/// read that leaves room tells that there is no more, which a splice does not.
+/// Pieces smaller than this are copied, in bytes: copying is cheaper, and a short read shows that
+/// the source is dry, which a splice does not.
 const SMALL: usize = 4 * 1024;
 
-/// Where it broke.
+/// Where an error occurred.
 #[derive(Debug)]
 pub(super) enum Broken {
     /// The source.
     Source(io::Error),
     /// The destination.
     Destination(io::Error),
-    /// What was to pass may not.
+    /// The bytes must not be forwarded.
     Cut(Reason),
 }
 
@@ -63,48 +63,48 @@ pub(super) struct Way {
     pace: Pace,
     /// The next tick, while batching.
     tick: Option<Pin<Box<Sleep>>>,
-    /// Whether the source is to be asked although tokio does not call it readable.
+    /// Whether to read from the source although tokio does not report it readable.
     due: bool,
-    /// What ended the last wait, and what was moved since.
+    /// What ended the last wait, and the bytes moved since.
     woken: Woken,
     moved: u64,
-    /// How much the next fill may be; it follows the flow.
+    /// Maximum size of the next fill. It adapts to the flow.
     fill: usize,
-    /// Whether the last wake-up brought a small piece only, or there was none yet.
+    /// Whether the last wake-up brought only a small piece, or none happened yet.
     is_small: bool,
-    /// Whether the destination has once taken less than it was expected to.
+    /// Whether the destination once accepted less than expected.
     pressed: bool,
 }
 
-/// How far the direction has come.
+/// The state of the direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
-    /// More may come.
+    /// More bytes may arrive.
     Open,
     /// The source has ended.
     Ended,
-    /// The end has been passed on.
+    /// The end was forwarded.
     Passed,
 }
 
-/// What one step came to.
+/// The result of one step.
 enum Step {
-    /// It took so many bytes from the source, as many as it would take at once.
+    /// Read this many bytes from the source, the maximum for one step.
     Took(usize),
-    /// It took so many bytes, and there seem to be no more.
+    /// Read this many bytes, and the source seems to be dry.
     TookAll(usize),
-    /// It took so many bytes, and the source has no more.
+    /// Read this many bytes, and the source is dry.
     Emptied(usize),
-    /// The source has nothing now.
+    /// The source has no bytes now.
     Dry,
-    /// The destination takes nothing now.
+    /// The destination accepts no bytes now.
     Full,
     /// The source has ended.
     Ended,
 }
 
 impl Step {
-    /// How many bytes it took from the source.
+    /// Returns the number of bytes read from the source.
     fn took(&self) -> usize {
         match self {
             Self::Took(count) | Self::TookAll(count) | Self::Emptied(count) => *count,
@@ -114,12 +114,12 @@ impl Step {
 }
 
 impl Way {
-    /// The upload, which has come as far as `flow`. `watch`: judges the headers of what passes.
+    /// Creates the upload, which has forwarded `flow` so far. `watch` checks the record headers.
     pub(super) fn up(now: Duration, flow: Flow, watch: Option<Box<Watch>>) -> Self {
         Self { flow, watch, ..Self::new(now, Direction::Up) }
     }
 
-    /// The download.
+    /// Creates the download.
     pub(super) fn down(now: Duration) -> Self {
         Self::new(now, Direction::Down)
     }
@@ -141,7 +141,7 @@ impl Way {
         }
     }
 
-    /// Puts the direction into the midst of a bulk flow.
+    /// Puts the direction into the middle of a bulk flow.
     #[cfg(test)]
     pub(super) fn make_bulk(&mut self, pace: Pace, relay: &Relay, from: &TcpStream) {
         self.pace = pace;
@@ -149,23 +149,23 @@ impl Way {
         self.tick = Some(Box::pin(sleep_until(relay.next_tick(relay.now()))));
     }
 
-    /// Whether the source has said that no more will come.
+    /// Returns whether the source has sent its end.
     pub(super) fn has_ended(&self) -> bool {
         self.flow != Flow::Open
     }
 
-    /// Whether all that was taken from the source has been delivered.
+    /// Returns whether all bytes from the source were delivered.
     pub(super) fn has_delivered(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// How far it has come.
+    /// Returns the state of the direction.
     pub(super) fn flow(&self) -> Flow {
         self.flow
     }
 
-    /// Moves what can be moved now; ready once the end has been passed on, or is left to the closing
-    /// of `to`, which follows where the other way is over.
+    /// Moves all available bytes. Ready once the end was forwarded, or is left to the closing of
+    /// `to` because the other direction is over.
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -197,8 +197,8 @@ impl Way {
                 Flow::Passed => return Poll::Ready(Ok(())),
             }
             if budget == 0 {
-                // Unlike a plain wake-up, this lets the runtime ask for other tunnels' events
-                // before it comes back to us. It is never ready at once.
+                // Unlike a plain wake-up, this lets the runtime poll events of other tunnels first.
+                // It is never ready at once.
                 let _ = pin!(tokio::task::yield_now()).poll(context);
                 return Poll::Pending;
             }
@@ -221,8 +221,8 @@ impl Way {
                 Step::TookAll(count) => {
                     self.moved += count as u64;
                     budget = budget.saturating_sub(count);
-                    // Should more be there after all, the next tick finds it. Without a tick to
-                    // come, only an answer of "nothing" from the source arms its next event.
+                    // If more bytes arrive, the next tick finds them. Without a tick, only a read
+                    // that returns `WouldBlock` arms the next event.
                     if self.woken == Woken::Tick {
                         self.wait(relay, from);
                     }
@@ -239,7 +239,8 @@ impl Way {
         }
     }
 
-    /// Something has gone the other way: where this is the answer, it waits for no tick.
+    /// Records bytes in the other direction. If this direction sends the answer, it does not wait
+    /// for a tick.
     pub(super) fn spoken_to(&mut self, relay: &Relay, from: &TcpStream) {
         if self.pace.is_interactive() {
             return;
@@ -251,20 +252,20 @@ impl Way {
         }
     }
 
-    /// The kernel tells at once of what has come meanwhile.
+    /// The kernel signals at once if bytes arrived in the meantime.
     fn wait_for_a_byte(&mut self, from: &TcpStream) {
         self.tick = None;
         socket::set_low_water(from, 1);
     }
 
     /// The destination is full. While batching, bytes below the low-water mark raise no event, so
-    /// the source must be asked when it goes on.
+    /// the source must be read when the destination accepts bytes again.
     fn stalled<T>(&mut self) -> Poll<T> {
         self.due = self.pace.waits_for() == Wait::Batch;
         Poll::Pending
     }
 
-    /// Ready when the source should be asked.
+    /// Ready when the source should be read.
     fn poll_source(&mut self, context: &mut Context<'_>, from: &TcpStream) -> Poll<io::Result<()>> {
         if self.due {
             return Poll::Ready(Ok(()));
@@ -281,7 +282,7 @@ impl Way {
         Poll::Pending
     }
 
-    /// The source is dry: settles what to wait for.
+    /// The source is dry: decides what to wait for.
     fn wait(&mut self, relay: &Relay, from: &TcpStream) {
         let now = relay.now();
         let before = self.pace.waits_for();
@@ -313,8 +314,7 @@ impl Way {
         }
     }
 
-    /// The next step, which in an upload takes no byte more than it may, and in a download keeps to
-    /// its pace.
+    /// Runs the next step. An upload reads at most what is allowed; a download respects its rate.
     fn bounded(
         &mut self,
         relay: &Relay,
@@ -330,7 +330,7 @@ impl Way {
             paced.moved(step.took());
             return Ok(step);
         }
-        // What was taken has been delivered by now, but for a part of a header.
+        // All bytes were delivered by now, except a part of a header.
         let held = self.watch.as_ref().map_or(0, |watch| watch.held());
         let up = traffic.up.count().total() + held as u64;
         let down = traffic.down.count().total();
@@ -345,7 +345,7 @@ impl Way {
         step
     }
 
-    /// No more may be taken: whether there is more.
+    /// Returns whether the source has more bytes when no more may be read.
     fn beyond(from: &TcpStream) -> Result<Step, Broken> {
         match socket::peek(from) {
             Ok(0) => Ok(Step::Ended),
@@ -355,7 +355,7 @@ impl Way {
         }
     }
 
-    /// Takes once from the source, at most `most` bytes, and delivers as much as goes.
+    /// Reads once from the source, at most `most` bytes, and delivers what the destination accepts.
     fn step(
         &mut self,
         relay: &Relay,
@@ -372,7 +372,7 @@ impl Way {
             }
         }
         if self.is_small && self.moved == 0 {
-            // What the destination has no room for, `rest` keeps.
+            // `rest` keeps the bytes that the destination does not accept.
             let step = self.copy::<SMALL>(tally, from, to, length)?;
             self.passed(&step);
             return Ok(step);
@@ -403,7 +403,7 @@ impl Way {
         Ok(step)
     }
 
-    /// Has what judges the headers count what a step took.
+    /// Reports the bytes of a step to the watch.
     fn passed(&mut self, step: &Step) {
         if let (Some(watch), 1..) = (&mut self.watch, step.took()) {
             watch.passed(step.took());
@@ -459,7 +459,7 @@ impl Way {
         Ok(if took < room { Step::Emptied(took) } else { Step::Took(took) })
     }
 
-    /// Reads on in a record's header, which passes only once it is whole and judged.
+    /// Reads more of a record header, which is forwarded only when it is complete and accepted.
     fn header(&mut self, from: &TcpStream, most: usize) -> Result<Step, Broken> {
         let Some(watch) = &mut self.watch else { return Ok(Step::Dry) };
         let mut buffer = [MaybeUninit::uninit(); HEADER];

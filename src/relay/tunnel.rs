@@ -1,4 +1,4 @@
-//! The long phase of a tunnel: what ends it, whichever way its bytes are moved.
+//! The second phase of a tunnel: what ends it, with splice or with copying.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -17,7 +17,7 @@ use super::watch::Watch;
 use super::{Relay, Traffic};
 use crate::policy::{Cause, Ending, Failure, Side, Stop};
 
-/// The peer on `side` has reset its connection, or the gate has lost it.
+/// The peer on `side` reset its connection, or the gate lost it.
 pub(super) fn aborted(side: Side) -> Stop {
     let cause = match side {
         Side::Client => Cause::ClientAborted,
@@ -27,44 +27,43 @@ pub(super) fn aborted(side: Side) -> Stop {
     Stop::Failed(Failure { side, cause })
 }
 
-/// Nothing has moved for too long. It counts as the client's doing, who keeps the tunnel open.
+/// The idle timeout expired. It counts as caused by the client, which keeps the tunnel open.
 pub(super) fn idle_for_too_long() -> Stop {
     Stop::Failed(Failure { side: Side::Client, cause: Cause::IdleTimeout })
 }
 
-/// How old a tunnel is when it counts as one that stays. Most end before, and are spared what only
-/// those need: see [`socket::keep_alive`].
+/// Age at which a tunnel counts as long-lived. Most end before, and do not need
+/// [`socket::keep_alive`].
 const GROWN: Duration = Duration::from_secs(30);
 
-/// How long a fault of the download is kept back for what the client says last.
+/// How long an error of the download is deferred for the client's last bytes.
 const PARTING: Duration = Duration::from_millis(500);
 
-/// A fault of the download that the upload may put in another light: the client is asked what it
-/// did, before it hears of it.
+/// An error of the download whose meaning depends on what the client sent. The client is read
+/// before it sees the error.
 ///
-/// An upstream that has reset, when the client had been given all that it sent: nginx may answer a
-/// close_notify with a reset, and between that record and its client's end there is a moment. If the
-/// client ends within that moment, it was done; if it sends more, or stays, the upstream has aborted.
+/// Case 1: the upstream reset after the client got all that it sent. nginx can answer a
+/// close_notify with a reset, and the client's FIN can follow its close_notify after a moment. If
+/// the client ends in that moment, it was finished. If it sends more or stays, the upstream
+/// aborted.
 ///
-/// A client that refuses what is sent to it: what it said last, its end among it, may not have been
-/// seen yet.
+/// Case 2: the client rejects what is sent to it. Its last bytes, including its end, may be unread.
 ///
-/// A tunnel's memory has one word for it.
+/// A tunnel stores at most one such error.
 #[derive(Default)]
 struct Parting(Option<Box<Kept>>);
 
-/// The fault, and until when it is kept back.
+/// The error, and until when it is deferred.
 type Kept = (Broken, Pin<Box<Sleep>>);
 
 impl Parting {
-    /// Whether the upstream is to be asked no more.
+    /// Returns whether the upstream must not be polled again.
     fn has_begun(&self) -> bool {
         self.0.is_some()
     }
 
-    /// What has come of the download, kept back for a while if it is such a fault. `is_over`: whether
-    /// the client has nothing more to say. `given`: whether it had been given all that the upstream
-    /// has sent.
+    /// Returns the result of the download, deferred if it is such an error. `is_over`: the client
+    /// sends no more. `given`: the client got all that the upstream sent.
     fn keep_back(
         &mut self,
         context: &mut Context<'_>,
@@ -107,18 +106,18 @@ impl Broken {
     }
 }
 
-/// How a peer refuses what is sent to it.
+/// How a peer rejects what is sent to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
     /// Its connection had ended in order before: EPIPE.
     AfterItsEnd,
-    /// It had not: ECONNRESET. A client that closes with bytes unread does so, too. Reading ends
-    /// then as if it had.
+    /// It had not: ECONNRESET. A client that closes with unread bytes does the same. Reading then
+    /// reports an end.
     Reset,
 }
 
-/// What has become of both directions, once the download's fault is not kept back any more: `sent`
-/// as far as it counts, and whether the client had ended. `said_so`: whether in its own words.
+/// Returns the result of both directions once the error is no longer deferred: `sent` as far as it
+/// counts, and whether the client had ended. `said_so`: it sent a close_notify or FIN itself.
 fn told(
     sent: Poll<Result<(), Broken>>,
     received: &Poll<Result<(), Broken>>,
@@ -134,36 +133,36 @@ fn told(
         Some(Refusal::Reset) => said_so,
     };
     match sent {
-        // That it can be read no more is the refusal over again.
+        // The failed read is the same rejection.
         Poll::Ready(Err(Broken::Source(_))) if refusal.is_some() => (Poll::Pending, done),
         sent => (sent, done),
     }
 }
 
-/// What the handshake left behind.
+/// The state after the handshake.
 #[derive(Debug)]
 pub(super) struct Open {
-    /// How far the upload has come; the download is open.
+    /// Bytes that the upload has forwarded; the download is open.
     pub(super) upload: Flow,
-    /// What still judges the upload.
+    /// The watch over the upload.
     pub(super) watch: Option<Box<Watch>>,
 }
 
-/// What a tunnel's life depends on, but for its two sides.
+/// The parameters of a tunnel, except its two sides.
 pub(super) struct Life<'a, S> {
-    /// Counts what is delivered.
+    /// Counts delivered bytes.
     pub(super) traffic: &'a Traffic,
-    /// How long nothing may be.
+    /// Idle timeout.
     pub(super) idle: Duration,
-    /// Ends it at once.
+    /// Ends the tunnel immediately.
     pub(super) stop: Pin<&'a mut S>,
 }
 
 impl<S: Future<Output = Stop>> Life<'_, S> {
-    /// Polls `ways` until they or the stop end the tunnel, or nothing has moved for too long. They are
-    /// told once that the tunnel has grown old.
+    /// Polls `ways` until they, the stop or the idle timeout end the tunnel. Passes them once that
+    /// the tunnel is long-lived.
     ///
-    /// Not `async fn`, here and below, which would keep its arguments twice.
+    /// Not `async fn`, here and below, because that would store its arguments twice.
     fn until_over(
         self,
         mut ways: impl FnMut(&mut Context<'_>, Age) -> Poll<Result<Ending, Stop>>,
@@ -173,7 +172,7 @@ impl<S: Future<Output = Stop>> Life<'_, S> {
             let mut moved = traffic.total();
             let mut last = Instant::now();
             let mut is_young = true;
-            // Set when it fires, not with every byte.
+            // Set when the timer fires, not with every byte.
             let mut timer = pin!(sleep_until(last + idle.min(GROWN)));
             poll_fn(|context| {
                 if let Poll::Ready(stop) = stop.as_mut().poll(context) {
@@ -206,7 +205,7 @@ impl<S: Future<Output = Stop>> Life<'_, S> {
     }
 }
 
-/// Whether a tunnel has grown old since it was last polled.
+/// Whether the tunnel became long-lived since the last poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Age {
     AsBefore,
@@ -214,7 +213,7 @@ enum Age {
 }
 
 impl Relay {
-    /// Both directions between two bare sockets.
+    /// Runs both directions between two bare sockets.
     pub(super) fn splice_both(
         &self,
         client: &TcpStream,
@@ -247,7 +246,7 @@ impl Ways {
         Self { up, down, parting: Parting::default() }
     }
 
-    /// Moves what can be moved now, both ways.
+    /// Moves all available bytes in both directions.
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -279,7 +278,7 @@ impl Ways {
     }
 }
 
-/// Both directions where the client is no bare socket.
+/// Runs both directions if the client is not a bare socket.
 pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin>(
     client: &mut C,
     upstream: &mut TcpStream,
@@ -310,14 +309,14 @@ pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin>(
     .await
 }
 
-/// What the two directions come to.
+/// Combines the results of the two directions.
 ///
-/// `ended`: whether the client, and before this turn the upstream, had said that they are done (once
-/// one direction has met an error, the other may read it as an end). A peer that is done and then
-/// refuses what is still sent has closed, it has not aborted: many TLS clients do not wait for the
-/// server's close_notify. `given`: whether the client had been given all that the upstream has sent. One
-/// that resets then has closed too: it did not read that close_notify, or a session ticket, and
-/// the kernel resets a connection that is closed with bytes unread.
+/// `ended`: whether the client, and before this turn the upstream, had sent its end (after an error
+/// in one direction, the other can read it as an end). A peer that has ended and then rejects data
+/// has closed, not aborted: many TLS clients do not wait for the server's close_notify. `given`:
+/// whether the client got all that the upstream sent. A client that resets then has closed too: it
+/// did not read a close_notify or session ticket, and the kernel resets a connection that is closed
+/// with unread bytes.
 fn judge(
     sent: Poll<Result<(), Broken>>,
     received: Poll<Result<(), Broken>>,
@@ -340,14 +339,14 @@ fn judge(
     };
     Poll::Ready(match (side, ended) {
         _ if is_ours(&error) => Err(aborted(Side::Gate)),
-        // A client that is done waits for no more, so that a server which then resets (nginx does,
-        // on bytes behind a close_notify) takes nothing away.
+        // A client that has ended waits for nothing, so a server reset then loses no data. nginx
+        // resets on bytes after a close_notify.
         (_, (true, _)) | (Side::Upstream, (_, true)) => Ok(Ending::Closed),
         _ => Err(aborted(side)),
     })
 }
 
-/// Whether no peer can have caused `error`.
+/// Returns whether no peer can have caused `error`.
 fn is_ours(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidInput, OutOfMemory, Unsupported};
     matches!(error.kind(), InvalidInput | OutOfMemory | Unsupported)

@@ -1,5 +1,5 @@
-//! The watch over a TLS 1.2 upload, fed from a stream: the header that is not whole yet, and how
-//! much may pass until the next one. The judgement is `hello`'s.
+//! The watch over a TLS 1.2 upload, fed from a stream: the incomplete header, and the number of
+//! payload bytes until the next one. `hello` validates the headers.
 
 use crate::hello::{HEADER, RecordWatch, UploadFault};
 use crate::policy::Reason;
@@ -10,7 +10,7 @@ pub(super) struct Watch {
     records: RecordWatch,
     header: [u8; HEADER],
     have: usize,
-    /// Whether nothing has passed behind the last header yet.
+    /// Whether no payload followed the last header yet.
     fresh: bool,
 }
 
@@ -19,34 +19,34 @@ impl Watch {
         Self { records, header: [0; HEADER], have: 0, fresh: false }
     }
 
-    /// How many bytes of payload may pass now; none when a header is due.
+    /// Returns the number of payload bytes that can be forwarded; zero when a header is due.
     pub(super) fn passing(&self) -> usize {
         self.records.payload_left()
     }
 
-    /// Whether a header has just been judged, and its payload follows.
+    /// Returns whether a header was just accepted and its payload follows.
     pub(super) fn is_fresh(&self) -> bool {
         self.fresh
     }
 
-    /// So many bytes of payload have passed.
+    /// Records that `count` payload bytes were forwarded.
     pub(super) fn passed(&mut self, count: usize) {
         self.records.moved(count);
         self.fresh = false;
     }
 
-    /// How many bytes of a header it holds that is not whole.
+    /// Returns the number of bytes of an incomplete header.
     pub(super) fn held(&self) -> usize {
         self.have
     }
 
-    /// How many bytes the header still lacks.
+    /// Returns the number of missing header bytes.
     pub(super) fn missing(&self) -> usize {
         HEADER - self.have
     }
 
-    /// The next bytes of the header, at most [`missing`](Self::missing): the header once it is
-    /// whole and may pass.
+    /// Consumes the next header bytes, at most [`missing`](Self::missing). Returns the header once
+    /// it is complete and accepted.
     pub(super) fn header(&mut self, bytes: &[u8]) -> Result<Option<[u8; HEADER]>, Reason> {
         for (slot, byte) in self.header.iter_mut().skip(self.have).zip(bytes) {
             *slot = *byte;

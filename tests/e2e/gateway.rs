@@ -272,15 +272,15 @@ fn explain_prints_what_a_client_behind_a_gateway_reads() {
         lab.sh(Way::In(Place::Gateway), &line)
     };
     let text = explain("fabrikam.azurecr.io --transparent").failed().text;
-    for part in ["denied [other-registry]", "DNS:       the answerer says NXDOMAIN", phrase] {
+    for part in ["denied [other-registry]", "DNS:       answer: NXDOMAIN", phrase] {
         assert!(text.contains(part), "{part} is absent from:\n{text}");
     }
     let text = explain("contoso.azurecr.io --dialled 198.51.100.66").succeeded().text;
     for part in [
         "contoso.azurecr.io: allowed",
-        "the answerer says the real addresses",
-        "headed to: 198.51.100.66:443, which the name has not: recorded as spoofed-destination",
-        "dials:     198.51.100.11:443",
+        "DNS:       answer: its real addresses",
+        "dialled:   198.51.100.66:443, not an address of the name: recorded as spoofed-destination",
+        "address:   198.51.100.11:443",
     ] {
         assert!(text.contains(part), "{part} is absent from:\n{text}");
     }

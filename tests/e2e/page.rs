@@ -34,7 +34,7 @@ fn the_page_shows_what_goes_on_without_a_reload() {
     browser.shows(&[
         "eusmanaged123.blob.core.windows.net",
         "storage-account",
-        "The client was told: enable dedicated data endpoints.",
+        "Advice to the client: enable dedicated data endpoints.",
         "other-registry",
     ]);
 

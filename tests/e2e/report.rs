@@ -51,8 +51,8 @@ fn log_and_report_agree_on_what_they_cannot_read() {
     );
     for (name, content, code, message) in [
         ("absent", None, 1, "absent: No such file"),
-        ("a.gz", Some(&b"\x1f\x8b\x08"[..]), 1, "it is compressed; read it with: zcat "),
-        ("syslog", Some(b"Nov 24 host sshd[1]: hello\n"), 1, "has no audit line"),
+        ("a.gz", Some(&b"\x1f\x8b\x08"[..]), 1, "the file is compressed; read it with: zcat "),
+        ("syslog", Some(b"Nov 24 host sshd[1]: hello\n"), 1, "contains no audit line"),
         ("docker", Some(docker.as_bytes()), 0, ""),
         (
             "cri",

@@ -1,6 +1,6 @@
 "use strict";
-// Shows what /events tells, and never anything but text: whatever a client chose goes through
-// textContent. It asks for /explain when told to, and changes nothing.
+// Shows the data of /events. Text from clients is set only through textContent. Queries /explain
+// when the form is submitted. Changes nothing.
 const at = (id) => document.getElementById(id);
 const SAMPLES = 120;
 const SVG = "http://www.w3.org/2000/svg";
@@ -45,20 +45,20 @@ function rate(now, then, seconds) {
   return then === undefined || seconds <= 0 ? 0 : Math.max(0, (now - then) / seconds);
 }
 
-function show(told) {
-  const seconds = before ? (told.millis - before.millis) / 1000 : 0;
+function show(state) {
+  const seconds = before ? (state.millis - before.millis) / 1000 : 0;
   const standing = at("standing");
-  standing.textContent = told.phase + (told.enforcing ? "" : ", only reporting");
-  standing.classList.toggle("bad", told.phase !== "serving" || !told.enforcing);
+  standing.textContent = state.phase + (state.enforcing ? "" : ", report mode");
+  standing.classList.toggle("bad", state.phase !== "serving" || !state.enforcing);
   const stale = at("stale");
-  stale.hidden = !told.stale;
-  stale.textContent = told.stale ? "The policy is stale. What the files say is not in force: " + told.stale : "";
-  at("open").textContent = told.open + " of " + told.limit;
-  at("generation").textContent = "generation " + told.generation;
-  at("version").textContent = "pullgate " + told.version;
+  stale.hidden = !state.stale;
+  stale.textContent = state.stale ? "The policy is stale. The current files were not loaded: " + state.stale : "";
+  at("open").textContent = state.open + " of " + state.limit;
+  at("generation").textContent = "generation " + state.generation;
+  at("version").textContent = "pullgate " + state.version;
 
   let down = 0, up = 0;
-  at("registries").replaceChildren(...told.registries.map((registry) => {
+  at("registries").replaceChildren(...state.registries.map((registry) => {
     const then = before && before.registries.find((one) => one.name === registry.name);
     const now = rate(registry.down, then && then.down, seconds);
     down += now;
@@ -79,7 +79,7 @@ function show(told) {
   at("rate-up").textContent = bytes(up) + "/s";
 
   const known = new Map(before ? before.sessions.map((one) => [one.id, one]) : []);
-  at("sessions").replaceChildren(...told.sessions.map((session) => {
+  at("sessions").replaceChildren(...state.sessions.map((session) => {
     const then = known.get(session.id);
     const row = made("tr");
     row.append(
@@ -88,30 +88,30 @@ function show(told) {
       made("td", bytes(rate(session["bytes-down"], then && then["bytes-down"], seconds)) + "/s", "number"));
     return row;
   }));
-  const hidden = told.open - told.sessions.length;
-  at("more").textContent = told.open === 0 ? "None." : hidden > 0 ? "and " + hidden + " more: /sessions" : "";
+  const hidden = state.open - state.sessions.length;
+  at("more").textContent = state.open === 0 ? "None." : hidden > 0 ? "and " + hidden + " more: /sessions" : "";
 
-  const denials = told.denials.map((denial) => {
+  const denials = state.denials.map((denial) => {
     const item = made("li");
     item.append(made("strong", denial.host), made("span", " " + denial.reason + " ", "code"),
       made("span", denial.count === 1 ? "once" : denial.count + " times"),
       made("span", ", last at " + denial.last + " by " + denial.client + ". "),
       made("span", denial.meaning));
-    if (denial.remedy) item.append(made("span", "The client was told: " + denial.remedy + ".", "remedy"));
+    if (denial.remedy) item.append(made("span", "Advice to the client: " + denial.remedy + ".", "remedy"));
     return item;
   });
   at("denials").replaceChildren(...(denials.length ? denials : [made("li", "None since the start.")]));
 
-  at("policy").textContent = told.files.length + (told.files.length === 1 ? " registry" : " registries") + ", generation " + told.generation + (told.stale ? ", older than its files" : ", as its files say");
-  at("files").replaceChildren(...told.files.map((file) => made("li", file.name + ": " + file.hosts + (file.hosts === 1 ? " host, " : " hosts, ") + file.file)));
-  before = told;
+  at("policy").textContent = state.files.length + (state.files.length === 1 ? " registry" : " registries") + ", generation " + state.generation + (state.stale ? ", older than its files" : ", same as its files");
+  at("files").replaceChildren(...state.files.map((file) => made("li", file.name + ": " + file.hosts + (file.hosts === 1 ? " host, " : " hosts, ") + file.file)));
+  before = state;
 }
 
 const events = new EventSource("/events");
 events.onmessage = (event) => show(JSON.parse(event.data));
 events.onerror = () => {
   const standing = at("standing");
-  standing.textContent = "the gate does not answer; trying again";
+  standing.textContent = "the gate does not answer; retrying";
   standing.classList.add("bad");
 };
 
@@ -120,11 +120,11 @@ at("explain").addEventListener("submit", async (event) => {
   const out = at("explained");
   try {
     const answer = await fetch("/explain?host=" + encodeURIComponent(at("host").value.trim()));
-    const told = await answer.json();
-    const lines = [made("p", told.target + ": " + told.verdict + (told.reason ? " [" + told.reason + "]" : ""))];
-    if (told.registry) lines.push(made("p", "registry " + told.registry + ", " + told.endpoint + " endpoint, by " + told.place));
-    if (told.meaning) lines.push(made("p", told.meaning));
-    if (told["docker-prints"]) lines.push(made("p", "docker prints: " + told["docker-prints"]));
+    const report = await answer.json();
+    const lines = [made("p", report.target + ": " + report.verdict + (report.reason ? " [" + report.reason + "]" : ""))];
+    if (report.registry) lines.push(made("p", "registry " + report.registry + ", " + report.endpoint + " endpoint, by " + report.place));
+    if (report.meaning) lines.push(made("p", report.meaning));
+    if (report["docker-prints"]) lines.push(made("p", "docker prints: " + report["docker-prints"]));
     out.replaceChildren(...lines);
   } catch (error) {
     out.replaceChildren(made("p", "the gate does not answer"));

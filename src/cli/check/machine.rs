@@ -1,5 +1,5 @@
-//! What of the configuration this machine cannot do: addresses that it does not have, and an audit that
-//! cannot be written. Warnings, since a configuration may be checked on another machine than its own.
+//! Checks the configuration against this machine: its addresses, and whether the audit can be
+//! written. The results are warnings, because a configuration can be checked on another machine.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -11,7 +11,7 @@ use rustix::fs::{Access, access};
 
 use crate::config::{AdminAddress, AuditTarget, Settings};
 
-/// Tries the addresses and the audit, as the user who runs the command. Nothing is made or changed.
+/// Returns warnings about addresses and the audit, as the current user. Creates and changes nothing.
 pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     let mut addresses: Vec<IpAddr> =
         settings.listeners.iter().map(|listener| listener.address.ip()).collect();
@@ -26,12 +26,12 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     addresses.into_iter().filter_map(absent).chain(audit(&settings.audit)).collect()
 }
 
-/// A port of the system's choice: the gate may be running, and holds its own.
+/// Binds port 0, because a running gate holds the configured port.
 fn absent(address: IpAddr) -> Option<String> {
     match TcpListener::bind((address, 0)) {
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Some(format!(
-            "this machine does not have the address {address}, so that the gate cannot listen there; \
-             `ip address` lists those that it has"
+            "this machine does not have the address {address}, so the gate cannot listen on it; \
+             `ip address` lists the addresses of this machine"
         )),
         _ => None,
     }
@@ -45,12 +45,12 @@ fn audit(target: &AuditTarget) -> Option<String> {
     };
     let path = path.display();
     Some(format!(
-        "the audit cannot be written to {path}: {error}; the gate does not start then. Create the \
+        "the audit cannot be written to {path}: {error}; the gate will not start. Create the \
          folder and give it to the gate's user, or change [audit] path"
     ))
 }
 
-/// Whether the file can be appended to, or made where there is none.
+/// Checks that the file can be appended to or, if it does not exist, created.
 fn file(path: &Path) -> io::Result<()> {
     match OpenOptions::new().append(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

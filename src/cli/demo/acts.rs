@@ -1,18 +1,18 @@
-//! The acts of the demonstration, in order. Each tries something and adds rows that say what came
-//! of it; an error is a fault of the demonstration's own parts, never a finding.
+//! The acts of the demonstration, in order. Each makes requests and adds a row for each result. An
+//! error means that the demonstration itself failed, never that a row has an unexpected result.
 
 use super::show::{showing, tell};
-use super::stage::Stage;
+use super::stage::DemoStage;
 use crate::policy::Reason;
 use crate::tools::demo::folder::Folder;
 use crate::tools::demo::image::Image;
 use crate::tools::demo::probe::{self, Handshake};
-use crate::tools::demo::progress::Progress;
-use crate::tools::demo::pull::{PullError, Puller, Way};
+use crate::tools::demo::progress::PullProgress;
+use crate::tools::demo::pull::{PullError, PullRoute, Puller};
 use crate::tools::demo::registry::DataEndpoints;
-use crate::tools::demo::table::{Row, Table};
+use crate::tools::demo::table::{Table, TableRow};
 use crate::tools::demo::{
-    FOREIGN_DATA, FOREIGN_LOGIN, Fault, IMAGE, LATER_LOGIN, LOGIN, SMALL_IMAGE, STORAGE, TAG,
+    DemoError, FOREIGN_DATA, FOREIGN_LOGIN, IMAGE, LATER_LOGIN, LOGIN, SMALL_IMAGE, STORAGE, TAG,
     mebibytes,
 };
 use anyhow::Context;
@@ -21,26 +21,26 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// Pulls each way; the best of them counts, the first having warmed nothing up.
+/// Number of pulls by each route. The fastest counts.
 const ROUNDS: usize = 3;
-/// No round is begun after so long: a slow machine is to end within a minute too.
+/// No round begins after this time, so that slow machines also finish within a minute.
 const ROUNDS_BUDGET: Duration = Duration::from_secs(12);
-/// A revoked session is to end within this.
+/// A revoked session must end within this time.
 const REVOCATION_LIMIT: Duration = Duration::from_secs(1);
 
-const PULLED: &str = "pulled, every byte right";
+const PULLED: &str = "pulled, every byte correct";
 const ALERT: &str = "200, then TLS alert access_denied";
 const SWITCHED_OFF: &str = "the pull fails; 403 storage-account, with the remedy";
-const CUT: &str = "cut within a second";
-const GOES_ON: &str = "goes on";
+const CUT: &str = "closed within a second";
+const GOES_ON: &str = "stays open";
 
-/// How fast the image came.
+/// The throughput of the pulls.
 pub(super) struct Rates {
-    /// Straight from the registry, in MiB/s.
+    /// Directly from the registry, in MiB/s.
     direct: f64,
     /// Through the gate, in MiB/s.
     gated: f64,
-    /// What the gate moved by splice(2) and by copying, in bytes.
+    /// Bytes that the gate relayed by splice(2) and by copying.
     relayed: (u64, u64),
 }
 
@@ -48,10 +48,10 @@ impl Rates {
     pub(super) fn render(&self) -> String {
         let Self { direct, gated, relayed: (spliced, copied) } = self;
         format!(
-            "Throughput of the pull, client, gate and registry sharing this machine:\n\
+            "Throughput of the pull, with client, gate and registry on this machine:\n\
              {:>10.0} MiB/s  without the gate\n\
-             {:>10.0} MiB/s  through the gate, {:.2} of that\n\
-             The gate moved {:.0} MiB by splice(2) and {:.0} MiB by copying.\n",
+             {:>10.0} MiB/s  through the gate ({:.2} of the direct rate)\n\
+             The gate relayed {:.0} MiB by splice(2) and {:.0} MiB by copying.\n",
             direct,
             gated,
             gated / direct,
@@ -61,8 +61,8 @@ impl Rates {
     }
 }
 
-/// Pulls the image with the gate and without, in turns.
-pub(super) async fn pull(stage: &Stage, table: &mut Table) -> anyhow::Result<Option<Rates>> {
+/// Pulls the image alternately without and through the gate.
+pub(super) async fn pull(stage: &DemoStage, table: &mut Table) -> anyhow::Result<Option<Rates>> {
     let image = stage.registry.image();
     let named = format!("{LOGIN}/{IMAGE}:{TAG}");
     let (mut direct, mut gated) = (Duration::MAX, Ok(Duration::MAX));
@@ -73,11 +73,11 @@ pub(super) async fn pull(stage: &Stage, table: &mut Table) -> anyhow::Result<Opt
         }
         let by_address = format!("{}/{IMAGE}:{TAG}", stage.registry.login());
         let what = format!("pull {round} of {ROUNDS}, without the gate");
-        let took = pull_once(stage, Way::Direct, &what, &by_address, image).await;
+        let took = pull_once(stage, PullRoute::Direct, &what, &by_address, image).await;
         direct = direct.min(took.context("cannot pull from the embedded registry")?);
 
         let what = format!("pull {round} of {ROUNDS}, through the gate");
-        let way = Way::Proxy(stage.gate.proxy());
+        let way = PullRoute::Proxy(stage.gate.proxy());
         match (pull_once(stage, way, &what, &named, image).await, &mut gated) {
             (Ok(took), Ok(best)) => *best = took.min(*best),
             (Err(error), _) => {
@@ -98,10 +98,10 @@ pub(super) async fn pull(stage: &Stage, table: &mut Table) -> anyhow::Result<Opt
     Ok(Some(Rates { direct: rate(direct), gated: rate(gated), relayed }))
 }
 
-/// Asks for what must not be had.
-pub(super) async fn try_the_exits(stage: &Stage, table: &mut Table) {
-    tell("trying the exits");
-    table.part("What it does not");
+/// Requests targets that the policy must deny.
+pub(super) async fn try_the_exits(stage: &DemoStage, table: &mut Table) {
+    tell("requesting denied targets");
+    table.part("What the policy denies");
     for (what, host, reason) in [
         ("a storage account", STORAGE, Reason::StorageAccount),
         ("another registry", FOREIGN_LOGIN, Reason::OtherRegistry),
@@ -113,7 +113,7 @@ pub(super) async fn try_the_exits(stage: &Stage, table: &mut Table) {
     table.add(refusal(stage, "an IP address", &address, Reason::IpLiteral).await);
 
     let target = format!("{LOGIN}:443");
-    table.add(Row {
+    table.add(TableRow {
         asked: format!("CONNECT {target}, then TLS for {STORAGE}"),
         expected: ALERT.to_owned(),
         found: match open(stage, LOGIN, STORAGE).await {
@@ -125,7 +125,7 @@ pub(super) async fn try_the_exits(stage: &Stage, table: &mut Table) {
         },
         read: go_reads(&target, "remote error: tls: access denied"),
     });
-    table.add(Row {
+    table.add(TableRow {
         asked: format!("CONNECT {target}, then plain bytes"),
         expected: ALERT.to_owned(),
         found: plain_bytes(stage, &target).await,
@@ -134,16 +134,16 @@ pub(super) async fn try_the_exits(stage: &Stage, table: &mut Table) {
 }
 
 /// Turns dedicated data endpoints off, so that the layers come from a storage account.
-pub(super) async fn switch_data_endpoints_off(stage: &Stage, table: &mut Table) {
-    table.part("The same registry, its dedicated data endpoints switched off");
+pub(super) async fn switch_data_endpoints_off(stage: &DemoStage, table: &mut Table) {
+    table.part("The same registry with dedicated data endpoints disabled");
     stage.registry.switch(DataEndpoints::Shared);
     let named = format!("{LOGIN}/{IMAGE}:{TAG}");
     let what = "pull, data endpoints switched off";
-    let way = Way::Proxy(stage.gate.proxy());
+    let way = PullRoute::Proxy(stage.gate.proxy());
     let pulled = pull_once(stage, way, what, &named, stage.registry.image()).await;
     stage.registry.switch(DataEndpoints::Dedicated);
 
-    // This client keeps the cause to itself, so the tunnel it asked for is asked for once more.
+    // The client does not report the cause, so the same tunnel is requested once more.
     let (refusal, read) = ask_for_tunnel(stage, &format!("{STORAGE}:443")).await;
     let remedy = if read.contains("enable dedicated data endpoints") { "with" } else { "without" };
     let found = match pulled {
@@ -151,13 +151,13 @@ pub(super) async fn switch_data_endpoints_off(stage: &Stage, table: &mut Table) 
         Err(_) => format!("the pull fails; {refusal}, {remedy} the remedy"),
     };
     let asked = format!("pull {named}");
-    table.add(Row { asked, expected: SWITCHED_OFF.to_owned(), found, read });
+    table.add(TableRow { asked, expected: SWITCHED_OFF.to_owned(), found, read });
 }
 
-/// Adds a registry to the folder and takes it away again, while the gate runs.
-pub(super) async fn reload(stage: &Stage, table: &mut Table) -> anyhow::Result<()> {
+/// Adds a registry to the folder and removes it again while the gate runs.
+pub(super) async fn reload(stage: &DemoStage, table: &mut Table) -> anyhow::Result<()> {
     tell("changing the policy while the gate runs");
-    table.part("A policy that changes while the gate runs");
+    table.part("Policy reload while the gate runs");
     let target = format!("{LATER_LOGIN}:443");
     table.add(
         refusal(stage, "a registry not yet in the policy", &target, Reason::OtherRegistry).await,
@@ -165,7 +165,7 @@ pub(super) async fn reload(stage: &Stage, table: &mut Table) -> anyhow::Result<(
 
     let took = change(stage, Folder::add_later_registry).await?;
     let named = format!("{LATER_LOGIN}/{SMALL_IMAGE}:{TAG}");
-    let way = Way::Proxy(stage.gate.proxy());
+    let way = PullRoute::Proxy(stage.gate.proxy());
     let what = format!("pull {SMALL_IMAGE} from {LATER_LOGIN}");
     let after = pull_once(stage, way, &what, &named, stage.registry.small_image()).await;
     let asked = format!("fabrikam.json added (in force after {took} ms), pull {named}");
@@ -178,12 +178,12 @@ pub(super) async fn reload(stage: &Stage, table: &mut Table) -> anyhow::Result<(
     let found = match revoked {
         Ok(mut session) => match probe::closed(&mut session).await {
             Ok(()) if begun.elapsed() <= REVOCATION_LIMIT => CUT.to_owned(),
-            Ok(()) => format!("cut after {} ms", begun.elapsed().as_millis()),
+            Ok(()) => format!("closed after {} ms", begun.elapsed().as_millis()),
             Err(error) => format!("still open: {error}"),
         },
         Err(found) => found,
     };
-    table.add(Row {
+    table.add(TableRow {
         asked: format!("fabrikam.json removed: an open session with {LATER_LOGIN}"),
         expected: CUT.to_owned(),
         found,
@@ -196,8 +196,8 @@ pub(super) async fn reload(stage: &Stage, table: &mut Table) -> anyhow::Result<(
         },
         Err(found) => found,
     };
-    table.add(Row {
-        asked: format!("meanwhile an open session with {LOGIN}"),
+    table.add(TableRow {
+        asked: format!("at the same time: an open session with {LOGIN}"),
         expected: GOES_ON.to_owned(),
         found,
         read: String::new(),
@@ -206,20 +206,20 @@ pub(super) async fn reload(stage: &Stage, table: &mut Table) -> anyhow::Result<(
     Ok(())
 }
 
-/// Counts what reached the hosts that nothing may reach.
-pub(super) fn count_escapes(stage: &Stage, table: &mut Table) {
-    table.part("What got out");
+/// Counts the connections that reached forbidden hosts.
+pub(super) fn count_escapes(stage: &DemoStage, table: &mut Table) {
+    table.part("Connections that escaped");
     for (asked, found) in [
         (
             "connections that reached the storage account or another forbidden host",
             stage.registry.reached_outside(),
         ),
         (
-            "sessions that brought the registry anything but TLS for its own names",
+            "connections to the registry with anything but TLS for its own names",
             stage.registry.strays(),
         ),
     ] {
-        table.add(Row {
+        table.add(TableRow {
             asked: asked.to_owned(),
             expected: "0".to_owned(),
             found: found.to_string(),
@@ -229,35 +229,35 @@ pub(super) fn count_escapes(stage: &Stage, table: &mut Table) {
 }
 
 async fn pull_once(
-    stage: &Stage,
-    way: Way,
+    stage: &DemoStage,
+    way: PullRoute,
     what: &str,
     reference: &str,
     image: &Image,
 ) -> Result<Duration, PullError> {
-    // A client of its own each time: tokens and connections are part of a pull.
+    // Uses a new client each time, because tokens and connections are part of a pull.
     let puller = Puller::new(&stage.authority, way)?;
-    let progress = Progress::of(image.size());
+    let progress = PullProgress::of(image.size());
     showing(what, &progress, puller.pull(reference, image, &progress)).await
 }
 
-fn pulled(asked: String, reference: &str, result: Result<(), &PullError>) -> Row {
+fn pulled(asked: String, reference: &str, result: Result<(), &PullError>) -> TableRow {
     let (found, read) = match result {
         Ok(()) => (PULLED.to_owned(), format!("Status: Downloaded newer image for {reference}")),
         Err(error) => (format!("failed: {error}"), String::new()),
     };
-    Row { asked, expected: PULLED.to_owned(), found, read }
+    TableRow { asked, expected: PULLED.to_owned(), found, read }
 }
 
-/// Asks for a tunnel that must be refused.
-async fn refusal(stage: &Stage, what: &str, target: &str, reason: Reason) -> Row {
+/// Requests a tunnel that must be rejected.
+async fn refusal(stage: &DemoStage, what: &str, target: &str, reason: Reason) -> TableRow {
     let (found, read) = ask_for_tunnel(stage, target).await;
     let expected = format!("403 {reason}");
-    Row { asked: format!("{what}: CONNECT {target}"), expected, found, read }
+    TableRow { asked: format!("{what}: CONNECT {target}"), expected, found, read }
 }
 
-/// What came of asking for a tunnel, and what docker's user would read of it.
-async fn ask_for_tunnel(stage: &Stage, target: &str) -> (String, String) {
+/// Requests a tunnel. Returns the result and the line that docker would print.
+async fn ask_for_tunnel(stage: &DemoStage, target: &str) -> (String, String) {
     match probe::connect(stage.gate.proxy(), target).await {
         Ok((answer, _)) if answer.code == 200 => ("200".to_owned(), String::new()),
         Ok((answer, _)) => {
@@ -267,18 +267,18 @@ async fn ask_for_tunnel(stage: &Stage, target: &str) -> (String, String) {
     }
 }
 
-/// The line that docker and every other Go client print: the URL and the reason phrase, no more.
+/// Returns the line that docker and other Go clients print: the URL and the reason phrase.
 fn go_reads(target: &str, phrase: &str) -> String {
     format!("Get \"https://{}/\": {phrase}", target.trim_end_matches(":443"))
 }
 
-/// Opens a tunnel to `host` and says hello to `name`; the error is what happened instead.
-async fn open(stage: &Stage, host: &str, name: &str) -> Result<Handshake, String> {
+/// Opens a tunnel to `host` and starts TLS for `name`. The error describes the actual result.
+async fn open(stage: &DemoStage, host: &str, name: &str) -> Result<Handshake, String> {
     let tunnel = tunnel(stage, &format!("{host}:443")).await?;
     Ok(probe::handshake(tunnel, name, &stage.authority).await)
 }
 
-async fn tunnel(stage: &Stage, target: &str) -> Result<TcpStream, String> {
+async fn tunnel(stage: &DemoStage, target: &str) -> Result<TcpStream, String> {
     match probe::connect(stage.gate.proxy(), target).await {
         Ok((answer, tunnel)) if answer.code == 200 => Ok(tunnel),
         Ok((answer, _)) => Err(format!("{} {}", answer.code, answer.phrase)),
@@ -286,8 +286,8 @@ async fn tunnel(stage: &Stage, target: &str) -> Result<TcpStream, String> {
     }
 }
 
-/// Opens a session with `host` that has served one request and waits for another.
-async fn session(stage: &Stage, host: &str) -> Result<TlsStream<TcpStream>, String> {
+/// Opens a session with `host` that has served one request and stays open.
+async fn session(stage: &DemoStage, host: &str) -> Result<TlsStream<TcpStream>, String> {
     match open(stage, host, host).await? {
         Handshake::Done(mut session) => match probe::ask(&mut session, host, "/v2/").await {
             Ok(_) => Ok(*session),
@@ -298,7 +298,7 @@ async fn session(stage: &Stage, host: &str) -> Result<TlsStream<TcpStream>, Stri
     }
 }
 
-async fn plain_bytes(stage: &Stage, target: &str) -> String {
+async fn plain_bytes(stage: &DemoStage, target: &str) -> String {
     let tunnel = match tunnel(stage, target).await {
         Ok(tunnel) => tunnel,
         Err(found) => return found,
@@ -311,11 +311,11 @@ async fn plain_bytes(stage: &Stage, target: &str) -> String {
     }
 }
 
-/// Changes the config folder and waits until the gate has the new policy in force; returns how
-/// many milliseconds that took.
+/// Changes the configuration folder and waits until the gate has loaded the new policy. Returns how
+/// many milliseconds it took.
 async fn change(
-    stage: &Stage,
-    edit: impl FnOnce(&Folder) -> Result<(), Fault>,
+    stage: &DemoStage,
+    edit: impl FnOnce(&Folder) -> Result<(), DemoError>,
 ) -> anyhow::Result<u128> {
     let before = stage.gate.generation().await?;
     let begun = Instant::now();

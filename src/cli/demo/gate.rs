@@ -1,5 +1,5 @@
-//! The gate of the demonstration: started in this process by the very function that `pullgate run`
-//! uses, and looked at from outside only, through its admin listener.
+//! The gate of the demonstration. It runs in this process, is started by the function that
+//! `pullgate run` uses, and is observed only through its admin listener.
 
 use crate::app;
 use crate::tools::demo::probe;
@@ -8,22 +8,22 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long the gate may take over a reload, or over recording sessions that have ended.
+/// Timeout for a reload, and for recording sessions that have ended.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often its metrics are read meanwhile.
+/// Interval between two reads of the metrics.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// How long open sessions may go on when it stops.
+/// Drain timeout when the gate stops.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// A gate that runs.
-pub(super) struct Gate {
+/// A running gate.
+pub(super) struct DemoGate {
     proxy: SocketAddr,
     admin: SocketAddr,
     running: app::Running,
 }
 
-impl Gate {
+impl DemoGate {
     pub(super) async fn start(settings: &Path) -> anyhow::Result<Self> {
         let running = app::start(app::Prepared::read(settings)?, app::Inherited::default()).await?;
         let proxy = running.listeners().first().context("the gate does not listen")?.address;
@@ -31,29 +31,29 @@ impl Gate {
         Ok(Self { proxy, admin, running })
     }
 
-    /// Where clients come in.
+    /// Returns the address of the proxy listener.
     pub(super) fn proxy(&self) -> SocketAddr {
         self.proxy
     }
 
-    /// Ends it, its audit written.
+    /// Stops the gate and flushes its audit.
     pub(super) async fn stop(self) {
         self.running.stop(DRAIN).await;
     }
 
-    /// The generation of the policy in force.
+    /// Returns the generation of the current policy.
     pub(super) async fn generation(&self) -> anyhow::Result<u64> {
         Ok(total(&self.metrics().await?, "pullgate_policy_generation", ""))
     }
 
-    /// Waits until a later generation than `before` is in force.
+    /// Waits until a later generation than `before` is loaded.
     pub(super) async fn generation_after(&self, before: u64) -> anyhow::Result<()> {
         self.wait("a reload", |page| total(page, "pullgate_policy_generation", "") > before)
             .await
             .map(drop)
     }
 
-    /// What was relayed by splice and by copying so far, in bytes, once no session is open.
+    /// Waits until no session is open. Returns the bytes relayed by splice and by copying.
     pub(super) async fn relayed(&self) -> anyhow::Result<(u64, u64)> {
         let idle = |page: &str| total(page, "pullgate_open_sessions", "") == 0;
         let page = self.wait("the sessions' end", idle).await?;
@@ -82,7 +82,7 @@ impl Gate {
     }
 }
 
-/// The sum of a metric's samples whose labels hold `label`, in Prometheus' text format.
+/// Returns the sum of a metric's samples whose labels contain `label`, in Prometheus text format.
 fn total(page: &str, metric: &str, label: &str) -> u64 {
     page.lines()
         .filter_map(|line| line.strip_prefix(metric)?.rsplit_once(' '))

@@ -1,22 +1,22 @@
-//! Tells on standard error what is being done: bars on a terminal, plain lines elsewhere. Nobody to
-//! tell it to is no reason to stop, so errors of writing are ignored.
+//! Shows progress on standard error: bars on a terminal, plain lines elsewhere. Write errors are
+//! ignored, because the demonstration does not depend on them.
 
-use crate::tools::demo::progress::Progress;
+use crate::tools::demo::progress::PullProgress;
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
-/// How often a bar is drawn.
+/// Interval between two updates of a bar.
 const REDRAW: Duration = Duration::from_millis(100);
 
-/// Says that something is being done.
+/// Prints a line.
 pub(super) fn tell(what: &str) {
     let _ = writeln!(stderr(), "{what}");
 }
 
-/// Does `work` and shows how far it has come.
+/// Runs `work` and shows its progress.
 pub(super) async fn showing<T>(
     what: &str,
-    progress: &Progress,
+    progress: &PullProgress,
     work: impl Future<Output = T>,
 ) -> T {
     let begun = Instant::now();

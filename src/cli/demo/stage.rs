@@ -1,8 +1,8 @@
-//! What the demo's acts share: an authority, a registry, a configuration and a gate.
+//! The objects that all acts of the demo share: an authority, a registry, a configuration and a gate.
 
 use anyhow::Context as _;
 
-use super::gate::Gate;
+use super::gate::DemoGate;
 use super::show::tell;
 use crate::tools::demo::authority::Authority;
 use crate::tools::demo::folder::{Afterwards, Folder};
@@ -14,14 +14,14 @@ use crate::tools::demo::{DATA, LATER_DATA, LATER_LOGIN, LOGIN, STORAGE, mebibyte
 const SMALL: u64 = 1 << 20;
 
 /// The registry, the configuration and the gate that the acts use.
-pub(super) struct Stage {
+pub(super) struct DemoStage {
     pub(super) authority: Authority,
     pub(super) registry: Registry,
     pub(super) folder: Folder,
-    pub(super) gate: Gate,
+    pub(super) gate: DemoGate,
 }
 
-impl Stage {
+impl DemoStage {
     pub(super) async fn set(size: u64, afterwards: Afterwards) -> anyhow::Result<Self> {
         tell(&format!("making an image of {:.0} MiB of random layers", mebibytes(size)));
         let authority =
@@ -30,7 +30,7 @@ impl Stage {
         let small = Image::generate(2, SMALL).await?;
         let registry = Registry::start(&authority, image, small).await?;
         let folder = Folder::write(&std::env::temp_dir(), &registry, afterwards)?;
-        let gate = Gate::start(&folder.settings()).await.context("the gate does not start")?;
+        let gate = DemoGate::start(&folder.settings()).await.context("the gate does not start")?;
         tell(&format!("registry {LOGIN} is at {}", registry.login()));
         tell(&format!("data endpoint {DATA} is at {}", registry.data()));
         tell(&format!(

@@ -13,7 +13,7 @@ pub(super) enum ExplainedClient {
     Of(Arc<Client>),
 }
 
-/// Returns the client that `--client` names: an address or a `[[client]]`; `None` for neither.
+/// Returns the client of `--client`, an address or the name of a `[[client]]`; `None` if it is neither.
 pub(super) fn find(set: &PolicySet, written: &str) -> Option<ExplainedClient> {
     if let Ok(address) = written.parse::<IpAddr>() {
         return Some(ExplainedClient::At(ClientIdentity::at(address)));

@@ -1,4 +1,4 @@
-//! What the mirror would say of an image: `contoso.azurecr.io/team/app:v1`.
+//! Explains an image as the mirror judges it: `contoso.azurecr.io/team/app:v1`.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -11,10 +11,10 @@ use crate::listen::http::answer::RefusalAnswer;
 use crate::oci::{Naming, Request};
 use crate::policy::{Denial, PolicySet, Stop, denial_of_request};
 
-/// In place of a request's id.
+/// Replaces the request id, which `explain` does not have.
 const NO_ID: &str = "00000000000000000000000000";
 
-/// An image; the keys of `--json`.
+/// The explanation of an image. The fields are the keys of `--json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Explained {
@@ -30,12 +30,12 @@ struct Explained {
     docker_prints: Option<String>,
 }
 
-/// Whether a target is an image and no host.
+/// Returns whether a target is an image, not a host.
 pub(super) fn is_image(target: &str) -> bool {
     target.contains('/')
 }
 
-/// Prints what the mirror would say of a pull by a client.
+/// Prints the verdict of the mirror for a pull by a client.
 pub(super) fn print(
     set: &PolicySet,
     image: &str,
@@ -77,7 +77,7 @@ pub(super) fn print(
     Ok(if explained.verdict == "denied" { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The registry's name, and what report mode lets pass.
+/// Returns the name of the registry, and the denial that report mode ignores.
 fn judge(
     set: &PolicySet,
     image: &str,

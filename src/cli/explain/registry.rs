@@ -1,4 +1,4 @@
-//! What there is to say of a registry: its hosts, and who may use it.
+//! Explains a registry: its hosts, and the clients that can use it.
 
 use std::fmt::{self, Write as _};
 
@@ -6,15 +6,15 @@ use serde::{Serialize, Serializer};
 
 use crate::policy::{Grant, PolicySet, PresetInUse};
 
-/// A registry of the policy; the keys of `--json`.
+/// A registry of the policy. The fields are the keys of `--json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Told {
+pub(super) struct RegistryReport {
     registry: String,
     file: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     preset: Option<ExplainedPreset>,
-    clients: Clients,
+    clients: AllowedClients,
     hosts: Vec<Host>,
 }
 
@@ -26,7 +26,7 @@ struct Host {
     place: String,
 }
 
-/// The preset that hosts are from.
+/// The preset that contains the hosts.
 #[derive(Debug, Serialize)]
 pub(super) struct ExplainedPreset {
     pub(super) name: String,
@@ -34,7 +34,7 @@ pub(super) struct ExplainedPreset {
 }
 
 impl ExplainedPreset {
-    /// Returns the preset that a host is from; `None` if its registry's file lists it.
+    /// Returns the preset that contains a host; `None` if the registry file lists it.
     pub(super) fn of(set: &PolicySet, grant: &Grant) -> Option<Self> {
         let registry = set.rules().registries.iter().find(|one| *one.name() == grant.registry)?;
         registry.preset().filter(|preset| preset.place == grant.place).map(Into::into)
@@ -47,14 +47,14 @@ impl From<&PresetInUse> for ExplainedPreset {
     }
 }
 
-/// Who may use a registry.
+/// The clients that can use a registry.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Clients {
+pub(super) enum AllowedClients {
     Everyone,
     Named(Vec<String>),
 }
 
-impl Clients {
+impl AllowedClients {
     pub(super) fn of(set: &PolicySet, registry: &str) -> Self {
         match set.admitted(registry) {
             None => Self::Everyone,
@@ -65,7 +65,7 @@ impl Clients {
     }
 }
 
-impl Serialize for Clients {
+impl Serialize for AllowedClients {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Everyone => out.serialize_str("everyone"),
@@ -74,7 +74,7 @@ impl Serialize for Clients {
     }
 }
 
-impl fmt::Display for Clients {
+impl fmt::Display for AllowedClients {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Everyone => out.write_str("everyone"),
@@ -84,24 +84,24 @@ impl fmt::Display for Clients {
     }
 }
 
-/// The registry of that name, where there is one.
-pub(super) fn named(set: &PolicySet, name: &str) -> Option<Told> {
+/// Returns the registry with this name; `None` if the policy has none.
+pub(super) fn named(set: &PolicySet, name: &str) -> Option<RegistryReport> {
     let registry = set.rules().registries.iter().find(|registry| &**registry.name() == name)?;
     let hosts = registry.endpoints().iter().map(|endpoint| Host {
         host: endpoint.target.to_string(),
         endpoint: endpoint.kind.code(),
         place: endpoint.place.to_string(),
     });
-    Some(Told {
+    Some(RegistryReport {
         registry: name.to_owned(),
         file: registry.file().to_string(),
         preset: registry.preset().map(Into::into),
-        clients: Clients::of(set, name),
+        clients: AllowedClients::of(set, name),
         hosts: hosts.collect(),
     })
 }
 
-impl Told {
+impl RegistryReport {
     pub(super) fn print(&self, json: bool) -> anyhow::Result<()> {
         if json {
             return crate::cli::output::print_json(self);
@@ -112,7 +112,7 @@ impl Told {
         if let Some(ExplainedPreset { name, date }) = &self.preset {
             writeln!(out, "  preset:    {name} of {date}")?;
         }
-        writeln!(out, "  clients:   {}", self.clients)?;
+        writeln!(out, "  allowed:   {}", self.clients)?;
         for Host { host, endpoint, place } in &self.hosts {
             writeln!(out, "  host:      {host} ({endpoint}), {place}")?;
         }

@@ -1,5 +1,5 @@
-//! What a client sees that knows of no gate: what the answerer tells it, where it was headed, and how
-//! it is refused.
+//! Explains transparent connections: the answer of the gate's DNS server, the original destination
+//! and the TLS alert.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,23 +11,23 @@ use crate::account::Headed;
 use crate::config::{Answer, Mode, Settings};
 use crate::policy::{HTTPS, Name, OwnAddresses, PolicySet, Stop, Target};
 
-/// How a client comes.
+/// How a connection reaches the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    /// It asks the proxy.
+pub(super) enum EntryMode {
+    /// By a CONNECT request to the proxy.
     Connect,
-    /// Its traffic is brought to the gate; where it was headed, if that is known.
-    Transparent(Option<Dialled>),
+    /// Redirected by a firewall, with its original destination if `--dialled` gives it.
+    Transparent(Option<DialledAddress>),
 }
 
-/// An address that a client dials, on the target's port where it names none.
+/// The original destination of a connection. Without a port, it is the target port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Dialled {
+pub(super) struct DialledAddress {
     address: IpAddr,
     port: Option<u16>,
 }
 
-impl std::str::FromStr for Dialled {
+impl std::str::FromStr for DialledAddress {
     type Err = std::net::AddrParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -39,8 +39,8 @@ impl std::str::FromStr for Dialled {
     }
 }
 
-impl Dialled {
-    /// Whether a target names another port beside its host.
+impl DialledAddress {
+    /// Returns whether the target has a port that differs from this one.
     pub(super) fn contradicts(self, target: &str) -> bool {
         let (Some(dialled), Some(written)) = (self.port, written_port(target)) else {
             return false;
@@ -49,7 +49,7 @@ impl Dialled {
     }
 }
 
-impl fmt::Display for Dialled {
+impl fmt::Display for DialledAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.port {
             Some(port) => SocketAddr::new(self.address, port).fmt(out),
@@ -58,9 +58,13 @@ impl fmt::Display for Dialled {
     }
 }
 
-impl Way {
-    /// The way that was asked for; the only one that the configuration has, where none was.
-    pub(super) fn of(settings: &Settings, transparent: bool, dialled: Option<Dialled>) -> Self {
+impl EntryMode {
+    /// Returns the entry mode that the options select, or the only one that the configuration has.
+    pub(super) fn of(
+        settings: &Settings,
+        transparent: bool,
+        dialled: Option<DialledAddress>,
+    ) -> Self {
         let has_proxy = settings.listeners.iter().any(|one| one.mode == Mode::Connect);
         if transparent || dialled.is_some() || !has_proxy {
             Self::Transparent(dialled)
@@ -69,7 +73,7 @@ impl Way {
         }
     }
 
-    /// The word of the configuration.
+    /// Returns the value of `mode` in the configuration.
     pub(super) fn code(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -77,29 +81,29 @@ impl Way {
         }
     }
 
-    /// The port that is asked for, where the command line names none beside the host.
+    /// Returns the target port if the host is given without one.
     pub(super) fn port(self) -> u16 {
         match self {
-            Self::Transparent(Some(Dialled { port: Some(port), .. })) => port,
+            Self::Transparent(Some(DialledAddress { port: Some(port), .. })) => port,
             _ => HTTPS,
         }
     }
 
-    /// Where a client was headed, compared with what its name resolved to.
+    /// Compares the original destination with the addresses of the name; `None` without a destination.
     pub(super) fn headed(
         self,
         target: &Target,
         found: &[SocketAddr],
         own: &OwnAddresses,
-    ) -> Option<ToldHeaded> {
-        let Self::Transparent(Some(Dialled { address, port })) = self else { return None };
+    ) -> Option<DestinationReport> {
+        let Self::Transparent(Some(DialledAddress { address, port })) = self else { return None };
         let to = SocketAddr::new(address, port.unwrap_or(target.port));
         let mut headed = Headed::to(to);
         headed.compare(found, own);
-        Some(ToldHeaded { address: to, spoofed: headed.is_spoofed() })
+        Some(DestinationReport { address: to, spoofed: headed.is_spoofed() })
     }
 
-    /// What a Go client such as docker prints of a refusal, where it is told by an alert.
+    /// Returns what a Go client such as docker prints for a TLS alert; `None` for CONNECT.
     pub(super) fn alert(self, stop: &Stop) -> Option<String> {
         let alert = match (self, stop) {
             (Self::Connect, _) => return None,
@@ -110,24 +114,24 @@ impl Way {
     }
 }
 
-/// As `dialled` names it.
+/// The value of `dialled` in `--json`.
 #[derive(Debug, Serialize)]
-pub(super) struct ToldHeaded {
+pub(super) struct DestinationReport {
     address: SocketAddr,
     spoofed: bool,
 }
 
-impl fmt::Display for ToldHeaded {
+impl fmt::Display for DestinationReport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known = match self.spoofed {
-            true => "which the name has not: recorded as spoofed-destination",
-            false => "which the name has, or the gate",
+            true => "not an address of the name: recorded as spoofed-destination",
+            false => "an address of the name or of the gate",
         };
-        write!(out, "{}, {known}; it is never dialled", self.address)
+        write!(out, "{}, {known}; the gate never connects to it", self.address)
     }
 }
 
-/// What the answerer says of a name, where there is one.
+/// Returns the answer of the gate's DNS server for a name; `None` without a DNS server.
 pub(super) fn answered(
     settings: &Settings,
     set: &PolicySet,
@@ -137,12 +141,12 @@ pub(super) fn answered(
     let answerer = settings.answerer.as_ref()?;
     let judged = match client {
         ExplainedClient::At(asker) => set.judge_host(name, asker, set.rules().enforcement),
-        // Whoever is of a group is so by its address where DNS is asked.
+        // For DNS queries, group membership depends on the client address only.
         ExplainedClient::Of(client) => set.judge_name_for(&Target::https(name.clone()), client),
     };
     Some(match (judged, &answerer.answer) {
         (Err(_), _) => "NXDOMAIN".to_owned(),
-        (Ok(_), Answer::Real) => "the real addresses, as far as they may be dialled".to_owned(),
+        (Ok(_), Answer::Real) => "its real addresses, without those that are denied".to_owned(),
         (Ok(_), Answer::Gate(own)) => {
             own.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         }
@@ -160,7 +164,7 @@ mod tests {
     use super::*;
     use crate::policy::Reason;
 
-    fn dialled(text: &str) -> Dialled {
+    fn dialled(text: &str) -> DialledAddress {
         text.parse().unwrap()
     }
 
@@ -168,11 +172,11 @@ mod tests {
     fn the_port_is_the_one_that_is_dialled() {
         for (text, port) in [("20.1.2.3", 443), ("20.1.2.3:8443", 8443), ("[2001:db8::1]:444", 444)]
         {
-            assert_eq!(Way::Transparent(Some(dialled(text))).port(), port, "{text}");
+            assert_eq!(EntryMode::Transparent(Some(dialled(text))).port(), port, "{text}");
         }
-        assert_eq!(Way::Transparent(None).port(), 443);
-        assert_eq!(Way::Connect.port(), 443);
-        assert!("contoso.azurecr.io".parse::<Dialled>().is_err());
+        assert_eq!(EntryMode::Transparent(None).port(), 443);
+        assert_eq!(EntryMode::Connect.port(), 443);
+        assert!("contoso.azurecr.io".parse::<DialledAddress>().is_err());
         for (text, target, contradicts) in [
             ("20.1.2.3:8443", "contoso.azurecr.io:443", true),
             ("[2001:db8::1]:444", "contoso.azurecr.io:99999", true),
@@ -185,23 +189,23 @@ mod tests {
     }
 
     #[test]
-    fn where_a_client_was_headed() {
+    fn a_destination_that_the_name_does_not_have_is_spoofed() {
         let target = Target::https(Name::parse("contoso.azurecr.io").unwrap());
         let found = ["20.1.2.3:443".parse().unwrap()];
         let own = OwnAddresses::default();
         for (text, spoofed) in [("20.1.2.3", false), ("20.9.9.9:443", true)] {
-            let way = Way::Transparent(Some(dialled(text)));
-            let told = way.headed(&target, &found, &own).unwrap();
-            assert_eq!(told.spoofed, spoofed, "{told}");
+            let way = EntryMode::Transparent(Some(dialled(text)));
+            let report = way.headed(&target, &found, &own).unwrap();
+            assert_eq!(report.spoofed, spoofed, "{report}");
         }
-        assert!(Way::Transparent(None).headed(&target, &found, &own).is_none());
+        assert!(EntryMode::Transparent(None).headed(&target, &found, &own).is_none());
     }
 
     #[test]
-    fn a_refusal_is_an_alert_there() {
+    fn a_denial_of_a_transparent_connection_is_an_alert() {
         let stop = Stop::from(Reason::OtherRegistry);
-        let told = Way::Transparent(None).alert(&stop);
-        assert_eq!(told.as_deref(), Some("remote error: tls: access denied"));
-        assert_eq!(Way::Connect.alert(&stop), None);
+        let report = EntryMode::Transparent(None).alert(&stop);
+        assert_eq!(report.as_deref(), Some("remote error: tls: access denied"));
+        assert_eq!(EntryMode::Connect.alert(&stop), None);
     }
 }

@@ -1,4 +1,4 @@
-//! `pullgate kit containerd` and others: the files by which clients pull through the mirror.
+//! `pullgate kit containerd` and others: the files that configure clients to pull through the mirror.
 
 use std::net::SocketAddr;
 
@@ -10,11 +10,11 @@ use crate::tools::client_files::{ClientKind, MirrorAddress, Offered, files};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ClientsArgs {
-    /// For this registry only: its file's name without the ending.
+    /// Only this registry: the name of its file without the ending.
     #[arg(long, value_name = "NAME")]
     registry: Option<String>,
-    /// How clients reach the gate: a name in its certificate, and a port where it is not that of the
-    /// listener. Without it, the address of the first mirror listener.
+    /// How clients reach the gate: a name in its certificate, and a port if it differs from the
+    /// listener's. Default: the address of the first mirror listener.
     #[arg(long, value_name = "HOST[:PORT]")]
     gate: Option<String>,
     #[command(flatten)]
@@ -29,7 +29,7 @@ pub(super) fn text(
 ) -> anyhow::Result<String> {
     let mut listeners = loaded.settings.listeners.iter();
     let Some(listener) = listeners.find(|one| one.mode == Mode::Mirror) else {
-        bail!("no listener is a mirror: write a [[listen]] with mode = \"mirror\"");
+        bail!("the configuration has no mirror listener: add a [[listen]] with mode = \"mirror\"");
     };
     let scheme = if listener.tls.is_some() { "https" } else { "http" };
     let authority = authority(args.gate.as_deref(), listener.address);
@@ -45,7 +45,7 @@ pub(super) fn text(
         .collect();
     if offered.is_empty() {
         match &args.registry {
-            Some(name) => bail!("{name:?} is no registry with a [mirror]"),
+            Some(name) => bail!("the registry {name:?} does not exist or has no [mirror]"),
             None => bail!("no registry has a [mirror]"),
         }
     }

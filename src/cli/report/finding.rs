@@ -1,9 +1,9 @@
-//! What a denial is about, for whoever has to do something about it.
+//! Groups denials by what the operator has to do about them.
 
 use crate::account::AuditText;
 use crate::policy::{HostKind, Name, Reason};
 
-/// What needs doing about a denial: the reason, but for a replica that the policy does not know.
+/// The group of a denial: its reason, or a replica that is missing from the policy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Finding {
     Storage,
@@ -11,7 +11,7 @@ pub(super) enum Finding {
     OtherRegistry,
     HostNotAllowed,
     Else(Reason),
-    /// A code of another version of the gate.
+    /// A reason code of another version of the gate.
     Unknown(String),
 }
 
@@ -20,7 +20,7 @@ impl Finding {
         match Reason::from_code(reason) {
             Some(Reason::StorageAccount) => Self::Storage,
             Some(Reason::OtherRegistry) => Self::OtherRegistry,
-            // The label is that of a registry which the policy names: see `PolicySet`.
+            // `PolicySet` gives this reason only if the label belongs to a registry of the policy.
             Some(Reason::HostNotAllowed) if is_replica(host) => Self::Replica,
             Some(Reason::HostNotAllowed) => Self::HostNotAllowed,
             Some(reason) => Self::Else(reason),
@@ -42,69 +42,71 @@ impl Finding {
     pub(super) fn title(&self) -> String {
         match self {
             Self::Storage => "Storage accounts: layers of a registry without dedicated data \
-                              endpoints, or data on its way out"
+                              endpoints, or data exfiltration"
                 .into(),
-            Self::Replica => "Replicas that the policy does not know".into(),
-            Self::OtherRegistry => "Registries that the policy does not name".into(),
-            Self::HostNotAllowed => "Hosts that no registry's policy names".into(),
+            Self::Replica => "Replicas that are missing from the policy".into(),
+            Self::OtherRegistry => "Registries that are not in the policy".into(),
+            Self::HostNotAllowed => "Hosts that are not in the policy".into(),
             Self::Else(reason) => reason.meaning().trim_end_matches('.').into(),
             Self::Unknown(_) => "A reason that this version does not know".into(),
         }
     }
 
-    /// What to do, a step each.
+    /// Returns the steps to take, in order.
     pub(super) fn remedy(&self) -> &'static [&'static str] {
         match self {
-            // Microsoft's order: whoever switches first breaks every client behind a firewall that
-            // does not know the new endpoints.
+            // The order that Microsoft documents: switching first breaks every client behind a firewall
+            // that does not allow the new endpoints.
             Self::Storage => &[
-                "az acr show-endpoints --name NAME | pullgate import -   (names the data endpoints \
-                 to come)",
-                "put what it prints into registries.d of every gate, and allow the same hosts in \
+                "run az acr show-endpoints --name NAME | pullgate import -   (it lists the future data \
+                 endpoints)",
+                "add its output to registries.d of every gate, and allow the same hosts in \
                  every other firewall",
-                "only then: az acr update --name NAME --data-endpoint-enabled",
-                "report again: whoever still asks for a storage account does not pull from \
-                 that registry, and should be asked why",
+                "only then run az acr update --name NAME --data-endpoint-enabled",
+                "run the report again: clients that still connect to a storage account do not pull from \
+                 that registry; find out why they connect",
             ],
-            Self::Replica => {
-                &["az acr show-endpoints --name NAME again, and put its output into registries.d: \
-                 pulls break when traffic moves to that replica"]
-            }
+            Self::Replica => &[
+                "run az acr show-endpoints --name NAME again, and add its output to registries.d: \
+                 pulls break when traffic moves to that replica",
+            ],
             Self::OtherRegistry => &[
-                "add a file for the registry to registries.d, if these clients may pull from it; \
-                 else leave it denied",
+                "if these clients may pull from the registry, add a file for it to registries.d; \
+                 otherwise leave it denied",
             ],
-            Self::HostNotAllowed => {
-                &["add the host to `also` of the registry whose clients need it (an identity \
-                 provider, say); else leave it denied"]
-            }
+            Self::HostNotAllowed => &[
+                "if these clients need the host (an identity provider, for example), add it to `also` \
+                 of their registry; otherwise leave it denied",
+            ],
             Self::Else(reason) => remedy(*reason),
-            Self::Unknown(_) => &["read these files with the pullgate that wrote them"],
+            Self::Unknown(_) => &["read these files with the version of pullgate that wrote them"],
         }
     }
 }
 
 fn remedy(reason: Reason) -> &'static [&'static str] {
     match reason {
-        Reason::ClientNotAllowed => {
-            &["let the registry's policy name the client, if it may pull; else leave it denied"]
-        }
+        Reason::ClientNotAllowed => &[
+            "if the client may pull, add it to `clients` of the registry; otherwise leave it denied",
+        ],
         Reason::UploadBudget => &[
-            "a pull sends little: raise the budget where pushes are meant; else ask the client's \
+            "pulls send little data: raise the upload budget if the client may push; otherwise ask its \
                owner what it sent",
         ],
         Reason::PortNotAllowed => {
-            &["write host:port into the registry's file, if that port is meant"]
+            &["if the port is intended, write host:port in the registry's file"]
         }
         Reason::AddressNotAllowed => {
-            &["pullgate explain HOST tells the addresses; open them by `private-addresses` or \
-               `[addresses] allow`, if they are meant"]
+            &["pullgate explain HOST lists the addresses; if they are intended, allow them with \
+               `private-addresses` or `[addresses] allow`"]
         }
-        Reason::IpLiteral => &["have the client ask by name: the policy knows names only"],
+        Reason::IpLiteral => {
+            &["configure the client to use a host name: the policy matches names only"]
+        }
         Reason::SessionLimit | Reason::RateLimit => {
-            &["raise the limit in [limits], if the client is to be trusted with more"]
+            &["if the client may use more, raise its limit in [limits] or [[client]]"]
         }
-        _ => &["see the reason in the manual"],
+        _ => &["see the reason in docs/reasons.md"],
     }
 }
 

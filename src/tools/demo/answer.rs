@@ -1,5 +1,5 @@
-//! What the embedded registry answers: tokens, manifests and redirects at the login server, blobs
-//! at the data endpoint. Requests in, responses out; it sees no socket.
+//! The HTTP answers of the embedded registry: tokens, manifests and redirects on the login server,
+//! blobs on the data endpoint. Pure: requests in, responses out.
 
 use super::image::Image;
 use super::{DATA, IMAGE, LATER_DATA, LATER_LOGIN, SMALL_IMAGE, STORAGE, TAG};
@@ -12,16 +12,17 @@ use oci_client::manifest::OCI_IMAGE_MEDIA_TYPE;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
-/// The user that may pull. The password is no secret: the registry lives on loopback for a minute.
+/// The user that can pull. The password is not a secret: the registry runs on loopback for a
+/// minute.
 pub(super) const USER: &str = "pull-only";
 /// The password of that user.
 pub(super) const PASSWORD: &str = "demo";
-/// Both as RFC 7617 sends them, in Base64.
+/// Both, in Base64, as in RFC 7617.
 const CREDENTIALS: &str = "Basic cHVsbC1vbmx5OmRlbW8=";
 
-type Answer = Response<Full<Bytes>>;
+type RegistryResponse = Response<Full<Bytes>>;
 
-/// Which of the registry's endpoints a request came in at.
+/// The endpoint of the registry that a request arrived at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Endpoint {
     /// The login server: authentication and content discovery.
@@ -39,26 +40,27 @@ pub enum DataEndpoints {
     Shared,
 }
 
-/// What the registry holds.
+/// The content of the registry.
 #[derive(Debug)]
 pub(super) struct Shelf {
     /// The large image.
     pub image: Image,
     /// The small one.
     pub small: Image,
-    /// The only token that is honoured.
+    /// The only valid token.
     pub token: String,
-    /// The signature that redirects carry and the data endpoint asks for.
+    /// The signature in redirects, which the data endpoint requires.
     pub signature: String,
-    /// Where the data endpoint listens, for a client that came by address and so cannot resolve.
+    /// The address of the data endpoint, for clients that connect by address and cannot resolve
+    /// names.
     pub data: SocketAddr,
-    /// Where redirects lead.
+    /// The target of redirects.
     pub data_endpoints: Mutex<DataEndpoints>,
 }
 
 impl Shelf {
     /// Answers one request at `endpoint`.
-    pub(super) fn answer<B>(&self, endpoint: Endpoint, request: &Request<B>) -> Answer {
+    pub(super) fn answer<B>(&self, endpoint: Endpoint, request: &Request<B>) -> RegistryResponse {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return fault(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -72,7 +74,7 @@ impl Shelf {
         }
     }
 
-    fn login<B>(&self, request: &Request<B>) -> Answer {
+    fn login<B>(&self, request: &Request<B>) -> RegistryResponse {
         let host = header(request, &HOST);
         let path = request.uri().path();
         if path == "/oauth2/token" {
@@ -96,15 +98,15 @@ impl Shelf {
         }
     }
 
-    /// Trades the user's credentials for the token.
-    fn issue<B>(&self, request: &Request<B>) -> Answer {
+    /// Returns the token for the user's credentials.
+    fn issue<B>(&self, request: &Request<B>) -> RegistryResponse {
         if header(request, &AUTHORIZATION) != CREDENTIALS {
             return fault(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "wrong user or password");
         }
         json(StatusCode::OK, serde_json::json!({ "access_token": self.token }).to_string())
     }
 
-    fn manifest(&self, repository: &str, reference: &str) -> Answer {
+    fn manifest(&self, repository: &str, reference: &str) -> RegistryResponse {
         let found = self
             .image(repository)
             .map(|image| &image.manifest)
@@ -118,8 +120,8 @@ impl Shelf {
         with(answer, digest, manifest.digest.clone())
     }
 
-    /// Sends the client to where the blob is, by a link whose signature stands in for its token.
-    fn redirect(&self, host: &str, repository: &str, digest: &str) -> Answer {
+    /// Redirects the client to the blob, with a signature in the URL instead of the token.
+    fn redirect(&self, host: &str, repository: &str, digest: &str) -> RegistryResponse {
         if self.image(repository).and_then(|image| image.blob(digest)).is_none() {
             return fault(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "no such blob");
         }
@@ -143,9 +145,9 @@ impl Shelf {
         with(answer, LOCATION, location)
     }
 
-    fn data<B>(&self, request: &Request<B>) -> Answer {
-        // Azure's storage refuses a request with both a signature and an Authorization header; a
-        // client that carries its token over to another host is thus found out.
+    fn data<B>(&self, request: &Request<B>) -> RegistryResponse {
+        // Azure storage rejects a request with both a signature and an Authorization header, which
+        // reveals clients that send their token to another host.
         if request.headers().contains_key(AUTHORIZATION) {
             return fault(StatusCode::BAD_REQUEST, "DENIED", "a token does not belong here");
         }
@@ -173,7 +175,7 @@ impl Shelf {
     }
 }
 
-/// What a path under `/v2/` asks for.
+/// What a path under `/v2/` requests.
 enum Wanted<'a> {
     Manifest { repository: &'a str, reference: &'a str },
     Blob { repository: &'a str, digest: &'a str },
@@ -194,22 +196,22 @@ fn header<'a, B>(request: &'a Request<B>, name: &HeaderName) -> &'a str {
     request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-fn with(mut answer: Answer, name: HeaderName, value: String) -> Answer {
-    // Values are our own but for the Host, which has been a valid header value already.
+fn with(mut answer: RegistryResponse, name: HeaderName, value: String) -> RegistryResponse {
+    // The values are ours, except Host, which was already a valid header value.
     if let Ok(value) = value.try_into() {
         answer.headers_mut().insert(name, value);
     }
     answer
 }
 
-fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+fn json(status: StatusCode, body: impl Into<Bytes>) -> RegistryResponse {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
     with(answer, CONTENT_TYPE, "application/json".to_owned())
 }
 
-/// An error as the OCI distribution specification writes it.
-fn fault(status: StatusCode, code: &str, message: &str) -> Answer {
+/// An error in the format of the OCI distribution specification.
+fn fault(status: StatusCode, code: &str, message: &str) -> RegistryResponse {
     let body = serde_json::json!({ "errors": [{ "code": code, "message": message }] });
     json(status, body.to_string())
 }
@@ -229,7 +231,12 @@ mod tests {
         }
     }
 
-    fn ask(shelf: &Shelf, endpoint: Endpoint, uri: &str, headers: &[(&str, &str)]) -> Answer {
+    fn ask(
+        shelf: &Shelf,
+        endpoint: Endpoint,
+        uri: &str,
+        headers: &[(&str, &str)],
+    ) -> RegistryResponse {
         let mut request = Request::get(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -237,7 +244,7 @@ mod tests {
         shelf.answer(endpoint, &request.body(()).unwrap())
     }
 
-    fn location(answer: &Answer) -> &str {
+    fn location(answer: &RegistryResponse) -> &str {
         answer.headers().get(LOCATION).map_or("", |value| value.to_str().unwrap())
     }
 

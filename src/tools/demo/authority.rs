@@ -1,14 +1,14 @@
-//! The certificate authority of the demonstration: one root and one server certificate, made anew
-//! on each start and held in memory only, and the TLS configurations of both sides.
+//! The certificate authority of the demonstration: one root and one server certificate, created at
+//! each start and held in memory only, and the TLS configurations of both sides.
 
-use super::Fault;
+use super::DemoError;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::sync::Arc;
 
-/// A root that vouches for the demonstration's hosts, and for nothing else.
+/// A root certificate for the hosts of the demonstration only.
 pub struct Authority {
     root: CertificateDer<'static>,
     server: Arc<ServerConfig>,
@@ -16,8 +16,8 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes a root, and one certificate for all `names`: host names and IP addresses.
-    pub fn new(names: &[&str]) -> Result<Self, Fault> {
+    /// Creates a root, and one certificate for all `names`: host names and IP addresses.
+    pub fn new(names: &[&str]) -> Result<Self, DemoError> {
         let root_key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -31,7 +31,7 @@ impl Authority {
         let leaf = CertificateParams::new(names)?.signed_by(&key, &issuer)?.der().clone();
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
 
-        // The provider is named each time: a process-wide default would be global state.
+        // The provider is given explicitly, because a process-wide default would be global state.
         let provider = Arc::new(ring::default_provider());
         let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?
@@ -46,19 +46,19 @@ impl Authority {
         Ok(Self { root, server: Arc::new(server), client: Arc::new(client) })
     }
 
-    /// The root's certificate, in DER.
+    /// Returns the root certificate in DER.
     #[must_use]
     pub fn root(&self) -> &CertificateDer<'static> {
         &self.root
     }
 
-    /// What a server under these names presents.
+    /// Returns the TLS configuration of the servers.
     #[must_use]
     pub fn server(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
     }
 
-    /// What a client trusts: this root only.
+    /// Returns the TLS configuration of clients, which trust this root only.
     #[must_use]
     pub fn client(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.client)

@@ -1,22 +1,24 @@
-//! The gate's config folder, written as an operator would and removed in the end.
+//! The gate's configuration folder, written as an operator would, and removed at the end.
 
 use super::registry::Registry;
-use super::{DATA, FOREIGN_DATA, FOREIGN_LOGIN, Fault, LATER_DATA, LATER_LOGIN, LOGIN, STORAGE};
+use super::{
+    DATA, DemoError, FOREIGN_DATA, FOREIGN_LOGIN, LATER_DATA, LATER_LOGIN, LOGIN, STORAGE,
+};
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use ulid::Ulid;
 
-/// What becomes of the folder when the demonstration is over.
+/// What happens to the folder after the demonstration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Afterwards {
     /// It is removed.
     Remove,
-    /// It stays, for whoever wants to look at it.
+    /// It is kept for inspection.
     Keep,
 }
 
-/// A config folder of the gate's, with the policy for one registry.
+/// A configuration folder with the policy for one registry.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
@@ -29,76 +31,78 @@ impl Folder {
         parent: &Path,
         registry: &Registry,
         afterwards: Afterwards,
-    ) -> Result<Self, Fault> {
-        // The random name and the mode keep others on this machine out of a shared /tmp.
+    ) -> Result<Self, DemoError> {
+        // The random name and the mode prevent access by other users through a shared /tmp.
         let path = parent.join(format!("pullgate-demo-{}", Ulid::generate()));
         DirBuilder::new()
             .mode(0o700)
             .create(&path)
-            .map_err(Fault::during(format!("cannot create {}", path.display())))?;
+            .map_err(DemoError::during(format!("cannot create {}", path.display())))?;
         let folder = Self { path, afterwards };
         let policies = folder.path.join("registries.d");
         fs::create_dir(&policies)
-            .map_err(Fault::during(format!("cannot create {}", policies.display())))?;
+            .map_err(DemoError::during(format!("cannot create {}", policies.display())))?;
         folder.put("pullgate.toml", &settings(registry, &folder.audit()))?;
         folder.add_registry("contoso", &endpoints(LOGIN, "eastus", DATA))?;
         Ok(folder)
     }
 
-    /// The folder.
+    /// Returns the path of the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file that the gate is started with.
+    /// Returns the path of `pullgate.toml`.
     #[must_use]
     pub fn settings(&self) -> PathBuf {
         self.path.join("pullgate.toml")
     }
 
-    /// The gate's audit file.
+    /// Returns the path of the audit file.
     #[must_use]
     pub fn audit(&self) -> PathBuf {
         self.path.join("audit.jsonl")
     }
 
     /// Adds the registry that is allowed later.
-    pub fn add_later_registry(&self) -> Result<(), Fault> {
+    pub fn add_later_registry(&self) -> Result<(), DemoError> {
         self.add_registry("fabrikam", &endpoints(LATER_LOGIN, "westeurope", LATER_DATA))
     }
 
     /// Removes it again.
-    pub fn remove_later_registry(&self) -> Result<(), Fault> {
+    pub fn remove_later_registry(&self) -> Result<(), DemoError> {
         let path = self.path.join("registries.d/fabrikam.json");
-        fs::remove_file(&path).map_err(Fault::during(format!("cannot remove {}", path.display())))
+        fs::remove_file(&path)
+            .map_err(DemoError::during(format!("cannot remove {}", path.display())))
     }
 
-    fn add_registry(&self, name: &str, printed: &str) -> Result<(), Fault> {
-        // Written beside the folder and moved in: the gate never reads half of it.
+    fn add_registry(&self, name: &str, printed: &str) -> Result<(), DemoError> {
+        // Written beside the folder and renamed, so that the gate never reads an incomplete file.
         self.put("new-registry", printed)?;
         let path = self.path.join(format!("registries.d/{name}.json"));
         fs::rename(self.path.join("new-registry"), &path)
-            .map_err(Fault::during(format!("cannot write {}", path.display())))
+            .map_err(DemoError::during(format!("cannot write {}", path.display())))
     }
 
-    fn put(&self, name: &str, content: &str) -> Result<(), Fault> {
+    fn put(&self, name: &str, content: &str) -> Result<(), DemoError> {
         let path = self.path.join(name);
-        fs::write(&path, content).map_err(Fault::during(format!("cannot write {}", path.display())))
+        fs::write(&path, content)
+            .map_err(DemoError::during(format!("cannot write {}", path.display())))
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
         if self.afterwards == Afterwards::Remove {
-            // A leftover in /tmp harms nobody.
+            // A leftover folder in /tmp is harmless.
             let _ = fs::remove_dir_all(&self.path);
         }
     }
 }
 
-/// `pullgate.toml`: every name leads to loopback, the forbidden ones too, so that only the policy
-/// stands between a client and them.
+/// `pullgate.toml`: all names, also forbidden ones, resolve to loopback, so that only the policy
+/// protects them.
 fn settings(registry: &Registry, audit: &Path) -> String {
     let audit = toml::Value::from(audit.display().to_string());
     let (login, data, outside) = (registry.login(), registry.data(), registry.outside());
@@ -132,7 +136,7 @@ path = {audit}
     )
 }
 
-/// What `az acr show-endpoints` prints, with the trailing comma of Microsoft's sample.
+/// The output of `az acr show-endpoints`, with the trailing comma of Microsoft's sample.
 fn endpoints(login: &str, region: &str, data: &str) -> String {
     format!(
         r#"{{

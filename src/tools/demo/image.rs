@@ -1,23 +1,23 @@
-//! An image of random layers, made in memory and handed out without copying.
+//! An image of random layers, created in memory and served without copying.
 //!
-//! The layers are noise, not tar archives: they are to be moved and hashed, not unpacked.
+//! The layers are random bytes, not tar archives, because they are only transferred and hashed.
 
-use super::Fault;
+use super::DemoError;
 use bytes::Bytes;
 use oci_client::manifest::{IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
-/// How the size is divided among the layers, as real images do: uneven.
+/// Fractions of the size for each layer, uneven as in real images.
 const SHARES: [u64; 5] = [6, 4, 3, 2, 1];
 
-/// Bytes and the digest that names them.
+/// Bytes and their digest.
 #[derive(Debug, Clone)]
 pub struct Blob {
     /// `sha256:` and 64 hexadecimal digits.
     pub digest: String,
-    /// The content; a clone shares it.
+    /// The content. Clones share it.
     pub bytes: Bytes,
 }
 
@@ -36,21 +36,21 @@ impl Blob {
     }
 }
 
-/// A manifest, a configuration and layers, whose digests agree.
+/// A manifest, a configuration and layers with matching digests.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// The OCI image manifest.
     pub manifest: Blob,
-    /// The configuration that it names.
+    /// The configuration in the manifest.
     pub config: Blob,
-    /// The layers that it names, in its order.
+    /// The layers in the manifest, in order.
     pub layers: Vec<Blob>,
 }
 
 impl Image {
-    /// Makes an image whose layers hold at least `size` bytes together; another `seed` gives other
-    /// bytes. Hashing is most of the work, so each layer is made on a thread of its own.
-    pub async fn generate(seed: u64, size: u64) -> Result<Self, Fault> {
+    /// Creates an image whose layers have at least `size` bytes in total; another `seed` gives
+    /// other bytes. Hashing is most of the work, so each layer uses its own thread.
+    pub async fn generate(seed: u64, size: u64) -> Result<Self, DemoError> {
         let whole: u64 = SHARES.iter().sum();
         let making: Vec<_> = SHARES
             .iter()
@@ -83,20 +83,20 @@ impl Image {
         Ok(Self { manifest: Blob::new(manifest.to_string()), config, layers })
     }
 
-    /// The layers' bytes together.
+    /// Returns the total size of the layers, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.layers.iter().map(Blob::len).sum()
     }
 
-    /// The blob of this digest, layer or configuration.
+    /// Returns the layer or configuration with this digest; `None` if there is none.
     #[must_use]
     pub fn blob(&self, digest: &str) -> Option<&Blob> {
         self.layers.iter().chain([&self.config]).find(|blob| blob.digest == digest)
     }
 }
 
-/// `length` bytes that do not compress: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+/// Returns `length` incompressible bytes: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 fn noise(seed: u64, length: u64) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
     let mut state = seed;

@@ -1,8 +1,8 @@
-//! What `pullgate demo` needs beside the gate: a registry on loopback as Azure's behave, a client
-//! that pulls from it, probes that try the exits, and a table of what came of it all.
+//! The parts of `pullgate demo` besides the gate: a registry on loopback that behaves like Azure's,
+//! a client that pulls from it, probes for denied targets, and a result table.
 //!
-//! It is no mock of the gate and knows nothing of it but an address: everything here would work
-//! as well against another proxy. The demonstration itself is told by the `demo` command.
+//! Nothing here depends on the gate except its address: it would work with any other proxy. The
+//! `demo` command runs the demonstration.
 
 mod answer;
 pub mod authority;
@@ -14,43 +14,43 @@ pub mod pull;
 pub mod registry;
 pub mod table;
 
-/// The login server that the demonstration's policy allows.
+/// The login server that the policy allows.
 pub const LOGIN: &str = "contoso.azurecr.io";
 /// Its dedicated data endpoint.
 pub const DATA: &str = "contoso.eastus.data.azurecr.io";
-/// A login server that the policy learns of while the gate runs.
+/// A login server that is added to the policy while the gate runs.
 pub const LATER_LOGIN: &str = "fabrikam.azurecr.io";
-/// The data endpoint of that one.
+/// Its data endpoint.
 pub const LATER_DATA: &str = "fabrikam.westeurope.data.azurecr.io";
-/// The storage account that blobs come from while dedicated data endpoints are off.
+/// The storage account that serves blobs while dedicated data endpoints are disabled.
 pub const STORAGE: &str = "eusmanaged123.blob.core.windows.net";
-/// A registry that no policy names.
+/// A registry that is not in the policy.
 pub const FOREIGN_LOGIN: &str = "attacker.azurecr.io";
-/// A data endpoint that no policy names.
+/// A data endpoint that is not in the policy.
 pub const FOREIGN_DATA: &str = "evil.eastus.data.azurecr.io";
 
-/// The image that is pulled, without its registry.
+/// The repository of the image.
 pub const IMAGE: &str = "team/app";
-/// A small image beside it.
+/// The repository of the small image.
 pub const SMALL_IMAGE: &str = "tools/hello";
-/// The tag of both.
+/// The tag of both images.
 pub const TAG: &str = "1.0";
 
-/// What can go wrong with the demonstration's own parts; never a finding about the gate.
+/// An error of the demonstration itself, never a result of the gate.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum DemoError {
     /// A certificate could not be made.
     #[error("cannot make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// TLS could not be set up.
+    /// TLS could not be configured.
     #[error("cannot set TLS up: {0}")]
     Tls(#[from] rustls::Error),
     /// A socket or a file failed.
     #[error("{what}: {error}")]
     Io {
-        /// What was being done.
+        /// The operation.
         what: String,
-        /// How it failed.
+        /// The error.
         #[source]
         error: std::io::Error,
     },
@@ -59,15 +59,15 @@ pub enum Fault {
     Image(#[from] tokio::task::JoinError),
 }
 
-impl Fault {
-    /// Says what was being done when a socket or a file failed.
+impl DemoError {
+    /// Returns a function that adds the operation to an I/O error.
     pub fn during(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |error| Self::Io { what, error }
     }
 }
 
-/// Bytes as MiB.
+/// Converts bytes to MiB.
 #[must_use]
 pub fn mebibytes(bytes: u64) -> f64 {
     // Exact up to 2^53 bytes, which no image reaches.

@@ -1,5 +1,5 @@
-//! Tries the ways out by hand: one CONNECT, and what may follow it. Every read is bounded in bytes
-//! and time, since the gate is what is being tried.
+//! Sends single CONNECT requests and what may follow them. Every read is bounded in bytes and time,
+//! because the gate is under test.
 
 use super::authority::Authority;
 use rustls::pki_types::ServerName;
@@ -12,24 +12,24 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// How long one probe waits for an answer.
+/// Timeout of one probe.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The most that an answer's head may hold, in bytes.
+/// Maximum size of a response head, in bytes.
 const HEAD_LIMIT: usize = 16 << 10;
-/// The most that is read of a page of the gate's admin listener, in bytes.
+/// Maximum size of a page of the admin listener, in bytes.
 const PAGE_LIMIT: u64 = 4 << 20;
 
-/// The status line of an answer.
+/// The status line of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct StatusLine {
     /// The status code.
     pub code: u16,
-    /// The reason phrase: all that a user of docker gets to read.
+    /// The reason phrase, the only part that docker shows to its user.
     pub phrase: String,
 }
 
-impl Answer {
-    /// The reason's code that the gate puts into the phrase, in brackets before the session's id.
+impl StatusLine {
+    /// Returns the reason code in the phrase, in brackets before the session id.
     #[must_use]
     pub fn reason(&self) -> &str {
         let in_brackets = self.phrase.rsplit_once('[').map_or("", |(_, rest)| rest);
@@ -37,19 +37,19 @@ impl Answer {
     }
 }
 
-/// What became of a TLS handshake within a tunnel.
+/// The result of a TLS handshake in a tunnel.
 pub enum Handshake {
-    /// It was completed.
+    /// It succeeded.
     Done(Box<TlsStream<TcpStream>>),
-    /// It was refused by an alert.
+    /// The gate sent an alert.
     Alert(AlertDescription),
-    /// It ended otherwise.
+    /// It failed otherwise.
     Broken(io::Error),
 }
 
-/// Asks the proxy for a tunnel to `target`, which is `host:port`. The stream is the tunnel if the
-/// answer is 200.
-pub async fn connect(proxy: SocketAddr, target: &str) -> io::Result<(Answer, TcpStream)> {
+/// Requests a tunnel to `target` (`host:port`) from the proxy. The stream is the tunnel if the
+/// status is 200.
+pub async fn connect(proxy: SocketAddr, target: &str) -> io::Result<(StatusLine, TcpStream)> {
     in_time(async {
         let mut stream = TcpStream::connect(proxy).await?;
         let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
@@ -60,7 +60,7 @@ pub async fn connect(proxy: SocketAddr, target: &str) -> io::Result<(Answer, Tcp
     .await
 }
 
-/// Says hello over `tunnel` to `name`.
+/// Starts TLS with `name` in the tunnel.
 pub async fn handshake(tunnel: TcpStream, name: &str, authority: &Authority) -> Handshake {
     let Ok(name) = ServerName::try_from(name.to_owned()) else {
         return Handshake::Broken(io::ErrorKind::InvalidInput.into());
@@ -75,7 +75,7 @@ pub async fn handshake(tunnel: TcpStream, name: &str, authority: &Authority) -> 
     }
 }
 
-/// Sends `bytes` into `tunnel` as they are, and returns what comes back until the tunnel closes.
+/// Sends `bytes` into the tunnel and returns what it receives until the tunnel closes.
 pub async fn say(mut tunnel: TcpStream, bytes: &[u8]) -> io::Result<Vec<u8>> {
     in_time(async {
         tunnel.write_all(bytes).await?;
@@ -86,15 +86,19 @@ pub async fn say(mut tunnel: TcpStream, bytes: &[u8]) -> io::Result<Vec<u8>> {
     .await
 }
 
-/// Whether `bytes` are one fatal TLS alert of the kind `alert`: RFC 8446, sections 5.1 and 6.
+/// Returns whether `bytes` are one fatal TLS alert of this kind (RFC 8446, sections 5.1 and 6).
 #[must_use]
 pub fn is_alert(bytes: &[u8], alert: AlertDescription) -> bool {
     matches!(bytes, [21, 3, _, 0, 2, 2, kind] if *kind == u8::from(alert))
 }
 
-/// Asks `host` for `path` over an open TLS session and returns the answer's status line. The
-/// session can be used again if the answer had no body worth reading.
-pub async fn ask(session: &mut TlsStream<TcpStream>, host: &str, path: &str) -> io::Result<Answer> {
+/// Requests `path` from `host` in an open TLS session and returns the status line. The session can
+/// be reused if the response has no body.
+pub async fn ask(
+    session: &mut TlsStream<TcpStream>,
+    host: &str,
+    path: &str,
+) -> io::Result<StatusLine> {
     in_time(async {
         let head = format!("HEAD {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
         session.write_all(head.as_bytes()).await?;
@@ -103,10 +107,10 @@ pub async fn ask(session: &mut TlsStream<TcpStream>, host: &str, path: &str) -> 
     .await
 }
 
-/// Waits until the other side ends an idle session.
+/// Waits until the other side closes an idle session.
 pub async fn closed(session: &mut TlsStream<TcpStream>) -> io::Result<()> {
     in_time(async {
-        // Any end will do: an orderly one, one without the alert that TLS asks for, a reset.
+        // Any close counts: in order, without a TLS close_notify, or by a reset.
         while session.read(&mut [0; 512]).await.is_ok_and(|count| count > 0) {}
         Ok(())
     })
@@ -134,7 +138,7 @@ async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> 
     tokio::time::timeout(PATIENCE, work).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Reads up to the empty line and not a byte further: what follows belongs to the tunnel.
+/// Reads exactly up to the empty line, because later bytes belong to the tunnel.
 async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -146,13 +150,13 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>>
     Ok(head)
 }
 
-fn parse_status_line(head: &[u8]) -> io::Result<Answer> {
+fn parse_status_line(head: &[u8]) -> io::Result<StatusLine> {
     let head = String::from_utf8_lossy(head);
     let line = head.lines().next().unwrap_or_default();
     let mut words = line.splitn(3, ' ');
     match (words.next(), words.next().and_then(|code| code.parse().ok()), words.next()) {
         (Some(version), Some(code), phrase) if version.starts_with("HTTP/1.") => {
-            Ok(Answer { code, phrase: phrase.unwrap_or_default().to_owned() })
+            Ok(StatusLine { code, phrase: phrase.unwrap_or_default().to_owned() })
         }
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("not a status line: {line}"))),
     }
@@ -188,7 +192,7 @@ mod tests {
             ("Forbidden", ""),
             ("", ""),
         ] {
-            let answer = Answer { code: 403, phrase: phrase.to_owned() };
+            let answer = StatusLine { code: 403, phrase: phrase.to_owned() };
             assert_eq!(answer.reason(), reason);
         }
     }

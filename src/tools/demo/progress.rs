@@ -1,39 +1,39 @@
-//! How far a pull has come. It counts and draws; the command shows it.
+//! The progress of a pull. It counts and formats; the command displays it.
 
 use super::mebibytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The bar's width, in columns.
+/// Width of the bar, in columns.
 const BAR: u64 = 32;
 
-/// Bytes that came, of bytes that are expected.
+/// Received and expected bytes.
 #[derive(Debug)]
-pub struct Progress {
+pub struct PullProgress {
     done: AtomicU64,
     total: u64,
 }
 
-impl Progress {
-    /// Nothing yet, of `total` bytes.
+impl PullProgress {
+    /// Creates a counter at zero, of `total` bytes.
     #[must_use]
     pub fn of(total: u64) -> Arc<Self> {
         Arc::new(Self { done: AtomicU64::new(0), total })
     }
 
-    /// So many bytes more.
+    /// Adds `bytes`.
     pub fn add(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// The bytes that came.
+    /// Returns the received bytes.
     #[must_use]
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// One line: a bar, MiB of MiB, and the rate after so long.
+    /// Returns one line: a bar, received and total MiB, and the average rate.
     #[must_use]
     pub fn draw(&self, elapsed: Duration) -> String {
         let (done, total) = (mebibytes(self.done()), mebibytes(self.total));
@@ -56,7 +56,7 @@ mod tests {
         for (done, total, filled) in
             [(0, 10, 0), (5, 10, 16), (10, 10, 32), (11, 10, 32), (0, 0, 32)]
         {
-            let progress = Progress::of(total);
+            let progress = PullProgress::of(total);
             progress.add(done);
             let bar = progress.bar();
             assert_eq!(bar.matches('=').count(), filled, "{done} of {total}");

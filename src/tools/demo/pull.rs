@@ -1,12 +1,12 @@
-//! Pulls an image with a real OCI client, through a proxy or straight from the registry.
+//! Pulls an image with a real OCI client, through a proxy or directly.
 //!
-//! The client checks every digest, as clients do; beyond that each byte is compared with the
-//! registry's own copy, which costs less than a second hash and proves more.
+//! The client checks every digest. In addition, each byte is compared with the registry's copy,
+//! which is cheaper than a second hash and stricter.
 
 use super::answer::{PASSWORD, USER};
 use super::authority::Authority;
 use super::image::{Blob, Image};
-use super::progress::Progress;
+use super::progress::PullProgress;
 use bytes::{Buf, Bytes};
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig};
 use oci_client::errors::OciDistributionError;
@@ -23,54 +23,54 @@ use tokio::io::AsyncWrite;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Layers in flight at once, as docker's `max-concurrent-downloads` has it.
+/// Number of concurrent layers, as docker's default `max-concurrent-downloads`.
 const LAYERS_AT_ONCE: usize = 3;
-/// How long the registry or the proxy may leave the client waiting.
+/// Timeout for each read from the registry or the proxy.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Why a pull did not succeed.
+/// Why a pull failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
-    /// The image's name is none.
+    /// The image reference is invalid.
     #[error("{0}")]
     Reference(#[from] oci_client::ParseError),
-    /// The client gave up.
+    /// The client failed.
     #[error("{}", chain(.0))]
     Client(#[from] OciDistributionError),
-    /// The client was content with bytes that are not the registry's.
+    /// The client accepted bytes that differ from the registry's.
     #[error("the {0} differs from the registry's")]
     Differs(&'static str),
-    /// A layer's task died.
+    /// The task of a layer panicked.
     #[error("{0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
-/// Which way the client takes.
+/// The route of the client.
 #[derive(Debug, Clone, Copy)]
-pub enum Way {
+pub enum PullRoute {
     /// Through the HTTP proxy at this address.
     Proxy(SocketAddr),
-    /// Straight to the registry, whatever proxy the environment names.
+    /// Directly to the registry, ignoring the proxy of the environment.
     Direct,
 }
 
-/// An OCI client that trusts the demonstration's authority only.
+/// An OCI client that trusts only the demonstration's authority.
 pub struct Puller {
     client: Client,
 }
 
 impl Puller {
-    /// Sets a client up.
-    pub fn new(authority: &Authority, way: Way) -> Result<Self, PullError> {
-        // oci-client builds its TLS from the process's default provider and panics without one. It
-        // does no harm if there is one already.
+    /// Creates a client.
+    pub fn new(authority: &Authority, way: PullRoute) -> Result<Self, PullError> {
+        // oci-client takes its TLS provider from the process default and panics without one. An
+        // existing default is harmless.
         let _ = ring::default_provider().install_default();
         let root =
             Certificate { encoding: CertificateEncoding::Der, data: authority.root().to_vec() };
-        // Naming a proxy is the only way to have this client ignore the environment's.
+        // An explicit proxy is the only way to make this client ignore the environment's.
         let (proxy, exempt) = match way {
-            Way::Proxy(address) => (address.to_string(), None),
-            Way::Direct => ("127.0.0.1:9".to_owned(), Some("127.0.0.1".to_owned())),
+            PullRoute::Proxy(address) => (address.to_string(), None),
+            PullRoute::Direct => ("127.0.0.1:9".to_owned(), Some("127.0.0.1".to_owned())),
         };
         let client = Client::try_from(ClientConfig {
             tls_certs_only: vec![root],
@@ -83,13 +83,13 @@ impl Puller {
         Ok(Self { client })
     }
 
-    /// Pulls `reference` whole, which must be `image`, and tells how long it took. The layers'
-    /// bytes are counted in `progress` as they come.
+    /// Pulls `reference`, compares it with `image`, and returns the duration. Counts the received
+    /// layer bytes in `progress`.
     pub async fn pull(
         &self,
         reference: &str,
         image: &Image,
-        progress: &Arc<Progress>,
+        progress: &Arc<PullProgress>,
     ) -> Result<Duration, PullError> {
         let begun = Instant::now();
         let reference: Reference = reference.parse()?;
@@ -121,7 +121,7 @@ impl Puller {
                 Ok(())
             });
         }
-        // The first error drops the set, which ends the other layers' tasks.
+        // The first error drops the set, which aborts the other layers.
         while let Some(layer) = layers.join_next().await {
             layer??;
         }
@@ -129,10 +129,10 @@ impl Puller {
     }
 }
 
-/// Takes a layer's bytes as they come, and refuses the first that is not the expected one.
+/// Receives the bytes of a layer, and rejects the first that differs from the expected one.
 struct Comparison {
     expected: Bytes,
-    progress: Arc<Progress>,
+    progress: Arc<PullProgress>,
 }
 
 impl AsyncWrite for Comparison {
@@ -159,7 +159,7 @@ impl AsyncWrite for Comparison {
     }
 }
 
-/// An error and what caused it, in one line.
+/// Returns an error and its causes on one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();
@@ -222,9 +222,9 @@ mod tests {
     #[tokio::test]
     async fn pulls_by_address() {
         let (authority, registry) = registry().await;
-        let progress = Progress::of(registry.image().size());
+        let progress = PullProgress::of(registry.image().size());
         let reference = format!("{}/{IMAGE}:{TAG}", registry.login());
-        let puller = Puller::new(&authority, Way::Direct).unwrap();
+        let puller = Puller::new(&authority, PullRoute::Direct).unwrap();
         puller.pull(&reference, registry.image(), &progress).await.unwrap();
         assert_eq!(progress.done(), registry.image().size());
         assert_eq!(registry.strays(), 0);
@@ -235,13 +235,13 @@ mod tests {
         let (authority, registry) = registry().await;
         let proxy = proxy(registry.login(), registry.data()).await;
         let reference = format!("{LOGIN}/{IMAGE}:{TAG}");
-        let puller = Puller::new(&authority, Way::Proxy(proxy)).unwrap();
-        let progress = Progress::of(registry.image().size());
+        let puller = Puller::new(&authority, PullRoute::Proxy(proxy)).unwrap();
+        let progress = PullProgress::of(registry.image().size());
         puller.pull(&reference, registry.image(), &progress).await.unwrap();
         assert_eq!(progress.done(), registry.image().size());
 
         registry.switch(DataEndpoints::Shared);
-        let progress = Progress::of(registry.image().size());
+        let progress = PullProgress::of(registry.image().size());
         let error = puller.pull(&reference, registry.image(), &progress).await.unwrap_err();
         assert!(matches!(error, PullError::Client(_)), "{error}");
         assert!(error.to_string().contains("tunnel"), "{error}");
@@ -253,9 +253,9 @@ mod tests {
     async fn another_image_is_noticed() {
         let (authority, registry) = registry().await;
         let reference = format!("{}/{IMAGE}:{TAG}", registry.login());
-        let puller = Puller::new(&authority, Way::Direct).unwrap();
+        let puller = Puller::new(&authority, PullRoute::Direct).unwrap();
         let other = Image::generate(3, 300_000).await.unwrap();
-        let progress = Progress::of(1);
+        let progress = PullProgress::of(1);
         let error = puller.pull(&reference, &other, &progress).await.unwrap_err();
         assert!(matches!(error, PullError::Differs("manifest")), "{error}");
     }
@@ -264,7 +264,7 @@ mod tests {
     async fn comparison_takes_the_expected_bytes_only() {
         for (bytes, taken) in [("ab", true), ("abc", true), ("abcd", false), ("b", false)] {
             let expected = Bytes::from_static(b"abc");
-            let mut comparison = Comparison { expected, progress: Progress::of(3) };
+            let mut comparison = Comparison { expected, progress: PullProgress::of(3) };
             assert_eq!(comparison.write_all(bytes.as_bytes()).await.is_ok(), taken, "{bytes}");
         }
     }

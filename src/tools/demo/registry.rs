@@ -1,13 +1,12 @@
-//! The embedded registry: a login server, a data endpoint, and the outside, each on a free port
-//! of loopback.
+//! The embedded registry: a login server, a data endpoint and a trap, each on a free loopback port.
 //!
-//! The outside stands for every host that no client may reach through the gate. Whoever connects
-//! there is counted and hung up on, and so the demonstration can show that nobody did.
+//! The trap stands for every host that is forbidden. It counts and closes every connection, so the
+//! demonstration can show that there were none.
 
 use super::answer::{Endpoint, Shelf};
 use super::authority::Authority;
 use super::image::Image;
-use super::{DATA, Fault, LATER_DATA, LATER_LOGIN, LOGIN};
+use super::{DATA, DemoError, LATER_DATA, LATER_LOGIN, LOGIN};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,10 +24,10 @@ use ulid::Ulid;
 
 pub use super::answer::DataEndpoints;
 
-/// How long a client may take over its TLS handshake.
+/// Timeout of a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A registry that serves until it is dropped.
+/// A registry that runs until it is dropped.
 pub struct Registry {
     shelf: Arc<Shelf>,
     arrivals: Arc<Arrivals>,
@@ -38,7 +37,7 @@ pub struct Registry {
     _serving: DropGuard,
 }
 
-/// What came where it should not.
+/// Counters of unexpected connections.
 #[derive(Debug, Default)]
 struct Arrivals {
     outside: AtomicU64,
@@ -52,8 +51,12 @@ impl Arrivals {
 }
 
 impl Registry {
-    /// Puts `image` and `small` on the shelf and serves them on three free ports.
-    pub async fn start(authority: &Authority, image: Image, small: Image) -> Result<Self, Fault> {
+    /// Serves `image` and `small` on three free ports.
+    pub async fn start(
+        authority: &Authority,
+        image: Image,
+        small: Image,
+    ) -> Result<Self, DemoError> {
         let (login, login_address) = listen().await?;
         let (data, data_address) = listen().await?;
         let (outside, outside_address) = listen().await?;
@@ -69,7 +72,7 @@ impl Registry {
         let serving = CancellationToken::new();
 
         for (listener, endpoint) in [(login, Endpoint::Login), (data, Endpoint::Data)] {
-            let door = Door {
+            let door = RegistryListener {
                 endpoint,
                 shelf: Arc::clone(&shelf),
                 arrivals: Arc::clone(&arrivals),
@@ -90,60 +93,61 @@ impl Registry {
         })
     }
 
-    /// Where the login server listens.
+    /// Returns the address of the login server.
     #[must_use]
     pub fn login(&self) -> SocketAddr {
         self.login
     }
 
-    /// Where the data endpoint listens.
+    /// Returns the address of the data endpoint.
     #[must_use]
     pub fn data(&self) -> SocketAddr {
         self.data
     }
 
-    /// Where every forbidden host is said to be.
+    /// Returns the address that all forbidden hosts resolve to.
     #[must_use]
     pub fn outside(&self) -> SocketAddr {
         self.outside
     }
 
-    /// The image that clients pull.
+    /// Returns the image that clients pull.
     #[must_use]
     pub fn image(&self) -> &Image {
         &self.shelf.image
     }
 
-    /// The small image.
+    /// Returns the small image.
     #[must_use]
     pub fn small_image(&self) -> &Image {
         &self.shelf.small
     }
 
-    /// Turns dedicated data endpoints on or off, as `az acr update --data-endpoint-enabled` does.
+    /// Enables or disables dedicated data endpoints, as `az acr update --data-endpoint-enabled`
+    /// does.
     pub fn switch(&self, data_endpoints: DataEndpoints) {
         let mut current = self.shelf.data_endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         *current = data_endpoints;
     }
 
-    /// Connections that reached the outside.
+    /// Returns the number of connections that reached the trap.
     #[must_use]
     pub fn reached_outside(&self) -> u64 {
         self.arrivals.outside.load(Ordering::Relaxed)
     }
 
-    /// Connections at the registry that brought something else than TLS for one of its own names.
+    /// Returns the number of connections to the registry without TLS for one of its names.
     #[must_use]
     pub fn strays(&self) -> u64 {
         self.arrivals.strays.load(Ordering::Relaxed)
     }
 }
 
-async fn listen() -> Result<(TcpListener, SocketAddr), Fault> {
+async fn listen() -> Result<(TcpListener, SocketAddr), DemoError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
-        .map_err(Fault::during("cannot listen on loopback"))?;
-    let address = listener.local_addr().map_err(Fault::during("cannot listen on loopback"))?;
+        .map_err(DemoError::during("cannot listen on loopback"))?;
+    let address = listener.local_addr().map_err(DemoError::during("cannot listen on loopback"))?;
     Ok((listener, address))
 }
 
@@ -155,18 +159,18 @@ async fn count(listener: TcpListener, arrivals: Arc<Arrivals>) {
     }
 }
 
-/// One listening endpoint of the registry.
+/// A listener of the registry.
 #[derive(Clone)]
-struct Door {
+struct RegistryListener {
     endpoint: Endpoint,
     shelf: Arc<Shelf>,
     arrivals: Arc<Arrivals>,
     tls: Arc<rustls::ServerConfig>,
 }
 
-impl Door {
+impl RegistryListener {
     async fn serve(self, listener: TcpListener) {
-        // Dropping the set, when the registry is dropped, ends the connections.
+        // The connections end when the set is dropped with the registry.
         let mut connections = tokio::task::JoinSet::new();
         loop {
             tokio::select! {
@@ -190,8 +194,8 @@ impl Door {
             let answer = self.shelf.answer(self.endpoint, &request);
             async move { Ok::<_, Infallible>(answer) }
         });
-        // Vectored writes keep hyper from copying a whole layer into its buffer. An error is the
-        // client's leaving, which is its own affair.
+        // Vectored writes keep hyper from copying a whole layer into its buffer. An error means
+        // that the client left, which is not counted.
         let _ = http1::Builder::new()
             .timer(TokioTimer::new())
             .writev(true)
@@ -203,14 +207,14 @@ impl Door {
         &self,
         stream: TcpStream,
     ) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
-        // A tunnel that is cut before its first byte brings nothing.
+        // A tunnel that closes before its first byte does not count.
         if stream.peek(&mut [0]).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream)
             .await
             .inspect_err(|_| self.arrivals.stray())?;
-        // No name at all is a client that came by address.
+        // A client that connects by address sends no name.
         let ours = match (hello.client_hello().server_name(), self.endpoint) {
             (None, _) => true,
             (Some(name), Endpoint::Login) => name == LOGIN || name == LATER_LOGIN,

@@ -1,51 +1,52 @@
-//! The table that the demonstration ends with. A row is well if what was found is, word for word,
-//! what was expected; there is no other measure.
+//! The result table of the demonstration. A row passes if the actual result equals the expected
+//! text.
 
 use std::io::{IsTerminal, stdout};
 
-/// The width of the verdict's column, in characters.
+/// Width of the verdict column, in characters.
 const VERDICT: usize = 5;
-/// Of the column of what was asked.
+/// Width of the request column.
 const ASKED: usize = 66;
-/// Of the column of what happened.
+/// Width of the result column.
 const HAPPENED: usize = 43;
-/// Of the whole table, with two spaces between columns.
+/// Width of the whole table, with two spaces between columns.
 const WIDTH: usize = VERDICT + 2 + ASKED + 2 + HAPPENED;
-/// What the user reads has lines of its own, being too long for a column. They begin with this.
+/// The line that docker prints has its own lines, because it is too long for a column. They start
+/// with this.
 const READS: &str = "docker prints ";
 
-/// One thing that was tried.
+/// One request and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// What was asked of the gate.
+pub struct TableRow {
+    /// The request.
     pub asked: String,
-    /// What should happen.
+    /// The expected result.
     pub expected: String,
-    /// What happened.
+    /// The actual result.
     pub found: String,
-    /// What the user of docker would read, if anything.
+    /// What docker would print; empty if nothing.
     pub read: String,
 }
 
-impl Row {
-    /// Whether it went as it should.
+impl TableRow {
+    /// Returns whether the result is as expected.
     #[must_use]
     pub fn is_well(&self) -> bool {
         self.expected == self.found
     }
 }
 
-/// Whether the output may use colours.
+/// Whether the output uses colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paint {
     /// Text only.
     Plain,
-    /// With the terminal's colours.
+    /// With terminal colours.
     Coloured,
 }
 
 impl Paint {
-    /// Colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+    /// Returns `Colour` on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
     #[must_use]
     pub fn for_stdout() -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -57,7 +58,7 @@ impl Paint {
         self.sequence("1", text)
     }
 
-    fn verdict(self, row: &Row) -> String {
+    fn verdict(self, row: &TableRow) -> String {
         if row.is_well() { self.sequence("32", "ok   ") } else { self.sequence("1;31", "WRONG") }
     }
 
@@ -76,17 +77,17 @@ impl Paint {
 /// Rows under headings.
 #[derive(Debug, Default)]
 pub struct Table {
-    parts: Vec<(String, Vec<Row>)>,
+    parts: Vec<(String, Vec<TableRow>)>,
 }
 
 impl Table {
-    /// Begins a part; the rows that follow belong to it.
+    /// Starts a part. Later rows belong to it.
     pub fn part(&mut self, heading: &str) {
         self.parts.push((heading.to_owned(), Vec::new()));
     }
 
-    /// Adds a row to the part that was begun last.
-    pub fn add(&mut self, row: Row) {
+    /// Adds a row to the current part.
+    pub fn add(&mut self, row: TableRow) {
         if self.parts.is_empty() {
             self.part("");
         }
@@ -95,12 +96,12 @@ impl Table {
         }
     }
 
-    /// All rows, in order.
-    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+    /// Returns all rows in order.
+    pub fn rows(&self) -> impl Iterator<Item = &TableRow> {
         self.parts.iter().flat_map(|(_, rows)| rows)
     }
 
-    /// The table as text, a line break at its end.
+    /// Returns the table as text, with a final newline.
     #[must_use]
     pub fn render(&self, paint: Paint) -> String {
         let rule = "-".repeat(WIDTH);
@@ -120,7 +121,7 @@ impl Table {
     }
 }
 
-fn render_row(row: &Row, paint: Paint, text: &mut String) {
+fn render_row(row: &TableRow, paint: Paint, text: &mut String) {
     let happened = if row.is_well() {
         row.found.clone()
     } else {
@@ -148,7 +149,7 @@ fn line(verdict: &str, asked: &str, happened: &str) -> String {
     format!("{verdict}  {asked:<ASKED$}  {happened}").trim_end().to_owned()
 }
 
-/// Breaks `text` at spaces into lines of at most `width` characters; a longer word is cut.
+/// Wraps `text` at spaces into lines of at most `width` characters. Splits longer words.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -177,8 +178,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn row(expected: &str, found: &str) -> Row {
-        Row {
+    fn row(expected: &str, found: &str) -> TableRow {
+        TableRow {
             asked: "CONNECT eusmanaged123.blob.core.windows.net:443".to_owned(),
             expected: expected.to_owned(),
             found: found.to_owned(),

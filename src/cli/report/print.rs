@@ -1,4 +1,4 @@
-//! The report as it is printed, and how. What came from a file is printable before it gets here.
+//! Prints the report. Text from audit files was made printable before.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use super::pulls::{self, PullRow};
 
 use crate::account::AuditText;
 
-/// What was read. Times are RFC 3339 in UTC, which sort as text.
+/// Totals over all files. Times are RFC 3339 in UTC, which sort as text.
 #[derive(Debug, Default, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Totals {
@@ -16,42 +16,42 @@ pub(super) struct Totals {
     pub(super) would_deny: u64,
     pub(super) denied: u64,
     pub(super) failed: u64,
-    /// Lines that the audit says it lost.
+    /// Lines that the audit dropped, by its own count.
     pub(super) lost: u64,
-    /// Lines that are none of ours.
+    /// Lines that are not audit lines.
     pub(super) unreadable: u64,
     /// Sessions beyond [`ROWS`].
     pub(super) beyond: u64,
-    /// Denials of hosts that `pullgate doctor` asks for.
+    /// Denials of the hosts that `pullgate doctor` requests.
     pub(super) doctor: u64,
     pub(super) first: Option<String>,
     pub(super) last: Option<String>,
 }
 
 impl Totals {
-    /// Whether lines were read, and none of them was an audit line.
+    /// Returns whether lines were read, but no audit line.
     pub(super) fn has_none_but_others(&self) -> bool {
         let audit = self.relayed + self.would_deny + self.denied + self.failed + self.lost;
         audit == 0 && self.unreadable > 0
     }
 }
 
-/// The report as it is printed; `--json` prints it as it stands.
+/// The whole report. `--json` prints this structure.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Told {
+pub(super) struct ReportOutput {
     pub(super) totals: Totals,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) clients: Vec<ToldClient>,
+    pub(super) clients: Vec<ClientTotals>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) pulls: Vec<PullRow>,
-    pub(super) matters: Vec<ToldMatter>,
+    pub(super) matters: Vec<FindingSection>,
 }
 
-/// What the sessions of one `[[client]]` came to.
+/// The sessions of one `[[client]]`, by outcome.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct ToldClient {
+pub(super) struct ClientTotals {
     pub(super) client_name: String,
     pub(super) relayed: u64,
     pub(super) would_deny: u64,
@@ -61,7 +61,7 @@ pub(super) struct ToldClient {
     pub(super) bytes_down: u64,
 }
 
-impl ToldClient {
+impl ClientTotals {
     pub(super) fn new(client_name: String) -> Self {
         Self { client_name, ..Self::default() }
     }
@@ -69,16 +69,16 @@ impl ToldClient {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct ToldMatter {
+pub(super) struct FindingSection {
     pub(super) matter: String,
     pub(super) title: String,
     pub(super) remedy: &'static [&'static str],
-    pub(super) rows: Vec<ToldRow>,
+    pub(super) rows: Vec<FindingRow>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct ToldRow {
+pub(super) struct FindingRow {
     pub(super) client: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) client_name: Option<String>,
@@ -87,31 +87,31 @@ pub(super) struct ToldRow {
     pub(super) denied: u64,
     pub(super) first: String,
     pub(super) last: String,
-    /// The last session's.
+    /// The id of the last session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<String>,
 }
 
-pub(super) fn print(told: &Told, out: &mut impl Write) -> io::Result<()> {
-    let totals = &told.totals;
+pub(super) fn print(output: &ReportOutput, out: &mut impl Write) -> io::Result<()> {
+    let totals = &output.totals;
     let (Some(first), Some(last)) = (&totals.first, &totals.last) else {
-        writeln!(out, "No session is recorded here.")?;
+        writeln!(out, "The audit contains no sessions.")?;
         return print_gaps(totals, out);
     };
     let (first, last) = (AuditText::new(first), AuditText::new(last));
     writeln!(out, "From {} to {}:", first.as_str(), last.as_str())?;
     writeln!(
         out,
-        "Sessions: {} relayed, {} that the policy would deny, {} denied, {} failed.",
+        "Sessions: {} relayed, {} would be denied, {} denied, {} failed.",
         totals.relayed, totals.would_deny, totals.denied, totals.failed
     )?;
     print_gaps(totals, out)?;
-    print_clients(&told.clients, out)?;
-    pulls::print(&told.pulls, out)?;
-    if told.matters.is_empty() {
-        return writeln!(out, "\nNothing breaks: no session was denied, and none would be.");
+    print_clients(&output.clients, out)?;
+    pulls::print(&output.pulls, out)?;
+    if output.matters.is_empty() {
+        return writeln!(out, "\nNothing breaks: no session was denied, and none would be denied.");
     }
-    for matter in &told.matters {
+    for matter in &output.matters {
         writeln!(out, "\n{} [{}]", matter.title, matter.matter)?;
         print_rows(&matter.rows, out)?;
         writeln!(out, "  What to do:")?;
@@ -125,16 +125,13 @@ pub(super) fn print(told: &Told, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What the report cannot know.
+/// Prints the counts of lines and sessions that the report leaves out.
 fn print_gaps(totals: &Totals, out: &mut impl Write) -> io::Result<()> {
     let gaps = [
-        ("Lines lost by the audit itself (pullgate_audit_dropped_total)", totals.lost),
-        ("Lines left out, since they are none of the audit's", totals.unreadable),
-        ("Denied sessions left out, since there are too many kinds of them", totals.beyond),
-        (
-            "Denied sessions left out, because their hosts are those of pullgate doctor",
-            totals.doctor,
-        ),
+        ("Lines that the audit dropped (pullgate_audit_dropped_total)", totals.lost),
+        ("Lines left out because they are not audit lines", totals.unreadable),
+        ("Denied sessions left out because the table is full", totals.beyond),
+        ("Denied sessions left out because pullgate doctor made them", totals.doctor),
     ];
     for (what, count) in gaps.iter().filter(|(_, count)| *count > 0) {
         writeln!(out, "{what}: {count}.")?;
@@ -142,7 +139,7 @@ fn print_gaps(totals: &Totals, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn print_clients(clients: &[ToldClient], out: &mut impl Write) -> io::Result<()> {
+fn print_clients(clients: &[ClientTotals], out: &mut impl Write) -> io::Result<()> {
     let Some(longest) = clients.iter().map(|client| client.client_name.len()).max() else {
         return Ok(());
     };
@@ -168,8 +165,8 @@ fn print_clients(clients: &[ToldClient], out: &mut impl Write) -> io::Result<()>
     Ok(())
 }
 
-fn print_rows(rows: &[ToldRow], out: &mut impl Write) -> io::Result<()> {
-    let client = |row: &ToldRow| match &row.client_name {
+fn print_rows(rows: &[FindingRow], out: &mut impl Write) -> io::Result<()> {
+    let client = |row: &FindingRow| match &row.client_name {
         Some(name) => format!("{} ({name})", row.client),
         None => row.client.clone(),
     };
