@@ -1,4 +1,4 @@
-//! The process: binds everything, starts it, waits for signals, drains.
+//! The process: binds all addresses, starts, waits for signals, drains.
 
 mod accept;
 mod bind;
@@ -41,16 +41,16 @@ use signals::{SignalEvent, Signals};
 use systemd::Systemd;
 use workers::Workers;
 
-/// How long the audit may take to write its last lines.
+/// Timeout for writing the last audit lines.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long connections that are refused at the end may take, when all else has ended.
+/// Timeout for connections that are rejected at the end, after everything else has ended.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long sessions may take to end after a second signal.
+/// Timeout for sessions to end after a second signal.
 const TERMINATION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A gate that runs.
+/// A running gate.
 #[derive(Debug)]
 pub struct Running {
     listeners: Vec<Arc<ListenerSpec>>,
@@ -59,16 +59,16 @@ pub struct Running {
     gate: Arc<Gate>,
     workers: Workers,
     drain: Drain,
-    /// Ends the threads of the sessions when dropped.
+    /// Ends the worker threads when dropped.
     _threads: DropGuard,
-    /// Ends the tasks beside the sessions when dropped.
+    /// Ends the background tasks when dropped.
     _background: DropGuard,
 }
 
 /// Runs the gate until a signal ends it: `pullgate run`.
 ///
 /// # Errors
-/// When an address cannot be bound or the audit cannot be written; after the end, when the policy was
+/// If an address cannot be bound or the audit cannot be written, or, at the end, if the policy was
 /// lost.
 pub async fn run(prepared: Prepared, inherited: Inherited) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
@@ -106,7 +106,7 @@ pub async fn run(prepared: Prepared, inherited: Inherited) -> anyhow::Result<()>
 /// Starts a gate in this runtime.
 ///
 /// # Errors
-/// When an address cannot be bound, or the audit cannot be written.
+/// If an address cannot be bound or the audit cannot be written.
 pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Result<Running> {
     prepared.log_warnings();
     let Prepared { main, files, loaded, roots } = prepared;
@@ -139,7 +139,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
     if let Some(socket) = bound.admin {
         let until = background.child_token();
         if sharing != Sharing::Exclusive {
-            // The successor answers on the same address.
+            // The successor listens on the same address.
             spawn_until(until_end(), cancel_after(drain.reached(Phase::Draining), until.clone()));
         }
         serve_admin(socket, until, &gate, status, &listeners);
@@ -161,19 +161,19 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
 }
 
 impl Running {
-    /// Returns the listeners, with the ports that were bound.
+    /// Returns the listeners with their bound ports.
     #[must_use]
     pub fn listeners(&self) -> &[Arc<ListenerSpec>] {
         &self.listeners
     }
 
-    /// Returns the address of the admin listener. `None` when it is not on TCP.
+    /// Returns the address of the admin listener; `None` if it is not on TCP.
     #[must_use]
     pub fn admin(&self) -> Option<SocketAddr> {
         self.admin
     }
 
-    /// Reads the files again, as SIGHUP does. Returns when that is done, whether it succeeded or not.
+    /// Reloads the files, as SIGHUP does. Returns when finished, successful or not.
     pub async fn reload(&self) {
         let (done, is_done) = oneshot::channel();
         if self.reload.send(done).await.is_ok() {
@@ -181,14 +181,14 @@ impl Running {
         }
     }
 
-    /// Waits until there is no policy any more: the task that reads it has ended, by a fault of ours
-    /// or by the end of the gate. Open tunnels have been ended by then.
+    /// Waits until the policy is gone: the reload task has ended, because of a bug or because the
+    /// gate ended. Open tunnels were closed before.
     async fn policy_lost(&self) {
         self.reload.closed().await;
         error!("the task that keeps the policy has ended: no session is allowed, the gate ends");
     }
 
-    /// Stops accepting sessions, waits for the open ones for at most `patience`, then ends them.
+    /// Stops accepting sessions, waits at most `patience` for open ones, then closes them.
     pub async fn stop(self, patience: Duration) {
         self.drain.enter(Phase::Draining);
         if timeout(patience, self.drained()).await.is_err() {
@@ -197,7 +197,7 @@ impl Running {
         self.finish().await;
     }
 
-    /// Stops as the settings say, unless another signal ends it at once.
+    /// Stops as configured, or immediately on another signal.
     async fn end(self, signals: &mut Signals, service_manager: &Systemd) {
         let patience = self.gate.policy.borrow().limits().drain_timeout;
         let open = self.workers.sessions();
@@ -218,7 +218,7 @@ impl Running {
                     break;
                 }
                 event = signals.next() => match event {
-                    // The successor's audit is rotated at the same time.
+                    // A rotation also affects the successor's audit.
                     SignalEvent::Reload | SignalEvent::ReopenAudit => {
                         self.gate.account.reopen_audit();
                     }
@@ -237,24 +237,24 @@ impl Running {
         self.finish().await;
     }
 
-    /// Waits until no session can come any more, and none is open.
+    /// Waits until no session can start and none is open.
     async fn drained(&self) {
         self.drain.no_new_sessions().await;
         self.workers.emptied().await;
     }
 
-    /// Ends the open sessions. Each of them informs its client, within a time limit of its own.
+    /// Closes the open sessions. Each notifies its client, within its own timeout.
     async fn terminate(&self) {
         self.drain.enter(Phase::Terminating);
         self.drained().await;
     }
 
-    /// Ends what is left, and writes the last audit lines.
+    /// Ends everything else and writes the last audit lines.
     async fn finish(self) {
         self.drain.enter(Phase::Over);
         let _ = timeout(REFUSAL_TIMEOUT, self.drain.all_refused()).await;
         let account = self.gate.account.clone();
-        // It waits for the audit's own thread.
+        // Waits for the audit thread.
         let _ = tokio::task::spawn_blocking(move || account.finish(AUDIT_TIMEOUT)).await;
     }
 
@@ -305,7 +305,7 @@ fn serve_sessions(
     Ok(())
 }
 
-/// Runs a task beside the sessions, until `until` resolves.
+/// Runs a background task until `until` resolves.
 fn spawn_until(
     until: impl Future<Output = ()> + Send + 'static,
     work: impl Future<Output = ()> + Send + 'static,

@@ -1,10 +1,10 @@
-//! Reads the operator's files, and puts a new policy in force when they change.
+//! Reads the configuration files, and replaces the policy when they change.
 //!
-//! An event of the file system is a hint; the content decides. Editors and Kubernetes replace files
-//! and folders, they do not write them, so the *parent* directories are watched. A set that has a
-//! fault is refused whole: the last good one stays in force, and the log, a metric and `/readyz`
-//! say so. What `listen`, `admin`, `audit` and `process` hold needs a restart; a reload says that
-//! too.
+//! A file system event is a hint; the content decides. Editors and Kubernetes replace files and
+//! folders instead of writing to them, so the *parent* directories are watched. A configuration
+//! with an error is rejected as a whole: the last good policy stays active, and the log, a metric
+//! and `/readyz` report it. Changes of `listen`, `admin`, `audit` and `process` require a restart,
+//! which a reload also reports.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -26,22 +26,22 @@ use crate::config::{
 };
 use crate::policy::{Fault, PolicySet};
 
-/// The largest configuration file that is read, in bytes.
+/// Maximum size of a configuration file, in bytes.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 
-/// An editor or a deployment writes several files at a time: so long a quiet ends the burst.
+/// Editors and deployments write several files at once. A burst ends after this quiet time.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// A burst without end is read after so long all the same.
+/// A burst that does not end is read after this time.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How often the files are read where nothing watches them.
+/// Polling interval without file system events.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Reads the main file, the registries' files from the folder that it names, and what else it names.
+/// Reads the main file, the registry files in its folder, and other files that it names.
 ///
 /// # Errors
-/// What could not be read, as faults with a remedy.
+/// Read errors, with a remedy.
 pub fn read_files(main: &Path) -> Result<Files, Vec<Fault>> {
     let main = read_file(main);
     let Named { registries, further, .. } = config::named_by(&main)?;
@@ -55,7 +55,7 @@ pub fn read_files(main: &Path) -> Result<Files, Vec<Fault>> {
     Ok(Files { main, registries, further: further.into_iter().map(read_further).collect() })
 }
 
-/// Reads the main file alone.
+/// Reads only the main file.
 #[must_use]
 pub fn read_main(path: &Path) -> File {
     read_file(path)
@@ -95,8 +95,8 @@ fn read_further(path: PathBuf) -> ReferencedFile {
     ReferencedFile { path, content, readers }
 }
 
-/// The files that are a registry each, sorted by name. What is hidden is none: Kubernetes keeps a
-/// volume's generations in `..data`, and editors their swap files behind a dot.
+/// Returns the registry files, sorted by name. Hidden files are ignored: Kubernetes stores volume
+/// generations in `..data`, editors their swap files.
 fn registry_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -111,11 +111,11 @@ fn registry_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What the operator sees of reloads.
+/// Reports reloads to the operator.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Staleness(pub Option<Arc<str>>);
 
-/// Follows the files, and swaps the policy.
+/// Watches the files and replaces the policy.
 #[derive(Debug)]
 pub struct Reloader {
     main: PathBuf,
@@ -127,7 +127,7 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// A reloader for files that were loaded already.
+    /// Creates a reloader for files that were loaded before.
     #[must_use]
     pub fn new(
         main: &Path,
@@ -140,18 +140,18 @@ impl Reloader {
         Self { main: main.to_owned(), settings, digest: digest(files), policy, tls, stale }
     }
 
-    /// Tells whether the policy in force is older than the files, and why.
+    /// Reports whether the current policy is older than the files, and why.
     #[must_use]
     pub fn staleness(&self) -> watch::Receiver<Staleness> {
         self.stale.subscribe()
     }
 
-    /// Reloads at every change of the files and whenever it is `asked`, until nobody can ask. Who
-    /// asks is told when it is done, well or not.
+    /// Reloads at every change of the files and on every request in `asked`, until its sender is
+    /// dropped. Each request is answered when its reload has finished.
     pub async fn run(mut self, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
         let (hint, mut hinted) = mpsc::channel(1);
         let mut watching = Watching::begin(&self.main, &self.settings.audit, hint.clone());
-        // What changed since the files were read, while nothing watched them, gave no hint.
+        // The files may have changed between the first read and the start of the watch.
         self.reload().await;
         loop {
             let waited = async {
@@ -170,15 +170,15 @@ impl Reloader {
                 },
                 _ = waited => None,
             };
-            // Watch anew before reading: what changes from here on gives a hint of its own, and a
-            // folder that was replaced is watched by its new inode.
+            // Renew the watch before reading: later changes cause another event, and a replaced
+            // folder is watched by its new inode.
             watching = Watching::begin(&self.main, &self.settings.audit, hint.clone());
             if demand.is_none() {
                 let end = Instant::now() + PATIENCE;
                 while let Ok(Ok(Some(()))) = timeout_at(end, timeout(QUIET, hinted.recv())).await {}
             }
             self.reload().await;
-            // Who asked may have gone.
+            // The requester may have gone.
             let _ = demand.map(|done| done.send(()));
         }
     }
@@ -187,7 +187,7 @@ impl Reloader {
         let main = self.main.clone();
         let generation = self.policy.borrow().generation() + 1;
         let known = self.digest;
-        // Parsing a large policy takes long: not on a thread that relays.
+        // Parsing a large policy takes long, so it must not run on a worker thread.
         let loaded = tokio::task::spawn_blocking(move || {
             let files = read_files(&main)?;
             let digest = digest(&files);
@@ -228,10 +228,10 @@ impl Reloader {
         }
     }
 
-    /// Ahead of the policy, whose change has the live tunnels asked again.
+    /// Before the policy, whose change makes live tunnels check again.
     fn renew_tls(&self, fresh: TlsOfListeners) {
         self.tls.send_modify(|known| {
-            // A listener whose paths were changed goes on with what it has until the restart.
+            // A listener whose paths changed keeps its TLS until a restart.
             let mut all = TlsOfListeners::clone(known);
             all.extend(fresh);
             *known = Arc::new(all);
@@ -243,22 +243,22 @@ impl Reloader {
     }
 }
 
-/// How often a set that was replaced is looked at, until nobody holds it.
+/// Interval of checks whether a replaced set is unused.
 const RETIRING: Duration = Duration::from_secs(1);
 
-/// Frees a set once nobody asks it any more. Sessions that were being set up still hold it, and
-/// whoever let go last would free 100,000 registries on a thread that relays.
+/// Drops a set once no session uses it. Sessions that are being established still hold it, and
+/// dropping 100,000 registries must not happen on a worker thread.
 fn retire(set: Arc<PolicySet>) {
     tokio::spawn(async move {
         while Arc::strong_count(&set) > 1 {
             tokio::time::sleep(RETIRING).await;
         }
-        // It ends as any other work of that kind: there is nothing to wait for.
+        // Nothing waits for this task.
         tokio::task::spawn_blocking(move || drop(set));
     });
 }
 
-/// A hash of all content. Not cryptographic: who writes the operator's files needs no collision.
+/// A hash of all content. Not cryptographic, because the operator writes the files.
 fn digest(files: &Files) -> u64 {
     let mut hasher = DefaultHasher::new();
     for file in std::iter::once(&files.main).chain(&files.registries) {
@@ -268,7 +268,7 @@ fn digest(files: &Files) -> u64 {
     hasher.finish()
 }
 
-/// A watch over the directories that hold the files; it ends when dropped.
+/// A watch on the directories of the files. It ends when dropped.
 struct Watching {
     _watcher: notify::RecommendedWatcher,
 }
@@ -294,7 +294,7 @@ impl Watching {
         let mut watcher =
             notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
                 if !event.is_ok_and(|event| tells_nothing(&event, &audit)) {
-                    // A full channel holds a hint already.
+                    // A full channel already holds a hint.
                     let _ = hint.try_send(());
                 }
             })?;
@@ -305,8 +305,8 @@ impl Watching {
     }
 }
 
-/// Whether an event cannot mean that the configuration has changed: the gate itself reads its files,
-/// and writes its audit, maybe in the same directory.
+/// Returns whether an event cannot be a change of the configuration: the gate itself reads its
+/// files and writes its audit, maybe in the same directory.
 fn tells_nothing(event: &notify::Event, audit: &AuditTarget) -> bool {
     let of_audit = || match audit {
         AuditTarget::File(audit) => event.paths.iter().all(|path| path == audit),
@@ -319,8 +319,8 @@ fn tells_nothing(event: &notify::Event, audit: &AuditTarget) -> bool {
     }
 }
 
-/// The directories whose entries make up the configuration: those of the main file and of the
-/// registries, the folder of registries itself, those of further files, and where links lead.
+/// Returns the directories to watch: those of the main file, of the registries and of further
+/// files, the folder of registries, and targets of links.
 #[must_use]
 pub fn directories(main: &Path) -> Vec<PathBuf> {
     let mut paths = vec![main.to_owned()];

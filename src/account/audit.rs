@@ -1,9 +1,9 @@
-//! The audit: JSON lines to standard output or a file, written by one thread of its own.
+//! The audit: JSON lines to standard output, a file or a log service, written by a separate thread.
 //!
-//! Sessions only put lines into a bounded queue, so that neither a slow disk nor a full pipe holds
-//! a session up. Lines that cannot be written wait in it and are tried again. What does not fit is
-//! lost but never in silence: it is counted in the metric and in a line of its own. Denials have a part of the queue to themselves. A line's id is told only when
-//! its line has been taken.
+//! Sessions only put lines into a bounded queue, so a slow disk or a full pipe does not block them.
+//! Lines that cannot be written stay in the queue and are retried. Lines that do not fit are
+//! dropped and counted, in the metric and in a line of their own. Denials have a separate share of
+//! the queue. The id of a line is given to the client only after the queue has accepted the line.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,23 +21,23 @@ use super::record::{Outcome, Record, Verdict};
 use super::sink::Outlet;
 use super::stage::Stage;
 
-/// Bytes of lines that may wait: some 8,000 lines of sessions, and as many bytes of denials.
+/// Size of each share of the queue, in bytes: about 8,000 lines of sessions, and the same for
+/// denials.
 const QUEUE: usize = 4 << 20;
 
-/// How long the writer waits for company before it writes a line: one write(2) and one wake-up for
-/// many lines.
+/// How long the writer waits for more lines, so that one wake-up and one write(2) serve many.
 const LINGER: Duration = Duration::from_millis(20);
 
-/// From so many bytes on it doesn't wait.
+/// Number of queued bytes from which the writer does not wait.
 const PLENTY: usize = 64 << 10;
 
-/// How long what could not be written waits for the next try.
+/// Delay before a failed write is retried.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// A line seldom needs more bytes.
+/// Initial capacity for a line, in bytes. Most lines are shorter.
 const LINE: usize = 768;
 
-/// The way to the audit. Dropped, it lets the writer end once all is written.
+/// The handle of the audit. When it is dropped, the writer writes all lines and ends.
 #[derive(Debug)]
 pub(super) struct Audit {
     shared: Arc<Shared>,
@@ -48,17 +48,17 @@ struct Shared {
     state: Mutex<State>,
     /// Wakes the writer.
     work: Condvar,
-    /// Wakes who waits for the writer to end.
+    /// Wakes the thread that waits for the writer to end.
     ended: Condvar,
     dropped: IntCounter,
-    /// The last lines could not be written.
+    /// The last write failed.
     failing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     pending: Vec<u8>,
-    /// How many bytes of them are denials.
+    /// Number of queued bytes that are denials.
     denials: usize,
     folds: Dedup,
     lost: Lost,
@@ -81,7 +81,7 @@ enum Life {
     Ended,
 }
 
-/// Lines lost since it was last told.
+/// Lines dropped since the last report.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Lost {
     lines: u64,
@@ -92,7 +92,7 @@ impl Audit {
     /// Starts the writer.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// If the system cannot create a thread.
     pub(super) fn start(outlet: Outlet, dropped: IntCounter) -> io::Result<Self> {
         let shared = Shared {
             state: Mutex::default(),
@@ -107,12 +107,12 @@ impl Audit {
         Ok(Self { shared })
     }
 
-    /// Takes a session's line, or counts it under the first of its kind. Returns the id under which
-    /// the audit has it; none when the line was lost.
+    /// Queues the line of a session, or counts it under the first line of its group. Returns the id
+    /// that the audit has; `None` if the line was dropped.
     pub(super) fn take(&self, record: &Record, verdict: Verdict) -> Option<SessionId> {
         let denied = verdict.outcome == Outcome::Denied;
         let is_probe = verdict.outcome == Outcome::Failed && record.is_silent();
-        // What was relayed has its own numbers, and so its own line.
+        // Relayed sessions have individual byte counts, so each has its own line.
         let folding = is_probe || (denied && !record.stages.reached(Stage::Relay));
         let kind = verdict.reason.filter(|_| folding);
         let kind = kind.map(|reason| DenialKey::of(record, verdict.outcome, reason));
@@ -155,20 +155,20 @@ impl Audit {
         self.shared.failing.load(Ordering::Relaxed)
     }
 
-    /// Whether lines of sessions may soon be lost: they cannot be written, or half of their share of
-    /// the queue is used. Denials have a share of their own, so they cannot stop sessions.
+    /// Returns whether session lines may soon be dropped: writing fails, or half of their share of
+    /// the queue is used. Denials have a separate share, so they cannot block sessions.
     pub(super) fn is_full(&self) -> bool {
         self.is_failing() || self.shared.lock().used(Share::Sessions) >= QUEUE / 2
     }
 
-    /// Has the file opened anew, as after a rotation.
+    /// Reopens the file, for example after a rotation.
     pub(super) fn reopen(&self) {
         self.shared.lock().reopen = Reopen::Asked;
         self.shared.work.notify_one();
     }
 
-    /// Closes every fold, writes what waits, and ends the writer; gives up after `patience`.
-    /// Blocks the thread.
+    /// Closes every deduplication group, writes queued lines and ends the writer. Gives up after
+    /// `patience`. Blocks the thread.
     pub(super) fn finish(&self, patience: Duration) {
         let mut state = self.shared.lock();
         if state.life == Life::Writing {
@@ -196,7 +196,7 @@ impl Drop for Audit {
     }
 }
 
-/// A share of the queue; each holds [`QUEUE`] bytes.
+/// A share of the queue, of [`QUEUE`] bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Share {
     Sessions,
@@ -204,7 +204,7 @@ enum Share {
 }
 
 impl State {
-    /// How many bytes of a share are in use.
+    /// Returns the number of bytes in use of a share.
     fn used(&self, share: Share) -> usize {
         match share {
             Share::Sessions => self.pending.len() - self.denials,
@@ -214,12 +214,12 @@ impl State {
 }
 
 impl Shared {
-    /// The state. What the lock guards is whole between any two statements, a panic's included.
+    /// Returns the state. It is consistent between any two statements, even after a panic.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a line into the queue if there is room for it, and wakes the writer where it must be.
+    /// Queues a line if there is room, and wakes the writer if needed.
     #[must_use]
     fn push(&self, state: &mut State, line: &[u8], share: Share) -> bool {
         let bytes = line.len() + 1;
@@ -233,7 +233,8 @@ impl Shared {
         }
         state.pending.extend_from_slice(line);
         state.pending.push(b'\n');
-        // Waking costs a system call: once for a batch, and once more when it has grown large.
+        // Waking costs a system call, so it happens once per batch, and again when the batch is
+        // large.
         if before == 0 || (before < PLENTY && after >= PLENTY) {
             self.work.notify_one();
         }
@@ -241,7 +242,7 @@ impl Shared {
     }
 }
 
-/// The one that writes.
+/// The writer thread.
 struct Writer {
     shared: Arc<Shared>,
     outlet: Outlet,
@@ -286,7 +287,7 @@ impl Writer {
         }
     }
 
-    /// Waits for something to do, and swaps the lines that wait for an empty batch.
+    /// Waits for work, and swaps the queued lines for an empty batch.
     fn next(&self, batch: &mut Vec<u8>) -> (Lost, Reopen, Life) {
         let shared = &*self.shared;
         let mut state = shared.lock();
@@ -318,8 +319,8 @@ impl Writer {
         (std::mem::take(&mut state.lost), std::mem::take(&mut state.reopen), state.life)
     }
 
-    /// Waits before what could not be written is tried again; for less where the file is to be
-    /// opened anew, or the writer to end.
+    /// Waits before retrying a failed write. Ends early if the file must be reopened or the writer
+    /// must end.
     fn again(&self) -> (Lost, Reopen, Life) {
         let waits = |state: &mut State| state.reopen == Reopen::No && state.life == Life::Writing;
         let state = self.shared.lock();
@@ -329,7 +330,7 @@ impl Writer {
         (Lost::default(), std::mem::take(&mut state.reopen), state.life)
     }
 
-    /// Writes the summaries that are due, all of them when it is closing.
+    /// Writes the summaries that are due; all of them when closing.
     fn close_folds(&self, state: &mut State) {
         let now = match state.life {
             Life::Writing => Instant::now(),
@@ -346,8 +347,8 @@ impl Writer {
         state.folds = folds;
     }
 
-    /// Counts the lines that could not be written before the end. They are told by the metric and
-    /// the log only: the file is what failed.
+    /// Counts lines that could not be written before the end. Only the metric and the log report
+    /// them, because the file failed.
     fn count_unwritten(&self, unwritten: &[u8]) {
         let lines = unwritten.iter().filter(|byte| **byte == b'\n').count();
         if lines > 0 {

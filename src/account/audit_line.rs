@@ -1,10 +1,10 @@
-//! The audit line: the one type that the gate writes, and that `pullgate report` and `pullgate log`
+//! The audit line: the type that the gate writes, and that `pullgate report` and `pullgate log`
 //! read. Its field names and their order are the schema; `docs/audit.schema.json` describes it.
 //!
-//! There are three kinds. A session (`kind` absent) has a line at its end. A line with `repeated`
-//! counts denials that were deduplicated. A line with `dropped` counts lines that were lost. What is
-//! written borrows from the record and allocates nothing; what is read owns its text, and lines of
-//! other versions may lack some of it.
+//! There are three kinds: the line of a session (`kind` is absent), a line with `repeated`, which
+//! counts deduplicated denials, and a line with `dropped`, which counts dropped lines. A line to be
+//! written borrows from the record and allocates nothing. A line that was read owns its text, and
+//! lines of other versions may lack fields.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,15 +21,15 @@ use super::stage::Stages;
 use super::text::AuditText;
 use crate::policy::AddressFault;
 
-/// How many of the addresses that were dropped are written out.
+/// Maximum number of rejected addresses in a line.
 const DROPPED_SHOWN: usize = 8;
 
-/// A value that the gate writes from a type of its own, and that is read as plain data.
+/// A value that the gate writes from a specific type and reads as plain data.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Field<W, R> {
-    /// As the gate writes it.
+    /// To be written.
     Written(W),
-    /// As it was read.
+    /// As read.
     Read(R),
 }
 
@@ -40,7 +40,7 @@ pub struct AuditLine<'a> {
     /// `request` for a registry request; absent for a session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<Cow<'a, str>>,
-    /// When it began.
+    /// When the session began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) time: Option<Field<Timestamp, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,10 +53,10 @@ pub struct AuditLine<'a> {
     /// The listener's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listener: Option<Cow<'a, str>>,
-    /// What was asked for.
+    /// The requested target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Cow<'a, str>>,
-    /// The type of record, of a DNS query.
+    /// The record type of a DNS query.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<Cow<'a, str>>,
     /// The name in the ClientHello.
@@ -65,19 +65,19 @@ pub struct AuditLine<'a> {
     /// The registry that was granted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry: Option<Cow<'a, str>>,
-    /// What the host is to it.
+    /// The kind of the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Cow<'a, str>>,
     /// An [`Outcome`](super::Outcome)'s code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Cow<'a, str>>,
-    /// The code of the reason or cause; none when relayed.
+    /// The code of the reason or cause; absent if relayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Cow<'a, str>>,
-    /// The reason that report mode let pass before a denial.
+    /// The reason that report mode ignored before a denial.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub would_deny: Option<Cow<'a, str>>,
-    /// How a would-deny ended, where it did not end well.
+    /// How a `would-deny` session ended, unless successfully.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,33 +100,33 @@ pub struct AuditLine<'a> {
     pub(super) addresses_dropped: Option<Field<Dropped<'a>, Vec<String>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) facts: Option<Field<Facts<'a>, BTreeMap<String, String>>>,
-    /// A registry request's method.
+    /// The method of a registry request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<Cow<'a, str>>,
-    /// What it asks the registry for.
+    /// The operation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation: Option<Cow<'a, str>>,
-    /// The repository that it names.
+    /// The repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<Cow<'a, str>>,
-    /// The tag that it names.
+    /// The tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<Cow<'a, str>>,
-    /// The digest that it names, or that was found.
+    /// The requested or returned digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<Cow<'a, str>>,
-    /// The status of its answer.
+    /// The status of the response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u64>,
-    /// How many denials were counted under this line's id.
+    /// Number of further denials that were counted under this id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeated: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) until: Option<Field<Timestamp, String>>,
-    /// A few of the targets that were deduplicated together.
+    /// Some of the targets that were deduplicated together.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<Cow<'a, str>>,
-    /// How many lines were lost.
+    /// Number of dropped lines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropped: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,37 +134,37 @@ pub struct AuditLine<'a> {
 }
 
 impl AuditLine<'_> {
-    /// When it began, as it was read.
+    /// Returns when the session began, as read.
     #[must_use]
     pub fn time(&self) -> Option<&str> {
         read(self.time.as_ref())
     }
 
-    /// When the last of the denials that it counts came, as it was read.
+    /// Returns the time of the last deduplicated denial, as read.
     #[must_use]
     pub fn until(&self) -> Option<&str> {
         read(self.until.as_ref())
     }
 
-    /// The session's id, as it was read.
+    /// Returns the id of the session, as read.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         read(self.id.as_ref())
     }
 
-    /// The client's address, as it was read.
+    /// Returns the client address, as read.
     #[must_use]
     pub fn client(&self) -> Option<&str> {
         read(self.client.as_ref())
     }
 
-    /// The address that was dialled, as it was read.
+    /// Returns the dialled address, as read.
     #[must_use]
     pub fn upstream(&self) -> Option<&str> {
         read(self.upstream.as_ref())
     }
 
-    /// The milliseconds of a stage, as they were read.
+    /// Returns the milliseconds of a stage, as read.
     #[must_use]
     pub fn milliseconds(&self, stage: &str) -> Option<f64> {
         match &self.ms {
@@ -196,7 +196,7 @@ impl<'de, W, R: Deserialize<'de>> Deserialize<'de> for Field<W, R> {
     }
 }
 
-/// The addresses that were dropped, and why.
+/// The rejected addresses, and why.
 #[derive(Debug)]
 pub struct Dropped<'a>(pub(super) &'a [(SocketAddr, AddressFault)]);
 
@@ -209,7 +209,7 @@ impl Serialize for Dropped<'_> {
     }
 }
 
-/// What bears on no decision.
+/// Facts that affect no decision.
 #[derive(Debug)]
 pub struct Facts<'a> {
     pub(super) headed: Option<Headed>,

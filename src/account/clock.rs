@@ -1,11 +1,11 @@
-//! Wall-clock time as RFC 3339 writes it, in UTC with milliseconds.
+//! Wall-clock time in RFC 3339 format, in UTC with milliseconds.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-/// Writes itself as `2026-11-24T03:40:00.123Z`.
+/// Formats as `2026-11-24T03:40:00.123Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Timestamp(pub(crate) SystemTime);
 
@@ -28,13 +28,13 @@ impl Serialize for Timestamp {
     }
 }
 
-/// The month in which this version was released, in seconds since 1970. A build that sets `SOURCE_DATE_EPOCH` says
-/// its own date.
+/// The release month of this version, in seconds since 1970. A build with `SOURCE_DATE_EPOCH` uses
+/// that time.
 const RELEASED: u64 = 1_793_491_200;
 
-/// A clock that shows a time before this program was built: the machine has not set it yet.
+/// A clock that is behind the build time of this program, because the machine has not set it yet.
 ///
-/// Certificates then seem not to be valid yet, and the times in the audit are wrong.
+/// Certificates then seem not to be valid yet, and times in the audit are wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockBehind {
     now: SystemTime,
@@ -42,7 +42,7 @@ pub struct ClockBehind {
 }
 
 impl ClockBehind {
-    /// Compares the time with that of the build; `None` while the clock may be right.
+    /// Compares the time with the build time; `None` if the clock may be correct.
     #[must_use]
     pub fn at(now: SystemTime) -> Option<Self> {
         let epoch = option_env!("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
@@ -62,17 +62,17 @@ impl fmt::Display for ClockBehind {
     }
 }
 
-/// Year, month and day of a count of days since 1970-01-01, in the Gregorian calendar.
+/// Returns year, month and day for a number of days since 1970-01-01 (Gregorian calendar).
 ///
-/// Years are counted from March, so that the leap day is a year's last, and in eras of 400 years,
-/// which all have 146,097 days.
+/// Years are counted from March, so that the leap day is the last day of a year, in eras of 400
+/// years, which all have 146,097 days.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468; // from 0000-03-01
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =
         (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Months from March come in fives of 153 days.
+    // From March, every five months have 153 days.
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };

@@ -1,10 +1,12 @@
-//! Deduplication: of denials that repeat, the first has its line, and the rest are counted under its
-//! id.
+//! Deduplicates denials: the first of a group has its own line, and the others are counted under
+//! its id.
 //!
-//! Clients retry (dockerd five times a layer, undici a thousand times a second), and a disk must not
-//! fill with it. The window runs from the first denial, so a client that never stops leaves two lines
-//! a window. A client that asks for ever new hosts leaves at most [`LINES`] lines for each reason and
-//! window, and one line that counts the others and names a few of them. A folded client receives the
+//! Clients retry (dockerd five times for each layer, undici a thousand times per second) and must
+//! not fill the disk. The window starts with the first denial, so a client that never stops causes
+//! two lines per window. A client that requests ever new hosts causes at most [`LINES`] lines for
+//! each reason and window, and one line that counts the others and names a few of them. A client
+//! whose denial is deduplicated gets the id of the first line, which is in the audit. Connections
+//! without a request are deduplicated, too.
 //! first one's id, which the file has. Connections that ended without a request are folded too.
 
 use std::borrow::Cow;
@@ -21,20 +23,21 @@ use super::record::{Granted, Outcome, Record};
 use super::text::AuditText;
 use crate::policy::subscriber;
 
-/// How long the first of a kind stands for those that follow.
+/// Length of the window of a group.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
 
-/// How many kinds of denials, and how many pairs of client and reason, are remembered at once. Beyond,
-/// each denial has its own line.
+/// Maximum number of groups, and of pairs of client and reason. Further denials have their own
+/// lines.
 const KINDS: usize = 4_096;
 
-/// How many lines a client may fill in a window with one reason before the others are folded.
+/// Maximum number of lines for a client and reason in a window. Further denials are counted
+/// together.
 pub(super) const LINES: u32 = 32;
 
-/// How many of the targets that were folded are named.
+/// Maximum number of targets named in a summary.
 const SAMPLES: usize = 8;
 
-/// What makes two denials the same.
+/// What makes two denials equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct DenialKey {
     client: IpAddr,
@@ -43,7 +46,7 @@ pub(super) struct DenialKey {
     sni: Option<AuditText>,
     outcome: Outcome,
     reason: &'static str,
-    /// Two bad certificates are bad in ways of their own.
+    /// Two certificates can be invalid for different reasons.
     facts: Vec<(&'static str, AuditText)>,
 }
 
@@ -59,26 +62,26 @@ impl DenialKey {
     }
 }
 
-/// Whose denials are folded together once there are many: a client's, of one reason.
+/// The client and reason whose denials are counted together once there are many.
 type GroupKey = (IpAddr, &'static str);
 
-/// The denials of one client and one reason within a window.
+/// The denials of one client and reason within a window.
 #[derive(Debug)]
 struct Group {
     lines: u32,
-    /// Set when there were [`LINES`] lines.
+    /// Set after [`LINES`] lines.
     rest: Option<Fold>,
     samples: Vec<AuditText>,
 }
 
-/// What closes with its window.
+/// What closes at the end of its window.
 #[derive(Debug)]
 enum Closing {
     Kind(DenialKey),
     Group(GroupKey),
 }
 
-/// The first of a kind, and how many followed.
+/// The first denial of a group, and the number of further ones.
 #[derive(Debug)]
 struct Fold {
     id: SessionId,
@@ -92,7 +95,7 @@ struct Fold {
     repeated: u64,
 }
 
-/// The folds that are open, in the order of their opening.
+/// The open groups, in the order in which they were opened.
 #[derive(Debug, Default)]
 pub(super) struct Dedup {
     open: HashMap<DenialKey, Fold>,
@@ -136,7 +139,8 @@ impl Group {
 }
 
 impl Dedup {
-    /// Counts a denial under an earlier one, if there is one to count it under. Returns that one's id.
+    /// Counts a denial under an earlier one of its group. Returns the id of that; `None` if there
+    /// is none.
     pub(super) fn repeat(&mut self, kind: &DenialKey, started: SystemTime) -> Option<SessionId> {
         if let Some(fold) = self.open.get_mut(kind) {
             return Some(fold.count(started));
@@ -144,13 +148,13 @@ impl Dedup {
         self.groups.get_mut(&kind.group())?.count(kind, started)
     }
 
-    /// How many kinds are folded now.
+    /// Returns the number of open groups.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.open.len()
     }
 
-    /// Opens a fold for a denial whose line has been taken.
+    /// Opens a group for a denial whose line was queued.
     pub(super) fn open(&mut self, kind: DenialKey, record: &Record, now: Instant) {
         let closes = now + WINDOW;
         let key = kind.group();
@@ -179,12 +183,12 @@ impl Dedup {
         place.insert(fold);
     }
 
-    /// When the next fold closes.
+    /// Returns when the next group closes.
     pub(super) fn next_close(&self) -> Option<Instant> {
         self.order.front().map(|(closes, _)| *closes)
     }
 
-    /// Closes the folds that are due, and hands over a line for each that was repeated.
+    /// Closes the groups that are due, and passes on a summary line for each that had repetitions.
     pub(super) fn close_until(&mut self, now: Instant, mut take: impl FnMut(&[u8], u64)) {
         fn text(text: &AuditText) -> Cow<'_, str> {
             Cow::Borrowed(text.as_str())
@@ -213,7 +217,7 @@ impl Dedup {
                     (fold, line)
                 }
             };
-            // Strings and numbers only: writing them as JSON cannot fail.
+            // Strings and numbers always serialise.
             if let (Ok(line), 1..) = (line, fold.repeated) {
                 take(&line, fold.repeated);
             }
@@ -222,7 +226,7 @@ impl Dedup {
 }
 
 impl Fold {
-    /// The first one's line in short, and how often it was repeated.
+    /// A short form of the first line, and the number of repetitions.
     fn line(&self, reason: &'static str) -> AuditLine<'_> {
         AuditLine {
             time: Some(Field::Written(Timestamp(self.first))),

@@ -1,6 +1,7 @@
-//! The latest denials, grouped by host and reason, for whoever looks at the status page.
+//! The latest denials, grouped by host and reason, for the status page.
 //!
-//! What is kept is bounded, and what a client wrote is a [`AuditText`]: a page may show it as text.
+//! The number of groups is bounded, and text from clients is an [`AuditText`], so a page can show
+//! it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,7 +15,7 @@ use super::record::Record;
 use super::text::AuditText;
 use crate::policy::{Denial, Reason};
 
-/// So many groups are kept; the one that was quiet for longest goes.
+/// Maximum number of groups. The one that was quiet for longest is removed.
 const GROUPS: usize = 50;
 
 /// The groups.
@@ -68,7 +69,7 @@ impl Denials {
         group.remedy = remedy;
     }
 
-    /// The groups, the latest first.
+    /// Returns the groups, the latest first.
     #[must_use]
     pub fn rows(&self) -> Vec<DenialRow> {
         let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);

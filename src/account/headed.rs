@@ -1,10 +1,11 @@
-//! Where the client of a transparent listener was headed.
+//! The original destination of a transparent connection.
 
 use std::net::SocketAddr;
 
 use crate::policy::{OwnAddresses, canonical};
 
-/// Where a client was headed: its own word, compared with DNS and never dialled.
+/// The original destination. It is compared with DNS and never dialled, because the client chose
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Headed {
     to: SocketAddr,
@@ -12,26 +13,26 @@ pub struct Headed {
 }
 
 impl Headed {
-    /// To an address that is not compared yet.
+    /// Creates a destination that was not compared yet.
     #[must_use]
     pub fn to(to: SocketAddr) -> Self {
         Self { to, is_spoofed: false }
     }
 
-    /// Compares it with what the name in the hello resolved to. The gate's own addresses are
-    /// nobody's lie: where DNS sends clients to the gate, they are headed there.
+    /// Compares it with the addresses of the server name. The gate's own addresses are accepted,
+    /// because DNS can direct clients to the gate.
     pub fn compare(&mut self, found: &[SocketAddr], own: &OwnAddresses) {
         let to = canonical(self.to.ip());
         let is_found = found.iter().any(|address| canonical(address.ip()) == to);
         self.is_spoofed = !is_found && !own.interfaces.contains(&to);
     }
 
-    /// The address.
+    /// Returns the address.
     pub(super) fn address(self) -> SocketAddr {
         self.to
     }
 
-    /// Whether the name has no such address, and neither has the gate.
+    /// Returns whether neither the name nor the gate has this address.
     #[must_use]
     pub fn is_spoofed(self) -> bool {
         self.is_spoofed

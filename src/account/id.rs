@@ -1,4 +1,4 @@
-//! The id of a session: a ULID, told to the client in the answer and found again in the audit.
+//! The id of a session: a ULID that the client gets in the answer and that the audit line contains.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 use ulid::{ULID_LEN, Ulid};
 
-/// 26 characters, unique, in the order of accepting.
+/// 26 characters, unique, ordered by time of accept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(Ulid);
 
@@ -29,8 +29,8 @@ impl Serialize for SessionId {
     }
 }
 
-/// Makes ids without asking the system for random bytes each time: a random start for the process,
-/// and a count. What a client can learn from two ids is how many sessions lay between.
+/// Generates ids from a random start and a counter, without a system call for each. Two ids reveal
+/// to a client only the number of sessions between them.
 #[derive(Debug)]
 pub(super) struct Ids {
     base: u128,
@@ -39,7 +39,7 @@ pub(super) struct Ids {
 
 impl Ids {
     pub(super) fn new() -> Self {
-        // One bit of the 80 stays free, so that counting up cannot wrap.
+        // One of the 80 bits stays free, so that the counter cannot overflow.
         Self { base: Ulid::generate().random() >> 1, next: AtomicU64::new(0) }
     }
 

@@ -1,9 +1,9 @@
-//! The metric labels that sessions are counted under: a registry's, never a host's.
+//! The metric labels of sessions: those of the registry, never a host.
 
 use super::record::{Granted, Record};
 use crate::policy::NO_LABEL;
 
-/// The labels of a session. The client's name comes from the configuration.
+/// The labels of a session. The client name comes from the configuration.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Labels<'a> {
     pub(super) registry: &'a str,
@@ -12,7 +12,7 @@ pub(super) struct Labels<'a> {
 }
 
 impl<'a> Labels<'a> {
-    /// The labels of what was granted, and of the client's group.
+    /// Returns the labels for a grant and the group of the client.
     pub(super) fn of(granted: Option<&'a Granted>, client: Option<&'a str>) -> Self {
         let (registry, endpoint) =
             granted.map_or((NO_LABEL, NO_LABEL), |one| (&*one.label, one.endpoint.code()));

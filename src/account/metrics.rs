@@ -1,7 +1,7 @@
-//! The counters, by the names of the contract. Every label is from a closed set.
+//! The metrics. Every label has a closed set of values.
 //!
-//! A registry's label is its [`Grant`](crate::policy::Grant)'s; what a client chooses (a host, an
-//! address) has no way in here.
+//! The registry label comes from a [`Grant`](crate::policy::Grant). Values that a client chooses
+//! (hosts, addresses) are never labels.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -25,13 +25,13 @@ use super::stage::Stage;
 use super::status::Status;
 use crate::policy::{Enforcement, NO_LABEL};
 
-/// Upper bounds in seconds: what a stage should take, the deadlines of 10 s, and relays of minutes.
+/// Histogram buckets in seconds: typical stages, the timeouts of 10 s, and relays of minutes.
 const BUCKETS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0, 60.0, 600.0, 3_600.0,
 ];
 
-/// A kind of metric, as the table declares it.
+/// A kind of metric in the table.
 trait Metric: Collector + Clone + Sized + 'static {
     fn make(opts: Opts, labels: &[&str]) -> Result<Self, prometheus::Error>;
 }
@@ -66,7 +66,7 @@ impl Metric for HistogramVec {
     }
 }
 
-/// Declares metrics and registers them: a field, its kind, name, labels and help text each.
+/// Declares and registers metrics: field, kind, name, labels and help text of each.
 macro_rules! metrics {
     ($($field:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
         #[derive(Debug)]
@@ -131,31 +131,31 @@ metrics! {
         "Always 1; the label tells the version.";
 }
 
-/// Every metric, and the registry that they are gathered from.
+/// All metrics, and the Prometheus registry that collects them.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     series: Series,
     /// The histogram of each stage, in the order of [`Stage::ALL`].
     stages: Vec<Histogram>,
-    /// The runtimes whose tasks count, beside that in which the metrics are asked for.
+    /// The runtimes whose tasks are counted, besides the one that serves the metrics.
     runtimes: OnceLock<Vec<Handle>>,
 }
 
-/// What the accounts know beside the counters.
+/// Values that are not counters.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Told {
-    /// Audit lines cannot be written now.
+    /// Whether audit lines cannot be written now.
     pub audit_failing: bool,
-    /// The most that one client asked for storage accounts of late.
+    /// The highest recent number of storage requests of one client.
     pub storage_asks: u64,
 }
 
 impl Metrics {
-    /// Makes the metrics and registers them.
+    /// Creates the metrics and registers them.
     ///
     /// # Errors
-    /// When the registry holds metrics of these names already.
+    /// If the Prometheus registry already has metrics with these names.
     pub fn new(registry: Registry) -> Result<Self, prometheus::Error> {
         let series = Series::register(&registry)?;
         series.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -165,15 +165,15 @@ impl Metrics {
         Ok(Self { registry, series, stages, runtimes: OnceLock::new() })
     }
 
-    /// Counts the tasks of these runtimes too, from now on.
+    /// Also counts the tasks of these runtimes.
     pub(super) fn count_tasks_of(&self, runtimes: Vec<Handle>) {
         let _ = self.runtimes.set(runtimes);
     }
 
-    /// The metrics as Prometheus reads them (text format 0.0.4).
+    /// Returns the metrics in Prometheus text format 0.0.4.
     ///
     /// # Errors
-    /// When a metric cannot be written as text.
+    /// If a metric cannot be encoded.
     pub fn text(
         &self,
         open: &OpenSessions,
@@ -196,7 +196,7 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
-    /// What was relayed so far, up and down, by the registry's label.
+    /// Returns the bytes relayed, up and down, by registry label.
     pub(super) fn moved_by_registry(&self, open: &OpenSessions) -> BTreeMap<String, (u64, u64)> {
         open.credit(|labels, volume| self.relayed(labels, volume));
         let mut moved: BTreeMap<String, (u64, u64)> = BTreeMap::new();
@@ -209,14 +209,15 @@ impl Metrics {
                 continue;
             };
             let (up, down) = moved.entry(registry.to_owned()).or_default();
-            // Counted in whole numbers; they come as floating ones.
+            // Counted as integers, but returned as floating-point numbers.
             let count = metric.get_counter().get_value() as u64;
             *if direction == "up" { up } else { down } += count;
         }
         moved
     }
 
-    /// Counts a session's end. What it moved is counted apart, since part of it may be already.
+    /// Counts the end of a session. Its bytes are counted separately, because some may be counted
+    /// already.
     pub(super) fn ended(&self, record: &Record, verdict: Verdict) {
         let Labels { registry, endpoint, client } = Labels::of_record(record);
         let reason = verdict.reason.unwrap_or(NO_LABEL);

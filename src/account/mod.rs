@@ -1,9 +1,8 @@
-//! The account of every session: one record, written once, at one door.
+//! The account of each session: one record, written once.
 //!
-//! A session opens an [`Open`] at accept, fills its record as it goes, and closes it once, which
-//! writes one audit line and moves the counters. No other module touches a counter or the audit.
-//! It decides nothing but whether a session's line could be lost ([`Open::admit`]), and knows no
-//! socket.
+//! A session opens an [`Open`] at accept, fills in its record, and closes it once. That writes one
+//! audit line and updates the metrics. No other module writes to the metrics or the audit. The only
+//! decision here is whether the line of a session could be dropped ([`Open::admit`]). No sockets.
 
 mod audit;
 mod audit_line;

@@ -1,4 +1,4 @@
-//! The sessions that are open: what `/sessions` shows, and how many bytes each has moved so far.
+//! The open sessions, for `/sessions`, and the bytes that each has moved.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -13,16 +13,16 @@ use super::labels::Labels;
 use super::record::{Granted, Record, Volume};
 use super::text::AuditText;
 
-/// Returns what a session has moved so far. The admin listener calls it, never the session.
+/// Returns what a session has moved. The admin listener calls it, never the session.
 pub type Progress = Box<dyn Fn() -> Volume + Send + Sync>;
 
-/// Every open session.
+/// All open sessions.
 #[derive(Debug, Default)]
 pub struct OpenSessions {
     sessions: DashMap<SessionId, Arc<Entry>>,
 }
 
-/// An open session as others see it.
+/// The public state of an open session.
 pub(super) struct Entry {
     id: SessionId,
     client: IpAddr,
@@ -33,14 +33,14 @@ pub(super) struct Entry {
     credited: Mutex<Volume>,
 }
 
-/// What a session is about, once it is known.
+/// The target of a session, once it is known.
 pub(super) struct Asked {
     pub(super) target: AuditText,
     pub(super) granted: Option<Granted>,
     pub(super) client_name: Option<Arc<str>>,
 }
 
-/// A session in the list of open ones. Dropping it takes the session out.
+/// A session in the list. Dropping it removes the session.
 #[derive(Debug)]
 pub(super) struct ListedSession {
     all: Arc<OpenSessions>,
@@ -69,13 +69,13 @@ pub struct SessionRow {
 }
 
 impl OpenSessions {
-    /// How many sessions are open.
+    /// Returns the number of open sessions.
     #[must_use]
     pub fn count(&self) -> usize {
         self.sessions.len()
     }
 
-    /// The open sessions, the oldest first.
+    /// Returns the open sessions, the oldest first.
     #[must_use]
     pub fn rows(&self) -> Vec<SessionRow> {
         let now = SystemTime::now();
@@ -84,7 +84,7 @@ impl OpenSessions {
         rows
     }
 
-    /// Lists a session until what is returned is dropped.
+    /// Lists a session until the returned value is dropped.
     pub(super) fn list(self: &Arc<Self>, session: &Record) -> ListedSession {
         let entry = Arc::new(Entry {
             id: session.id,
@@ -99,7 +99,7 @@ impl OpenSessions {
         ListedSession { all: self.clone(), entry }
     }
 
-    /// Calls `add` with what each session has moved since the last call.
+    /// Calls `add` with the bytes that each session has moved since the last call.
     pub(super) fn credit(&self, mut add: impl FnMut(Labels<'_>, Volume)) {
         for entry in &self.sessions {
             if let Some(progress) = entry.progress.get() {
@@ -114,7 +114,7 @@ impl OpenSessions {
 }
 
 impl Entry {
-    /// Stores how much was moved in all, and returns how much of it is new.
+    /// Stores the total and returns the difference to the last one.
     fn credit(&self, total: Volume) -> Volume {
         let mut credited = self.credited.lock().unwrap_or_else(PoisonError::into_inner);
         let more = total.less(*credited);
@@ -144,12 +144,12 @@ impl Entry {
 }
 
 impl ListedSession {
-    /// What an open session keeps on the heap here, its share of the maps' tables included.
+    /// The heap memory of an open session in this module, with its share of the maps, in bytes.
     #[cfg(test)]
     pub(super) const HEAP: usize = size_of::<Entry>() + 2 * size_of::<(SessionId, Arc<Entry>)>();
 
     pub(super) fn describe(&self, asked: Asked) {
-        // A session asks once. A second time would be a fault of ours, and the first stays.
+        // Set once per session. A second call would be a bug; the first value is kept.
         drop(self.entry.asked.set(asked));
     }
 
@@ -157,7 +157,7 @@ impl ListedSession {
         drop(self.entry.progress.set(progress));
     }
 
-    /// What the session has moved so far, where it can be told.
+    /// Sets the function that returns the bytes moved so far.
     pub(super) fn progress(&self) -> Option<Volume> {
         self.entry.progress.get().map(|progress| progress())
     }

@@ -1,4 +1,4 @@
-//! What becomes of the DNS queries that a gateway's clients ask.
+//! The results of DNS queries from clients of a gateway.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,27 +6,27 @@ use std::sync::Arc;
 use super::text::AuditText;
 use crate::policy::Reason;
 
-/// What became of a query; `result` in metrics.
+/// The result of a query; `result` in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueryResult {
     /// Addresses of an allowed name.
     Answered,
-    /// An allowed name has none of this kind.
+    /// An allowed name without records of this type.
     NoData,
-    /// An allowed name has no address at all.
+    /// An allowed name without any address.
     NotFound,
     /// A name that is not allowed, or a type that is never answered.
     Refused,
-    /// An allowed name could not be looked up.
+    /// Resolving an allowed name failed.
     Failed,
-    /// It is no query, or none that is understood.
+    /// The message is not a valid query.
     Malformed,
-    /// It was dropped: the client asks faster than it may, or the answerer has its hands full.
+    /// Dropped: the client exceeds its rate, or too many look-ups are running.
     Limited,
 }
 
 impl QueryResult {
-    /// Every result.
+    /// All results.
     pub const ALL: &'static [Self] = &[
         Self::Answered,
         Self::NoData,
@@ -37,7 +37,7 @@ impl QueryResult {
         Self::Limited,
     ];
 
-    /// The code that the metric carries.
+    /// Returns the value of the metric label.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -55,18 +55,18 @@ impl QueryResult {
 /// A query for a name that the policy does not allow.
 #[derive(Debug, Clone)]
 pub struct RefusedQuery {
-    /// Who asked.
+    /// The client.
     pub client: IpAddr,
-    /// Its group, where there is one.
+    /// The group of the client; `None` if it has none.
     pub client_name: Option<Arc<str>>,
-    /// Where, as text.
+    /// The address that was queried, as text.
     pub listener: Arc<str>,
-    /// For which name.
+    /// The queried name.
     pub name: AuditText,
-    /// For which type of record.
+    /// The queried record type.
     pub kind: AuditText,
-    /// Why not.
+    /// The denial.
     pub reason: Reason,
-    /// The policy's generation that judged it.
+    /// The generation of the policy.
     pub generation: u64,
 }

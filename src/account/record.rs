@@ -1,7 +1,6 @@
-//! What one session leaves behind: the record that the session fills, and its audit line.
+//! The record that a session fills in, and its audit line.
 //!
-//! Plain data: it opens no file and counts nothing. The shape of a line stands here and nowhere
-//! else; what a client wrote gets in as [`AuditText`] only.
+//! Plain data: no files, no counters. Text from clients is stored as [`AuditText`] only.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -23,12 +22,12 @@ use crate::policy::{
 pub struct Moved {
     /// By splice(2).
     pub spliced: u64,
-    /// Through the gate's own memory.
+    /// Copied through the gate's memory.
     pub copied: u64,
 }
 
 impl Moved {
-    /// Both paths together.
+    /// Returns the sum of both paths.
     #[must_use]
     pub fn total(self) -> u64 {
         self.spliced.saturating_add(self.copied)
@@ -68,24 +67,24 @@ impl Volume {
     }
 }
 
-/// What became of a session; `outcome` in audit lines and metrics.
+/// The outcome of a session; `outcome` in audit lines and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// It went well.
+    /// It succeeded.
     Relayed,
-    /// The gate said no.
+    /// The gate denied it.
     Denied,
-    /// It could not be done.
+    /// It failed.
     Failed,
-    /// It passed in report mode, and would not have otherwise.
+    /// Report mode allowed it; enforcement would have denied it.
     WouldDeny,
 }
 
 impl Outcome {
-    /// Every outcome.
+    /// All outcomes.
     pub const ALL: &'static [Self] = &[Self::Relayed, Self::Denied, Self::Failed, Self::WouldDeny];
 
-    /// The code that audit lines and metrics carry.
+    /// Returns the code in audit lines and metrics.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -97,14 +96,14 @@ impl Outcome {
     }
 }
 
-/// The registry that a session was granted, as far as accounts go.
+/// The registry of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Granted {
-    /// The registry's name.
+    /// The name of the registry.
     pub registry: Arc<str>,
     /// Its metric label.
     pub label: Arc<str>,
-    /// What the host is to it.
+    /// The kind of the host.
     pub endpoint: EndpointKind,
 }
 
@@ -115,36 +114,36 @@ impl From<&Grant> for Granted {
     }
 }
 
-/// The account of one session. The session fills it as it learns; nothing reads it before the end.
+/// The record of one session. The session fills it in; nothing reads it before the end.
 #[derive(Debug)]
 pub struct Record {
     pub(super) id: SessionId,
     pub(super) started: SystemTime,
-    /// Who connected; where a balancer did, whom it speaks for.
+    /// The client address; behind a load balancer, the one in the PROXY header.
     pub client: IpAddr,
     pub(super) listener: Arc<str>,
     pub(super) target: Option<AuditText>,
     pub(super) granted: Option<Granted>,
-    /// The client's group, where there is one.
+    /// The group of the client; `None` if it has none.
     pub client_name: Option<Arc<str>>,
     /// The name in the ClientHello.
     pub sni: Option<AuditText>,
-    /// What would have denied the session, were the policy enforced.
+    /// The denial that enforcement would have caused.
     pub would_deny: Option<Reason>,
-    /// Where it was dialled.
+    /// The dialled address.
     pub upstream: Option<SocketAddr>,
     is_stale: bool,
-    /// What was relayed.
+    /// The bytes relayed.
     pub volume: Volume,
-    /// The policy's generation that judged it.
+    /// The generation of the policy that judged it.
     pub generation: u64,
-    /// How long each stage took.
+    /// The duration of each stage.
     pub stages: Stages,
-    /// Nothing for most: an open session is small.
+    /// `None` for most sessions, to keep them small.
     rare: Option<Box<Rare>>,
 }
 
-/// What few records have.
+/// Fields that few records need.
 #[derive(Debug, Default)]
 struct Rare {
     query: Option<AuditText>,
@@ -153,18 +152,18 @@ struct Rare {
     facts: Vec<(&'static str, AuditText)>,
 }
 
-/// An end as accounts see it.
+/// The end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) outcome: Outcome,
-    /// The code of the reason or cause; none when relayed.
+    /// The code of the reason or cause; `None` if relayed.
     pub(super) reason: Option<&'static str>,
-    /// How a would-deny ended, where it did not end well.
+    /// How a `would-deny` session ended, unless successfully.
     pub(super) ended: Option<&'static str>,
 }
 
 impl Record {
-    /// Of somebody who just came, to a listener.
+    /// Creates the record of a client that connected to a listener.
     pub(super) fn new(
         id: SessionId,
         started: SystemTime,
@@ -190,13 +189,13 @@ impl Record {
         }
     }
 
-    /// What was asked for, fit to be shown to anybody: nothing in it is secret.
+    /// Sets the target. It must contain no secrets.
     #[must_use]
     pub fn target(&self) -> Option<&AuditText> {
         self.target.as_ref()
     }
 
-    /// Whether the client has sent nothing that says what it wants, as a load balancer's TCP check.
+    /// Returns whether the client sent no request, as TCP checks of load balancers do.
     pub(super) fn is_silent(&self) -> bool {
         self.target.is_none() && self.sni.is_none() && self.rare.is_none()
     }
@@ -205,59 +204,58 @@ impl Record {
         self.rare.get_or_insert_default()
     }
 
-    /// Notes a further fact, which bears on no decision. The name is ours, the value may be the
-    /// client's.
+    /// Adds a fact that affects no decision. The name is ours, the value may be the client's.
     pub fn note(&mut self, name: &'static str, value: AuditText) {
         self.rare().facts.push((name, value));
     }
 
-    /// What was noted.
+    /// Returns the facts.
     pub(super) fn facts(&self) -> &[(&'static str, AuditText)] {
         self.rare.as_ref().map_or(&[], |rare| &rare.facts)
     }
 
-    /// Notes the addresses that the name resolved to and that may not be dialled, with why.
+    /// Stores the rejected addresses of the name, and why.
     pub fn drop_addresses(&mut self, dropped: Vec<(SocketAddr, AddressFault)>) {
         if !dropped.is_empty() {
             self.rare().dropped = dropped;
         }
     }
 
-    /// Notes where a connection was headed that was brought here without its client's knowing.
+    /// Stores the original destination of a transparent connection.
     pub fn head_for(&mut self, to: SocketAddr) {
         self.rare().headed = Some(Headed::to(to));
     }
 
-    /// Where it was headed.
+    /// Returns the original destination.
     #[must_use]
     pub fn headed(&self) -> Option<Headed> {
         self.rare.as_ref().and_then(|rare| rare.headed)
     }
 
-    /// Compares where it was headed with what the name resolved to: see [`Headed::compare`].
+    /// Compares the original destination with the addresses of the name: see [`Headed::compare`].
     pub fn compare_headed(&mut self, found: &[SocketAddr], own: &OwnAddresses) {
         if let Some(headed) = self.rare.as_mut().and_then(|rare| rare.headed.as_mut()) {
             headed.compare(found, own);
         }
     }
 
-    /// Notes the type of record that was asked for, where the target was asked of the answerer.
+    /// Stores the record type of a DNS query.
     pub(super) fn ask_kind(&mut self, kind: AuditText) {
         self.rare().query = Some(kind);
     }
 
-    /// The type of record that was asked for.
+    /// Returns the record type of a DNS query.
     pub(super) fn query(&self) -> Option<&AuditText> {
         self.rare.as_ref().and_then(|rare| rare.query.as_ref())
     }
 
-    /// Notes that the addresses are from an answer that had run out, since no server answered.
+    /// Stores that the addresses come from an expired DNS answer, because no server answered.
     pub fn took_stale_answer(&mut self) {
         self.is_stale = true;
         self.note("dns", AuditText::new("stale"));
     }
 
-    /// Whether an expired answer of DNS was used.
+    /// Returns whether an expired DNS answer was used.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.is_stale
@@ -270,8 +268,8 @@ impl Record {
         self.would_deny = allowed.would_deny().map(|denial| denial.reason);
     }
 
-    /// A denial stays a denial, whatever report mode had let pass before; a failure after it has
-    /// passed is still a session that enforcing would have denied.
+    /// A denial is a denial, even if report mode ignored another one before. A failed session that
+    /// report mode allowed counts as `would-deny`.
     pub(super) fn verdict(&self, end: &Result<Ending, Stop>) -> Verdict {
         match (end, self.would_deny) {
             (Err(Stop::Denied(denial)), _) => Verdict {
@@ -293,7 +291,7 @@ impl Record {
         }
     }
 
-    /// The session's line.
+    /// Returns the audit line of the session.
     pub(super) fn line(&self, verdict: Verdict) -> AuditLine<'_> {
         fn text(text: &AuditText) -> Cow<'_, str> {
             Cow::Borrowed(text.as_str())

@@ -1,7 +1,7 @@
-//! The account of one registry request: an audit line of its own, and the counters of requests.
+//! The account of one registry request: its own audit line, and the request metrics.
 //!
-//! What a client wrote gets in only where it was understood: a repository, a tag and a digest are
-//! of closed sets of characters.
+//! Text from clients is used only after it was parsed: repositories, tags and digests have closed
+//! character sets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use super::text::AuditText;
 use crate::oci::Request;
 use crate::policy::{Cause, Denial, Ending, Failure, NO_LABEL, Reason, Side, Stop};
 
-/// How a request came.
+/// How a request arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
-    /// To the mirror.
+    /// At the mirror.
     Mirror,
 }
 
@@ -33,8 +33,8 @@ impl Via {
     }
 }
 
-/// The account of an open request. Closed once; dropped without, it closes itself as one whose
-/// client has gone.
+/// The account of an open request. It is closed once. If it is dropped, it closes itself as a
+/// request whose client has gone.
 #[derive(Debug)]
 pub struct OpenRequest {
     account: Arc<Account>,
@@ -55,20 +55,20 @@ pub struct OpenRequest {
     operation: &'static str,
     repository: Option<AuditText>,
     reference: Option<AuditText>,
-    /// The digest that was asked for, or that the registry named.
+    /// The requested digest, or the one that the registry returned.
     pub digest: Option<AuditText>,
-    /// The status that the client is answered with.
+    /// The status of the response to the client.
     pub status: u16,
-    /// Where it was dialled last.
+    /// The last dialled address.
     pub upstream: Option<SocketAddr>,
-    /// What would have denied it, were the policy enforced.
+    /// The denial that enforcement would have caused.
     pub would_deny: Option<Reason>,
-    /// Bytes of the response's body.
+    /// Bytes of the response body.
     pub bytes_down: u64,
     is_closed: bool,
 }
 
-/// The operation of a request that was not understood.
+/// The operation of a request that could not be parsed.
 const UNKNOWN: &str = "unknown";
 
 impl Account {
@@ -126,8 +126,8 @@ impl OpenRequest {
         self.digest = operation.digest().map(|digest| AuditText::new(digest.as_str()));
     }
 
-    /// Writes the line and counts. Returns the id to put into the answer; `None` when the audit has
-    /// lost the line. A second call changes nothing.
+    /// Writes the audit line and updates the metrics. Returns the id for the answer; `None` if the
+    /// line was dropped. A second call has no effect.
     pub fn close(&mut self, end: &Result<Ending, Stop>) -> Option<SessionId> {
         if self.is_closed {
             return None;

@@ -1,5 +1,4 @@
-//! Shortages of the gate's host, in the log as well as in the audit: the audit names the session, the
-//! log says what to do.
+//! Logs shortages of the gate's host. The audit line names the session, the log message the remedy.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use super::record::Record;
 use super::text::AuditText;
 use crate::policy::{Cause, Ending, Stop};
 
-/// How long the log says nothing more of the same shortage.
+/// Minimum interval between two log messages about the same shortage.
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// When each shortage was last logged.
@@ -20,7 +19,7 @@ pub(super) struct Shortages {
 }
 
 impl Shortages {
-    /// Logs the shortage that ended a session, if one did, at most once a minute.
+    /// Logs the shortage that ended a session, if there was one, at most once per minute.
     pub(super) fn note(&self, record: &Record, end: &Result<Ending, Stop>) {
         let Err(Stop::Failed(failure)) = end else { return };
         if failure.cause != Cause::LocalPorts {

@@ -1,5 +1,5 @@
-//! Where audit lines go: standard output, a file that may be rotated away under us, or the socket of
-//! a log service.
+//! The destinations of audit lines: standard output, a file that can be rotated, or the socket of a
+//! log service.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -13,26 +13,26 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-/// A failing disk is complained about once in so long.
+/// Minimum interval between two log messages about failed writes.
 const COMPLAINT: Duration = Duration::from_secs(60);
 
-/// How long a log service may take to accept a line.
+/// Timeout for a log service to accept a line.
 const SERVICE: Duration = Duration::from_secs(1);
 
-/// Where audit lines are to go.
+/// The destination of audit lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sink {
     /// Standard output.
     StandardOutput,
-    /// A file, appended to, and made (for owner and group only) where there is none.
+    /// A file. It is appended to; a new one is accessible to owner and group only.
     File(PathBuf),
-    /// The socket of a syslog service (RFC 3164, as `/dev/log` takes it).
+    /// The socket of a syslog service (RFC 3164, as on `/dev/log`).
     Syslog(PathBuf),
-    /// The socket of systemd's journal, in its own protocol.
+    /// The socket of systemd's journal (native protocol).
     Journal(PathBuf),
 }
 
-/// An open way out.
+/// An open destination.
 #[derive(Debug)]
 pub(super) struct Outlet {
     way: Way,
@@ -45,16 +45,16 @@ enum Way {
     Service(Service),
 }
 
-/// A file, and its path where it can be opened anew.
+/// A file, and its path if it can be reopened.
 #[derive(Debug)]
 struct Stream {
     file: File,
     path: Option<PathBuf>,
-    /// How many bytes of the line that comes next are in the file already.
+    /// Number of bytes of the next line that are in the file already.
     torn: usize,
 }
 
-/// The socket of a log service; a line is a datagram.
+/// The socket of a log service; each line is a datagram.
 #[derive(Debug)]
 struct Service {
     path: PathBuf,
@@ -69,10 +69,10 @@ enum Form {
 }
 
 impl Outlet {
-    /// Opens what the sink names.
+    /// Opens the destination.
     ///
     /// # Errors
-    /// When it cannot be opened for writing.
+    /// If it cannot be opened for writing.
     pub(super) fn open(sink: &Sink) -> io::Result<Self> {
         let service = |path: &Path, form| {
             std::fs::metadata(path)?;
@@ -95,13 +95,13 @@ impl Outlet {
         Self { way: Way::Stream(Stream { file, path, torn: 0 }), complained: None }
     }
 
-    /// Opens the path anew; keeps the old file where that fails.
+    /// Reopens the path. Keeps the old file if that fails.
     pub(super) fn reopen(&mut self) {
         let Way::Stream(Stream { file, path: Some(path), torn }) = &mut self.way else { return };
         match open(path) {
             Ok(fresh) => {
                 *file = fresh;
-                // The line that was torn stands whole in the new file.
+                // The interrupted line is written whole to the new file.
                 *torn = 0;
             }
             Err(error) => {
@@ -111,8 +111,8 @@ impl Outlet {
         }
     }
 
-    /// Writes all of it, for as long as it takes. Hands back the lines that could not be written,
-    /// the one that could only be in part among them; they are to come first the next time.
+    /// Writes all lines and waits as long as needed. Returns the lines that could not be written,
+    /// also a partly written one; pass them first the next time.
     #[must_use]
     pub(super) fn write<'a>(&mut self, lines: &'a [u8]) -> &'a [u8] {
         let (left, result) = match &mut self.way {
@@ -159,22 +159,22 @@ impl Service {
     }
 
     fn send(&self, line: &[u8]) -> io::Result<()> {
-        // By its path each time: the service may have been restarted, with a socket of its own.
+        // Sent by path each time, because a restarted service has a new socket.
         self.socket.send_to(&self.form.datagram(line), &self.path).map(drop)
     }
 }
 
 impl Form {
-    /// A line as the service takes it.
+    /// Returns a line in the format of the service.
     fn datagram(self, line: &[u8]) -> Vec<u8> {
         match self {
-            // Facility local0, severity informational; the service knows the time and the host.
+            // Facility local0, severity informational. The service adds time and host.
             Self::Syslog => {
                 let mut datagram = format!("<134>pullgate[{}]: ", std::process::id()).into_bytes();
                 datagram.extend_from_slice(line);
                 datagram
             }
-            // systemd.journal-fields(7); a line holds no line feed, so it needs no length.
+            // systemd.journal-fields(7): a line contains no line feed, so it needs no length.
             Self::Journal => {
                 let fields: &[u8] = b"PRIORITY=6\nSYSLOG_IDENTIFIER=pullgate\nMESSAGE=";
                 [fields, line, b"\n"].concat()
@@ -204,7 +204,7 @@ fn write_all(file: &File, rest: &mut &[u8]) -> Result<(), Errno> {
             Ok(0) => return Err(Errno::IO),
             Ok(count) => *rest = rest.get(count..).unwrap_or_default(),
             Err(Errno::INTR) => {}
-            // Standard output may be a pipe that somebody else has made non-blocking.
+            // Another process may have made standard output, a pipe, non-blocking.
             Err(Errno::AGAIN) => {
                 let mut waiting = [PollFd::new(file, PollFlags::OUT)];
                 match poll(&mut waiting, None) {

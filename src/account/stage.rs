@@ -1,33 +1,33 @@
-//! How long a session spends at each stage of its way.
+//! The time that a session spends in each stage.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
 
-/// A stage of the way; `stage` in metrics, a key of `ms` in audit lines.
+/// A stage; `stage` in metrics, a key of `ms` in audit lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// TLS between the client and the gate.
+    /// The TLS handshake between client and gate.
     Tls,
     /// Reading the request.
     Head,
-    /// Looking the name up.
+    /// Resolving the name.
     Resolve,
     /// Connecting to the upstream.
     Dial,
     /// Reading the ClientHello.
     Hello,
-    /// Moving bytes.
+    /// Relaying bytes.
     Relay,
 }
 
 impl Stage {
-    /// Every stage, in the order of an explicit session.
+    /// All stages, in the order of an explicit session.
     pub const ALL: &'static [Self] =
         &[Self::Tls, Self::Head, Self::Resolve, Self::Dial, Self::Hello, Self::Relay];
 
-    /// The code that audit lines and metrics carry.
+    /// Returns the code in audit lines and metrics.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -41,29 +41,29 @@ impl Stage {
     }
 }
 
-/// A stopwatch that runs through the stages. What passes between two calls of [`Self::enter`]
-/// belongs to the stage entered first.
+/// A stopwatch for the stages. The time between two calls of [`Self::enter`] belongs to the first
+/// stage.
 #[derive(Debug)]
 pub struct Stages {
     current: Option<(Stage, Instant)>,
-    /// In nanoseconds, at least one: every open session keeps these.
+    /// In nanoseconds, at least one. Small, because every open session has them.
     spent: [Option<NonZeroU64>; Stage::ALL.len()],
 }
 
 impl Stages {
-    /// One that has not been started, of what goes through no stages.
+    /// Creates a stopwatch that is not started.
     #[must_use]
     pub fn none() -> Self {
         Self { current: None, spent: [None; _] }
     }
 
-    /// Starts it, at accept, in the first stage.
+    /// Starts it in the first stage, at accept.
     #[must_use]
     pub fn start(first: Stage, accepted: Instant) -> Self {
         Self { current: Some((first, accepted)), spent: [None; _] }
     }
 
-    /// Ends the current stage and begins the next one.
+    /// Ends the current stage and starts the next one.
     pub fn enter(&mut self, next: Stage) {
         let now = Instant::now();
         self.end(now);
@@ -77,14 +77,14 @@ impl Stages {
         }
     }
 
-    /// Whether a stage was entered.
+    /// Returns whether a stage was entered.
     #[must_use]
     pub fn reached(&self, stage: Stage) -> bool {
         self.current.is_some_and(|(current, _)| current == stage)
             || self.spent().any(|(spent, _)| spent == stage)
     }
 
-    /// The stages that have ended, and how long each took.
+    /// Returns the finished stages and their durations.
     pub fn spent(&self) -> impl Iterator<Item = (Stage, Duration)> {
         let pairs = Stage::ALL.iter().zip(&self.spent);
         pairs.filter_map(|(stage, spent)| {
@@ -116,13 +116,13 @@ fn nanoseconds(duration: Duration) -> NonZeroU64 {
 }
 
 impl Serialize for Stages {
-    /// Milliseconds, to the microsecond.
+    /// Milliseconds with microsecond precision.
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         let milliseconds = |spent: Duration| {
             u32::try_from(spent.as_micros()).map(|micros| f64::from(micros) / 1e3)
         };
         out.collect_map(self.spent().map(|(stage, spent)| {
-            // Beyond an hour or so whole milliseconds will do.
+            // Above about an hour, whole milliseconds are enough.
             let rounded =
                 milliseconds(spent).unwrap_or_else(|_| (spent.as_secs_f64() * 1e3).round());
             (stage.code(), rounded)

@@ -1,32 +1,32 @@
-//! How the gate as a whole stands: what reload and drain tell, and the admin listener shows.
+//! The status of the gate, set by reload and drain and shown by the admin listener.
 
 use std::sync::Arc;
 
 use crate::policy::Enforcement;
 
-/// Where the process is in its life.
+/// The phase of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Phase {
-    /// Not every listener is bound yet.
+    /// Not all listeners are bound yet.
     #[default]
     Starting,
-    /// Listening, with a policy in force.
+    /// Listening, with a policy.
     Serving,
-    /// No new session is taken; the open ones may end.
+    /// Draining: new sessions are rejected, open ones can finish.
     Draining,
 }
 
-/// How the gate stands. Cheap to clone.
+/// The status of the gate. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
-    /// Where the process is in its life.
+    /// The phase of the process.
     pub phase: Phase,
-    /// The generation of the policy in force.
+    /// The generation of the current policy.
     pub generation: u64,
-    /// Why the policy in force is not what the files say; nothing while it is.
+    /// Why the current policy is older than the files; `None` if it is not.
     pub stale: Option<Arc<str>>,
-    /// [`Enforcement::Report`] while any listener only reports.
+    /// [`Enforcement::Report`] if any listener is in report mode.
     pub enforcement: Enforcement,
-    /// How many sessions may be open at once.
+    /// Maximum number of open sessions.
     pub open_sessions_limit: usize,
 }

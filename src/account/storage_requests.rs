@@ -1,18 +1,18 @@
-//! Who asks for storage accounts, and how often: no client stands in a metric, so the most of any
-//! one client is counted here and told as a number.
+//! Counts requests for storage accounts by client. Clients are not metric labels, so the metric is
+//! the highest count of any client.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Two windows of this length are looked at, the current one and the one before.
+/// Length of a window. The current and the previous one count.
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// So many clients are told apart in a window; the others are not counted.
+/// Maximum number of clients per window. Further ones are not counted.
 const CLIENTS: usize = 10_000;
 
-/// Counts by client, forgotten after a while.
+/// Counts by client, for a limited time.
 #[derive(Debug, Default)]
 pub(super) struct StorageRequests {
     windows: Mutex<Windows>,
@@ -26,7 +26,7 @@ struct Windows {
 }
 
 impl StorageRequests {
-    /// A client has asked for a storage account.
+    /// Counts a request for a storage account.
     pub(super) fn count(&self, client: IpAddr, now: Instant) {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         windows.turn(now);
@@ -35,7 +35,7 @@ impl StorageRequests {
         }
     }
 
-    /// How often the client did that did so the most, within the last ten to twenty minutes.
+    /// Returns the highest count of one client within the last ten to twenty minutes.
     pub(super) fn most(&self, now: Instant) -> u64 {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         windows.turn(now);

@@ -1,18 +1,18 @@
-//! What a client wrote, made fit for a line of the audit: short, printable, and without secrets.
+//! Text from clients, prepared for an audit line: short, printable, without secrets.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::policy::{Name, Target};
 
-/// The longest text, in characters, its escapes counted.
+/// Maximum length in characters, with escapes.
 const LONGEST: usize = 255;
 
-/// What stands where something was cut off, or left out because it may be secret.
+/// Replaces a part that was cut off, or removed because it may be secret.
 const CUT: &str = "...";
 const SECRET: &str = "***";
 
-/// What a path, a query or a fragment begins with.
+/// The characters that start a path, query or fragment.
 const MARKS: [char; 4] = ['/', '?', '#', '\\'];
 
 /// Printable ASCII of at most 255 characters. Cheap to clone.
@@ -20,7 +20,7 @@ const MARKS: [char; 4] = ['/', '?', '#', '\\'];
 pub struct AuditText(Arc<str>);
 
 impl AuditText {
-    /// Any text. What is not printable ASCII is escaped, and what is too long is cut.
+    /// Escapes what is not printable ASCII, and truncates long text.
     #[must_use]
     pub fn new(text: &str) -> Self {
         let printable = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
@@ -44,8 +44,7 @@ impl AuditText {
         Self(escaped.into())
     }
 
-    /// A request target as it was asked for: its user info, path and query left out, since they may
-    /// hold credentials.
+    /// A request target without user information, path and query, which may hold credentials.
     #[must_use]
     pub fn of_request(target: &str) -> Self {
         let (scheme, rest) = match target.split_once("://") {
@@ -54,7 +53,7 @@ impl AuditText {
             }
             _ => (None, target),
         };
-        // Behind an escape, a path or a query, an @ does not tell where user info ends.
+        // After an escape, path or query, an @ does not end user information.
         let host = match rest.rsplit_once('@') {
             _ if rest.contains('%') => SECRET.to_owned(),
             Some((before, _)) if before.contains(MARKS) => SECRET.to_owned(),
@@ -67,7 +66,7 @@ impl AuditText {
         }
     }
 
-    /// A target that was judged to be one: there is nothing to be left out.
+    /// A valid target. Nothing must be removed.
     #[must_use]
     pub fn of_target(target: &Target) -> Self {
         let mut text = String::with_capacity(target.name.as_str().len() + ":65535".len());
@@ -76,20 +75,20 @@ impl AuditText {
         Self::new(&text)
     }
 
-    /// A name, of which no copy is made.
+    /// A name, without a copy.
     #[must_use]
     pub fn of_name(name: &Name) -> Self {
         Self(name.shared())
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What stands before a path or query, and a slash for what is left out.
+/// Returns the part before a path or query, with a slash for what was removed.
 fn front(text: &str) -> String {
     match text.split_once(MARKS) {
         Some((front, _)) => format!("{front}/"),

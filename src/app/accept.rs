@@ -1,5 +1,4 @@
-//! Accepts connections for one listener. When the gate ends, it gives up the clients in the way that
-//! the socket allows.
+//! Accepts connections for one listener. At shutdown, hands over its clients as the socket allows.
 
 use std::io;
 use std::sync::Arc;
@@ -17,13 +16,13 @@ use crate::listen::listener::{LAST_ARRIVALS, Listener, Sharing};
 use crate::mirror;
 use crate::session::{self, Admission, Gate, Incoming, future_size};
 
-/// How long accepting pauses when no connection can be accepted: no descriptor, no memory.
+/// Pause after accept fails: no descriptor, no memory.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// How often the log says so while it lasts.
+/// Interval of log messages while it fails.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Accepts the connections of one listener, and spreads them over the workers.
+/// Accepts the connections of one listener and distributes them to the workers.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     pub(super) listener: Listener,
@@ -33,7 +32,7 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts connections, each into a task of its own, until the gate has ended.
+    /// Accepts connections, each in its own task, until the gate has ended.
     pub(super) async fn run(self) {
         let accepting = self.drain.accepts();
         let name = &self.listener.spec.name;
@@ -47,7 +46,7 @@ impl Acceptor {
                 if let Err(error) = self.listener.hand_over() {
                     warn!(%error, listener = %name, "new connections cannot be handed over");
                 }
-                // The queue is accepted here; new connections go to the successor.
+                // Connections in the queue are accepted here; new ones go to the successor.
                 let _ = timeout(LAST_ARRIVALS, self.accept(Admission::Open)).await;
                 if let Err(error) = self.listener.share_again() {
                     warn!(%error, listener = %name, "new connections go where they went before");
@@ -64,8 +63,8 @@ impl Acceptor {
         }
     }
 
-    /// Accepts connections for as long as it is polled. It can be dropped at any time: an accepted
-    /// connection is served all the same.
+    /// Accepts connections while it is polled. It can be dropped at any time: accepted connections
+    /// are served all the same.
     async fn accept(&self, admission: Admission) {
         let Self { listener, gate, workers, drain } = self;
         let mut warned: Option<Instant> = None;
@@ -98,7 +97,7 @@ impl Acceptor {
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    // No descriptor or no memory: trying again at once would spin.
+                    // Without a descriptor or memory, an immediate retry would spin.
                     if warned.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
                         warn!(%error, listener = %listener.spec.name, "cannot accept");
                         warned = Some(Instant::now());
@@ -110,7 +109,7 @@ impl Acceptor {
     }
 }
 
-/// Whether an error of accept(2) concerns one connection and not the listener, or the queue is empty.
+/// Returns whether an error of accept(2) concerns only one connection, or the queue is empty.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied, WouldBlock,

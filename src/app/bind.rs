@@ -1,4 +1,4 @@
-//! Binds every address before any is served: all or none.
+//! Binds all addresses before any is served: all or nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,17 +15,17 @@ use crate::listen::listener::{BoundSocket, Sharing, bind_udp_and_tcp};
 /// The sockets of the gate. None listens for sessions yet.
 #[derive(Debug)]
 pub(super) struct BoundSockets {
-    /// With the addresses that were bound, where the configuration left the port open.
+    /// With the bound addresses, if the configuration has port 0.
     pub(super) listeners: Vec<(Arc<ListenerSpec>, BoundSocket)>,
     pub(super) dns: Vec<dns::Bound>,
     pub(super) admin: Option<admin::Socket>,
 }
 
 impl BoundSockets {
-    /// Binds what the settings name, or takes the sockets that were inherited for it.
+    /// Binds the addresses of the settings, or uses inherited sockets.
     ///
     /// # Errors
-    /// When an address cannot be bound, or an inherited socket is not in the settings.
+    /// If an address cannot be bound, or an inherited socket is not in the settings.
     pub(super) fn bind(settings: &Settings, inherited: &mut Inherited) -> anyhow::Result<Self> {
         let ports = settings.conduct.ports;
         if settings.listeners.is_empty() {
@@ -43,13 +43,13 @@ impl BoundSockets {
         Ok(Self { listeners, dns, admin })
     }
 
-    /// Returns the addresses of the listeners and of the DNS server.
+    /// Returns the addresses of the listeners and the DNS server.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         let listeners = self.listeners.iter().map(|(spec, _)| spec.address);
         listeners.chain(self.dns.iter().map(dns::Bound::address)).collect()
     }
 
-    /// Returns who else can serve the gate's clients.
+    /// Returns who else can serve the clients of the gate.
     pub(super) fn sharing(&self) -> Sharing {
         self.listeners.first().map_or(Sharing::Exclusive, |(_, socket)| socket.sharing())
     }
@@ -101,7 +101,7 @@ fn bind_admin(
     }
 }
 
-/// Names the capability that a port below 1024 needs, if that is what is missing.
+/// Adds the capability that a port below 1024 needs to the error, if it is missing.
 fn with_capability(error: io::Error, address: SocketAddr) -> io::Error {
     let is_bare = error.raw_os_error().is_some();
     if !(is_bare && error.kind() == io::ErrorKind::PermissionDenied && address.port() < 1024) {

@@ -1,4 +1,4 @@
-//! Makes what the sessions share, from the settings.
+//! Creates the state that all sessions share.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::policy::{OwnAddresses, PolicySet};
 use crate::relay::{self, Relay};
 use crate::session::Gate;
 
-/// What a reload, and the machine, change while the gate runs.
+/// Values that a reload or the machine changes at run time.
 pub(super) struct Inputs {
     pub(super) policy: watch::Receiver<Arc<PolicySet>>,
     pub(super) own: watch::Receiver<Arc<OwnAddresses>>,
@@ -29,11 +29,11 @@ pub(super) struct Inputs {
     pub(super) roots: Option<TlsClients>,
 }
 
-/// Starts the threads that serve, one for each processor or as `profile` says, and makes what their
-/// sessions share. The threads end when the guard is dropped.
+/// Starts the worker threads, one per processor or as `profile` says, and creates the shared state.
+/// The threads end when the guard is dropped.
 ///
 /// # Errors
-/// When the audit cannot be written, or the system has no thread left.
+/// If the audit cannot be written, or the system cannot create a thread.
 pub(super) fn gate(
     settings: &Settings,
     inputs: Inputs,

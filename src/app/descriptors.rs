@@ -1,8 +1,8 @@
-//! How the process's descriptors are shared out.
+//! Divides the file descriptors of the process.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// How many descriptors the process may have; the soft limit is raised to the hard one first.
+/// Returns the maximum number of descriptors. Raises the soft limit to the hard limit first.
 pub(super) fn descriptors() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -13,8 +13,8 @@ pub(super) fn descriptors() -> usize {
     soft.and_then(|soft| usize::try_from(soft).ok()).unwrap_or(1 << 20)
 }
 
-/// How the descriptors are shared out: connections that have not said a word hold one, sessions
-/// two, and DNS, the admin listener, the audit and the pipes live on a reserve.
+/// The budget of descriptors: one for each connection without a request, two for each session, and
+/// a reserve for DNS, the admin listener, the audit and the pipes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DescriptorBudget {
     pub(super) pending: usize,

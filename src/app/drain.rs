@@ -1,31 +1,31 @@
-//! How the gate ends: one phase after the other, and who waits for which.
+//! Shutdown in phases, and what each phase waits for.
 
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// How far the gate is in its life. It moves forward only.
+/// The phase of the gate. It only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
-    /// Not every listener is bound yet.
+    /// Not all listeners are bound yet.
     Starting,
     /// Sessions are accepted.
     Serving,
-    /// No new session is accepted; open ones go on.
+    /// New sessions are rejected; open ones continue.
     Draining,
-    /// Open sessions are ended.
+    /// Open sessions are closed.
     Terminating,
-    /// Nothing is answered any more.
+    /// Nothing is served any more.
     Over,
 }
 
-/// Moves the phase forward, and waits for those who have to finish first. All clones are one.
+/// Moves the phase forward and waits for tasks that must finish first. Clones share their state.
 #[derive(Debug, Clone)]
 pub(super) struct Drain {
     phase: watch::Sender<Phase>,
     /// The listeners that still accept sessions.
     accepting: TaskTracker,
-    /// Connections that are refused because the gate drains.
+    /// Connections that are rejected because the gate drains.
     refused: TaskTracker,
 }
 
@@ -35,7 +35,7 @@ impl Drain {
         Self { phase: watch::Sender::new(Phase::Starting), accepting, refused }
     }
 
-    /// Enters a phase, unless it has been passed.
+    /// Enters a phase, unless it has passed.
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.send_if_modified(|now| {
             let is_later = *now < phase;
@@ -46,37 +46,37 @@ impl Drain {
         });
     }
 
-    /// Resolves in this phase, and in each later one.
+    /// Resolves in this and each later phase.
     pub(super) fn reached(&self, phase: Phase) -> impl Future<Output = ()> + Send + 'static {
         let mut now = self.phase.subscribe();
         async move {
-            // Without a sender there is nothing left to wait for.
+            // Without a sender, nothing remains to wait for.
             let _ = now.wait_for(|now| *now >= phase).await;
         }
     }
 
-    /// Follows the phases.
+    /// Returns a receiver of the phases.
     pub(super) fn phases(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
 
-    /// Keeps [`Self::no_new_sessions`] waiting until the token is dropped.
+    /// Delays [`Self::no_new_sessions`] until the token is dropped.
     pub(super) fn accepts(&self) -> TaskTrackerToken {
         self.accepting.token()
     }
 
-    /// Counts the connections that are refused because the gate drains.
+    /// Counts the connections that are rejected because the gate drains.
     pub(super) fn refused(&self) -> &TaskTracker {
         &self.refused
     }
 
-    /// Waits until no listener accepts sessions any more.
+    /// Waits until no listener accepts sessions.
     pub(super) async fn no_new_sessions(&self) {
         self.accepting.close();
         self.accepting.wait().await;
     }
 
-    /// Waits until the connections that were refused have been informed.
+    /// Waits until the rejected connections were notified.
     pub(super) async fn all_refused(&self) {
         self.refused.close();
         self.refused.wait().await;

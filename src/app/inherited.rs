@@ -1,4 +1,4 @@
-//! Sockets that the service manager opened before it started the gate (systemd's `LISTEN_FDS`).
+//! Sockets that the service manager passes to the gate (systemd's `LISTEN_FDS`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,10 +11,10 @@ use anyhow::{Context as _, bail};
 use listenfd::ListenFd;
 use socket2::SockRef;
 
-/// How long accept(2) may wait on a socket that another process has made a blocking one.
+/// Timeout of accept(2) on a socket that another process has made blocking.
 const ACCEPT_TIMEOUT: Duration = Duration::from_millis(1);
 
-/// Sockets that the process was started with (systemd's `LISTEN_FDS`).
+/// Inherited sockets (systemd's `LISTEN_FDS`).
 #[derive(Debug, Default)]
 pub struct Inherited {
     tcp: Vec<std::net::TcpListener>,
@@ -22,11 +22,11 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes the sockets that the environment names, once. Must be called before there is a second
-    /// thread: it changes the environment, so that no child process takes the sockets.
+    /// Takes the sockets of the environment, once. Must be called before a second thread exists: it
+    /// changes the environment, so that child processes do not use the sockets.
     ///
     /// # Errors
-    /// When a descriptor is not a listening stream socket.
+    /// If a descriptor is not a listening stream socket.
     pub fn from_environment() -> anyhow::Result<Self> {
         let mut passed = ListenFd::from_env();
         let mut inherited = Self::default();
@@ -46,14 +46,14 @@ impl Inherited {
         Ok(inherited)
     }
 
-    /// Takes the TCP socket that is bound to this address. `None` when there is none.
+    /// Takes the TCP socket with this address; `None` if there is none.
     pub(super) fn tcp(&mut self, address: SocketAddr) -> Option<std::net::TcpListener> {
         let bound = |listener: &std::net::TcpListener| listener.local_addr().ok() == Some(address);
         let index = self.tcp.iter().position(bound)?;
         Some(self.tcp.swap_remove(index))
     }
 
-    /// Takes the Unix socket that is bound to this path. `None` when there is none.
+    /// Takes the Unix socket with this path; `None` if there is none.
     pub(super) fn unix(&mut self, path: &Path) -> Option<UnixListener> {
         let bound = |listener: &UnixListener| {
             listener.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
@@ -62,10 +62,10 @@ impl Inherited {
         Some(self.unix.swap_remove(index))
     }
 
-    /// Checks that every socket was taken: clients of the others would wait for ever.
+    /// Checks that all sockets were taken: clients of the others would wait forever.
     ///
     /// # Errors
-    /// When one is left, with its address and what to do.
+    /// If one is left, with its address and the remedy.
     pub(super) fn nothing_left(&self) -> anyhow::Result<()> {
         let tcp = self.tcp.iter().filter_map(|listener| listener.local_addr().ok());
         let unix = self.unix.iter().filter_map(|listener| {
@@ -83,11 +83,11 @@ impl Inherited {
     }
 }
 
-/// Has accept(2) return at once on a socket that other processes hold, too.
+/// Limits how long accept(2) blocks on a shared socket.
 ///
-/// All holders share the setting whether a socket blocks, and systemd sets it for each process that
-/// it starts (NonBlocking= in systemd.service(5)): a gate that calls accept(2) at that moment
-/// would wait for the next connection. The timeout bounds that wait.
+/// All holders share the blocking mode, and systemd sets it for each process that it starts
+/// (NonBlocking= in systemd.service(5)): a gate that calls accept(2) at that moment would block
+/// until the next connection.
 fn never_wait<S: AsFd>(listener: &S) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_nonblocking(true)?;

@@ -1,4 +1,4 @@
-//! A configuration that was read and compiled, before anything is started.
+//! A compiled configuration, before anything is started.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -12,7 +12,7 @@ use crate::dial::TlsClients;
 use crate::policy::{Enforcement, Fault};
 use crate::reload;
 
-/// Every fault of the configuration, as one error.
+/// All errors in the configuration, as one error.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration has {} fault(s):\n{}", .0.len(), lines(.0))]
 pub struct Faults(pub Vec<Fault>);
@@ -21,13 +21,13 @@ fn lines(faults: &[Fault]) -> String {
     faults.iter().map(|fault| format!("  {fault}")).collect::<Vec<_>>().join("\n")
 }
 
-/// A configuration without a fault.
+/// A valid configuration.
 #[derive(Debug)]
 pub struct Prepared {
     pub(super) main: PathBuf,
     pub(super) files: Files,
     pub(super) loaded: Loaded,
-    /// For a mirror; read before the process gives up the files of the system.
+    /// For the mirror. Read before the sandbox blocks the system's files.
     pub(super) roots: Option<TlsClients>,
 }
 
@@ -35,7 +35,7 @@ impl Prepared {
     /// Reads the configuration.
     ///
     /// # Errors
-    /// Its faults.
+    /// All errors in it.
     pub fn read(main: &Path) -> Result<Self, Faults> {
         let files = reload::read_files(main).map_err(Faults)?;
         let loaded = config::compile(&files, 1).map_err(Faults)?;
@@ -44,14 +44,14 @@ impl Prepared {
         Ok(Self { main: main.to_owned(), files, loaded, roots })
     }
 
-    /// Gives up, for good, what the process does not need to run it. Must be called while there is
+    /// Permanently drops privileges that the gate does not need. Must be called while there is only
     /// one thread.
     pub fn confine(&self) {
         sandbox::drop_privileges();
         sandbox::restrict_files(&self.main, &self.loaded.settings);
     }
 
-    /// Logs the warnings, and the listeners that do not enforce the policy.
+    /// Logs the warnings, and the listeners in report mode.
     pub(super) fn log_warnings(&self) {
         let Loaded { settings, policy, warnings, .. } = &self.loaded;
         for warning in warnings {

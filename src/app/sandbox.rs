@@ -1,9 +1,9 @@
-//! What the process gives up before it serves: privileges to come, core dumps, and every file that
-//! it does not need (Landlock).
+//! Restricts the process before it serves: no new privileges, no core dumps, and access only to
+//! files that it needs (Landlock).
 //!
-//! Whoever takes the gate over from outside finds little to read and less to write. Files are named
-//! by their folders, since editors, Kubernetes and resolvers replace files. A kernel that lacks a
-//! part is told of once, and the rest holds.
+//! An attacker who controls the process can read and write few files. Files are allowed by folder,
+//! because editors, Kubernetes and resolvers replace them. If the kernel lacks a feature, that is
+//! logged once and the other restrictions apply.
 
 use std::path::{Path, PathBuf};
 
@@ -18,19 +18,19 @@ use tracing::{info, warn};
 use crate::config::{AdminAddress, AuditTarget, FileAccess, Settings};
 use crate::reload;
 
-/// The rights that are given up: those of Linux 6.10. What an older kernel does not know of them
-/// stays.
+/// The Landlock access rights that are restricted: those of Linux 6.10. Older kernels ignore the
+/// ones they do not know.
 const RIGHTS: ABI = ABI::V5;
 
-/// Where every gate reads: the resolver's file, which is replaced rather than written, what the
-/// kernel tells of the process and of pipes, and random numbers: a program that is linked statically
-/// finds no getrandom(2) by its name at run time, and opens these instead.
+/// Paths that every gate reads: resolv.conf, which is replaced when it changes, kernel information
+/// about the process and pipes, and random numbers. A statically linked program cannot look up
+/// getrandom(2) at run time and opens these instead.
 const READ_ALWAYS: &[&str] = &["/etc", "/proc", "/dev/urandom", "/dev/random"];
 
-/// The file that names the system's DNS servers; often a link to where a resolver writes it.
+/// The file that names the system's DNS servers, often a link to a file that a resolver writes.
 const RESOLVER: &str = "/etc/resolv.conf";
 
-/// Forbids this process new privileges and core dumps, which would hold what passes through it.
+/// Forbids new privileges and core dumps, which would contain relayed data.
 pub fn drop_privileges() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let parts = [
@@ -45,8 +45,8 @@ pub fn drop_privileges() {
     }
 }
 
-/// Gives up every file but those that the configuration needs, for this thread and the threads that
-/// it starts: call it while there is no other.
+/// Restricts this thread, and threads that it starts, to the files that the configuration needs.
+/// Must be called while there is only one thread.
 pub fn restrict_files(main: &Path, settings: &Settings) {
     if settings.conduct.files == FileAccess::All {
         info!("landlock = false: the files' modes alone decide what the process reaches");
@@ -68,9 +68,9 @@ pub fn restrict_files(main: &Path, settings: &Settings) {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Needs {
     read: Vec<PathBuf>,
-    /// Folders in which files are made and appended to.
+    /// Folders in which files are created and appended to.
     append: Vec<PathBuf>,
-    /// Folders in which sockets are made and replaced.
+    /// Folders in which sockets are created and replaced.
     sockets: Vec<PathBuf>,
 }
 
@@ -91,7 +91,7 @@ impl Needs {
     }
 }
 
-/// The folder that a file is in.
+/// Returns the folder of a file.
 fn folder(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -103,7 +103,7 @@ fn restrict(needs: &Needs) -> Result<RulesetStatus, RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let append: BitFlags<AccessFs> = AccessFs::WriteFile | AccessFs::MakeReg;
     let sockets = AccessFs::MakeSock | AccessFs::RemoveFile;
-    // A path that is not there is left out: nothing can be read there.
+    // Missing paths are skipped: there is nothing to read.
     let restricted = Ruleset::default()
         .handle_access(AccessFs::from_all(RIGHTS))?
         .create()?

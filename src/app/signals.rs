@@ -1,36 +1,36 @@
-//! The signals that the gate receives, and what each asks for.
+//! The signals of the gate and their effects.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What a signal asks for.
+/// The effect of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SignalEvent {
-    /// SIGHUP: the configuration, and the audit as well.
+    /// SIGHUP: reload the configuration and reopen the audit.
     Reload,
-    /// SIGUSR1, which nginx and Squid take for it, too.
+    /// SIGUSR1: reopen the audit, as in nginx and Squid.
     ReopenAudit,
     /// SIGTERM or SIGINT.
     End,
 }
 
-/// The signals that the gate receives.
+/// The signals that the gate handles.
 pub(super) struct Signals {
     hangup: Signal,
     user: Signal,
-    /// Sent when a file would outgrow RLIMIT_FSIZE. It would end the process; received, the write
-    /// fails instead, and `on-full` decides.
+    /// SIGXFSZ, sent if a file would exceed RLIMIT_FSIZE. Its default action ends the process; if
+    /// it is handled, the write fails and `on-full` decides.
     _file_size: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    /// Receives them from here on.
+    /// Starts to handle the signals.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If the system call fails.
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
@@ -41,7 +41,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> SignalEvent {
         tokio::select! {
             _ = self.hangup.recv() => SignalEvent::Reload,

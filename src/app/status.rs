@@ -1,4 +1,4 @@
-//! What changes beside the sessions: the machine's own addresses, and the status of the gate.
+//! State that changes at run time: the machine's own addresses and the status of the gate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::policy::{Enforcement, OwnAddresses, PolicySet};
 use crate::reload::Staleness;
 use crate::session::Gate;
 
-/// How often the machine's own addresses are read anew: interfaces come and go.
+/// Interval of reading the machine's own addresses, because interfaces change.
 const OWN_ADDRESSES: Duration = Duration::from_secs(30);
 
-/// The machine's own addresses as they are now, and where the gate listens.
+/// The current addresses of the machine, and the listen addresses.
 pub(super) fn own_addresses(listening: &[SocketAddr]) -> OwnAddresses {
     OwnAddresses { interfaces: dial::interfaces(), listeners: listening.to_vec() }
 }
 
-/// Reads the machine's own addresses anew from time to time.
+/// Re-reads the machine's own addresses periodically.
 pub(super) async fn follow_own_addresses(
     own: watch::Sender<Arc<OwnAddresses>>,
     listening: Vec<SocketAddr>,
@@ -40,7 +40,7 @@ pub(super) async fn follow_own_addresses(
     }
 }
 
-/// Returns the status of the gate, and the work that keeps it up to date.
+/// Returns the status of the gate, and the task that updates it.
 pub(super) fn status(
     gate: &Gate,
     settings: &Settings,

@@ -1,6 +1,7 @@
-//! What the service manager is told: sd_notify(3). Where none listens, nothing is.
+//! Notifies the service manager: sd_notify(3). Without one, it does nothing.
 //!
-//! A thread of its own does the telling: a manager that does not read would hold up whoever sends.
+//! A separate thread sends the messages, because a manager that does not read would block the
+//! sender.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -12,12 +13,12 @@ use tracing::warn;
 
 use super::workers::Workers;
 
-/// How often the manager is told that an ending goes on, and how long it then waits for more.
+/// Interval of messages about a shutdown in progress, and the time by which each extends the
+/// timeout.
 pub(super) const ENDING: Duration = Duration::from_secs(20);
 const ENDING_EXTENDED: Duration = Duration::from_secs(60);
 
-/// Messages that may wait; further ones are dropped, as a manager that reads none has no use for
-/// them.
+/// Maximum number of queued messages. Further ones are dropped, because the manager does not read.
 const WAITING: usize = 16;
 
 #[derive(Debug)]
@@ -28,7 +29,7 @@ enum Message {
     Alive,
 }
 
-/// The way to the service manager.
+/// The connection to the service manager.
 #[derive(Debug, Clone)]
 pub(super) struct Systemd {
     messages: SyncSender<Message>,
@@ -38,31 +39,31 @@ impl Systemd {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the system gives none.
+    /// If the system cannot create a thread.
     pub(super) fn new() -> io::Result<Self> {
         let (messages, told) = sync_channel(WAITING);
         std::thread::Builder::new().name("manager".into()).spawn(move || tell_all(&told))?;
         Ok(Self { messages })
     }
 
-    /// The gate serves.
+    /// Reports that the gate is ready.
     pub(super) fn ready(&self, status: String) {
         self.send(Message::Ready(status));
     }
 
-    /// The gate reads its files anew; [`Systemd::ready`] ends it.
+    /// Reports that the gate reloads. [`Systemd::ready`] ends it.
     pub(super) fn reloading(&self) {
         self.send(Message::Reloading);
     }
 
-    /// The gate ends; said again every [`ENDING`], so that the manager waits for as long as it
-    /// takes.
+    /// Reports that the gate is stopping. Repeated every [`ENDING`], so that the manager does not
+    /// time out.
     pub(super) fn stopping(&self, status: String) {
         self.send(Message::Stopping(status));
     }
 
-    /// Tells a manager that watches (`WatchdogSec=`) that every thread still runs tasks, until the
-    /// runtime ends.
+    /// Sends watchdog messages (`WatchdogSec=`) while every thread runs tasks, until the runtime
+    /// ends.
     pub(super) async fn stay_alive(self, workers: Workers) {
         let Some(patience) = sd_notify::watchdog_enabled() else { return };
         let mut due = tokio::time::interval(patience / 3);
@@ -101,8 +102,8 @@ fn tell_all(messages: &Receiver<Message>) {
     }
 }
 
-/// Returns a time of the monotonic clock in microseconds. The one of sd-notify overflows on a
-/// 32-bit machine that has been up for 35 minutes.
+/// Returns the monotonic clock in microseconds. The one of sd-notify overflows on 32-bit machines
+/// after 35 minutes of uptime.
 fn microseconds(time: Timespec) -> i128 {
     i128::from(time.tv_sec) * 1_000_000 + i128::from(time.tv_nsec) / 1_000
 }

@@ -1,6 +1,6 @@
-//! The threads that serve the sessions, each with a runtime of its own: a session stays where it
-//! began, and no thread wakes another to move its bytes. docs/performance.md has the figures that
-//! decided it. A newcomer goes to the thread that has the fewest sessions.
+//! The worker threads, each with its own runtime: a session stays on its thread, and no thread
+//! wakes another to move bytes. docs/performance.md has the measurements. A new session goes to the
+//! thread with the fewest sessions.
 
 use std::io;
 
@@ -8,34 +8,34 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-/// The threads, as those see them who have work for them.
+/// The handle of the worker threads.
 #[derive(Debug, Clone)]
 pub(super) struct Workers {
     first: Worker,
     others: Vec<Worker>,
 }
 
-/// One thread: its runtime, and the sessions that it has.
+/// One thread: its runtime and its number of sessions.
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
     runtime: Handle,
     sessions: TaskTracker,
 }
 
-/// Where a task is counted.
+/// How a task is counted.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Among<'a> {
-    /// Among the sessions.
+    /// As a session.
     Sessions,
-    /// Elsewhere.
+    /// As another task.
     These(&'a TaskTracker),
 }
 
 impl Workers {
-    /// Starts so many threads, at least one; they end when the guard is dropped.
+    /// Starts this number of threads, at least one. They end when the guard is dropped.
     ///
     /// # Errors
-    /// When the system gives no thread, or no epoll.
+    /// If the system cannot create a thread or an epoll instance.
     pub(super) fn start(threads: usize) -> io::Result<(Self, DropGuard)> {
         let dismissed = CancellationToken::new();
         let first = Worker::start(0, dismissed.clone())?;
@@ -44,18 +44,19 @@ impl Workers {
         Ok((Self { first, others }, dismissed.drop_guard()))
     }
 
-    /// Makes something that belongs to the thread which takes connections in.
+    /// Creates a value that belongs to the accepting thread.
     pub(super) fn within<T>(&self, make: impl FnOnce() -> T) -> T {
         let _entered = self.first.runtime.enter();
         make()
     }
 
-    /// Runs what takes connections in, beside sessions: those that stay with it wake no thread.
+    /// Runs the accepting task next to sessions. Sessions on the same thread cause no wake-up of
+    /// another.
     pub(super) fn spawn_acceptor(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.first.runtime.spawn(work);
     }
 
-    /// Serves a connection that has come, in a task of its own.
+    /// Serves an accepted connection in its own task.
     pub(super) fn serve(
         &self,
         among: Among<'_>,
@@ -79,17 +80,17 @@ impl Workers {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// The threads' runtimes.
+    /// Returns the runtimes of the threads.
     pub(super) fn runtimes(&self) -> Vec<Handle> {
         self.all().map(|worker| worker.runtime.clone()).collect()
     }
 
-    /// How many sessions are open.
+    /// Returns the number of open sessions.
     pub(super) fn sessions(&self) -> usize {
         self.all().map(Worker::sessions).sum()
     }
 
-    /// Waits until each thread has run something: one that stands still never does.
+    /// Waits until each thread has run a task. A stuck thread never does.
     pub(super) async fn has_answered(&self) {
         for worker in self.all() {
             // A runtime that ends drops the task.
@@ -97,7 +98,7 @@ impl Workers {
         }
     }
 
-    /// Waits until none is open. No more may be served from then on.
+    /// Waits until no session is open. No further session may start.
     pub(super) async fn emptied(&self) {
         for worker in self.all() {
             worker.sessions.close();

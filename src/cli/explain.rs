@@ -23,7 +23,7 @@ use crate::policy::{AddressFault, Allowed, Budget, Grant, OwnAddresses, PolicySe
 use crate::{config, dial, reload};
 use client::ExplainedClient;
 use registry::{AllowedClients, ExplainedPreset};
-use transparent::{DialledAddress, DestinationReport, EntryMode};
+use transparent::{DestinationReport, DialledAddress, EntryMode};
 
 /// Timeout for resolving a name.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,8 +1,7 @@
 //! `pullgate import`: converts the output of `az acr show-endpoints` to a registry file in TOML, or
-
-use std::fmt::Write as _;
 //! compares it with one.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;

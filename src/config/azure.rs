@@ -1,7 +1,7 @@
-//! What the `az` command prints of a registry: `az acr show-endpoints`, and `az acr show`.
+//! Parses the output of `az acr show-endpoints` and `az acr show`.
 //!
-//! Fields that the gate does not need are passed over, since `az` adds some from time to time.
-//! Trailing commas do no harm: Microsoft's own sample has them.
+//! Unknown fields are ignored, because `az` adds some from time to time. Trailing commas are
+//! accepted, because Microsoft's own sample has them.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -32,32 +32,32 @@ const OPTIONS: ParseOptions = ParseOptions {
     allow_extended_string_escapes: false,
 };
 
-/// The remedy for what `az` does not print.
+/// The remedy for text that is not the output of `az`.
 const AS_IT_STANDS: &str = "save what az printed as it stands";
 
-/// What `az` prints is flat: deeper text is none of its making.
+/// Maximum nesting depth. The output of `az` is flat.
 const DEEPEST: usize = 64;
 
-/// An endpoint and its region, where that was told.
+/// An endpoint and its region, if it was given.
 #[derive(Debug)]
 struct Regional {
     host: Located<String>,
     region: Option<String>,
 }
 
-/// What `az` told of a registry.
+/// The endpoints in the output of `az`.
 #[derive(Debug)]
 struct Told {
     login: Located<String>,
     data: Vec<Regional>,
     regional: Vec<Regional>,
-    /// Where the file speaks of data endpoints, if only to say that there are none.
+    /// The place of the data endpoints, even if the list is empty.
     data_place: Location,
 }
 
-/// Reads a registry's file; nothing where it is not what `az` prints.
+/// Parses a registry file; `None` if it is not the output of `az`.
 ///
-/// `inherited`: what the main file says of those that are silent.
+/// `inherited`: the defaults of the main file.
 pub(super) fn read(
     source: &Source<'_>,
     name: Arc<str>,
@@ -170,8 +170,8 @@ fn depth(text: &str) -> usize {
     deepest
 }
 
-/// A property that is there and not null. One that stands twice is a fault: parsers differ in
-/// which of them they take.
+/// Returns a property that exists and is not null. A duplicate property is an error, because
+/// parsers differ in which one they use.
 fn property<'a, 'b>(
     source: &Source<'_>,
     object: &'b Object<'a>,
@@ -197,8 +197,8 @@ fn string(source: &Source<'_>, key: &str, value: &Value<'_>) -> Option<Located<S
     }
 }
 
-/// A list of endpoints: objects with `endpoint` and `region`, or the hosts alone. Nothing where it
-/// is no list.
+/// Returns a list of endpoints: objects with `endpoint` and `region`, or plain hosts. `None` if it
+/// is not a list.
 fn endpoints(source: &Source<'_>, key: &str, value: &Value<'_>) -> Option<Vec<Regional>> {
     let Value::Array(list) = value else {
         let place = source.place(value.range().start);
@@ -231,36 +231,36 @@ fn endpoints(source: &Source<'_>, key: &str, value: &Value<'_>) -> Option<Vec<Re
     Some(found)
 }
 
-/// A registry's TOML, made from what `az` printed.
+/// The TOML of a registry, generated from the output of `az`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
-    /// The file's text.
+    /// The text of the file.
     pub toml: String,
-    /// The name that its file should have: the login server's first label.
+    /// The recommended name of the file: the first label of the login server.
     pub name: String,
-    /// The resource's name, as `az acr update --name` takes it.
+    /// The name of the resource for `az acr update --name`.
     pub resource: String,
-    /// Whether the data endpoints are those that the registry will have once they are switched on.
+    /// Whether the data endpoints are current or future ones.
     pub endpoints: ImportedEndpoints,
 }
 
-/// Where an import's data endpoints come from.
+/// The source of the data endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportedEndpoints {
-    /// As printed.
+    /// The output of `az`.
     Present,
-    /// Derived from the regions of storage wildcards.
+    /// Derived from the regions of the storage wildcards.
     Future,
 }
 
-/// Makes a registry's TOML from what `az acr show-endpoints` or `az acr show` printed.
+/// Converts the output of `az acr show-endpoints` or `az acr show` to the TOML of a registry.
 ///
-/// While dedicated data endpoints are off, `az` prints `*.blob.core.windows.net` for each region;
-/// those become `<label>.<region>.data.<suffix>`, which must be allowed before the switch. What
-/// comes out stands up to every rule for loading.
+/// While dedicated data endpoints are off, `az` prints `*.blob.core.windows.net` for each region.
+/// Those become `<label>.<region>.data.<suffix>`, which must be allowed before the switch. The
+/// result passes all checks of a registry file.
 ///
 /// # Errors
-/// Every fault of the text.
+/// All errors in the text.
 pub fn import(file: &Arc<str>, text: &str) -> Result<Import, Vec<Fault>> {
     let source = Source::new(file, text);
     let made = told(&source).and_then(|told| imported(&source, told));
@@ -319,14 +319,14 @@ fn imported(source: &Source<'_>, told: Told) -> Option<Import> {
     Some(Import { toml, name: name.to_string(), resource, endpoints })
 }
 
-/// Whether `az` printed storage in place of a data endpoint.
+/// Returns whether `az` printed storage instead of a data endpoint.
 fn is_storage(host: &str) -> bool {
     let behind = host.trim_start_matches(['*', '.']);
     let name = Name::parse(&format!("any.{behind}"));
     name.is_ok_and(|name| matches!(HostKind::of(&name), HostKind::Storage { .. }))
 }
 
-/// A region as it stands in host names: `az` tells it as `eastus`, the portal as `East US`.
+/// Returns a region as it appears in host names: `az` prints `eastus`, the portal `East US`.
 fn region_in_names(told: &str) -> Option<String> {
     let region = told.replace(' ', "").to_ascii_lowercase();
     let plain = !region.is_empty() && region.bytes().all(|byte| byte.is_ascii_alphanumeric());

@@ -1,4 +1,4 @@
-//! `[[client]]`, and what `[policy]` and the registries' files say of who may use them.
+//! `[[client]]`, and the `clients` keys of `[policy]` and of registry files.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use crate::policy::{
     CertificateName, Client, ClientLimits, Clientele, Located, NO_LABEL, Registry, parse_range,
 };
 
-/// Each has metric series of its own.
+/// Maximum number of groups. Each has its own metric series.
 const MOST: usize = 1_000;
 
-/// What stands for whoever asks, of no group too.
+/// The value that admits all clients, also those without a group.
 const EVERYONE: &str = "everyone";
 
-/// From what one pull needs to a pebibyte.
+/// From the size of one pull to one pebibyte.
 const UPLOAD: RangeInclusive<u64> = 64 * 1024..=1 << 50;
 
-/// `tls`: of the listeners, some of which may ask for certificates. `asked`: takes the users that
-/// are named.
+/// `tls`: the TLS settings of the listeners, some of which may request certificates. `asked`:
+/// collects the users that the groups name.
 pub(super) fn read(
     source: &Source<'_>,
     file: &mut Table<'_>,
@@ -43,7 +43,7 @@ pub(super) fn read(
     clients.into_iter().map(Arc::new).collect()
 }
 
-/// `asked`: takes the users that it names.
+/// `asked`: collects the users that the group names.
 fn client(
     source: &Source<'_>,
     mut table: Table<'_>,
@@ -119,7 +119,7 @@ fn certificate_names(source: &Source<'_>, table: &mut Table<'_>) -> Vec<Certific
     written.iter().filter_map(name).collect()
 }
 
-/// Who may use a registry, where the file says so.
+/// Returns the clients of a registry, if the file has the key.
 pub(super) fn clientele(source: &Source<'_>, table: &mut Table<'_>) -> Option<Clientele> {
     Some(match table.string_or_strings("clients")? {
         OneOrMany::Many(names) => Clientele::Named(names),
@@ -132,7 +132,7 @@ pub(super) fn clientele(source: &Source<'_>, table: &mut Table<'_>) -> Option<Cl
     })
 }
 
-/// Warns of a registry that nobody may use, since its file names no client.
+/// Warns about a registry that no client can use, because its file names none.
 pub(super) fn warn_of_nobody(source: &Source<'_>, clients: &[Arc<Client>], registry: &Registry) {
     let (what, remedy) = match registry.clientele() {
         Clientele::Unsaid if !clients.is_empty() => (

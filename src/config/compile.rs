@@ -1,4 +1,5 @@
-//! From the text of all files to [`Settings`] and a [`PolicySet`], or to every fault of every file.
+//! Compiles the text of all files to [`Settings`] and a [`PolicySet`], or returns every error in
+//! every file.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,59 +17,59 @@ use crate::policy::{
     PolicySet, Registry, Rules, Users,
 };
 
-/// A file that was read, or could not be.
+/// A file, readable or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     /// The path as the operator would write it.
     pub path: Arc<str>,
-    /// Its text, or why there is none.
+    /// Its text, or the read error.
     pub text: Result<String, String>,
 }
 
-/// The operator's files.
+/// The files of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
     /// `pullgate.toml`.
     pub main: File,
-    /// The registries' files, sorted by name.
+    /// The registry files, sorted by name.
     pub registries: Vec<File>,
     /// Further files that the main file names.
     pub further: Vec<ReferencedFile>,
 }
 
-/// A configuration without fault.
+/// A valid configuration.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What takes effect at start only.
+    /// Settings that take effect at start only.
     pub settings: Settings,
-    /// What a reload swaps.
+    /// The policy, which a reload replaces.
     pub policy: PolicySet,
-    /// TLS of the listeners, swapped with it.
+    /// The TLS of the listeners, replaced with it.
     pub tls: TlsOfListeners,
-    /// What is allowed and probably not meant.
+    /// Valid but probably unintended settings.
     pub warnings: Vec<Fault>,
 }
 
-/// What to do about a main file that cannot be read.
+/// The remedy for a main file that cannot be read.
 const NAME_ANOTHER: &str = "create it, or name another with --config";
 
-/// What the main file names, relative to that file.
+/// The paths that the main file names, relative to that file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
-    /// The folder of the registries' files.
+    /// The folder of the registry files.
     pub registries: PathBuf,
-    /// The users' file, which is among the further ones only if a client names a user.
+    /// The users file. It is in `further` only if a client names a user.
     pub users: PathBuf,
     /// Further files.
     pub further: Vec<PathBuf>,
-    /// Where the admin listener is.
+    /// The address of the admin listener.
     pub admin: Option<AdminAddress>,
 }
 
-/// What the main file names.
+/// Returns the paths that the main file names.
 ///
 /// # Errors
-/// When the file could not be read. Its other faults are [`compile`]'s.
+/// If the file could not be read. [`compile`] reports its other errors.
 pub fn named_by(main: &File) -> Result<Named, Vec<Fault>> {
     let text = text_of(main, NAME_ANOTHER).map_err(|fault| vec![fault])?;
     let source = Source::new(&main.path, text);
@@ -85,13 +86,14 @@ pub fn named_by(main: &File) -> Result<Named, Vec<Fault>> {
     Ok(Named { registries, users: main.users_file, further, admin })
 }
 
-/// Returns the files that a registry's file names.
+/// Returns the files that a registry file names.
 #[must_use]
 pub fn named_by_registry(file: &File) -> Vec<PathBuf> {
     file.text.as_ref().map(|text| mirror::paths_of(&file.path, text)).unwrap_or_default()
 }
 
-/// Every fault of the main file where the folder that it names cannot be read, that one included.
+/// Returns every error in the main file if its folder of registries cannot be read, with that
+/// error.
 #[must_use]
 pub fn faults_without_folder(main: &File, error: &str) -> Vec<Fault> {
     let source = match text_of(main, NAME_ANOTHER) {
@@ -105,10 +107,10 @@ pub fn faults_without_folder(main: &File, error: &str) -> Vec<Fault> {
     sorted(source.take_faults())
 }
 
-/// Compiles the files into what is used.
+/// Compiles the files.
 ///
 /// # Errors
-/// Every fault of every file, by file and line.
+/// Every error in every file, with file and line.
 pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
     let mut found = Found::default();
     let main = match text_of(&files.main, NAME_ANOTHER) {
@@ -141,7 +143,7 @@ pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
     }
 }
 
-/// The users, where a client names one; each that is named must be there.
+/// Reads the users if a client names one. Each named user must exist.
 fn users(main: &Main, files: &[ReferencedFile], found: &mut Found) -> Users {
     let Some(first) = main.named_users.first() else { return Users::default() };
     let path = &main.users_file;
@@ -159,7 +161,7 @@ fn users(main: &Main, files: &[ReferencedFile], found: &mut Found) -> Users {
     users
 }
 
-/// What was found on the way, file by file.
+/// The results so far, file by file.
 #[derive(Debug, Default)]
 struct Found {
     faults: Vec<Fault>,
@@ -247,7 +249,7 @@ fn registries(
                 clients::warn_of_nobody(&source, clients, &registry);
                 registries.push(registry);
             }
-            // By way of the source, which keeps silent about lines that are broken already.
+            // Reported through the source, which ignores lines that are already broken.
             Some(Err(faults)) => faults
                 .into_iter()
                 .for_each(|Fault { place, what, remedy }| source.fault(place, what, remedy)),
@@ -258,7 +260,7 @@ fn registries(
     registries
 }
 
-/// Finds registries that offer themselves to no mirror.
+/// Finds registries that no mirror listener offers.
 fn judge_mirrors(settings: &Settings, registries: &[Registry], found: &mut Found) {
     let listens = settings.listeners.iter().any(|listener| listener.mode == Mode::Mirror);
     let mirrored = registries.iter().find(|registry| registry.mirror().is_some());
@@ -271,7 +273,7 @@ fn judge_mirrors(settings: &Settings, registries: &[Registry], found: &mut Found
     }
 }
 
-/// Why a file's stem cannot be a registry's name.
+/// Returns why the stem of a file cannot be the name of a registry.
 fn objection_to_stem(stem: &str) -> Option<(String, &'static str)> {
     if !is_plain_name(stem) {
         let what = format!("the file's name {stem:?} cannot be a registry's name");

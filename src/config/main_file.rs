@@ -1,4 +1,4 @@
-//! `pullgate.toml`: what it may say, and what it says when it is silent.
+//! `pullgate.toml`: its keys and their defaults.
 
 mod answerer;
 mod conduct;
@@ -23,41 +23,41 @@ use crate::policy::{
     Enforcement, Limits, Located, Location, NameServer, Rules, never_dialled, parse_range,
 };
 
-/// What the main file says.
+/// The content of the main file.
 #[derive(Debug)]
 pub(super) struct Main {
     pub(super) settings: Settings,
-    /// Without the registries.
+    /// The rules without the registries.
     pub(super) rules: Rules,
-    /// The folder of the registries, as it is written, and where.
+    /// The folder of the registries, as written, and its place.
     pub(super) registries: Located<String>,
-    /// A folder without a registry is meant.
+    /// Whether a folder without registries is intended.
     pub(super) allow_empty: bool,
-    /// Where `deny-all = true` stands.
+    /// The place of `deny-all = true`.
     pub(super) deny_all: Option<Location>,
-    /// What holds for the registries whose files are silent.
+    /// The defaults for registries.
     pub(super) inherited: Inherited,
-    /// TLS of the listeners, and where each stands.
+    /// The TLS settings of the listeners, and their places.
     pub(super) tls: Vec<Located<TlsPaths>>,
-    /// Where the users' hashes are, and whom the clients name.
+    /// The path of the users file, and the users that clients name.
     pub(super) users_file: PathBuf,
     pub(super) named_users: Vec<Located<String>>,
 }
 
-/// The folder of registries where `[policy] registries` is silent.
+/// Default of `[policy] registries`.
 const REGISTRIES: &str = "registries.d";
 
-/// The users' file where `[policy] users-file` is silent.
+/// Default of `[policy] users-file`.
 const USERS: &str = "users";
 
-/// No wait of the gate is longer than a day.
+/// No timeout exceeds one day.
 const MILLISECONDS: RangeInclusive<u64> = 1..=24 * 60 * 60 * 1000;
-/// How long after its time an answer of DNS is used while no server answers.
+/// Default of `[dns] stale-ms`: how long an expired answer is used while no server answers.
 const STALE: Duration = Duration::from_secs(600);
-/// 0 is not at all; more than this would be felt.
+/// Range of `batch-ms`. 0 disables batching; larger values would cause noticeable delays.
 const BATCH_MILLISECONDS: RangeInclusive<u64> = 0..=100;
 
-/// `[policy]`, for all registries.
+/// The defaults of `[policy]` for all registries.
 struct PolicyTable {
     registries: Located<String>,
     enforcement: Enforcement,
@@ -159,7 +159,7 @@ fn policy(source: &Source<'_>, table: Option<Table<'_>>) -> PolicyTable {
     policy
 }
 
-/// Fills the rules from `[dns]`, and returns its servers and where each stands.
+/// Reads `[dns]` into the rules. Returns its servers and their places.
 fn dns(source: &Source<'_>, mut table: Table<'_>, rules: &mut Rules) -> Vec<Located<NameServer>> {
     let mut servers = Vec::new();
     for written in table.strings("servers") {
@@ -188,7 +188,7 @@ fn audit(source: &Source<'_>, mut table: Table<'_>) -> (AuditTarget, OnFull) {
     let on_full = table.string("on-full");
     table.finish();
     let target = path.and_then(|path| match path.value.as_str() {
-        // Opened by name, these fail where standard output is a socket, as under systemd.
+        // Opening these by name fails if standard output is a socket, as under systemd.
         "-" | "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => Some(AuditTarget::StandardOutput),
         "syslog" => Some(AuditTarget::Syslog("/dev/log".into())),
         "journal" => Some(AuditTarget::Journal("/run/systemd/journal/socket".into())),

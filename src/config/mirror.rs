@@ -1,4 +1,4 @@
-//! `[mirror]`, `ca` and `tunnel` of a registry's file: what they say, and the files that they name.
+//! The keys `[mirror]`, `ca` and `tunnel` of a registry file, and the files that they name.
 
 use std::path::{Path, PathBuf};
 
@@ -14,17 +14,17 @@ use crate::policy::{
     BlobHosts, Blobs, Credentials, Located, MirrorSpec, TunnelHosts, parse_blob_host,
 };
 
-/// What stands for whatever host the registry redirects to.
+/// The value that allows any host that the registry redirects to.
 const ANNOUNCED: &str = "announced";
 
-/// The longest credentials, in bytes.
+/// Maximum length of credentials, in bytes.
 const LONGEST_CREDENTIALS: usize = 16 * 1024;
 
-/// Returns the files that a registry's file names, so that they can be read. A file that is broken
-/// names none; its faults are found when it is compiled.
+/// Returns the files that a registry file names, so that they can be read. An invalid file names
+/// none; compiling it reports its errors.
 #[must_use]
 pub fn paths_of(path: &str, text: &str) -> Vec<PathBuf> {
-    // 100,000 files are parsed once only: most name none.
+    // Parsing 100,000 files twice would be slow, and most name no file.
     let json = Path::new(path).extension().is_some_and(|kind| kind == "json");
     let names_ca = |line: &str| {
         line.trim_start().strip_prefix("ca").is_some_and(|rest| rest.starts_with([' ', '\t', '=']))
@@ -44,7 +44,7 @@ pub fn paths_of(path: &str, text: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// Reads `tunnel`.
+/// Parses `tunnel`.
 pub(super) fn tunnel(source: &Source<'_>, file: &mut Table<'_>) -> TunnelHosts {
     let Some(written) = file.string("tunnel") else { return TunnelHosts::default() };
     match written.value.as_str() {
@@ -59,7 +59,7 @@ pub(super) fn tunnel(source: &Source<'_>, file: &mut Table<'_>) -> TunnelHosts {
     }
 }
 
-/// Reads `ca` and `[mirror]`. `says_clients`: whether the file has `clients`.
+/// Parses `ca` and `[mirror]`. `says_clients`: whether the file has the key `clients`.
 pub(super) fn read(
     source: &Source<'_>,
     file: &mut Table<'_>,
@@ -175,7 +175,7 @@ fn blobs(source: &Source<'_>, table: &mut Table<'_>) -> Blobs {
     })
 }
 
-/// The content of a file that a registry's file names, or a fault.
+/// Returns the content of a file that a registry file names. Reports an error if it cannot be used.
 fn content<'a>(
     source: &Source<'_>,
     written: &Located<String>,
@@ -234,7 +234,7 @@ fn credentials_in(
         source.fault(written.place.clone(), what, format!("chmod o= {path}"));
         return None;
     }
-    // What is wrong is not quoted: it may be the secret.
+    // The error does not quote the value, which may be secret.
     let fault = |what: &str| {
         source.fault(written.place.clone(), format!("{path}: {what}"), remedy);
         None

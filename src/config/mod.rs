@@ -1,7 +1,8 @@
-//! The operator's files, from text to [`Settings`] and a [`PolicySet`](crate::policy::PolicySet).
+//! Compiles the files of the configuration to [`Settings`] and a
+//! [`PolicySet`](crate::policy::PolicySet).
 //!
-//! Pure: the caller has read the files. Every fault of every file is found at once, each with its
-//! file, its line, what is wrong and what to do about it.
+//! Pure: the caller reads the files. All errors in all files are reported at once, each with file,
+//! line, cause and remedy.
 
 mod az_forms;
 mod azure;

@@ -1,4 +1,4 @@
-//! The files that the main file names beside the registries': certificates, keys, revocations.
+//! Files that the main file names besides the registry files: certificates, keys, revocation lists.
 //! Their content may be secret.
 
 use std::fmt;
@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 /// A file that the main file names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ReferencedFile {
-    /// Its path, relative to the working directory where it is not absolute.
+    /// Its path. A relative path is relative to the working directory.
     pub path: PathBuf,
-    /// What is in it, or why it cannot be read.
+    /// Its content, or the read error.
     pub content: Result<Secret, String>,
-    /// Who may read it.
+    /// Who can read it.
     pub readers: Readers,
 }
 
-/// Who may read a file.
+/// Who can read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Readers {
-    /// Its owner, and its group at most.
+    /// Its owner, and at most its group.
     Few,
-    /// Everybody on the machine.
+    /// All users of the machine.
     Everybody,
 }
 
@@ -35,7 +35,7 @@ impl From<Vec<u8>> for Secret {
 }
 
 impl Secret {
-    /// The bytes.
+    /// Returns the bytes.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0
@@ -48,7 +48,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The file of that path.
+/// Returns the file with this path.
 pub(super) fn find<'a>(files: &'a [ReferencedFile], path: &Path) -> Option<&'a ReferencedFile> {
     files.iter().find(|file| file.path == path)
 }

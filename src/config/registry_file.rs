@@ -1,4 +1,4 @@
-//! `registries.d/*.toml`: one registry a file.
+//! `registries.d/*.toml`: one registry per file.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use super::uploads::Uploads;
 use super::values::{DOWNLOAD, Inherited};
 use crate::policy::{DataSpec, Located, Origin, PresetInUse, PrivateOnly, RegistrySpec};
 
-/// What stands for a data endpoint in each of the cloud's regions.
+/// The value that stands for the data endpoints of all regions of the cloud.
 const EVERY_REGION: &str = "every-region";
 
-/// Reads a registry's file; nothing where its form is so broken that it cannot be judged.
+/// Parses a registry file; `None` if it is too malformed to be judged.
 ///
-/// `inherited`: what the main file says of those that are silent. `files`: what registries' files
-/// name.
+/// `inherited`: the defaults of the main file. `files`: the content of the files that registry
+/// files name.
 pub(super) fn read(
     source: &Source<'_>,
     name: Arc<str>,

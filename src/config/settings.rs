@@ -1,4 +1,4 @@
-//! What takes effect at start only: listeners, admin, audit, process.
+//! Settings that take effect at start only: listeners, admin, audit, process.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -10,28 +10,28 @@ use ipnet::IpNet;
 use super::tls::TlsPaths;
 use crate::policy::Enforcement;
 
-/// How clients come to a listener.
+/// How clients use a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// As to a forward proxy, with CONNECT.
+    /// As a forward proxy, with CONNECT.
     Connect,
-    /// Without knowing: their traffic is brought here, and the hello names the target.
+    /// Transparently: traffic is redirected to it, and the ClientHello names the target.
     Transparent(Capture),
-    /// As to a registry.
+    /// As a registry.
     Mirror,
 }
 
-/// How traffic is brought to a transparent listener.
+/// How traffic reaches a transparent listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Capture {
-    /// nftables' `redirect` or `dnat`; the kernel keeps the destination that it replaced.
+    /// nftables `redirect` or `dnat`; the kernel stores the original destination.
     Redirect,
-    /// nftables' `tproxy`; the connection keeps its destination. Listening takes CAP_NET_ADMIN.
+    /// nftables `tproxy`; connections keep their destination. Listening requires CAP_NET_ADMIN.
     Tproxy,
 }
 
 impl Mode {
-    /// The word of the configuration.
+    /// Returns the value of `mode`.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -42,66 +42,66 @@ impl Mode {
     }
 }
 
-/// A `[[listen]]`. The sockets, the sessions and the admin pages share it from the start on.
+/// A `[[listen]]`. The sockets, the sessions and the admin pages share it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerSpec {
-    /// How clients reach it.
+    /// How clients use it.
     pub mode: Mode,
-    /// Its address. Port 0 stands for a free port, until the socket is bound.
+    /// Its address. Port 0 means a free port, until the socket is bound.
     pub address: SocketAddr,
-    /// The address as text, as audit lines carry it.
+    /// The address as text, for audit lines.
     pub name: Arc<str>,
-    /// Its own enforcement, which takes precedence over the policy's.
+    /// Its own enforcement, which overrides the policy's.
     pub enforcement: Option<Enforcement>,
-    /// The networks of load balancers, which must send a PROXY header. `None`: no header is read.
+    /// Networks of load balancers, which must send a PROXY header. `None`: no header is read.
     pub balancers: Option<Vec<IpNet>>,
-    /// TLS towards clients; `None`: it speaks none.
+    /// TLS with clients; `None`: no TLS.
     pub tls: Option<TlsPaths>,
 }
 
 impl ListenerSpec {
-    /// Returns the same listener at another address: the one that its socket has been bound to.
+    /// Returns the same listener with the address that its socket was bound to.
     #[must_use]
     pub fn bound_at(&self, address: SocketAddr) -> Self {
         Self { address, name: address.to_string().into(), ..self.clone() }
     }
 }
 
-/// The DNS server for the clients of a gateway.
+/// The DNS server for clients of a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answerer {
-    /// Where it is asked, over UDP and TCP; at least one, each a single address and a port.
+    /// Its addresses, for UDP and TCP. At least one; each is specific and has a port.
     pub addresses: Vec<SocketAddr>,
-    /// What it says of an allowed name.
+    /// The answer for an allowed name.
     pub answer: Answer,
-    /// So many queries of one client are answered in a second.
+    /// Maximum number of queries per second for each client.
     pub queries_per_second: u32,
 }
 
-/// What an answerer says of an allowed name.
+/// The answer of the DNS server for an allowed name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// The gate's own addresses: clients come to a transparent listener there.
+    /// The gate's own addresses, where a transparent listener accepts clients.
     Gate(Vec<IpAddr>),
-    /// Where the name resolves to, as far as it may be dialled.
+    /// The real addresses, except those that may not be dialled.
     Real,
 }
 
-/// Where the operator looks in.
+/// The address of the admin listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminAddress {
     /// TCP.
     Tcp(SocketAddr),
-    /// A Unix socket, relative to the main file's folder where it is not absolute.
+    /// A Unix socket. A relative path is relative to the folder of the main file.
     Unix(PathBuf),
 }
 
-/// Where audit lines go.
+/// The destination of audit lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuditTarget {
     /// Standard output.
     StandardOutput,
-    /// A file, relative to the main file's folder where it is not absolute.
+    /// A file. A relative path is relative to the folder of the main file.
     File(PathBuf),
     /// The socket of a syslog service.
     Syslog(PathBuf),
@@ -109,43 +109,43 @@ pub enum AuditTarget {
     Journal(PathBuf),
 }
 
-/// What becomes of new sessions while the audit cannot be written.
+/// What happens to new sessions while the audit cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnFull {
-    /// They are served.
+    /// They are accepted.
     #[default]
     GoOn,
-    /// They are refused.
+    /// They are rejected.
     Stop,
 }
 
-/// Whether a second process may listen at the gate's addresses.
+/// Whether a second process can listen on the same addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ports {
-    /// None may.
+    /// No other process can.
     #[default]
     Own,
-    /// One of the same user may (SO_REUSEPORT), so that it takes over before this one ends.
+    /// A process of the same user can (SO_REUSEPORT), so that it takes over before this one ends.
     Shared,
 }
 
-/// Which files the process may reach, beside what their modes allow.
+/// Which files the process can access, in addition to file modes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FileAccess {
-    /// Those that it needs (Landlock).
+    /// Only those that it needs (Landlock).
     #[default]
     Needed,
-    /// Any.
+    /// All files.
     All,
 }
 
-/// How much of the machine the gate is to use.
+/// How many resources the gate uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {
-    /// A thread for each processor.
+    /// One worker thread for each processor.
     #[default]
     Normal,
-    /// One thread, few sessions and small pipes: for a gateway with little memory.
+    /// One worker thread, few sessions and small pipes, for gateways with little memory.
     Small,
 }
 
@@ -158,30 +158,30 @@ pub struct Conduct {
     pub ports: Ports,
     /// `landlock`.
     pub files: FileAccess,
-    /// Further folders and files that may be read, relative to the main file's folder where they
-    /// are not absolute.
+    /// Further folders and files that can be read. Relative paths are relative to the folder of the
+    /// main file.
     pub readable: Vec<PathBuf>,
 }
 
-/// What takes effect at start only.
+/// Settings that take effect at start only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where clients come in; at least one.
+    /// The listeners, at least one.
     pub listeners: Vec<Arc<ListenerSpec>>,
-    /// The DNS server for a gateway's clients, if there is one.
+    /// The DNS server for clients of a gateway; `None` if there is none.
     pub answerer: Option<Answerer>,
-    /// Where the operator looks in, if anywhere.
+    /// The admin listener; `None` if there is none.
     pub admin: Option<AdminAddress>,
-    /// Where audit lines go.
+    /// The destination of audit lines.
     pub audit: AuditTarget,
-    /// What becomes of new sessions while they cannot be written.
+    /// What happens to new sessions while the audit cannot be written.
     pub on_full: OnFull,
-    /// The longest that bytes of a bulk flow wait for more; `None`: not at all.
+    /// How long bytes of a bulk flow can wait for more. `None` disables batching.
     pub batch: Option<Duration>,
-    /// What concerns the process as a whole.
+    /// Settings of the process.
     pub conduct: Conduct,
 }
 
-/// How long bytes of a bulk flow wait for more where `[relay] batch-ms` is silent. With what the
-/// runtime's clock adds it stays below 10 ms, the most that a transfer's last byte may be late.
+/// Default of `[relay] batch-ms`. With the granularity of the runtime's timer it stays below 10 ms,
+/// the maximum delay of the last byte of a transfer.
 pub const BATCH: Duration = Duration::from_millis(8);

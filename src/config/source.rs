@@ -1,4 +1,4 @@
-//! A file's text and its lines, and what is found wrong in it.
+//! The text of a file, its lines, and the errors found in it.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -10,31 +10,31 @@ use toml::de::DeTable;
 
 use crate::policy::{Fault, Location};
 
-/// A text and where its lines begin.
+/// A text and the offsets of its lines.
 #[derive(Debug)]
 pub(super) struct Source<'a> {
     file: Arc<str>,
     text: &'a str,
-    /// The offsets of the line feeds, so that a place costs no walk through the text.
+    /// The offsets of line feeds, so that finding a line does not scan the text.
     line_feeds: Vec<usize>,
-    /// Collected on the way; the readers of one file share it.
+    /// Errors, collected by all readers of the file.
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<Fault>>,
     broken: RefCell<Broken>,
 }
 
-/// What is broken in a file's form.
+/// The malformed lines of a file.
 #[derive(Debug, Default)]
 struct Broken {
     /// The lines.
     lines: HashSet<u32>,
-    /// The first of them that begins a `[header]`.
+    /// The first of them that starts a `[header]`.
     header: Option<u32>,
 }
 
 impl<'a> Source<'a> {
     pub(super) fn new(file: &Arc<str>, text: &'a str) -> Self {
-        // Editors on Windows begin a file with a byte order mark.
+        // Editors on Windows write a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let line_feeds = text.match_indices('\n').map(|(at, _)| at).collect();
         Self {
@@ -55,19 +55,19 @@ impl<'a> Source<'a> {
         self.text
     }
 
-    /// The place of a byte.
+    /// Returns the place of a byte.
     pub(super) fn place(&self, at: usize) -> Location {
         let line = self.line_feeds.partition_point(|line_feed| *line_feed < at) + 1;
         Location { file: self.file.clone(), line: u32::try_from(line).unwrap_or(u32::MAX) }
     }
 
-    /// The column of a byte, in characters from 1.
+    /// Returns the column of a byte, in characters from 1.
     pub(super) fn column(&self, at: usize) -> usize {
         let before = self.text.get(..at).unwrap_or(self.text);
         before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1
     }
 
-    /// What stands at a span, for a fault that quotes it.
+    /// Returns the text of a span, for an error that quotes it.
     pub(super) fn shortened(&self, span: Range<usize>) -> String {
         const LONGEST: usize = 40;
         let line = self.text.get(span).and_then(|text| text.lines().next()).unwrap_or("nothing");
@@ -78,13 +78,13 @@ impl<'a> Source<'a> {
         shortened
     }
 
-    /// The file as a whole: what is missing is added at its top.
+    /// Returns the place of the whole file: a missing key is added at its top.
     pub(super) fn whole(&self) -> Location {
         Location { file: self.file.clone(), line: 1 }
     }
 
-    /// Notes what is wrong. Of a line whose form is broken nothing more is said: what the parser
-    /// made of it is not what was written.
+    /// Reports an error. Ignores further errors of a malformed line, because the parser's result
+    /// for it is unreliable.
     pub(super) fn fault(
         &self,
         place: Location,
@@ -97,30 +97,30 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Notes what is not there, unless a broken line may have swallowed it.
+    /// Reports a missing key, unless a malformed line may contain it.
     pub(super) fn missing(&self, place: &Location, what: impl Into<String>, remedy: &str) {
         if self.is_well_formed() {
             self.fault(place.clone(), what, remedy);
         }
     }
 
-    /// Whether no fault of its form was found.
+    /// Returns whether the syntax is valid.
     pub(super) fn is_well_formed(&self) -> bool {
         self.broken.borrow().lines.is_empty()
     }
 
-    /// Notes what is allowed and probably not meant.
+    /// Adds a warning about a valid but probably unintended setting.
     pub(super) fn warn(&self, place: Location, what: impl Into<String>, remedy: impl Into<String>) {
         let warning = Fault { place, what: what.into(), remedy: remedy.into() };
         self.warnings.borrow_mut().push(warning);
     }
 
-    /// Whether a broken `[header]` stands before a key, so that the key may be of its table.
+    /// Returns whether a malformed `[header]` precedes a key, which may belong to its table.
     pub(super) fn follows_broken_header(&self, key: &Location) -> bool {
         self.broken.borrow().header.is_some_and(|header| header < key.line)
     }
 
-    /// Whether nothing wrong was noted so far.
+    /// Returns whether no error was reported.
     pub(super) fn is_faultless(&self) -> bool {
         self.faults.borrow().is_empty()
     }
@@ -133,14 +133,14 @@ impl<'a> Source<'a> {
         self.warnings.take()
     }
 
-    /// Parses TOML, noting every fault of its form.
+    /// Parses TOML and reports every syntax error.
     pub(super) fn toml(&self) -> Spanned<DeTable<'a>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
         let mut broken = Broken::default();
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
             let place = self.place(at);
-            // A second fault of a line is most often the parser's way of finding back.
+            // A second error in one line is usually caused by the parser's recovery.
             if !broken.lines.insert(place.line) {
                 continue;
             }

@@ -1,8 +1,7 @@
-//! A reader of TOML's tables that finds every fault at once.
+//! A reader for TOML tables that reports every error at once.
 //!
-//! serde stops at the first unknown key or wrong type, and an operator wants all of them, each with
-//! its line: so the tables are walked with their spans by a small reader of our own, on toml's own
-//! parser.
+//! serde stops at the first unknown key or wrong type, but operators want all errors with their
+//! lines. So this reader walks the tables with their spans, using the parser of the toml crate.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -12,21 +11,21 @@ use toml::de::{DeTable, DeValue};
 use super::source::Source;
 use crate::policy::{Located, Location};
 
-/// A list of strings, each with its place.
+/// A list of strings with their places.
 pub(super) type Strings = Vec<Located<String>>;
 
-/// A table that is read key by key. What nobody asked for until [`Table::finish`] is unknown.
+/// A table that is read key by key. Keys that were not read before [`Table::finish`] are unknown.
 pub(super) struct Table<'a> {
     source: &'a Source<'a>,
     table: &'a DeTable<'a>,
-    /// How faults call it: empty for the file, else `[policy]`.
+    /// Its name in errors: empty for the file, otherwise for example `[policy]`.
     title: &'static str,
     place: Location,
     read: Vec<&'static str>,
 }
 
 impl<'a> Table<'a> {
-    /// The file's own table.
+    /// Returns the root table of a file.
     pub(super) fn of_file(source: &'a Source<'a>, table: &'a Spanned<DeTable<'a>>) -> Self {
         Self { source, table: table.get_ref(), title: "", place: source.whole(), read: Vec::new() }
     }
@@ -36,7 +35,7 @@ impl<'a> Table<'a> {
         Table { source: self.source, table, title, place, read: Vec::new() }
     }
 
-    /// Where it begins.
+    /// Returns the place where it starts.
     pub(super) fn place(&self) -> &Location {
         &self.place
     }
@@ -46,12 +45,12 @@ impl<'a> Table<'a> {
         self.table.get(key)
     }
 
-    /// Whether a key stands there, with whatever value.
+    /// Returns whether a key exists, with any value.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
 
-    /// Whether a list stands there that has nothing in it.
+    /// Returns whether a key is an empty list.
     pub(super) fn is_empty_list(&self, key: &str) -> bool {
         let list = self.table.get(key).and_then(|value| value.get_ref().as_array());
         list.is_some_and(|list| list.is_empty())
@@ -78,7 +77,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// A list of strings; absent is empty.
+    /// Returns a list of strings; empty if the key is absent.
     pub(super) fn strings(&mut self, key: &'static str) -> Vec<Located<String>> {
         self.take(key).map(|value| self.strings_of(key, value)).unwrap_or_default()
     }
@@ -98,7 +97,7 @@ impl<'a> Table<'a> {
         strings
     }
 
-    /// Either one string or a list of them.
+    /// Returns one string or a list of strings.
     pub(super) fn string_or_strings(&mut self, key: &'static str) -> Option<OneOrMany> {
         let value = self.take(key)?;
         Some(match value.get_ref().as_str() {
@@ -118,7 +117,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// A whole number within bounds.
+    /// Returns an integer within a range.
     pub(super) fn number(&mut self, key: &'static str, bounds: RangeInclusive<u64>) -> Option<u64> {
         let value = self.take(key)?;
         let number = value.get_ref().as_integer().and_then(|integer| {
@@ -132,7 +131,7 @@ impl<'a> Table<'a> {
         number
     }
 
-    /// A table within; nothing where it is absent.
+    /// Returns a nested table; `None` if the key is absent.
     pub(super) fn table(&mut self, key: &'static str, title: &'static str) -> Option<Table<'a>> {
         let value = self.take(key)?;
         match value.get_ref().as_table() {
@@ -144,7 +143,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The tables of `[[key]]`.
+    /// Returns the tables of `[[key]]`.
     pub(super) fn tables(&mut self, key: &'static str, title: &'static str) -> Vec<Table<'a>> {
         let Some(value) = self.take(key) else { return Vec::new() };
         let Some(list) = value.get_ref().as_array() else {
@@ -161,8 +160,8 @@ impl<'a> Table<'a> {
         tables
     }
 
-    /// Every key with its strings, one or a list, for tables whose keys are the operator's. Nothing
-    /// where the value is neither, which is noted.
+    /// Returns every key with its strings, one or a list, for tables whose keys the operator
+    /// chooses. Reports other values.
     pub(super) fn entries(self) -> Vec<(Located<String>, Option<Strings>)> {
         let mut entries = Vec::with_capacity(self.table.len());
         for (key, value) in self.table.iter() {
@@ -187,7 +186,7 @@ impl<'a> Table<'a> {
         entries
     }
 
-    /// Says which keys nobody knows.
+    /// Reports unknown keys.
     pub(super) fn finish(self) {
         for key in self.table.keys() {
             let name = key.get_ref().as_ref();
@@ -209,14 +208,14 @@ impl<'a> Table<'a> {
     }
 }
 
-/// A value that may be written as one or as a list.
+/// A value that is one item or a list.
 #[derive(Debug)]
 pub(super) enum OneOrMany {
     One(Located<String>),
     Many(Vec<Located<String>>),
 }
 
-/// How many letters have to be put in, taken out or changed (Levenshtein).
+/// Returns the edit distance (Levenshtein).
 fn distance(left: &str, right: &str) -> usize {
     let mut row: Vec<usize> = (0..=right.chars().count()).collect();
     for (line, from) in left.chars().enumerate() {

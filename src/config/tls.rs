@@ -1,4 +1,4 @@
-//! TLS towards clients: the paths of a listener's `tls`, and what is made of the files there.
+//! TLS with clients: the paths in a listener's `tls`, and the configuration built from these files.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,45 +17,45 @@ use super::source::Source;
 use super::table::{OneOrMany, Table};
 use crate::policy::{Fault, Located, Location};
 
-/// How many sessions may be resumed, a listener.
+/// Maximum number of sessions that can be resumed, for each listener.
 const RESUMED: usize = 4_096;
 
-/// HTTP/1.1 is what the gate speaks within (RFC 7301).
+/// HTTP/1.1, the protocol of the gate inside TLS (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
 
-/// A listener's `tls`: where its files are.
+/// The `tls` of a listener: the paths of its files.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TlsPaths {
-    /// The gate's certificate, and those between it and its authority.
+    /// The certificate of the gate and its intermediates.
     pub certificate: PathBuf,
-    /// Its key.
+    /// Its private key.
     pub key: PathBuf,
-    /// How clients prove who they are, where they are asked to.
+    /// How clients authenticate, if they are asked to.
     pub clients: Option<ClientPaths>,
 }
 
-/// What clients' certificates are judged by.
+/// How client certificates are verified.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClientPaths {
-    /// The authorities.
+    /// The certificate authorities.
     pub authorities: PathBuf,
-    /// What they have revoked.
+    /// Their revocation lists.
     pub revocations: Vec<PathBuf>,
-    /// Whether a client may come without.
+    /// Whether clients can connect without a certificate.
     pub presence: Presence,
 }
 
-/// Whether a client must have a certificate.
+/// Whether clients must have a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Presence {
-    /// It must.
+    /// Required.
     Required,
-    /// It may come without; one that it sends is judged all the same.
+    /// Optional. A certificate that is sent is still verified.
     Optional,
 }
 
 impl TlsPaths {
-    /// Every path.
+    /// Returns all paths.
     pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         let of_clients = self.clients.iter();
         let of_clients = of_clients
@@ -64,12 +64,12 @@ impl TlsPaths {
     }
 }
 
-/// TLS as a listener speaks it.
+/// The TLS configuration of a listener.
 #[derive(Clone)]
 pub struct Tls {
-    /// For the handshake. It asks for a certificate where there is a judge.
+    /// The configuration of the handshake. It requests a certificate if there is a verifier.
     pub server: Arc<ServerConfig>,
-    /// Judges clients' certificates: chain, validity, usage, revocation.
+    /// Verifies client certificates: chain, validity, usage, revocation.
     pub judge: Option<Arc<dyn ClientCertVerifier>>,
 }
 
@@ -80,10 +80,10 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// TLS of every listener that has one.
+/// The TLS of every listener that has one.
 pub type TlsOfListeners = HashMap<TlsPaths, Tls>;
 
-/// Reads a listener's `tls`.
+/// Parses the `tls` of a listener.
 pub(super) fn read(
     source: &Source<'_>,
     mut table: Table<'_>,
@@ -137,10 +137,10 @@ pub(super) fn read(
     Some(Located { value: TlsPaths { certificate: certificate?, key: key?, clients }, place })
 }
 
-/// What is said of one file.
+/// An error about one file.
 type Said = (String, &'static str);
 
-/// Makes TLS of the files, and finds every fault of theirs.
+/// Builds the TLS configuration from the files, and reports every error in them.
 pub(super) fn make(
     listeners: &[Located<TlsPaths>],
     files: &[ReferencedFile],
@@ -200,7 +200,7 @@ impl Maker<'_> {
             error => self.bad(&paths.certificate, &error.to_string(), ALL_OF_THEM),
         })?;
         server.alpn_protocols = vec![ALPN.to_vec()];
-        // A reload makes another, so that nothing is resumed that was accepted by older rules.
+        // A reload builds a new one, so that sessions accepted by older rules cannot be resumed.
         server.session_storage = ServerSessionMemoryCache::new(RESUMED);
         Ok(Tls { server: Arc::new(server), judge })
     }
@@ -220,7 +220,7 @@ impl Maker<'_> {
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            // A list that has run out tells nothing any more.
+            // An expired revocation list is ignored.
             .enforce_revocation_expiration()
             .with_crls(revocations);
         let builder = match paths.presence {
@@ -236,7 +236,7 @@ impl Maker<'_> {
         })
     }
 
-    /// Every item of a file; at least one.
+    /// Returns every item of a file, at least one.
     fn all<T: PemObject>(
         &self,
         path: &Path,

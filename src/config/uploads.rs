@@ -1,18 +1,18 @@
-//! What the files say of uploads: `pull-only` and `upload` in a registry's file and, for those that
-//! are silent, in `[policy]`; `connected-registry` in a registry's file.
+//! The upload keys: `pull-only` and `upload` in registry files with their defaults in `[policy]`,
+//! and `connected-registry` in registry files.
 
 use std::ops::RangeInclusive;
 
 use super::table::Table;
 use crate::policy::{Budget, Budgets, EndpointKind};
 
-/// Below this a ClientHello with its request would not pass; beyond, there is no bound.
+/// Range of `base-bytes`. Less would block a ClientHello with its request; above is unlimited.
 const BASE_BYTES: RangeInclusive<u64> = 4 * 1024..=1 << 40;
 
-/// What goes up in a hundred bytes down.
+/// Bytes of upload for each hundred bytes of download.
 const RATIO_PERCENT: RangeInclusive<u64> = 0..=1_000;
 
-/// What was written of one budget; the rest is inherited.
+/// The written part of one budget. The rest is inherited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Written {
     base_bytes: Option<u64>,
@@ -43,7 +43,7 @@ impl Written {
     }
 }
 
-/// What one file says of uploads.
+/// The upload keys of one file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Uploads {
     pull_only: Option<bool>,
@@ -85,13 +85,13 @@ impl Uploads {
         }
     }
 
-    /// The budgets of a registry whose file says this, where the main file says `policy`.
-    /// `connected`: its data endpoints take uploads.
+    /// Returns the budgets of a registry with these keys, if the main file has `policy`.
+    /// `connected`: its data endpoints accept uploads.
     pub(super) fn budgets(&self, policy: &Self, connected: bool) -> Budgets {
         let pull_only = self.pull_only.or(policy.pull_only).unwrap_or(false);
         let budget = |kind| {
             let (own, inherited) = (self.of(kind), policy.of(kind));
-            // What the registry's own file says outweighs what the main file says of all.
+            // Keys of the registry file take precedence over the main file.
             let excused = match kind {
                 EndpointKind::Data => connected,
                 EndpointKind::Login | EndpointKind::Regional => self.pull_only == Some(false),

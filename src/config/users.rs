@@ -1,4 +1,4 @@
-//! The users' file: `name:hash` a line, as `pullgate user add` and `htpasswd -B` write it.
+//! The users file: lines of `name:hash`, as `pullgate user add` and `htpasswd -B` write them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,17 +6,17 @@ use std::sync::Arc;
 use super::referenced_files::{Readers, ReferencedFile, Secret};
 use crate::policy::{Fault, Location, PasswordHash, Users};
 
-/// The longest name, in characters.
+/// Maximum length of a name, in characters.
 const LONGEST_NAME: usize = 64;
 
-/// Whether a name can be a user's: what Basic can carry, and a line can hold.
+/// Returns whether a name is valid in Basic authentication and in a line of the file.
 #[must_use]
 pub fn is_user_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b':';
     (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with('#')
 }
 
-/// Reads the file. `asked_by`: where the configuration asks for it.
+/// Parses the file. `asked_by`: the place in the configuration that requires it.
 pub(super) fn read(
     file: Option<&ReferencedFile>,
     path: &Path,
@@ -53,7 +53,7 @@ pub(super) fn read(
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        // What is wrong is not quoted: it may be a password.
+        // The error does not quote the line, which may hold a password.
         let Some((name, hash)) = line.split_once(':').filter(|(name, _)| is_user_name(name)) else {
             fault(place(number), "the line is not name:hash".into(), "see pullgate user add");
             continue;
@@ -80,7 +80,7 @@ pub(super) fn read(
     users
 }
 
-/// The users' file with a user put into it, or given another password.
+/// Returns the users file with a user added or its password changed.
 #[must_use]
 pub fn with_user(text: &str, name: &str, hash: &PasswordHash) -> String {
     let line = format!("{name}:{}", hash.expose());
@@ -93,7 +93,7 @@ pub fn with_user(text: &str, name: &str, hash: &PasswordHash) -> String {
     lines.join("\n") + "\n"
 }
 
-/// The users' file without a user; nothing where there is none of that name.
+/// Returns the users file without a user; `None` if the user does not exist.
 #[must_use]
 pub fn without_user(text: &str, name: &str) -> Option<String> {
     let is_of = |line: &&str| line.trim().split_once(':').is_some_and(|(one, _)| one == name);
@@ -102,12 +102,12 @@ pub fn without_user(text: &str, name: &str) -> Option<String> {
     Some(text.lines().filter(|line| !is_of(line)).map(|line| format!("{line}\n")).collect())
 }
 
-/// The text without the byte-order mark that some editors put in front.
+/// Returns the text without the byte order mark that some editors add.
 fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// The names in the users' file.
+/// Returns the names in the users file.
 pub fn names(text: &str) -> impl Iterator<Item = Arc<str>> {
     let lines = without_mark(text).lines().map(str::trim).filter(|line| !line.starts_with('#'));
     lines.filter_map(|line| Some(line.split_once(':')?.0.into()))

@@ -11,13 +11,13 @@ use super::table::Table;
 use super::uploads::Uploads;
 use crate::policy::{Clientele, Enforcement};
 
-/// How many sessions may be open, or begin in a second.
+/// Range of the number of open sessions, or of new sessions per second.
 pub(super) const SESSIONS: RangeInclusive<u64> = 1..=1_000_000;
 
-/// From what keeps a tunnel from idling to a tebibyte.
+/// From the minimum that keeps a tunnel from idling to one tebibyte.
 pub(super) const DOWNLOAD: RangeInclusive<u64> = 16 * 1024..=1 << 40;
 
-/// What `[policy]` says of the registries whose own files are silent.
+/// The defaults of `[policy]` for registries.
 #[derive(Debug, Default)]
 pub(super) struct Inherited {
     pub(super) uploads: Uploads,
@@ -27,7 +27,7 @@ pub(super) struct Inherited {
     pub(super) presets: OnceCell<Catalog>,
 }
 
-/// What a name that is a metric label and a word in a log may be made of.
+/// Returns whether a name is valid as a metric label and as a word in a log.
 pub(super) const PLAIN_NAME: &str = "use up to 64 letters, digits, dots, dashes and underscores";
 
 pub(super) fn is_plain_name(name: &str) -> bool {
@@ -35,7 +35,7 @@ pub(super) fn is_plain_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(plain)
 }
 
-/// A path as the file means it: relative to the folder that the file is in.
+/// Returns a path relative to the folder of the file that names it.
 pub(super) fn beside(source: &Source<'_>, path: &str) -> PathBuf {
     Path::new(&**source.file()).parent().unwrap_or(Path::new("")).join(path)
 }
@@ -54,7 +54,7 @@ pub(super) fn enforcement(source: &Source<'_>, table: &mut Table<'_>) -> Option<
     }
 }
 
-/// How many sessions may begin within a second.
+/// Parses the number of new sessions per second.
 pub(super) fn new_sessions(table: &mut Table<'_>, key: &'static str) -> Option<NonZeroU32> {
     let number = table.number(key, SESSIONS)?;
     NonZeroU32::new(u32::try_from(number).ok()?)

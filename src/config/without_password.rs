@@ -1,7 +1,8 @@
-//! Finds clients that gain by leaving out their password: without it they fall into another group, or
+//! Finds clients that gain by omitting their password: without it they fall into another group, or
 //! into none, whose limits are looser.
 //!
-//! Registries are no concern: a client that proves a user is a member of the groups without users, too.
+//! Registries do not matter: a client that authenticates is a member of the groups without users,
+//! too.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::policy::{Client, ClientLimits, Clientele, Fault, Registry};
 
-/// Warns of each group whose members escape one of its limits by leaving out their password.
+/// Warns about each group whose members escape a limit by omitting their password.
 pub(super) fn warnings(clients: &[Arc<Client>], registries: &[Registry]) -> Vec<Fault> {
     let with_users = clients.iter().filter(|client| !client.users.is_empty());
     with_users.flat_map(|group| escapes(group, clients, registries)).collect()
@@ -66,13 +67,13 @@ fn warning(group: &Client, other: Option<&str>, key: &str, registry: &Registry) 
     }
 }
 
-/// Whether some client of `group` is a member of `other` without its password.
+/// Returns whether a client of `group` can be a member of `other` without its password.
 fn takes_without_user(other: &Client, group: &Client) -> bool {
     let overlap = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
     let networks = group.networks.is_empty()
         || other.networks.is_empty()
         || group.networks.iter().any(|a| other.networks.iter().any(|b| overlap(a, b)));
-    // A certificate of its own entitles a client to what the other group has.
+    // A certificate entitles a client to the limits of the other group.
     let certificates = other.certificate_names.is_empty()
         || other.certificate_names.iter().any(|name| group.certificate_names.contains(name));
     other.users.is_empty() && networks && certificates

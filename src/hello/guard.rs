@@ -12,14 +12,14 @@
 //!
 //! 1. Between a hello and the server's reply: nothing from the client.
 //! 2. From the server: alerts or a ServerHello. Warnings can precede it (for example
-//! `unrecognized_name`, RFC 6066 §3). After a fatal alert or a close_notify, both sides can only
-//! send alerts, because the handshake is over.
+//!    `unrecognized_name`, RFC 6066 §3). After a fatal alert or a close_notify, both sides can only
+//!    send alerts, because the handshake is over.
 //! 3. After a HelloRetryRequest: from the server, one dummy change_cipher_spec (RFC 8446 D.4) and
-//! alerts; from the client, the same and then one valid ClientHello that names the same server and
-//! repeats the first up to the extensions.
+//!    alerts; from the client, the same and then one valid ClientHello that names the same server and
+//!    repeats the first up to the extensions.
 //! 4. After a TLS 1.3 ServerHello: everything. The rest is encrypted with keys of this handshake.
 //! 5. After a TLS 1.2 ServerHello: everything from the server. From the client, the rest of this
-//! handshake, then application data and alerts until the tunnel ends ([`RecordWatch`]).
+//!    handshake, then application data and alerts until the tunnel ends ([`RecordWatch`]).
 //!
 //! Records are forwarded whole, after inspection, so no part of an invalid record is forwarded.
 //! Only payload whose header the [`RecordWatch`] has accepted is forwarded as it arrives.

@@ -18,10 +18,10 @@
 //! # What is rejected although some clients send it
 //!
 //! - Encrypted ClientHello in any form, with the GREASE variant that Chrome and Firefox send: it
-//! cannot be told apart from a real one. Container clients send neither.
+//!   cannot be told apart from a real one. Container clients send neither.
 //! - Early data, because it would be forwarded before the server's reply.
 //! - Any bytes between a ClientHello and the server's reply, because no client sends any without
-//! early data.
+//!   early data.
 
 mod alert;
 mod client;

@@ -1,8 +1,9 @@
 //! The limits of one tunnel.
 //!
-//! Its upload has a budget, and its client's hourly quota. Both are asked before bytes are taken from
-//! the client, so that the gate never takes a byte more than allowed; in report mode they only note
-//! that more has passed. Its download keeps the rates of its client and its registry (`throttle`).
+//! The upload has a budget and counts towards the client's hourly quota. Both are checked before
+//! bytes are read from the client, so the gate never reads more than is allowed. In report mode, an
+//! excess is only recorded. The download respects the rates of its client and its registry
+//! (`throttle`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +12,7 @@ use super::throttle::{Paced, Throttle};
 use super::upload_quota::{Reserved, UNBOUNDED, UploadQuota};
 use crate::policy::{Budget, Enforcement};
 
-/// The limits of one tunnel. Shared with its session, which may change them after a reload.
+/// The limits of one tunnel. Shared with its session, which can change them after a reload.
 #[derive(Debug)]
 pub struct Bounds {
     base: AtomicU64,
@@ -36,13 +37,13 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    /// Bounds whose uploads count towards a client's quota, and whose downloads keep these rates.
+    /// Creates limits with an upload quota and download rates.
     #[must_use]
     pub fn within(quota: Option<Arc<UploadQuota>>, rates: Vec<Arc<Throttle>>) -> Self {
         Self { quota, paced: Paced::by(rates), ..Self::default() }
     }
 
-    /// Sets the budget, and whether it is enforced or only reported.
+    /// Sets the budget, and whether it is enforced.
     pub fn set(&self, budget: Option<Budget>, enforcement: Enforcement) {
         let base = budget.map_or(UNBOUNDED, |budget| budget.base_bytes);
         self.base.store(base, Ordering::Relaxed);
@@ -50,13 +51,13 @@ impl Bounds {
         self.only_reports.store(enforcement == Enforcement::Report, Ordering::Relaxed);
     }
 
-    /// Whether more went up than allowed. Only report mode lets that happen.
+    /// Returns whether the upload exceeded its limit, which only report mode allows.
     #[must_use]
     pub fn were_exceeded(&self) -> bool {
         self.exceeded.load(Ordering::Relaxed)
     }
 
-    /// The rates that the download keeps; `None` without one.
+    /// Returns the rates of the download; `None` if it is unlimited.
     #[must_use]
     pub fn paced(&self) -> Option<&Paced> {
         self.paced.as_deref()
@@ -72,8 +73,8 @@ impl Bounds {
         }
     }
 
-    /// Returns how many of `want` bytes may be taken after `up` bytes up and `down` bytes down.
-    /// Every answer must be [settled](Self::settle).
+    /// Reserves upload: returns how many of `want` bytes can be read after `up` bytes up and `down`
+    /// bytes down. Each result must be [settled](Self::settle).
     #[must_use]
     pub fn reserve(&self, up: u64, down: u64, want: usize) -> Reserved {
         if self.only_reports.load(Ordering::Relaxed) {
@@ -87,14 +88,14 @@ impl Bounds {
         }
     }
 
-    /// Counts the `took` bytes that were taken of those reserved, after `up` bytes before them.
+    /// Counts the `took` bytes that were read of those reserved, after `up` earlier bytes.
     pub fn settle(&self, reserved: Reserved, took: usize, up: u64, down: u64) {
         let after = up.saturating_add(took as u64);
         let mut exceeded = after > self.allowed(down);
         if let Some(quota) = &self.quota {
             exceeded |= quota.settle(reserved.counted, took);
         }
-        // A reload may have taken away what had gone before it.
+        // A reload may have removed the earlier limit.
         if exceeded && self.only_reports.load(Ordering::Relaxed) {
             self.exceeded.store(true, Ordering::Relaxed);
         }

@@ -1,8 +1,8 @@
-//! Every limit that holds while the gate runs: sessions and their rate, DNS queries, connections
-//! without a request, passwords, and the bytes of tunnels.
+//! All run-time limits: sessions and their rate, DNS queries, connections without a request,
+//! passwords, and the bytes of tunnels.
 //!
-//! A limit counts and answers yes, no or later. It judges no name and writes no record. What a client
-//! can make a limit remember is bounded, per client and in all.
+//! A limit counts, and admits, rejects or delays. It judges no names and writes no records. The
+//! memory that clients can occupy is bounded, per client and in total.
 
 mod bounds;
 mod passwords;

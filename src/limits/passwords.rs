@@ -1,14 +1,14 @@
-//! Checks passwords: off the threads that relay, few at a time, and whoever guesses is slowed down.
+//! Verifies passwords: on separate threads, few at a time, and rate-limited for clients that guess.
 //!
-//! A password that fitted is remembered for a while, so that the many tunnels of a pull cost one
-//! hash. Remembered is a keyed digest of hash, user and password: a reload that changes the hash
-//! makes another, and nothing that is kept tells the password. Wrong ones are charged to the address
-//! that they come from. Each address has few turns at once, so that one that guesses much does not
-//! stand in the way of others.
+//! A correct password is cached for a while, so that the many tunnels of a pull cost one hash. The
+//! cache holds a keyed digest of hash, user and password: a changed hash gives another digest, and
+//! the cache reveals no passwords. Wrong passwords are charged to the client address. Each address
+//! has few verifications at once, so that guessing does not delay other clients.
 //!
-//! It is remembered twice: for the address that it came from, where it passes at once, and for all
-//! others, where to ask costs what a wrong one costs until the answer is yes. Else whoever guesses
-//! could try as fast as connections go whether a word is one that somebody else has just proved.
+//! Each correct password is cached twice. For the address that sent it, a hit costs nothing. For
+//! all other addresses, each query is charged like a wrong password until one is correct.
+//! Otherwise, a client could test guesses against another client's cached password without being
+//! rate limited.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -24,20 +24,21 @@ use tokio::time::{Instant, timeout_at};
 use super::token_bucket::TokenBucket;
 use crate::policy::{Denial, Reason, User, Users, subscriber};
 
-/// How long a password that fitted is remembered.
+/// Lifetime of a cache entry.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
-/// How many are remembered at once; each is a digest and a time.
+/// Maximum number of cache entries; each is a digest and a time.
 const MOST_REMEMBERED: usize = 16_384;
 
-/// How many wrong passwords an address may send at once, and how long until another.
+/// Number of wrong passwords that an address can send at once, and the time until it can send
+/// another.
 const GUESSES: u32 = 10;
 const GUESS: Duration = Duration::from_secs(2);
 
-/// Of so many addresses guesses are counted; beyond, those that are quiet are forgotten first.
+/// Maximum number of addresses with counters. Quiet addresses are removed first.
 const SOURCES: usize = 65_536;
 
-/// How many passwords of one address are checked, or wait for a worker, at once.
+/// Maximum number of passwords of one address that are verified or waiting at once.
 const TURNS: usize = 2;
 
 /// The system has no random numbers.
@@ -45,7 +46,7 @@ const TURNS: usize = 2;
 #[error("the system has no random numbers")]
 pub struct NoRandomNumbers;
 
-/// A user's name and password, as a client sent them.
+/// The user name and password that a client sent.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     user: Box<str>,
@@ -59,13 +60,13 @@ impl Credentials {
         Self { user: user.into(), password: password.into() }
     }
 
-    /// The user's name, as the client wrote it.
+    /// Returns the user name, as sent.
     #[must_use]
     pub fn user(&self) -> &str {
         &self.user
     }
 
-    /// The password.
+    /// Returns the password.
     #[must_use]
     pub fn expose_password(&self) -> &[u8] {
         &self.password
@@ -74,12 +75,12 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A client that confuses the fields sends the password as the name.
+        // Not the name either: a client that confuses the fields sends the password as the name.
         out.write_str("Credentials(***)")
     }
 }
 
-/// Checks passwords.
+/// Verifies passwords.
 #[derive(Debug)]
 pub struct Passwords {
     key: hmac::Key,
@@ -89,18 +90,18 @@ pub struct Passwords {
     began: Instant,
 }
 
-/// Digests of what fitted, in the order of their time.
+/// Cached digests, in order of expiry.
 #[derive(Debug, Default)]
 struct Remembered {
-    /// Until when each is.
+    /// When each expires.
     times: HashMap<[u8; DIGEST], Instant>,
     order: VecDeque<[u8; DIGEST]>,
 }
 
-/// Where passwords come from.
+/// Client addresses.
 #[derive(Debug)]
 struct Source {
-    /// What it has left to guess.
+    /// The remaining number of guesses.
     guesses: TokenBucket,
     turns: Arc<Semaphore>,
 }
@@ -111,14 +112,14 @@ impl Default for Source {
     }
 }
 
-/// The length of a digest by SHA-256, in bytes.
+/// Length of a SHA-256 digest, in bytes.
 const DIGEST: usize = 32;
 
 impl Passwords {
-    /// A checker that works on so many threads at once.
+    /// Creates a verifier with this number of threads.
     ///
     /// # Errors
-    /// When the system has no random numbers.
+    /// If the system has no random numbers.
     pub fn new(workers: usize) -> Result<Self, NoRandomNumbers> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
         Ok(Self {
@@ -130,11 +131,11 @@ impl Passwords {
         })
     }
 
-    /// Checks what a client sent from an address.
+    /// Verifies what a client sent from an address.
     ///
     /// # Errors
-    /// `credentials-required` if the password is not the user's; `rate-limit` where the address has
-    /// guessed too often; `session-limit` where too many wait, or it took too long.
+    /// `credentials-required` if the password is wrong; `rate-limit` if the address guessed too
+    /// often; `session-limit` if too many verifications wait or it timed out.
     pub async fn check(
         &self,
         users: &Users,
@@ -154,7 +155,7 @@ impl Passwords {
             || Denial::with_remedy(Reason::SessionLimit, "too many passwords are being checked");
         let turn = timeout_at(by, self.turns(from)?.acquire_owned()).await;
         let Ok(Ok(_turn)) = turn else { return Err(busy()) };
-        // Whoever had the turn before may have had the same password.
+        // An earlier verification may have cached the same password.
         if self.remembered(&here).is_some() {
             return challenge.known().ok_or_else(wrong);
         }
@@ -171,7 +172,7 @@ impl Passwords {
         };
         let met = tokio::task::spawn_blocking(move || {
             let met = challenge.meet(credentials.expose_password());
-            // Held until the work is done, even if nobody waits for it any more.
+            // Held until the work is done, even if the session no longer waits.
             drop(worker);
             met
         });
@@ -183,7 +184,7 @@ impl Passwords {
         Ok(user)
     }
 
-    /// `from`: where it counts; anywhere without.
+    /// `from`: the address for which the entry counts; `None` for all addresses.
     fn digest(&self, hash: &str, credentials: &Credentials, from: Option<IpAddr>) -> [u8; DIGEST] {
         let from = from.map(|address| match address {
             IpAddr::V4(four) => four.to_ipv6_mapped().octets(),
@@ -193,7 +194,7 @@ impl Passwords {
         let (user, password) = (credentials.user().as_bytes(), credentials.expose_password());
         let mut signing = hmac::Context::with_key(&self.key);
         for part in [hash.as_bytes(), user, password, from] {
-            // With its length, so that no two are told by one text.
+            // With its length, so that two different inputs never have the same encoding.
             signing.update(&part.len().to_be_bytes());
             signing.update(part);
         }
@@ -204,7 +205,7 @@ impl Passwords {
         digest
     }
 
-    /// Until when it is remembered, if it is.
+    /// Returns when the entry expires; `None` if there is none.
     fn remembered(&self, digest: &[u8; DIGEST]) -> Option<Instant> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         remembered.times.get(digest).copied().filter(|until| *until > Instant::now())
@@ -230,7 +231,7 @@ impl Passwords {
                 !source.guesses.is_full(now) || Arc::strong_count(&source.turns) > 1
             });
             if sources.len() >= SOURCES {
-                // So many guess at once that nobody new may.
+                // Too many addresses guess at once, so new addresses are rejected.
                 return Err(slow_down(GUESS));
             }
         }
@@ -241,7 +242,7 @@ impl Passwords {
         let now = self.began.elapsed();
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let guesses = &mut sources.entry(from).or_default().guesses;
-        // The last of them takes what is left, none may overdraw it.
+        // The last guess can use the rest, but not overdraw it.
         match guesses.wait(now, GUESS * (GUESSES - 1)) {
             Some(wait) => Err(slow_down(wait)),
             None => {

@@ -1,23 +1,24 @@
-//! Where connections wait that have not yet said what they want.
+//! Limits connections that have not sent a request.
 //!
-//! A socket costs its peer nothing to open and us a descriptor to hold. Those without a head have
-//! places of their own, so that they cannot take the tunnels'; when all are taken the oldest leaves
-//! for the newest: an honest client says its first word within a round trip. Who is asked to leave
-//! may take a moment, on a thread that has other work; when many do, newcomers wait for them.
+//! Opening a socket costs the peer nothing and the gate a descriptor. Connections without a request
+//! have separate slots, so that they cannot use those of tunnels. If all slots are in use, the
+//! oldest connection is evicted: honest clients send their request within a round trip. An evicted
+//! connection may take a moment to close, on a busy thread. If many are closing, new connections
+//! wait for them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// So many of those who are asked to leave may still be there when another comes in.
+/// Maximum number of evicted connections that may still be open when another is admitted.
 const LEAVING: usize = 32;
 
-/// The places, shared by all listeners.
+/// The slots, shared by all listeners.
 #[derive(Debug)]
 pub struct PendingConnections {
     places: usize,
-    /// One for each who is there, with a place or on the way out.
+    /// One permit for each connection, pending or evicted.
     room: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
 }
@@ -25,29 +26,29 @@ pub struct PendingConnections {
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
-    /// In the order of arrival.
+    /// In order of arrival.
     guests: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
-/// Room for one more, who is still to come.
+/// A permit for a connection that is not accepted yet.
 #[derive(Debug)]
 pub struct PendingPermit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// A place in the lobby, until dropped.
+/// A slot, until it is dropped.
 #[derive(Debug)]
 pub struct PendingSlot {
     lobby: Arc<PendingConnections>,
     number: u64,
     evicted: oneshot::Receiver<()>,
-    /// A receiver may not be asked again once it has answered.
+    /// A receiver must not be polled after it has resolved.
     is_asked_out: bool,
     _room: PendingPermit,
 }
 
 impl PendingConnections {
-    /// A lobby of so many places, at least one.
+    /// Creates this number of slots, at least one.
     #[must_use]
     pub fn new(places: usize) -> Arc<Self> {
         let places = places.clamp(1, Semaphore::MAX_PERMITS - LEAVING);
@@ -55,20 +56,20 @@ impl PendingConnections {
         Arc::new(Self { places, room, waiting: Mutex::default() })
     }
 
-    /// Waits while too many of those who were asked to leave have not left yet.
+    /// Waits while too many evicted connections are still open.
     pub async fn room(&self) -> PendingPermit {
-        // It is never closed.
+        // The semaphore is never closed.
         PendingPermit { _permit: self.room.clone().acquire_owned().await.ok() }
     }
 
-    /// Takes a place; where there is none left, that of the one who waited longest.
+    /// Takes a slot. If all are in use, evicts the oldest connection.
     pub fn enter(self: &Arc<Self>, room: PendingPermit) -> PendingSlot {
         let (ask_out, evicted) = oneshot::channel();
         let mut waiting = self.waiting();
         if waiting.guests.len() >= self.places
             && let Some((_, oldest)) = waiting.guests.pop_first()
         {
-            // It may have left by itself just now.
+            // It may have ended already.
             let _ = oldest.send(());
         }
         let number = waiting.next;
@@ -84,12 +85,12 @@ impl PendingConnections {
 }
 
 impl PendingSlot {
-    /// Resolves when the place is needed for another.
+    /// Resolves when the connection is evicted.
     pub async fn evicted(&mut self) {
         if self.is_asked_out {
             return;
         }
-        // The sender is dropped without a word only together with the place.
+        // The sender is only dropped together with the slot.
         let _ = (&mut self.evicted).await;
         self.is_asked_out = true;
     }

@@ -1,8 +1,8 @@
-//! How many DNS queries a client may ask in a second. As many as a second allows may come at once.
+//! Limits the DNS queries per second of each client. The burst is the number for one second.
 //!
-//! Ours, and not governor: the source of a datagram can be forged, so the number of clients that are
-//! kept needs a bound at every moment, and beyond it clients that are known must still be served;
-//! governor's keyed limiter has no such bound, and does not tell a known key from a new one.
+//! Written here instead of using governor: the source of a datagram can be forged, so the number of
+//! clients must be bounded at all times, and known clients must be served beyond it. The keyed
+//! limiter of governor has no such bound, and does not tell a known key from a new one.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::token_bucket::TokenBucket;
 use crate::policy::subscriber;
 
-/// At most this many clients are kept. While all of them ask, others are not answered.
+/// Maximum number of clients. While all of them query, further ones are not answered.
 const CLIENTS: usize = 65_536;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The rates of all clients.
 #[derive(Debug)]
 pub struct QueryRates {
-    /// How long one query's share takes to be filled again.
+    /// Time after which a bucket has regained one query.
     cost: Duration,
     started: Instant,
     clients: Mutex<Clients>,
@@ -29,19 +29,20 @@ pub struct QueryRates {
 #[derive(Debug, Default)]
 struct Clients {
     buckets: HashMap<IpAddr, TokenBucket>,
-    /// When those that asked nothing of late were last dropped.
+    /// When idle clients were last removed.
     swept: Option<Duration>,
 }
 
 impl QueryRates {
-    /// Rates of `per_second` queries for each client.
+    /// Creates rates of `per_second` queries for each client.
     #[must_use]
     pub fn new(per_second: u32) -> Self {
         let cost = SECOND / per_second.max(1);
         Self { cost, started: Instant::now(), clients: Mutex::default() }
     }
 
-    /// Counts a query of a client. `false`: it asks too fast, or too many clients ask.
+    /// Counts a query. Returns `false` if the client exceeds its rate or there are too many
+    /// clients.
     #[must_use]
     pub fn admit(&self, client: IpAddr, now: Instant) -> bool {
         let now = now.saturating_duration_since(self.started);
@@ -51,7 +52,7 @@ impl QueryRates {
             return false;
         }
         let bucket = clients.buckets.entry(key).or_default();
-        // A bucket may be overdrawn by the query that it admits last.
+        // A bucket can be overdrawn by the last query that it admits.
         let admitted = bucket.wait(now, SECOND.saturating_sub(self.cost)).is_none();
         if admitted {
             bucket.charge(now, self.cost);
@@ -65,11 +66,11 @@ impl Clients {
         if self.buckets.len() < CLIENTS || self.buckets.contains_key(key) {
             return true;
         }
-        // At most once a second: forged clients must not make it walk the map again and again.
+        // At most once per second: forged clients must not cause repeated scans of the map.
         let was_swept = self.swept.is_some_and(|swept| now.saturating_sub(swept) < SECOND);
         if !was_swept {
             self.swept = Some(now);
-            // A client with a full bucket is treated like one that is not known.
+            // A client with a full bucket is the same as an unknown one.
             self.buckets.retain(|_, bucket| !bucket.is_full(now));
         }
         self.buckets.len() < CLIENTS

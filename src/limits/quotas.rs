@@ -1,5 +1,5 @@
-//! The limits that tunnels share: each client's hourly upload quota, and the download rates of clients
-//! and registries.
+//! Limits that tunnels share: the hourly upload quota of each client, and the download rates of
+//! clients and registries.
 
 use std::sync::Arc;
 
@@ -8,26 +8,26 @@ use dashmap::DashMap;
 use super::throttle::Throttle;
 use super::upload_quota::UploadQuota;
 
-/// The hourly quotas of clients, and the rates of clients and registries. They outlive reloads. Names
-/// come from the configuration, so that clients cannot make more of them.
+/// The hourly quotas of clients, and the rates of clients and registries. They survive reloads. The
+/// names come from the configuration, so clients cannot add any.
 #[derive(Debug, Default)]
 pub struct Quotas {
     uploads: DashMap<Arc<str>, Arc<UploadQuota>>,
     rates: DashMap<(RateOwner, Arc<str>), Arc<Throttle>>,
 }
 
-/// Whose rate it is.
+/// The owner of a rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RateOwner {
-    /// A `[[client]]`'s.
+    /// A `[[client]]`.
     Client,
-    /// A registry's.
+    /// A registry.
     Registry,
 }
 
 impl Quotas {
-    /// Returns the rate of a client or a registry, `limit` bytes a second from now on. `None` lifts an
-    /// older limit.
+    /// Returns the rate of a client or registry, and sets it to `limit` bytes per second. `None`
+    /// removes an older limit.
     #[must_use]
     pub fn throttle(
         &self,
@@ -44,7 +44,7 @@ impl Quotas {
         limit.map(|limit| fresh(limit).clone())
     }
 
-    /// Returns the hourly quota of a client, `limit` bytes from now on; `None` means no limit.
+    /// Returns the hourly quota of a client, and sets it to `limit` bytes; `None` means no limit.
     #[must_use]
     pub fn upload_quota(&self, client: &Arc<str>, limit: Option<u64>) -> Arc<UploadQuota> {
         let known = self.uploads.get(client).map(|quota| quota.clone());

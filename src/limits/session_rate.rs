@@ -1,5 +1,5 @@
-//! How many sessions may begin in a second, per client address and per `[[client]]`. As many as a
-//! second allows may begin at once.
+//! Limits new sessions per second, per client address and per `[[client]]`. The burst is the number
+//! for one second.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -12,12 +12,12 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::policy::{Client, Denial, Reason, subscriber};
 
-/// How many addresses are remembered. Beyond, those that are quiet are forgotten.
+/// Maximum number of addresses. Quiet ones are removed.
 const ADDRESSES: usize = 65_536;
 
 type ByAddress = RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock>;
 
-/// The rates. One that a reload changes begins anew.
+/// The rates. A rate that a reload changes starts again.
 #[derive(Debug, Default)]
 pub(super) struct SessionRates {
     addresses: Mutex<Option<(NonZeroU32, Arc<ByAddress>)>>,
@@ -25,7 +25,7 @@ pub(super) struct SessionRates {
 }
 
 impl SessionRates {
-    /// Admits another session from an address, at `rate` a second.
+    /// Admits a new session of an address, at `rate` per second.
     pub(super) fn admit_address(&self, rate: NonZeroU32, from: IpAddr) -> Result<(), Denial> {
         let limiter = {
             let mut kept = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,7 +47,7 @@ impl SessionRates {
             .map_err(|_| Denial::with_remedy(Reason::RateLimit, too_fast))
     }
 
-    /// Admits another session of a `[[client]]`.
+    /// Admits a new session of a `[[client]]`.
     pub(super) fn admit_group(&self, client: &Client) -> Result<(), Denial> {
         let Some(rate) = client.limits.new_sessions_per_second else { return Ok(()) };
         let limiter = {

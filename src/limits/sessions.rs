@@ -1,4 +1,4 @@
-//! How many sessions may be open: in all, per client address, and per `[[client]]`.
+//! Limits open sessions: in total, per client address, and per `[[client]]`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use dashmap::DashMap;
 use super::session_rate::SessionRates;
 use crate::policy::{Client, Denial, Limits, Reason, subscriber};
 
-/// The limits on sessions, and what counts towards them. Reloads keep it.
+/// The limits on sessions, and their counters. Survives reloads.
 #[derive(Debug, Default)]
 pub struct Sessions {
     rates: SessionRates,
@@ -19,7 +19,7 @@ pub struct Sessions {
 #[derive(Debug, Default)]
 struct Open {
     all: AtomicUsize,
-    /// By client address, as [`subscriber`] tells it.
+    /// By client address, as returned by [`subscriber`].
     clients: DashMap<IpAddr, usize>,
     /// By the name of a `[[client]]`.
     groups: DashMap<Arc<str>, usize>,
@@ -34,7 +34,7 @@ pub struct SessionPermit {
 }
 
 impl Sessions {
-    /// Admits another session from a client's address.
+    /// Admits a new session of a client address.
     ///
     /// # Errors
     /// `rate-limit` and `session-limit`.
@@ -60,8 +60,8 @@ impl Sessions {
         Ok(SessionPermit { open: open.clone(), subscriber, group: None })
     }
 
-    /// Counts an admitted session towards the limits of its `[[client]]` too. A second call for the
-    /// same session counts nothing more.
+    /// Counts an admitted session towards the limits of its `[[client]]`, too. Repeated calls for a
+    /// session have no effect.
     ///
     /// # Errors
     /// `rate-limit` and `session-limit`.

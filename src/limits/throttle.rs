@@ -1,6 +1,6 @@
-//! How fast may come down: tunnels of a client or of a registry share a rate. A tunnel pays for
-//! what it has moved, and where the common bucket is overdrawn, waits before it moves more: the
-//! splice is paced, and the server is slowed down by its own window.
+//! Limits download rates that the tunnels of a client or registry share. A tunnel pays after it has
+//! moved bytes, and waits while the shared bucket is overdrawn. This paces the splice; the TCP
+//! window slows the server down.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,18 +13,18 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::token_bucket::TokenBucket;
 
-/// How far a bucket is filled by time alone.
+/// Maximum time for which a bucket accumulates.
 const BURST: Duration = Duration::from_millis(100);
 
-/// In how many moves a second's worth is taken, so that tunnels take turns; and the least and the
-/// most that a move may be, in bytes.
+/// Number of moves for one second of traffic, so that tunnels alternate; and minimum and maximum
+/// size of a move, in bytes.
 const MOVES: u64 = 32;
 const MOVE: (u64, u64) = (4 * 1024, 1024 * 1024);
 
-/// No rate.
+/// No rate limit.
 const UNLIMITED: u64 = u64::MAX;
 
-/// A rate that tunnels share. It outlives reloads, which may change it.
+/// A rate that tunnels share. It survives reloads, which can change it.
 #[derive(Debug)]
 pub struct Throttle {
     bytes_per_second: AtomicU64,
@@ -33,14 +33,14 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// So many bytes a second, for all who share it.
+    /// Creates a rate in bytes per second, shared by all its tunnels.
     #[must_use]
     pub fn new(bytes_per_second: u64) -> Self {
         let bytes_per_second = AtomicU64::new(bytes_per_second.max(1));
         Self { bytes_per_second, began: Instant::now(), bucket: Mutex::default() }
     }
 
-    /// Changes the rate; nothing lifts it.
+    /// Changes the rate; `None` removes it.
     pub fn limit_to(&self, bytes_per_second: Option<u64>) {
         let rate = bytes_per_second.unwrap_or(UNLIMITED).max(1);
         self.bytes_per_second.store(rate, Ordering::Relaxed);
@@ -68,7 +68,7 @@ impl Throttle {
     }
 }
 
-/// The rates that one tunnel's download is bound to, and its wait for them.
+/// The rates of the download of one tunnel, and its timer.
 #[derive(Debug)]
 pub struct Paced {
     throttles: Vec<Arc<Throttle>>,
@@ -76,7 +76,7 @@ pub struct Paced {
 }
 
 impl Paced {
-    /// Nothing where there is no rate.
+    /// Creates the rates; `None` if there is none.
     #[must_use]
     pub fn by(throttles: Vec<Arc<Throttle>>) -> Option<Box<Self>> {
         if throttles.is_empty() {
@@ -85,7 +85,7 @@ impl Paced {
         Some(Box::new(Self { throttles, hold: Mutex::default() }))
     }
 
-    /// Ready when more may be moved.
+    /// Ready when more bytes can be moved.
     pub fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut hold = self.hold.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -103,14 +103,14 @@ impl Paced {
         }
     }
 
-    /// How much the next move may be.
+    /// Returns the maximum size of the next move, in bytes.
     #[must_use]
     pub fn most(&self) -> usize {
         let most = self.throttles.iter().map(|throttle| throttle.most()).min();
         most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX)
     }
 
-    /// So much was moved.
+    /// Counts moved bytes.
     pub fn moved(&self, bytes: usize) {
         for throttle in self.throttles.iter().filter(|_| bytes > 0) {
             throttle.charge(bytes as u64);

@@ -1,34 +1,34 @@
-//! A bucket that fills at a steady rate, for what is paid for after it was had: bytes that were
-//! moved, passwords that were wrong. It may be overdrawn; then one waits. Pure: it is told the time.
+//! A token bucket that is charged afterwards: for moved bytes and wrong passwords. It can be
+//! overdrawn, which causes a delay. Pure: the caller passes the time.
 
 use std::time::Duration;
 
-/// The bucket, by the moment at which it is full (GCRA's theoretical arrival time). All times are
-/// since one fixed moment.
+/// The bucket, as the time at which it is full (GCRA's theoretical arrival time). All times are
+/// relative to one fixed moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct TokenBucket {
     full_at: Duration,
 }
 
 impl TokenBucket {
-    /// How long until anything may be taken, from a bucket that is filled within `capacity`;
-    /// nothing where that is now.
+    /// Returns the delay until tokens are available in a bucket that fills within `capacity`;
+    /// `None` if they are now.
     pub(super) fn wait(self, now: Duration, capacity: Duration) -> Option<Duration> {
         let free_at = self.full_at.saturating_sub(capacity);
         (free_at > now).then(|| free_at.saturating_sub(now))
     }
 
-    /// Takes out what it needs so long to be filled with.
+    /// Takes tokens that need this time to be refilled.
     pub(super) fn charge(&mut self, now: Duration, cost: Duration) {
         self.full_at = self.full_at.max(now).saturating_add(cost);
     }
 
-    /// Puts back what was charged and not had.
+    /// Returns tokens that were charged but not used.
     pub(super) fn refund(&mut self, cost: Duration) {
         self.full_at = self.full_at.saturating_sub(cost);
     }
 
-    /// Whether nothing is missing.
+    /// Returns whether the bucket is full.
     pub(super) fn is_full(self, now: Duration) -> bool {
         self.full_at <= now
     }

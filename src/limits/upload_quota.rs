@@ -1,4 +1,4 @@
-//! The bytes that a client may send up within an hour (`upload-bytes-per-hour`).
+//! Limits the upload per hour of a client (`upload-bytes-per-hour`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Stands for an hour without a limit.
+/// Represents no limit.
 pub(super) const UNBOUNDED: u64 = u64::MAX;
 
-/// Bytes that may be taken now.
+/// Reserved upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reserved {
-    /// How many.
+    /// Number of bytes.
     pub bytes: usize,
-    /// How many of them the client's quota has counted already.
+    /// Number of these that the quota of the client has already counted.
     pub(super) counted: usize,
 }
 
-/// How many bytes all tunnels of one client may send up within an hour. It outlives reloads.
+/// Maximum upload per hour of all tunnels of one client. It survives reloads.
 #[derive(Debug)]
 pub struct UploadQuota {
     limit: AtomicU64,
@@ -27,26 +27,26 @@ pub struct UploadQuota {
 }
 
 impl Default for UploadQuota {
-    /// Without a limit.
+    /// Creates a quota without a limit.
     fn default() -> Self {
         Self::new(UNBOUNDED)
     }
 }
 
 impl UploadQuota {
-    /// Allows `limit` bytes an hour, none of which are used.
+    /// Creates a quota of `limit` bytes per hour, unused.
     #[must_use]
     pub fn new(limit: u64) -> Self {
         Self { limit: AtomicU64::new(limit), began: Instant::now(), uploads: Mutex::default() }
     }
 
-    /// Sets the limit, or lifts it. What has gone up before still counts, unless nothing did while
-    /// there was none.
+    /// Sets or removes the limit. Earlier uploads still count, unless none was counted while there
+    /// was no limit.
     pub fn limit_to(&self, bytes: Option<u64>) {
         self.limit.store(bytes.unwrap_or(UNBOUNDED), Ordering::Relaxed);
     }
 
-    /// How many bytes may still go up now.
+    /// Returns the number of bytes that can still be sent.
     #[must_use]
     pub fn left(&self) -> u64 {
         match self.limit.load(Ordering::Relaxed) {
@@ -55,7 +55,7 @@ impl UploadQuota {
         }
     }
 
-    /// Counts bytes that went up, whether they were within the limit or not.
+    /// Counts bytes that were sent, within the limit or not.
     pub fn count(&self, bytes: u64) {
         if self.limit.load(Ordering::Relaxed) != UNBOUNDED {
             self.with(|uploads, now| uploads.add(bytes, now));
@@ -67,8 +67,7 @@ impl UploadQuota {
         act(&mut uploads, self.began.elapsed())
     }
 
-    /// Counts up to `want` bytes ahead of their being taken. Every answer must be
-    /// [settled](Self::settle).
+    /// Reserves up to `want` bytes. Each result must be [settled](Self::settle).
     pub(super) fn reserve(&self, want: usize) -> Reserved {
         let limit = self.limit.load(Ordering::Relaxed);
         if limit == UNBOUNDED {
@@ -82,8 +81,8 @@ impl UploadQuota {
         })
     }
 
-    /// Counts the bytes that were taken in place of those reserved. Returns whether the hour now holds
-    /// more than the limit.
+    /// Replaces a reservation with the bytes that were read. Returns whether the hour exceeds the
+    /// limit.
     pub(super) fn settle(&self, counted: usize, took: usize) -> bool {
         let limit = self.limit.load(Ordering::Relaxed);
         if counted == took || (counted == 0 && limit == UNBOUNDED) {
@@ -97,20 +96,19 @@ impl UploadQuota {
     }
 }
 
-/// How many slots an hour has.
+/// Number of slots per hour.
 const SLOTS: usize = 60;
 
-/// What one slot covers.
+/// Length of a slot.
 const SLOT: Duration = Duration::from_secs(60);
 
-/// The bytes sent up within the last hour, by the minute. The minute that began an hour ago counts in
-/// full until it has passed, so that no hour ever holds more than the limit. Pure: the caller passes
-/// the time.
+/// The bytes sent within the last hour, by minute. The minute that started an hour ago counts in
+/// full until it is over, so no hour exceeds the limit. Pure: the caller passes the time.
 #[derive(Debug, Clone)]
 struct UploadWindow {
-    /// Bytes a minute; the last one is the current.
+    /// Bytes per minute; the last is the current one.
     slots: [u64; SLOTS + 1],
-    /// The minute of the last slot, since the caller's fixed moment.
+    /// The minute of the last slot, relative to the caller's fixed moment.
     minute: u64,
     sum: u64,
 }
@@ -122,7 +120,7 @@ impl Default for UploadWindow {
 }
 
 impl UploadWindow {
-    /// How many bytes the hour before `now` holds; times are since one fixed moment.
+    /// Returns the bytes in the hour before `now`, which is relative to one fixed moment.
     fn sum(&mut self, now: Duration) -> u64 {
         self.advance(now);
         self.sum
@@ -137,7 +135,8 @@ impl UploadWindow {
         }
     }
 
-    /// Takes back what was counted and did not go. What lies an hour back is forgotten anyway.
+    /// Removes bytes that were counted but not sent. Bytes older than an hour no longer count
+    /// anyway.
     fn take_back(&mut self, bytes: u64, now: Duration) {
         self.advance(now);
         let mut left = bytes;

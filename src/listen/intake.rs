@@ -1,4 +1,4 @@
-//! Reads a head or a hello from a client, bounded in bytes and in total time.
+//! Reads a request head or ClientHello from a client, bounded in bytes and in total time.
 
 use std::future::poll_fn;
 use std::io;
@@ -12,37 +12,37 @@ use tokio::time::{Instant, timeout_at};
 use super::http::head::{Head, HeadReader, Progress, Refused};
 use crate::hello::{Hello, HelloFault, HelloReader, Step};
 
-/// So much is read at once. A head with its fields fits, and so does a post-quantum ClientHello.
+/// Size of a read, in bytes. A head with its fields fits, and so does a post-quantum ClientHello.
 const CHUNK: usize = 4 * 1024;
 
-/// A head that passed, and every byte read so far.
+/// A valid head, and all bytes read so far.
 #[derive(Debug)]
 pub struct Arrived {
-    /// What was asked.
+    /// The parsed request.
     pub head: Head,
-    /// The head's bytes, and behind `head.length` those of the tunnel.
+    /// The bytes of the head, and after `head.length` those of the tunnel.
     pub bytes: Vec<u8>,
 }
 
-/// Why no head came in.
+/// Why no head was read.
 #[derive(Debug)]
 pub enum NoHead {
-    /// It is none that we take.
+    /// It is invalid.
     Refused(Refused),
-    /// It was not whole in time.
+    /// It timed out.
     Late,
-    /// Its place was needed for another connection before it was complete.
+    /// The connection was evicted for another.
     Evicted,
-    /// The client went away, having sent nothing or a part.
+    /// The client closed before the end of the head, or without sending any.
     Gone,
-    /// The client's connection broke.
+    /// The connection failed.
     Broken(io::Error),
 }
 
-/// Reads a request's head.
+/// Reads a request head.
 ///
 /// # Errors
-/// Why there is none; the caller tells the client.
+/// Why none was read. The caller notifies the client.
 pub async fn head(socket: &mut (impl AsyncRead + Unpin), by: Instant) -> Result<Arrived, NoHead> {
     let mut reader = HeadReader::default();
     loop {
@@ -59,23 +59,23 @@ pub async fn head(socket: &mut (impl AsyncRead + Unpin), by: Instant) -> Result<
     }
 }
 
-/// Why no hello came in.
+/// Why no ClientHello was read.
 #[derive(Debug)]
 pub enum NoHello {
-    /// It is none that we take.
+    /// It is invalid.
     Refused(HelloFault),
-    /// It was not whole in time.
+    /// It timed out.
     Late,
-    /// The client went away before it was whole.
+    /// The client closed before the end.
     Gone,
-    /// The client's connection broke.
+    /// The connection failed.
     Broken(io::Error),
 }
 
 /// Reads a ClientHello of at most `largest` bytes, of which the `early` bytes have come already.
 ///
 /// # Errors
-/// Why there is none; the caller tells the client.
+/// Why none was read. The caller notifies the client.
 pub async fn hello(
     socket: &mut (impl AsyncRead + Unpin),
     early: &[u8],
@@ -98,9 +98,9 @@ pub async fn hello(
     }
 }
 
-/// What `take` makes of the next bytes; nothing at the end.
+/// Passes the next bytes to `take` and returns its result; `None` at the end of the stream.
 ///
-/// They lie on the stack while it looks at them: whoever waits for a client keeps no buffer.
+/// The bytes are on the stack, so a waiting connection holds no buffer.
 async fn read<T>(
     socket: &mut (impl AsyncRead + Unpin),
     mut take: impl FnMut(&[u8]) -> T,

@@ -1,11 +1,12 @@
-//! Sockets that clients connect to: bound first, listening when nothing can fail any more, and handed
-//! over at the end so that no connection is lost.
+//! Listening sockets: bound first, listening when nothing can fail any more, and handed over at the
+//! end without losing connections.
 //!
-//! A connection is accepted as a bare descriptor: which runtime it belongs to is decided later.
+//! A connection is accepted as a plain descriptor, because its runtime is chosen later.
 //!
-//! Closing a listening socket resets the connections in its queue. A socket that the service manager
-//! holds too keeps its queue for the next process. A socket that shares its port (SO_REUSEPORT) does
-//! not: it first has the kernel send new connections to the other process, and accepts the rest.
+//! Closing a listening socket resets the connections in its queue. A socket that the service
+//! manager also holds keeps its queue for the next process. A socket that shares its port
+//! (SO_REUSEPORT) does not: it first makes the kernel send new connections to the other process,
+//! and accepts the rest.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,11 +24,11 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use super::transparent::accept_foreign;
 use crate::config::{Capture, ListenerSpec, Mode, Ports};
 
-/// How many connections the kernel queues for a listener.
+/// Length of the accept queue.
 const BACKLOG: i32 = 4096;
 
-/// How long a TCP handshake may still take that began before the kernel was asked to send new
-/// connections elsewhere. A lost SYN-ACK is repeated after one second.
+/// Maximum duration of a TCP handshake that started before new connections were redirected. A lost
+/// SYN-ACK is repeated after one second.
 pub const LAST_ARRIVALS: Duration = Duration::from_secs(3);
 
 /// Who else can serve the clients of a listener.
@@ -35,13 +36,13 @@ pub const LAST_ARRIVALS: Duration = Duration::from_secs(3);
 pub enum Sharing {
     /// No other process.
     Exclusive,
-    /// A process that holds the same socket, including its queue.
+    /// A process that holds the same socket and its queue.
     SameSocket,
-    /// A process that has bound the same port. Each socket has a queue of its own.
+    /// A process that has bound the same port. Each socket has its own queue.
     SamePort,
 }
 
-/// A TCP socket that is bound and does not listen yet.
+/// A TCP socket that is bound but does not listen.
 #[derive(Debug)]
 pub struct BoundSocket {
     socket: Socket,
@@ -49,10 +50,10 @@ pub struct BoundSocket {
 }
 
 impl BoundSocket {
-    /// Binds an address, for one process or for several.
+    /// Binds an address, for one or several processes.
     ///
     /// # Errors
-    /// When the address cannot be bound.
+    /// If the address cannot be bound.
     pub fn bind(address: SocketAddr, ports: Ports) -> io::Result<Self> {
         let bound = Self::unbound(address, ports)?;
         bound.socket.bind(&address.into())?;
@@ -62,7 +63,7 @@ impl BoundSocket {
     /// Binds the address of a listener.
     ///
     /// # Errors
-    /// When the address cannot be bound, or the process lacks a capability that the mode needs.
+    /// If the address cannot be bound, or the process lacks a capability that the mode needs.
     pub fn bind_listener(spec: &ListenerSpec, ports: Ports) -> io::Result<Self> {
         let bound = Self::unbound(spec.address, ports)?;
         bound.prepare_for(spec)?;
@@ -70,16 +71,16 @@ impl BoundSocket {
         Ok(bound)
     }
 
-    /// Takes a socket that listens already and that the service manager holds, too.
+    /// Uses a listening socket that the service manager also holds.
     #[must_use]
     pub fn inherited(listener: std::net::TcpListener) -> Self {
         Self { socket: listener.into(), sharing: Sharing::SameSocket }
     }
 
-    /// Sets what the listener's mode needs.
+    /// Sets the options that the listener's mode needs.
     ///
     /// # Errors
-    /// When the process lacks the capability.
+    /// If the process lacks the capability.
     pub fn prepare_for(&self, spec: &ListenerSpec) -> io::Result<()> {
         match spec.mode {
             Mode::Transparent(Capture::Tproxy) => accept_foreign(&self.socket, spec.address),
@@ -98,10 +99,10 @@ impl BoundSocket {
         Ok(Self { socket, sharing })
     }
 
-    /// Returns the address that it is bound to.
+    /// Returns its address.
     ///
     /// # Errors
-    /// When it is not an IP address.
+    /// If it is not an IP address.
     pub fn address(&self) -> io::Result<SocketAddr> {
         let address = self.socket.local_addr()?.as_socket();
         address.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
@@ -113,19 +114,19 @@ impl BoundSocket {
         self.sharing
     }
 
-    /// Listens, as a socket of the runtime that calls.
+    /// Listens in the calling runtime.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If a system call fails.
     pub fn listen_here(self) -> io::Result<TcpListener> {
         TcpListener::from_std(self.listen()?.into())
     }
 
-    /// Listens. Called last, when nothing can fail any more: from now on the kernel sends connections
-    /// here, among the sockets that share a port.
+    /// Listens. Called last, when nothing can fail any more: from now on the kernel sends
+    /// connections here, also if sockets share the port.
     fn listen(self) -> io::Result<Socket> {
-        // The bytes of a tunnel are complete as they come, and accepted sockets inherit the option.
-        // A socket that refuses it works without.
+        // Bytes of a tunnel are forwarded as they arrive. Accepted sockets inherit the option;
+        // without it, the gate works, too.
         let _ = self.socket.set_tcp_nodelay(true);
         if self.sharing != Sharing::SameSocket {
             self.socket.listen(BACKLOG)?;
@@ -134,10 +135,10 @@ impl BoundSocket {
     }
 }
 
-/// Binds an address for UDP and for TCP, and listens.
+/// Binds an address for UDP and TCP, and listens.
 ///
 /// # Errors
-/// When it cannot be bound.
+/// If it cannot be bound.
 pub fn bind_udp_and_tcp(address: SocketAddr, ports: Ports) -> io::Result<(UdpSocket, TcpListener)> {
     let udp = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), None)?;
     udp.set_reuse_port(ports == Ports::Shared)?;
@@ -146,23 +147,23 @@ pub fn bind_udp_and_tcp(address: SocketAddr, ports: Ports) -> io::Result<(UdpSoc
     Ok((UdpSocket::from_std(udp.into())?, tcp.listen_here()?))
 }
 
-/// A `[[listen]]` whose socket listens, in the runtime where it was made.
+/// A `[[listen]]` with a listening socket, in the runtime that created it.
 #[derive(Debug)]
 pub struct Listener {
-    /// As configured, with the address that was bound.
+    /// As configured, with the bound address.
     pub spec: Arc<ListenerSpec>,
     /// Who else can serve its clients.
     pub sharing: Sharing,
-    /// Of tokio's sockets only a stream allows system calls of our own when it is ready; tokio's
-    /// listener would make each connection part of this runtime.
+    /// Of tokio's sockets, only streams allow custom system calls when ready; tokio's listener
+    /// would register each connection with this runtime.
     socket: TcpStream,
 }
 
 impl Listener {
-    /// Listens on a bound socket, in the runtime that calls.
+    /// Listens on a bound socket in the calling runtime.
     ///
     /// # Errors
-    /// When the system refuses, or the runtime's epoll accepts no more sockets.
+    /// If a system call fails, or the epoll of the runtime accepts no more sockets.
     pub fn new(spec: Arc<ListenerSpec>, bound: BoundSocket) -> io::Result<Self> {
         let sharing = bound.sharing;
         let socket = TcpStream::from_std(bound.listen()?.into())?;
@@ -172,15 +173,15 @@ impl Listener {
     /// Waits until a connection may be in the queue.
     ///
     /// # Errors
-    /// When the runtime has ended.
+    /// If the runtime has ended.
     pub async fn readable(&self) -> io::Result<()> {
         self.socket.readable().await
     }
 
-    /// Accepts the next connection in the queue: its socket, and the address at its other end.
+    /// Accepts the next connection in the queue. Returns its socket and the peer's address.
     ///
     /// # Errors
-    /// `WouldBlock` when the queue is empty, and those of accept(2).
+    /// `WouldBlock` if the queue is empty, and the errors of accept(2).
     pub fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let accept = || Ok(acceptfrom_with(&self.socket, flags)?);
@@ -189,26 +190,26 @@ impl Listener {
         Ok((socket, peer.ok_or(io::ErrorKind::ConnectionAborted)?))
     }
 
-    /// Has the kernel send new connections to the process that has bound the same port after this
-    /// one. If there is none, they still come here.
+    /// Makes the kernel send new connections to the process that bound the same port after this
+    /// one. If there is none, they still arrive here.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If the system call fails.
     pub fn hand_over(&self) -> io::Result<()> {
-        // Sockets of one port are numbered in the order in which they began to listen.
+        // Sockets of one port are numbered in the order in which they started to listen.
         self.choose_socket(1)
     }
 
-    /// Has the kernel distribute new connections over all sockets of the port again.
+    /// Makes the kernel distribute new connections over all sockets of the port again.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If the system call fails.
     pub fn share_again(&self) -> io::Result<()> {
         // A number that no socket has.
         self.choose_socket(u32::MAX)
     }
 
-    /// Has one socket of the port, by its number, receive all new connections: a classic BPF program
+    /// Sends all new connections of the port to the socket with this number: a classic BPF program
     /// of one instruction returns the number (socket(7), SO_ATTACH_REUSEPORT_CBPF).
     fn choose_socket(&self, number: u32) -> io::Result<()> {
         let code = u16::try_from(BPF_RET | BPF_K).map_err(io::Error::other)?;

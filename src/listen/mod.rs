@@ -1,4 +1,5 @@
-//! How clients come in: reading a PROXY header, a head or a hello within bounds, and answering.
+//! Reads from clients: PROXY header, TLS, request head and ClientHello, within limits; and answers
+//! them.
 
 pub mod http;
 pub mod intake;

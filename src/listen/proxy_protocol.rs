@@ -1,8 +1,8 @@
-//! The PROXY protocol, versions 1 and 2: who a balancer speaks for.
+//! The PROXY protocol, versions 1 and 2: the client address from a load balancer.
 //!
-//! The header stands before everything else of a connection, and is read to its last byte and no
-//! further: what follows belongs to whoever reads next. A library reads its bytes; who may send one
-//! is the listener's affair. Specification: HAProxy's `proxy-protocol.txt`.
+//! The header precedes everything else of a connection. Exactly its bytes are read, because the
+//! rest belongs to the next reader. A library parses it; the listener decides which peers may send
+//! one. Specification: HAProxy's `proxy-protocol.txt`.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,50 +12,50 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-/// The largest header that is read, in bytes. A certificate among its extensions fits.
+/// Maximum size of a header, in bytes. A certificate in an extension fits.
 const LARGEST: usize = 16 * 1024;
 
-/// So much is looked at, at once. Headers without extensions have 107 bytes at most.
+/// Number of bytes that are peeked at once. Headers without extensions have at most 107.
 const CHUNK: usize = 1024;
 
-/// What is wrong with a header.
+/// Why a header is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderFault {
-    /// The peer is in none of the networks that may send one.
+    /// The peer is not in the networks that may send one.
     #[error("its sender may send none")]
     Stranger,
-    /// The first bytes are something else.
+    /// The first bytes are not a header.
     #[error("there is none")]
     Absent,
-    /// A version, command, address or extension that is none, or a wrong checksum.
+    /// An invalid version, command, address, extension or checksum.
     #[error("it is malformed")]
     Malformed,
-    /// More than 16 KiB.
+    /// It exceeds 16 KiB.
     #[error("it is too large")]
     TooLarge,
-    /// It names no client that could have come over TCP: a Unix socket, a datagram.
+    /// Its client cannot have connected over TCP: a Unix socket or a datagram.
     #[error("it is not about TCP")]
     NotTcp,
 }
 
-/// Why no header came in.
+/// Why no header was read.
 #[derive(Debug)]
 pub enum NoHeader {
-    /// It is none that we take.
+    /// It is invalid.
     Refused(HeaderFault),
-    /// It was not whole in time.
+    /// It timed out.
     Late,
-    /// The peer went away before it was whole.
+    /// The peer closed before the end.
     Gone,
-    /// The peer's connection broke.
+    /// The connection failed.
     Broken(io::Error),
 }
 
-/// Reads a header, and tells the client that it names; nothing where the balancer speaks for
-/// itself, as its health checks do.
+/// Reads a header and returns the client address; `None` if the balancer connects for itself, as in
+/// health checks.
 ///
 /// # Errors
-/// Why there is none; the caller tells the peer.
+/// Why none was read. The caller notifies the peer.
 pub async fn header(socket: &mut TcpStream, by: Instant) -> Result<Option<IpAddr>, NoHeader> {
     let mut read = Vec::new();
     loop {
@@ -69,14 +69,14 @@ pub async fn header(socket: &mut TcpStream, by: Instant) -> Result<Option<IpAddr
             Ok(Ok(seen)) => seen,
         };
         read.truncate(known + seen);
-        // As long as it is incomplete, all that was seen is of the header.
+        // While it is incomplete, all peeked bytes belong to the header.
         let step = step(&read).map_err(NoHeader::Refused)?;
         let own = match &step {
             Step::NeedMore => seen,
             Step::Complete { length, .. } => length.saturating_sub(known),
         };
         let taken = read.get_mut(known..known + own).unwrap_or_default();
-        // It has been seen, so it is there.
+        // The bytes were peeked, so they can be read.
         socket.read_exact(taken).await.map_err(NoHeader::Broken)?;
         if let Step::Complete { client, .. } = step {
             return Ok(client);
@@ -84,7 +84,7 @@ pub async fn header(socket: &mut TcpStream, by: Instant) -> Result<Option<IpAddr
     }
 }
 
-/// What some bytes are so far.
+/// The result of the bytes so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     NeedMore,

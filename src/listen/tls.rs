@@ -1,5 +1,5 @@
-//! TLS towards a client: the handshake, and what its certificate says. Whoever is refused has been
-//! told by an alert, and the bare connection comes back to be closed in order.
+//! TLS with a client: the handshake and the client certificate. A rejected client has got an alert,
+//! and the plain connection is returned to be closed in order.
 
 use std::future::Future;
 use std::io;
@@ -20,12 +20,12 @@ use crate::account::AuditText;
 use crate::config::Tls;
 use crate::policy::{Cause, CertificateNames, Denial, Failure, Reason, Side, Stop};
 
-/// A client's connection: bare, or within TLS.
+/// A client connection, with or without TLS.
 pub type ClientStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// Has what is said last go in one packet with the connection's end, so that the client is woken
-/// once for both: it goes when writing is shut down, or the connection closed. One that refuses is
-/// served without.
+/// Combines the final bytes and FIN in one packet, so that the client is woken once: they are sent
+/// when the connection is shut down or closed. If the option is unsupported, they are sent
+/// separately.
 pub fn cork(client: &ClientStream) {
     let socket = match client {
         Either::Left(socket) => socket,
@@ -37,41 +37,41 @@ pub fn cork(client: &ClientStream) {
 /// The content type of a TLS handshake record (RFC 8446 §5.1).
 const HANDSHAKE: u8 = 22;
 
-/// A client's certificate, and those that it sent along.
+/// The certificate of a client, with the chain that it sent.
 #[derive(Debug, Clone)]
 pub struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
 }
 
-/// Why there is no TLS.
+/// Why there is no TLS session.
 #[derive(Debug)]
 pub enum NoTls {
-    /// It had to end before it was done.
+    /// It was aborted by `until`.
     Ended {
-        /// Why.
+        /// The reason.
         stop: Stop,
-        /// What is left to be told, and closed; nothing in the midst of a handshake.
+        /// The connection to be closed; `None` in the middle of a handshake.
         socket: Option<TcpStream>,
     },
-    /// The client went away, or its connection broke.
+    /// The client closed, or the connection failed.
     Gone,
-    /// The client's first byte is not TLS: it speaks HTTP, and is answered so.
+    /// The client speaks HTTP without TLS, and gets an HTTP answer.
     Clear(TcpStream),
-    /// It was refused, and told by an alert.
+    /// The client was rejected with an alert.
     Refused {
-        /// Why.
+        /// The reason.
         stop: Stop,
-        /// What is wrong.
+        /// The error.
         fault: AuditText,
-        /// What is left to be closed.
+        /// The connection to be closed.
         socket: TcpStream,
     },
 }
 
-/// Takes a client's handshake, unless `until` ends it before.
+/// Accepts a TLS handshake, unless `until` resolves before.
 ///
 /// # Errors
-/// Why there is no TLS.
+/// Why there is no TLS session.
 pub async fn accept(
     tls: &Tls,
     socket: TcpStream,
@@ -109,7 +109,7 @@ pub async fn accept(
     let (_, session) = stream.get_ref();
     let chain = session.peer_certificates().map(<[_]>::to_vec);
     let certificate = chain.map(|chain| ClientCertificate { chain });
-    // A resumed session was judged when it began.
+    // A resumed session was verified when it began.
     if let (Some(certificate), Some(HandshakeKind::Resumed)) =
         (&certificate, session.handshake_kind())
         && let Err(error) = certificate.judge_by(tls)
@@ -122,10 +122,10 @@ pub async fn accept(
 }
 
 impl ClientCertificate {
-    /// Judges it as it is now: chain, validity, usage, revocation.
+    /// Verifies it now: chain, validity, usage, revocation.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Why it is invalid.
     pub fn judge_by(&self, tls: &Tls) -> Result<(), rustls::Error> {
         let Some(judge) = &tls.judge else { return Ok(()) };
         let Some((leaf, between)) = self.chain.split_first() else {
@@ -134,14 +134,14 @@ impl ClientCertificate {
         judge.verify_client_cert(leaf, between, UnixTime::now()).map(|_| ())
     }
 
-    /// Returns when the next of its certificates expires after `now`. `None` if all have expired.
+    /// Returns when the next certificate in the chain expires after `now`; `None` if all have
+    /// expired.
     #[must_use]
     pub fn next_expiry(&self, now: SystemTime) -> Option<SystemTime> {
         self.chain.iter().filter_map(expiry).filter(|expiry| *expiry > now).min()
     }
 
-    /// Returns the names that it proves: DNS names and URIs of its subjectAltName. The common name
-    /// proves nothing.
+    /// Returns its DNS names and URIs (subjectAltName). The common name is ignored.
     #[must_use]
     pub fn names(&self) -> CertificateNames {
         let leaf = self.chain.first().and_then(|leaf| webpki::EndEntityCert::try_from(leaf).ok());
@@ -162,7 +162,7 @@ fn refusal(error: &io::Error, socket: TcpStream) -> NoTls {
         return NoTls::Gone;
     };
     let stop = match tls {
-        // The client refused us.
+        // The client rejected the gate.
         rustls::Error::AlertReceived(_) => {
             Failure { side: Side::Client, cause: Cause::ClientAborted }.into()
         }
@@ -179,12 +179,12 @@ fn rejected(error: &rustls::Error) -> Denial {
     fault_of(error).map_or(Denial::new(reason), |fault| Denial::with_remedy(reason, fault))
 }
 
-/// What is wrong, in our words where we have any, else in the library's.
+/// Describes an error, in our words if we have any, otherwise in the library's.
 fn told(error: &rustls::Error) -> AuditText {
     fault_of(error).map_or_else(|| AuditText::new(&error.to_string()), AuditText::new)
 }
 
-/// What is wrong with a certificate, in a few words.
+/// Describes what is wrong with a certificate.
 fn fault_of(error: &rustls::Error) -> Option<&'static str> {
     use CertificateError as Fault;
     Some(match error {

@@ -1,5 +1,5 @@
-//! Traffic that is brought here without its client's knowing, and what the kernel tells of where it
-//! was headed. A fact for the record: the address is the client's word, and never dialled.
+//! Redirected traffic: the original destination from the kernel. It is only recorded and never
+//! dialled, because the client chose it.
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -11,11 +11,11 @@ use tokio::net::TcpStream;
 use crate::config::Capture;
 use crate::policy::canonical;
 
-/// Lets a listening socket take connections to addresses that are not this machine's. One that was
-/// handed down may do so already (systemd's `Transparent=`).
+/// Allows a listening socket to accept connections to foreign addresses. An inherited one may allow
+/// it already (systemd's `Transparent=`).
 ///
 /// # Errors
-/// Where the process lacks the capability, with the ways to have it or to do without.
+/// If the process lacks the capability. The error names the alternatives.
 pub fn accept_foreign(socket: &Socket, at: SocketAddr) -> io::Result<()> {
     let is_set = match at {
         SocketAddr::V4(_) => socket.ip_transparent_v4(),
@@ -38,8 +38,8 @@ const LACKS_CAPABILITY: &str = "capture = \"tproxy\" takes the capability CAP_NE
     to the process (AmbientCapabilities=CAP_NET_ADMIN in its unit), or write \
     capture = \"redirect\", which takes none";
 
-/// Where a connection was headed before it was brought here; nothing for one that came by itself.
-/// A v4-mapped address is told as the IPv4 address that it maps.
+/// Returns the original destination of a connection; `None` if it was not redirected. A v4-mapped
+/// address is returned as IPv4.
 #[must_use]
 pub fn original_destination(
     socket: &TcpStream,
@@ -50,12 +50,13 @@ pub fn original_destination(
     let (original, own) = match capture {
         Capture::Redirect => {
             let is_v4 = listener.is_ipv4() || local()?.is_ipv4();
-            // Of who came by itself nothing else is asked.
+            // The kernel is not queried for connections to the listener itself.
             (replaced(socket, is_v4)?, local()?)
         }
         Capture::Tproxy => {
             let original = local()?;
-            // The kernel leaves the destination as it was; a listener on every address has none.
+            // With TPROXY the kernel keeps the destination; a wildcard listener has no address to
+            // compare.
             let everywhere = listener.ip().is_unspecified();
             let own = SocketAddr::new(original.ip(), listener.port());
             (original, if everywhere { own } else { plain(listener) })
@@ -64,8 +65,8 @@ pub fn original_destination(
     (original != own).then_some(original)
 }
 
-/// The destination that connection tracking keeps of a redirected connection (`SO_ORIGINAL_DST`);
-/// nothing where it tracks none.
+/// Returns the destination that connection tracking stores for a redirected connection
+/// (`SO_ORIGINAL_DST`); `None` if it is not tracked.
 fn replaced(socket: &TcpStream, is_v4: bool) -> Option<SocketAddr> {
     Some(if is_v4 {
         let found = getsockopt(socket, sockopt::OriginalDst).ok()?;
@@ -78,7 +79,7 @@ fn replaced(socket: &TcpStream, is_v4: bool) -> Option<SocketAddr> {
     })
 }
 
-/// Without what an IPv6 address has beside itself: a zone, a flow, the IPv4 address that it maps.
+/// Removes zone and flow from an IPv6 address, and unwraps a v4-mapped one.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(canonical(address.ip()), address.port())
 }

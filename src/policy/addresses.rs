@@ -1,55 +1,56 @@
-//! Which addresses may be dialled: public unicast, what an exception opens, and nothing else.
+//! Which addresses can be dialled: public unicast addresses and explicit exceptions.
 //!
-//! Pure: it sees addresses, never a socket. An IPv6 address that carries an IPv4 one is judged as
-//! both, so that no carrier is more open than what it carries. Four classes: [`Class::Public`];
-//! [`Class::Private`] and [`Class::Openable`], dialled only where a policy's range covers them; and
-//! [`Class::Never`], which nothing opens. A network's own NAT64 prefix (RFC 6052 §2.2) and 6rd's
-//! (RFC 5969) look like any global address: only the operator knows them.
+//! Pure: no sockets. An IPv6 address that contains an IPv4 one is judged as both, so that no
+//! wrapper is more permissive than its content. Four classes: [`Class::Public`]; [`Class::Private`]
+//! and [`Class::Openable`], which can be dialled only if a range of the policy covers them; and
+//! [`Class::Never`], which no setting allows. A network-specific NAT64 prefix (RFC 6052 §2.2) and
+//! 6rd (RFC 5969) look like any global address, so only the operator knows them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// What kind of address it is.
+/// The class of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// Globally reachable unicast.
     Public,
-    /// Private space that `private-addresses` or `[addresses] allow` may open: RFC 1918, ULA,
+    /// Private space that `private-addresses` or `[addresses] allow` can allow: RFC 1918, ULA,
     /// 100.64/10.
     Private(&'static str),
-    /// What only `[addresses] allow` may open: loopback, documentation, benchmarking and other
-    /// special ranges.
+    /// Space that only `[addresses] allow` can allow: loopback, documentation, benchmarking and
+    /// other special ranges.
     Openable(&'static str),
-    /// What nothing opens: metadata services, link-local, multicast, unspecified.
+    /// Addresses that no setting allows: metadata services, link-local, multicast, unspecified.
     Never(&'static str),
 }
 
-/// Why an address that a name resolved to is not dialled.
+/// Why an address of a name is not dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressFault {
-    /// A range that nothing opens.
+    /// A range that no setting allows.
     #[error("is {0}, which is never dialled")]
     Never(&'static str),
     /// A private range that no exception of the policy covers.
     #[error("is {0}, and neither private-addresses nor [addresses] allow covers it")]
     Closed(&'static str),
-    /// A range that only `[addresses] allow` opens, and that it does not cover.
+    /// A range that `[addresses] allow` would have to cover.
     #[error("is {0}, and [addresses] allow does not cover it")]
     Special(&'static str),
-    /// A public address where the registry is `private-only`.
+    /// A public address of a `private-only` registry.
     #[error("is public, and the registry is private-only")]
     Public,
-    /// An address of the gate's machine, which only `[addresses] allow` opens.
+    /// An address of the gate's machine that `[addresses] allow` does not cover.
     #[error("is an address of the gate itself, and [addresses] allow does not cover it")]
     Own,
-    /// Where the gate itself listens.
+    /// An address on which the gate listens.
     #[error("is where the gate itself listens, which is never dialled")]
     Listener,
 }
 
 impl AddressFault {
-    /// Which key opens the address, or what else to look at: the end of the client's message.
+    /// Returns the key that allows the address, or what else to check, for the end of the client's
+    /// message.
     #[must_use]
     pub fn remedy(self) -> &'static str {
         match self {
@@ -63,7 +64,7 @@ impl AddressFault {
     }
 }
 
-/// A row of a table: range and class, with the document that sets it apart beside it.
+/// A row of a table: range and class, with the defining document in a comment.
 struct Range<Net> {
     net: Net,
     class: Class,
@@ -78,7 +79,7 @@ const fn v6(segments: [u16; 8], prefix: u8, class: Class) -> Range<Ipv6Net> {
     Range { net: Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), prefix), class }
 }
 
-/// IPv4, the more specific first. Source: IANA's IPv4 Special-Purpose Address Registry.
+/// IPv4 ranges, more specific ones first. Source: IANA's IPv4 Special-Purpose Address Registry.
 const V4: &[Range<Ipv4Net>] = &[
     v4(168, 63, 129, 16, 32, Class::Never("Azure's platform address")), // Azure, virtual public IP
     v4(0, 0, 0, 0, 8, Class::Never("this network")),                    // RFC 1122 §3.2.1.3
@@ -104,15 +105,15 @@ const V4: &[Range<Ipv4Net>] = &[
     v4(240, 0, 0, 0, 4, Class::Openable("reserved")),                   // RFC 1112 §4
 ];
 
-/// IPv6, the more specific first; what no row covers is public within 2000::/3 only.
-/// Source: IANA's IPv6 Special-Purpose Address Registry.
+/// IPv6 ranges, more specific ones first. Other addresses are public only within 2000::/3. Source:
+/// IANA's IPv6 Special-Purpose Address Registry.
 const V6: &[Range<Ipv6Net>] = &[
     v6([0; 8], 128, Class::Never("unspecified")), // RFC 4291 §2.5.2
     v6([0, 0, 0, 0, 0, 0, 0, 1], 128, Class::Openable("loopback")), // RFC 4291 §2.5.3
     v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10, Class::Never("link-local")), // RFC 4291 §2.5.6
     v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10, Class::Openable("site-local")), // RFC 3879
     v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8, Class::Never("multicast")), // RFC 4291 §2.7
-    // Amazon's services in a VPC: metadata ::254, credentials of EKS ::23, DNS ::253, time ::123.
+    // Amazon VPC services: metadata ::254, EKS credentials ::23, DNS ::253, time ::123.
     v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32, Class::Never("a metadata service")),
     v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128, Class::Never("a metadata service")), // Google
     v6([0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe], 128, Class::Never("a metadata service")), // Oracle
@@ -130,7 +131,7 @@ const V6: &[Range<Ipv6Net>] = &[
     v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3, Class::Public), // RFC 4291 §2.4: global unicast today
 ];
 
-/// Tells the class of an address, of the IPv4 address inside it where there is one.
+/// Returns the class of an address, or of the IPv4 address that it maps.
 #[must_use]
 pub fn class_of(address: IpAddr) -> Class {
     match address {
@@ -158,7 +159,7 @@ fn class_of_v6(address: Ipv6Addr) -> Class {
     class
 }
 
-/// How an IPv6 address carries an IPv4 one.
+/// How an IPv6 address contains an IPv4 one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Carrier {
     Mapped,
@@ -186,7 +187,7 @@ impl Carrier {
     }
 }
 
-/// Every IPv4 address that a datagram to this IPv6 address may end up at.
+/// Returns every IPv4 address that a datagram to this IPv6 address may reach.
 fn carried(address: Ipv6Addr) -> impl Iterator<Item = (Carrier, Ipv4Addr)> {
     let bits = address.to_bits();
     let inner = |shift: u32| (bits >> shift) as u32;
@@ -200,33 +201,33 @@ fn carried(address: Ipv6Addr) -> impl Iterator<Item = (Carrier, Ipv4Addr)> {
             local_nat64(bits).map(|inner| inner.map(|inner| (Carrier::LocalNat64, inner)))
         }
         [0x2002, ..] => one(Carrier::SixToFour, inner(80)), // RFC 3056 §2
-        // RFC 4380 §4: the client, its bits inverted, and the server that it registered with.
+        // RFC 4380 §4: the client, with inverted bits, and the server that it registered with.
         [0x2001, 0, ..] => {
             [Some((Carrier::Teredo, !low)), Some((Carrier::Teredo, inner(64))), None, None]
         }
-        // RFC 4291 §2.5.5.1, deprecated; `::` and `::1` are rows of the table.
+        // RFC 4291 §2.5.5.1, deprecated. `::` and `::1` are rows of the table.
         [0, 0, 0, 0, 0, 0, ..] if bits > 1 => one(Carrier::Compatible, low),
         _ => [None; 4],
     };
-    // RFC 5214 §6.1: an interface identifier of 0:5efe or 200:5efe, whatever the prefix.
+    // RFC 5214 §6.1: an interface identifier of 0:5efe or 200:5efe, with any prefix.
     let isatap = matches!(inner(32), 0x0000_5efe | 0x0200_5efe).then_some((Carrier::Isatap, low));
     let found = by_prefix.into_iter().chain([isatap]).flatten();
     found.map(|(carrier, inner)| (carrier, Ipv4Addr::from_bits(inner)))
 }
 
-/// What a translator may read whose prefix lies within 64:ff9b:1::/48 (RFC 8215). Its length is the
-/// network's affair, and with it where the IPv4 address stands (RFC 6052 §2.2).
+/// Returns what a translator with a prefix in 64:ff9b:1::/48 (RFC 8215) may read. The network
+/// chooses the length of its prefix, and with it the position of the IPv4 address (RFC 6052 §2.2).
 fn local_nat64(bits: u128) -> [Option<u32>; 4] {
-    // Bits 64 to 71 are skipped by the shorter lengths.
+    // Shorter lengths skip bits 64 to 71.
     let skipped = (bits >> 64) << 56 | bits & ((1 << 56) - 1);
     let whole = bits as u32;
     let readings = [whole, (skipped >> 24) as u32, (skipped >> 32) as u32, (skipped >> 40) as u32];
-    // A reading at a length that is not the network's shows mostly zeros, and no host.
+    // A reading at a wrong length has mostly zero bits and is not a host address.
     let hosts = readings.map(|reading| Some(reading).filter(|it| it >> 24 != 0 && it << 16 != 0));
     if hosts == [None; 4] { [Some(whole), None, None, None] } else { hosts }
 }
 
-/// The address itself, and the IPv4 addresses that it carries.
+/// Returns the address itself and the IPv4 addresses that it contains.
 pub fn reached(address: IpAddr) -> impl Iterator<Item = IpAddr> {
     let inside = match address {
         IpAddr::V4(_) => None,
@@ -236,35 +237,35 @@ pub fn reached(address: IpAddr) -> impl Iterator<Item = IpAddr> {
     std::iter::once(address).chain(inside)
 }
 
-/// The address that is dialled and compared: a v4-mapped one is the IPv4 address it maps.
+/// Returns the address that is dialled and compared: the IPv4 address for a v4-mapped one.
 #[must_use]
 pub fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
-/// The exceptions that hold for one registry.
+/// The exceptions of one registry.
 #[derive(Debug, Clone, Copy)]
 pub struct Opened<'a> {
-    /// `[addresses] allow`: ranges open for every registry, whatever the class but never
+    /// `[addresses] allow`: ranges allowed for every registry, of any class except
     /// [`Class::Never`].
     pub everywhere: &'a [IpNet],
-    /// `private-addresses`: ranges of [`Class::Private`] open for this registry.
+    /// `private-addresses`: ranges of [`Class::Private`] allowed for this registry.
     pub private: &'a [IpNet],
-    /// `private-only`: whether public answers are refused.
+    /// `private-only`: whether public addresses are rejected.
     pub private_only: PrivateOnly,
 }
 
-/// Whether a registry's names may resolve to public addresses.
+/// Whether the names of a registry can resolve to public addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PrivateOnly {
-    /// They may.
+    /// Public addresses are accepted.
     #[default]
     No,
-    /// They may not: its public endpoint has been removed.
+    /// Public addresses are rejected, because the public endpoint was removed.
     Yes,
 }
 
-/// Judges one address for one registry; what it carries has to be open in its own right.
+/// Judges one address for one registry. Addresses that it contains must be allowed, too.
 ///
 /// # Errors
 /// Why it is not dialled.

@@ -1,17 +1,17 @@
-//! How many bytes a tunnel may send up.
+//! The upload budget of a tunnel.
 //!
-//! A pull sends little. Measured, a tunnel carries 0.3 to 2.3 KB up, 1 to 4 KB more a request where
-//! tokens are large, and over HTTP/2 0.43 % of what comes down. So the default lets every pull
-//! through, and stops a push after its first few layers' worth of headers.
+//! A pull sends few bytes. Measured: 0.3 to 2.3 KB per tunnel, 1 to 4 KB more per request if tokens
+//! are large, and 0.43 % of the download over HTTP/2. The default allows every pull and stops a
+//! push after the headers of its first few layers.
 
 use super::endpoint::EndpointKind;
 
-/// What a tunnel may send up: so many bytes, and a share of what has come down in it.
+/// The upload budget of a tunnel: a fixed number of bytes and a share of the download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// Bytes that may go up whatever comes down, the ClientHello included.
+    /// Bytes that can be sent regardless of the download, with the ClientHello.
     pub base_bytes: u64,
-    /// So many bytes more for each hundred that came down.
+    /// Further bytes for each hundred bytes downloaded.
     pub ratio_percent: u64,
 }
 
@@ -22,7 +22,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// How many bytes may have gone up once so many came down.
+    /// Returns how many bytes can be sent in total after `down` bytes were downloaded.
     #[must_use]
     pub fn allows(self, down: u64) -> u64 {
         let share = u128::from(down) * u128::from(self.ratio_percent) / 100;
@@ -30,7 +30,7 @@ impl Budget {
     }
 }
 
-/// The budgets of a registry, by what a host is to it; without one an upload is unbounded.
+/// The budgets of a registry by kind of endpoint; `None` means unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budgets {
     /// For the login server.
@@ -39,19 +39,19 @@ pub struct Budgets {
     pub data: Option<Budget>,
     /// For login servers of one replica.
     pub regional: Option<Budget>,
-    /// For the further hosts.
+    /// For further hosts.
     pub also: Option<Budget>,
 }
 
 impl Default for Budgets {
-    /// Data endpoints take no uploads, those of connected registries excepted.
+    /// Data endpoints accept no uploads, except those of connected registries.
     fn default() -> Self {
         Self { login: None, data: Some(Budget::default()), regional: None, also: None }
     }
 }
 
 impl Budgets {
-    /// The budget of a kind.
+    /// Returns the budget of a kind.
     #[must_use]
     pub fn of(self, kind: EndpointKind) -> Option<Budget> {
         match kind {

@@ -1,11 +1,11 @@
-//! The names that a client's certificate proves, and those that a `[[client]]` asks for.
+//! The names in a client certificate, and the patterns for them in a `[[client]]`.
 
 use std::fmt;
 
 use super::name::Name;
 
-/// The names of a certificate's subjectAltName: DNS names and URIs (RFC 5280 §4.2.1.6). Its common
-/// name is none of them.
+/// The names in the subjectAltName of a certificate: DNS names and URIs (RFC 5280 §4.2.1.6). The
+/// common name is ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CertificateNames {
     dns: Vec<Box<str>>,
@@ -13,7 +13,7 @@ pub struct CertificateNames {
 }
 
 impl CertificateNames {
-    /// What a certificate holds. Wildcards name nobody, and are left out.
+    /// Creates the names of a certificate. Wildcards are ignored, because they identify no client.
     pub fn new<'a>(
         dns: impl Iterator<Item = &'a str>,
         uris: impl Iterator<Item = &'a str>,
@@ -25,7 +25,7 @@ impl CertificateNames {
         }
     }
 
-    /// Whether it names nobody.
+    /// Returns whether there are no names.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.dns.is_empty() && self.uris.is_empty()
@@ -45,35 +45,35 @@ impl fmt::Display for CertificateNames {
     }
 }
 
-/// What a `[[client]]` asks of a certificate's names.
+/// A pattern for certificate names in a `[[client]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateName {
     /// This DNS name.
     Dns(Name),
-    /// One label before this: `*.fleet.contoso.com`.
+    /// One label followed by this: `*.fleet.contoso.com`.
     DnsBelow(Name),
-    /// This URI, to the letter.
+    /// This URI, compared exactly.
     Uri(Box<str>),
-    /// Whatever begins with this, which ends with a slash: `spiffe://contoso.com/fleet/*`.
+    /// Any URI with this prefix, which ends with a slash: `spiffe://contoso.com/fleet/*`.
     UriBelow(Box<str>),
 }
 
-/// Why some text is no name of a certificate.
+/// Why a text is not a valid pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateNameFault {
-    /// Neither form.
+    /// Neither a DNS name nor a URI.
     #[error("it is neither a DNS name nor a URI")]
     Form,
-    /// A `*` where none may stand.
+    /// A `*` in an invalid position.
     #[error("a * stands only for a DNS name's first label, or for what follows a URI's last slash")]
     Wildcard,
 }
 
 impl CertificateName {
-    /// Reads it as `certificate-names` writes it.
+    /// Parses an entry of `certificate-names`.
     ///
     /// # Errors
-    /// When it is neither a DNS name nor a URI.
+    /// If it is neither a DNS name nor a URI.
     pub fn parse(text: &str) -> Result<Self, CertificateNameFault> {
         if let Some((scheme, rest)) = text.split_once("://") {
             let of_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
@@ -85,7 +85,8 @@ impl CertificateName {
                 Some(front) => (front, true),
                 None => (text, false),
             };
-            // What stands before the last slash must name somebody: `spiffe://*` is everybody.
+            // The part before the last slash must name an authority: `spiffe://*` would match every
+            // client.
             let names = rest.split('/').next().is_some_and(|host| !host.is_empty() && host != "*");
             return match below {
                 _ if front.contains('*') => Err(CertificateNameFault::Wildcard),
@@ -103,7 +104,7 @@ impl CertificateName {
         }
     }
 
-    /// Whether a certificate has it.
+    /// Returns whether a certificate has a matching name.
     #[must_use]
     pub fn is_among(&self, names: &CertificateNames) -> bool {
         let below = |name: &str, parent: &str| {
@@ -115,7 +116,7 @@ impl CertificateName {
             Self::DnsBelow(parent) => names.dns.iter().any(|one| below(one, parent.as_str())),
             Self::Uri(uri) => names.uris.contains(uri),
             Self::UriBelow(front) => {
-                // A path that climbs is not below what it begins with.
+                // A path with `..` is not below the prefix.
                 let climbs = |uri: &str| uri.split('/').any(|part| part == ".." || part == ".");
                 let mut uris = names.uris.iter();
                 uris.any(|uri| uri.len() > front.len() && uri.starts_with(&**front) && !climbs(uri))

@@ -1,7 +1,7 @@
-//! Who asks, which groups of clients that makes them, and which registries let them in.
+//! Client identity, group membership, and the registries that admit each group.
 //!
-//! A group is a `[[client]]` of the configuration. Whoever asks is of a group that all of its kinds
-//! of proof fit; of several, the first that the registry lets in counts.
+//! A group is a `[[client]]` of the configuration. A client is a member of a group if it fulfils
+//! all its criteria. If it is a member of several, the first that the registry admits counts.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,34 +17,34 @@ use super::registry::Registry;
 use super::registry_spec::Clientele;
 use super::users::User;
 
-/// The address that asks.
+/// The client address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientAddress(pub IpAddr);
 
-/// Who asks, as far as it is known.
+/// The identity of a client, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientIdentity {
-    /// Where from.
+    /// Its address.
     pub address: ClientAddress,
-    /// The names of the certificate that was proved, where there was one.
+    /// The names of its verified certificate; `None` without one.
     pub certificate: Option<Box<CertificateNames>>,
-    /// The user whose password was proved, if it was.
+    /// The user whose password was verified.
     pub login: Login,
 }
 
-/// What a client has said of a user.
+/// The state of password authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Login {
-    /// There is no way to ask for a password.
+    /// The protocol has no way to ask for a password.
     Impossible,
-    /// It has said nothing, and may be asked.
+    /// The client sent no password, and can be asked for one.
     Absent,
-    /// It has proved the password.
+    /// The password was verified.
     Proved(Box<User>),
 }
 
-/// Whose address it is, as far as that can be told: of IPv6 one subscriber has a network of 64 bits
-/// at least (RFC 6177).
+/// Returns the address that identifies a subscriber: for IPv6 its /64 network, because one
+/// subscriber has at least that (RFC 6177).
 #[must_use]
 pub fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -54,7 +54,7 @@ pub fn subscriber(address: IpAddr) -> IpAddr {
 }
 
 impl ClientIdentity {
-    /// Somebody of whom nothing but the address is known.
+    /// Creates an identity of which only the address is known.
     #[must_use]
     pub fn at(address: IpAddr) -> Self {
         Self {
@@ -68,30 +68,30 @@ impl ClientIdentity {
 /// A group of clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// Its name: in audit lines, metrics and the registries' files.
+    /// Its name, used in audit lines, metrics and registry files.
     pub name: Arc<str>,
-    /// Where it is written.
+    /// Its place in the configuration.
     pub place: Location,
-    /// Where its members ask from; empty: anywhere.
+    /// The networks of its members; empty means any.
     pub networks: Vec<IpNet>,
-    /// What their certificates are to name, one of them; empty: nothing.
+    /// The accepted certificate names; empty means that none is required.
     pub certificate_names: Vec<CertificateName>,
-    /// Which users they are, one of them; empty: none.
+    /// The accepted users; empty means that none is required.
     pub users: Vec<Arc<str>>,
-    /// What bounds all its members together.
+    /// The limits of all members together.
     pub limits: ClientLimits,
 }
 
-/// What bounds the members of a group, all of them together; nothing where it is silent.
+/// The limits of all members of a group together; `None` means no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClientLimits {
-    /// Sessions open at once.
+    /// Maximum number of open sessions.
     pub open_sessions: Option<usize>,
-    /// Sessions that may begin within a second.
+    /// Maximum number of new sessions per second.
     pub new_sessions_per_second: Option<NonZeroU32>,
-    /// Bytes that may go up within an hour.
+    /// Maximum upload per hour, in bytes.
     pub upload_bytes_per_hour: Option<u64>,
-    /// Bytes that may come down in a second.
+    /// Maximum download rate, in bytes per second.
     pub download_bytes_per_second: Option<u64>,
 }
 
@@ -105,7 +105,7 @@ impl Client {
         is_user && self.includes_but_for_user(asker)
     }
 
-    /// Whether a user's password is all that is missing.
+    /// Returns whether only the password of a user is missing.
     fn might_include(&self, asker: &ClientIdentity) -> bool {
         asker.login == Login::Absent && !self.users.is_empty() && self.includes_but_for_user(asker)
     }
@@ -125,7 +125,7 @@ impl Client {
     }
 }
 
-/// The groups, and which registry lets which in.
+/// The groups, and which registry admits which.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     groups: Vec<Arc<Client>>,
@@ -141,7 +141,7 @@ enum Admitted {
 }
 
 impl Clients {
-    /// Finds the groups that the registries name.
+    /// Resolves the groups that the registries name.
     pub(super) fn new(groups: &[Arc<Client>], registries: &[Registry]) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
         let mut known: HashMap<&str, usize> = HashMap::with_capacity(groups.len());
@@ -182,12 +182,12 @@ impl Clients {
         }
     }
 
-    /// The first group that includes whoever asks.
+    /// Returns the first group that includes the client.
     pub(super) fn group_of(&self, asker: &ClientIdentity) -> Option<&Arc<Client>> {
         self.groups.iter().find(|group| group.includes(asker))
     }
 
-    /// As which group whoever asks is let in by a registry.
+    /// Returns the group as which a registry admits the client.
     pub(super) fn admit(
         &self,
         registry: usize,
@@ -207,7 +207,7 @@ impl Clients {
         }
     }
 
-    /// Whether a registry lets a group in.
+    /// Returns whether a registry admits a group.
     pub(super) fn admit_group(&self, registry: usize, group: &Client) -> Result<(), Denial> {
         let admitted = match self.admitted.get(registry) {
             Some(Admitted::Everyone) => true,
@@ -217,7 +217,7 @@ impl Clients {
         if admitted { Ok(()) } else { Err(not_admitted(Some(group), None)) }
     }
 
-    /// The groups that a registry lets in; nothing where that is everyone.
+    /// Returns the groups that a registry admits; `None` if it admits all clients.
     pub(super) fn admitted(&self, registry: usize) -> Option<&[Arc<Client>]> {
         match self.admitted.get(registry) {
             Some(Admitted::Everyone) => None,

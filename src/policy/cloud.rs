@@ -1,23 +1,23 @@
-//! Azure's clouds, the suffixes of their registries and storage, and what a host under one is.
+//! The Azure clouds, the suffixes of their registries and storage, and the classification of hosts.
 //!
-//! Sources: Azure's documentation of Container Registry endpoints (login, dedicated data and
-//! regional endpoints) and of storage endpoints (standard, and the DNS-zone form). A suffix may
-//! have several labels. Storage suffixes are wide on purpose: every service of storage (blob, file,
-//! queue, table, dfs, web) stands under them, and so does whatever comes next.
+//! Sources: the Azure documentation of Container Registry endpoints (login, dedicated data and
+//! regional endpoints) and storage endpoints (standard, and the DNS-zone form). A suffix can have
+//! several labels. Storage suffixes are intentionally wide, because every storage service (blob,
+//! file, queue, table, dfs, web) and any future one uses them.
 
 use super::name::Name;
 use super::regions;
 
-/// One of Azure's clouds.
+/// An Azure cloud.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cloud {
-    /// What the manual calls it.
+    /// Its name in the manual.
     pub title: &'static str,
-    /// What follows the label of a login server.
+    /// The suffix after the label of a login server.
     pub registry_suffix: &'static str,
-    /// What follows a storage account's service.
+    /// The suffix after the service of a storage account.
     pub storage_suffixes: &'static [&'static str],
-    /// The regions known, for `data-endpoints = "every-region"`.
+    /// The known regions, for `data-endpoints = "every-region"`.
     pub regions: &'static [&'static str],
 }
 
@@ -61,57 +61,58 @@ pub const CLOUDS: &[Cloud] = &[
     },
 ];
 
-/// What a host name is, as far as its suffix tells.
+/// The classification of a host name by its suffix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostKind<'a> {
     /// `<label>.azurecr.io`.
     Login {
-        /// Whose suffix it is.
+        /// The cloud of the suffix.
         cloud: &'static Cloud,
-        /// The registry's label.
+        /// The label of the registry.
         label: &'a str,
     },
     /// `<label>.<region>.data.azurecr.io`.
     Data {
-        /// Whose suffix it is.
+        /// The cloud of the suffix.
         cloud: &'static Cloud,
-        /// The registry's label.
+        /// The label of the registry.
         label: &'a str,
-        /// The replica's region.
+        /// The region of the replica.
         region: &'a str,
     },
     /// `<label>.<region>.geo.azurecr.io`.
     Regional {
-        /// Whose suffix it is.
+        /// The cloud of the suffix.
         cloud: &'static Cloud,
-        /// The registry's label.
+        /// The label of the registry.
         label: &'a str,
-        /// The replica's region.
+        /// The region of the replica.
         region: &'a str,
     },
-    /// Under a registry suffix (or that suffix itself), in no form that Azure documents.
+    /// A host below a registry suffix (or the suffix itself) in a form that Azure does not
+    /// document.
     UnderRegistrySuffix {
-        /// Whose suffix it is.
+        /// The cloud of the suffix.
         cloud: &'static Cloud,
     },
-    /// A storage account, of whatever service.
+    /// A storage account, for any service.
     Storage {
-        /// Whose suffix it is.
+        /// The cloud of the suffix.
         cloud: &'static Cloud,
     },
     /// Storage outside Azure that all tenants share behind one name or suffix.
     SharedStorage,
-    /// A registry outside Azure that is known by name.
+    /// A known registry outside Azure.
     KnownRegistry {
         /// What its hosts have in common: a suffix, a name, or an account.
         family: &'a str,
     },
-    /// Nothing known.
+    /// An unknown host.
     Elsewhere,
 }
 
 impl<'a> HostKind<'a> {
-    /// Tells what a name is. Costs a few comparisons of suffixes and no allocation.
+    /// Classifies a name. Compares a few suffixes and allocates nothing.
     #[must_use]
     pub fn of(name: &'a Name) -> Self {
         let text = name.as_str();
@@ -162,7 +163,7 @@ fn before_suffix<'a>(text: &'a str, suffix: &str) -> Option<&'a str> {
     if front.is_empty() { Some(front) } else { front.strip_suffix('.') }
 }
 
-/// Storage that every tenant of another cloud reaches behind the same names.
+/// Names of storage that all tenants of another cloud share.
 fn is_shared_storage(text: &str) -> bool {
     const SUFFIXES: &[&str] = &[
         "storage.googleapis.com",
@@ -183,7 +184,7 @@ fn is_shared_storage(text: &str) -> bool {
     front.split('.').any(|label| label == "s3" || label.starts_with("s3-"))
 }
 
-/// The family of a registry's host, for registries whose makers document it.
+/// Returns the family of a registry host, for registries that document it.
 fn family_of_known_registry(text: &str) -> Option<&str> {
     const HOSTS: &[&str] = &["ghcr.io", "mcr.microsoft.com", "public.ecr.aws"];
     const SUFFIXES: &[&str] = &["docker.io", "gcr.io", "pkg.dev", "quay.io"];
@@ -193,7 +194,7 @@ fn family_of_known_registry(text: &str) -> Option<&str> {
     if let Some(suffix) = SUFFIXES.iter().find(|one| before_suffix(text, one).is_some()) {
         return Some(suffix);
     }
-    // `<account>.dkr.ecr.<region>.amazonaws.com`: each account is a tenant of its own.
+    // `<account>.dkr.ecr.<region>.amazonaws.com`: each account is a separate tenant.
     let amazon = ["amazonaws.com", "amazonaws.com.cn"];
     let front = amazon.iter().find_map(|suffix| before_suffix(text, suffix))?;
     let (account, _) = front.split_once(".dkr.ecr")?;

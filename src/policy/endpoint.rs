@@ -1,26 +1,26 @@
-//! A host of a registry, and what it is to the registry.
+//! A host of a registry and its kind.
 
 use super::location::Location;
 use super::target::Target;
 
-/// What a host is to its registry; `endpoint` in audit lines and metrics.
+/// The kind of a host; `endpoint` in audit lines and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EndpointKind {
-    /// The login server: authentication, content discovery, every write.
+    /// The login server: authentication, content discovery and all writes.
     Login,
     /// A dedicated data endpoint, or the blob host of a registry outside Azure.
     Data,
-    /// A login server of one replica.
+    /// The login server of one replica.
     Regional,
-    /// A further host that the operator named.
+    /// A further host that the operator added.
     Also,
 }
 
 impl EndpointKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: &'static [Self] = &[Self::Login, Self::Data, Self::Regional, Self::Also];
 
-    /// The code that audit lines and metrics carry.
+    /// Returns the code in audit lines and metrics.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -37,8 +37,8 @@ impl EndpointKind {
 pub struct Endpoint {
     /// Name and port.
     pub target: Target,
-    /// What it is to its registry.
+    /// Its kind.
     pub kind: EndpointKind,
-    /// Where the operator named it.
+    /// Its place in the configuration.
     pub place: Location,
 }

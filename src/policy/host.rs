@@ -1,4 +1,4 @@
-//! Hosts and ranges of addresses, as the operator writes them in the configuration.
+//! Parses hosts and address ranges of the configuration.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -8,22 +8,22 @@ use super::addresses::{Class, class_of};
 use super::name::{Name, NameError};
 use super::target::{Target, parse_port};
 
-/// Why some text is no host of a policy.
+/// Why a text is not a valid host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HostFault {
-    /// Its name.
+    /// Its name is invalid.
     #[error("the host {0}")]
     Name(#[from] NameError),
-    /// Its port.
+    /// Its port is invalid.
     #[error("the port is not a number from 1 to 65535")]
     Port,
-    /// A scheme, a path or a user beside it.
+    /// It has a scheme, a path or user information.
     #[error("it is a URL or a path, not a host")]
     Form,
 }
 
 impl HostFault {
-    /// What the operator does about it.
+    /// Returns the remedy.
     #[must_use]
     pub fn remedy(self) -> &'static str {
         match self {
@@ -37,10 +37,10 @@ impl HostFault {
     }
 }
 
-/// Reads a host as policies write it: a name, and a port where it is not 443.
+/// Parses a host: a name and an optional port (default 443).
 ///
 /// # Errors
-/// What is wrong with either.
+/// What is wrong with the name or the port.
 pub fn parse_host(text: &str) -> Result<Target, HostFault> {
     if text.contains(['/', '@']) {
         return Err(HostFault::Form);
@@ -55,8 +55,8 @@ pub fn parse_host(text: &str) -> Result<Target, HostFault> {
     }
 }
 
-/// Reads a range, or a single address as a range of one; a v4-mapped one as the IPv4 range that it
-/// maps, since that is what addresses are compared as.
+/// Parses a range, or a single address as a range of one. A v4-mapped range becomes the IPv4 range,
+/// because addresses are compared in that form.
 #[must_use]
 pub fn parse_range(text: &str) -> Option<IpNet> {
     let alone = || text.parse::<IpAddr>().map(IpNet::from);
@@ -72,10 +72,10 @@ pub fn parse_range(text: &str) -> Option<IpNet> {
 /// The length of `::ffff:0:0/96` (RFC 4291 §2.5.5.2).
 const MAPPED: u8 = Ipv6Addr::BITS as u8 - std::net::Ipv4Addr::BITS as u8;
 
-/// Why nothing in a range is ever dialled, whatever the configuration says.
+/// Returns why no address in a range can be dialled, whatever the configuration says.
 ///
-/// A wide range may hold addresses that nothing opens, which stay closed within it. A range whose
-/// ends are both in the same such block lies in it whole: opening it is a mistake.
+/// A wide range can contain such addresses, which stay denied. If both ends are in the same denied
+/// block, the whole range is, and allowing it is an error.
 #[must_use]
 pub fn never_dialled(range: &IpNet) -> Option<&'static str> {
     match (class_of(range.network()), class_of(range.broadcast())) {

@@ -1,4 +1,4 @@
-//! What bounds a session and all of them together, with defaults that are safe as they stand.
+//! The limits of sessions, with safe defaults.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -6,25 +6,26 @@ use std::time::Duration;
 /// `[limits]` of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// From accept to the end of the request's head.
+    /// Timeout from accept to the end of the request head.
     pub head_timeout: Duration,
-    /// From `200` (or accept, on a transparent listener) to the end of the ClientHello.
+    /// Timeout from `200` (or accept, on a transparent listener) to the end of the ClientHello.
     pub hello_timeout: Duration,
     /// The most bytes that a ClientHello may have, 512 to 65,536.
     pub hello_bytes: usize,
     /// For looking up and dialling together.
     pub dial_timeout: Duration,
-    /// How long neither side may send a byte.
+    /// Idle timeout: how long neither side may send a byte.
     pub idle_timeout: Duration,
-    /// How long open sessions may go on when the gate has been told to end.
+    /// Drain timeout: how long open sessions can continue during a shutdown.
     pub drain_timeout: Duration,
-    /// Sessions open at once, in all.
+    /// Maximum number of open sessions in total.
     pub open_sessions: usize,
-    /// Sessions open at once from one client address, as [`subscriber`](super::subscriber) tells.
+    /// Maximum number of open sessions per client address, as returned by
+    /// [`subscriber`](super::subscriber).
     pub open_sessions_per_client: usize,
-    /// Sessions that one such address may begin within a second; as many as it likes without.
+    /// Maximum number of new sessions per second for each such address; `None` means no limit.
     pub new_sessions_per_second_per_client: Option<NonZeroU32>,
-    /// How long a tunnel may last.
+    /// Maximum lifetime of a tunnel.
     pub session_lifetime: Duration,
 }
 

@@ -1,14 +1,14 @@
-//! Where something stands in the operator's files, and what is wrong there.
+//! Places in the configuration files, and errors at these places.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A file and a line of it. Cheap to clone.
+/// A file and a line. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Location {
     /// The path as the operator would write it.
     pub file: Arc<str>,
-    /// The line, from 1; 0 where the fault is of the file as a whole.
+    /// The line, from 1; 0 for an error of the whole file.
     pub line: u32,
 }
 
@@ -21,23 +21,23 @@ impl fmt::Display for Location {
     }
 }
 
-/// One fault of the configuration: where, what, and what to do about it.
+/// An error in the configuration: place, cause and remedy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("{place}: {what}; {remedy}")]
 pub struct Fault {
-    /// Where it stands.
+    /// Its place.
     pub place: Location,
-    /// What is wrong, in one clause.
+    /// The cause, in one clause.
     pub what: String,
-    /// What the operator does about it, in one clause.
+    /// The remedy, in one clause.
     pub remedy: String,
 }
 
-/// A value and where it was written.
+/// A value and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located<T> {
     /// The value.
     pub value: T,
-    /// Where it stands.
+    /// Its place.
     pub place: Location,
 }

@@ -1,5 +1,5 @@
-//! What a registry's file says of its requests: under which names the mirror offers it, by which
-//! rules requests are judged, and where its blobs may come from.
+//! The request rules of a registry file: the names that the mirror offers it under, the rules for
+//! requests, and the hosts of its blobs.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,20 +13,20 @@ use super::name::Name;
 use super::target::{HTTPS, Target};
 use crate::oci::{RegistryName, Rules};
 
-/// Which hosts of a registry CONNECT and transparent listeners allow.
+/// The hosts of a registry that CONNECT and transparent listeners allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TunnelHosts {
-    /// All of them.
+    /// All hosts.
     #[default]
     All,
-    /// Its data endpoints: requests go through the mirror, and layers past it.
+    /// Its data endpoints: requests use the mirror, layers do not.
     Data,
-    /// None: everything goes through the mirror.
+    /// None: all traffic uses the mirror.
     None,
 }
 
 impl TunnelHosts {
-    /// Whether a host of this kind may be reached by a tunnel.
+    /// Returns whether tunnels can reach a host of this kind.
     #[must_use]
     pub fn include(self, kind: EndpointKind) -> bool {
         match self {
@@ -37,17 +37,17 @@ impl TunnelHosts {
     }
 }
 
-/// What the gate proves itself with to a registry. Never printed.
+/// The credentials of the gate for a registry. Never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// A user, a service principal or a scope map's token, and its password.
+    /// A user, service principal or scope-map token, and its password.
     Password {
         /// The name.
         user: Box<str>,
         /// The password.
         password: Box<str>,
     },
-    /// A refresh token (an identity token) of the OAuth 2 form.
+    /// An OAuth 2 refresh token (identity token).
     IdentityToken(Box<str>),
 }
 
@@ -57,44 +57,44 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Where blobs come from.
+/// Where blobs are fetched from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Blobs {
-    /// From where the registry redirects to; the client fetches them there by itself.
+    /// Clients follow the redirect of the registry themselves.
     Redirect,
-    /// The gate follows the redirect, to these hosts and to the data endpoints.
+    /// The gate follows the redirect, to these hosts and the data endpoints.
     Relay(BlobHosts),
 }
 
-/// Hosts that the gate may fetch blobs from, beside the data endpoints.
+/// Hosts that the gate can fetch blobs from, besides the data endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BlobHosts {
-    /// These.
+    /// These hosts.
     Listed(Vec<Name>),
-    /// Whatever host the registry redirects to.
+    /// Any host that the registry redirects to.
     Announced,
 }
 
-/// `[mirror]` of a registry's file, as it is written.
+/// `[mirror]` of a registry file, as written.
 #[derive(Debug, Clone)]
 pub struct MirrorSpec {
-    /// Where the table stands.
+    /// The place of the table.
     pub place: Location,
-    /// What clients may call it, beside its login server.
+    /// Further names that clients can use, besides the login server.
     pub names: Vec<Located<String>>,
-    /// Where `default = true` stands.
+    /// The place of `default = true`.
     pub default: Option<Location>,
-    /// Which requests are allowed.
+    /// The rules for requests.
     pub rules: Rules,
-    /// Where blobs come from.
+    /// Where blobs are fetched from.
     pub blobs: Blobs,
-    /// What the gate proves itself with.
+    /// The credentials of the gate.
     pub credentials: Option<Credentials>,
-    /// Roots for this registry beside the system's.
+    /// Root certificates for this registry, besides the system's.
     pub ca: Vec<CertificateDer<'static>>,
 }
 
-/// A registry as the mirror offers it. The right to reach its hosts comes with a judged request.
+/// A registry that the mirror offers. Reaching its hosts requires an allowed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
     /// The first is its login server.
@@ -108,10 +108,10 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Judges what a file says. `endpoints`: the registry's, the login server first.
+    /// Judges the table. `endpoints`: those of the registry, the login server first.
     ///
     /// # Errors
-    /// Every fault.
+    /// All errors.
     pub(super) fn new(spec: &MirrorSpec, endpoints: &[Endpoint]) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
         let mut names: Vec<(RegistryName, Location)> = Vec::new();
@@ -151,36 +151,36 @@ impl Mirror {
         })
     }
 
-    /// Returns what clients may call the registry, its login server first.
+    /// Returns the names of the registry, its login server first.
     pub fn names(&self) -> impl Iterator<Item = &RegistryName> {
         self.names.iter().map(|(name, _)| name)
     }
 
-    /// Whether requests that name no registry are for it.
+    /// Returns whether it serves requests that name no registry.
     #[must_use]
     pub fn is_default(&self) -> bool {
         self.default.is_some()
     }
 
-    /// Returns which requests are allowed.
+    /// Returns the rules for requests.
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    /// Returns where blobs come from.
+    /// Returns where blobs are fetched from.
     #[must_use]
     pub fn blobs(&self) -> &Blobs {
         &self.blobs
     }
 
-    /// Returns what the gate proves itself with; `None`: nothing.
+    /// Returns the credentials of the gate; `None` if it has none.
     #[must_use]
     pub fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_ref()
     }
 
-    /// Returns the roots for this registry beside the system's.
+    /// Returns the root certificates for this registry, besides the system's.
     #[must_use]
     pub fn ca(&self) -> &[CertificateDer<'static>] {
         &self.ca
@@ -193,7 +193,7 @@ impl Mirror {
     }
 }
 
-/// Parses a host that blobs may come from.
+/// Parses a host that blobs can be fetched from.
 ///
 /// # Errors
 /// What is wrong with it, and the remedy.
@@ -205,7 +205,7 @@ pub fn parse_blob_host(text: &str) -> Result<Name, (String, &'static str)> {
     }
 }
 
-/// The registries that the mirror offers, by what clients call them.
+/// The registries of the mirror, by name.
 #[derive(Debug, Default)]
 pub(super) struct MirrorNames {
     names: HashMap<RegistryName, usize>,
@@ -213,7 +213,7 @@ pub(super) struct MirrorNames {
 }
 
 impl MirrorNames {
-    /// Collects the names. `mirrors`: of all registries, in their order.
+    /// Collects the names. `mirrors`: those of all registries, in order.
     ///
     /// # Errors
     /// Each name that two registries have, and a second default.
@@ -252,7 +252,7 @@ impl MirrorNames {
         if faults.is_empty() { Ok(found) } else { Err(faults) }
     }
 
-    /// Returns which registry a client means; `None` when there is none.
+    /// Returns the registry that a client requests; `None` if there is none.
     pub(super) fn find(&self, name: Option<&RegistryName>) -> Option<usize> {
         match name {
             Some(name) => self.names.get(name).copied(),

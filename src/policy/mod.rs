@@ -1,7 +1,7 @@
-//! The ground floor: names, targets, reasons, and the judgements that mint permits.
+//! Names, targets, reasons, and all decisions. The decisions create permits.
 //!
-//! Pure: no socket, clock or file. What has one of these types is right; who holds a [`Permit`] may
-//! dial its addresses, who holds a [`Cleared`] may relay, and only [`PolicySet`] makes them.
+//! Pure: no sockets, clocks or files. Values of these types are valid. A [`Permit`] allows dialling
+//! its addresses, a [`Cleared`] allows relaying, and only [`PolicySet`] creates them.
 
 mod addresses;
 mod budget;

@@ -1,57 +1,56 @@
-//! Host names in the one canonical form that config, CONNECT and SNI share.
+//! Host names in the canonical form that the configuration, CONNECT and SNI share.
 //!
-//! A [`Name`] is lower-case letters, digits and dashes in labels of 1 to 63 octets, 253 octets in
-//! all, at least two labels, no trailing dot (RFC 1123 §2.1, RFC 6066 §3). What has the type is
-//! right: equality of two names is equality of two strings, so that no path can be made to compare
-//! by other rules than another.
+//! A [`Name`] consists of labels of 1 to 63 lower-case letters, digits and dashes, at least two
+//! labels, at most 253 octets, and has no trailing dot (RFC 1123 §2.1, RFC 6066 §3). Two names are
+//! equal exactly if their strings are, so all code compares names by the same rules.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest host name that DNS can carry, without its trailing dot (RFC 1035 §2.3.4).
+/// Maximum length of a host name without its trailing dot (RFC 1035 §2.3.4).
 pub const LONGEST_NAME: usize = 253;
 
-/// A host name, valid and canonical by construction. Cheap to clone.
+/// A valid and canonical host name. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
-/// Why some bytes are not a [`Name`].
+/// Why bytes are not a [`Name`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing at all.
+    /// The name is empty.
     #[error("is empty")]
     Empty,
-    /// More than [`LONGEST_NAME`] octets.
+    /// It has more than [`LONGEST_NAME`] octets.
     #[error("is longer than 253 characters")]
     TooLong,
-    /// An address, in whatever spelling (`127.1`, `0x7f000001`, `::1`, `[::1]`).
+    /// It is an IP address in some spelling (`127.1`, `0x7f000001`, `::1`, `[::1]`).
     #[error("is an IP address, not a host name")]
     IpLiteral,
-    /// It ends in a dot. DNS takes it for the same name; TLS does not.
+    /// It ends with a dot. DNS ignores the dot, TLS does not.
     #[error("ends in a dot")]
     TrailingDot,
-    /// A label with no character, or one of more than 63.
+    /// A label is empty or has more than 63 characters.
     #[error("has an empty label or one of more than 63 characters")]
     LabelLength,
-    /// A label that begins or ends with a dash.
+    /// A label starts or ends with a dash.
     #[error("has a label that begins or ends with a dash")]
     LabelDash,
-    /// A star, which no policy takes.
+    /// It contains a wildcard, which policies do not support.
     #[error("is a wildcard")]
     Wildcard,
-    /// Anything but ASCII letters, digits, dashes and dots.
+    /// It contains a character other than ASCII letters, digits, dashes and dots.
     #[error("has a character other than letters, digits, dashes and dots")]
     Character,
-    /// One label only, which a search list would complete.
+    /// It has only one label, which a search list would complete.
     #[error("has one label only")]
     SingleLabel,
 }
 
 impl Name {
-    /// Reads a name, folding ASCII case and nothing else.
+    /// Parses a name. Only ASCII case is folded.
     ///
     /// # Errors
-    /// One [`NameError`] a fault. Addresses are told first, since they have a reason of their own.
+    /// The [`NameError`]. Addresses are checked first, because they have a separate reason.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty);
@@ -87,19 +86,19 @@ impl Name {
         Ok(Self(if is_folded { text.into() } else { text.to_ascii_lowercase().into() }))
     }
 
-    /// The name, lower case, without a trailing dot.
+    /// Returns the name in lower case, without a trailing dot.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The same as a text that others can hold without a copy.
+    /// Returns the name as a shared string.
     #[must_use]
     pub fn shared(&self) -> Arc<str> {
         self.0.clone()
     }
 
-    /// The labels, from the left.
+    /// Returns the labels from left to right.
     pub fn labels(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.0.split('.')
     }
@@ -123,10 +122,10 @@ impl fmt::Debug for Name {
     }
 }
 
-/// Whether some resolver or libc would take the text for an address instead of looking it up.
+/// Returns whether a resolver or libc would treat the text as an address.
 ///
-/// The rule for IPv4 is that of the WHATWG URL standard ("ends in a number"), which covers what
-/// `inet_aton` takes: a last label of digits, or of hexadecimal digits behind `0x`.
+/// The IPv4 rule is that of the WHATWG URL standard ("ends in a number"), which covers what
+/// `inet_aton` accepts: the last label is decimal, or hexadecimal after `0x`.
 fn is_ip_literal(text: &str) -> bool {
     if text.starts_with('[') || text.contains(':') {
         return true;

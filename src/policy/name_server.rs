@@ -1,4 +1,4 @@
-//! The address of a DNS server, as `[dns] servers` and resolv.conf(5) write it.
+//! The address of a DNS server, in the syntax of `[dns] servers` and resolv.conf(5).
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,12 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 /// The port of DNS.
 const DNS: u16 = 53;
 
-/// The longest name of a network interface, in bytes (IFNAMSIZ - 1).
+/// Maximum length of an interface name, in bytes (IFNAMSIZ - 1).
 const LONGEST_ZONE: usize = 15;
 
-/// The address of a DNS server: IP address, port, and for a link-local address its zone.
+/// The address of a DNS server: IP address, port and, for a link-local address, its zone.
 ///
-/// The zone stays text: only the kernel knows the index of an interface, and it may change.
+/// The zone stays text, because only the kernel knows the index of an interface, and it can change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NameServer {
     ip: IpAddr,
@@ -40,37 +40,37 @@ impl NameServer {
         (is_link_local(ip) && is_zone(zone)).then(|| Self { ip, port, zone: Some(zone.into()) })
     }
 
-    /// The IP address.
+    /// Returns the IP address.
     #[must_use]
     pub fn ip(&self) -> IpAddr {
         self.ip
     }
 
-    /// The port.
+    /// Returns the port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The name or the index of the interface that a link-local address belongs to.
+    /// Returns the name or index of the interface of a link-local address.
     #[must_use]
     pub fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
     }
 
-    /// Whether the address cannot be reached without a zone, and has none.
+    /// Returns whether the address requires a zone but has none.
     #[must_use]
     pub fn lacks_zone(&self) -> bool {
         self.zone.is_none() && is_link_local(self.ip)
     }
 }
 
-/// Whether the address is of fe80::/10, which every interface has (RFC 4291 §2.5.6).
+/// Returns whether the address is in fe80::/10, which every interface has (RFC 4291 §2.5.6).
 fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
-/// Whether an interface may have this name, or it is an index.
+/// Returns whether a text is an interface name or an index.
 fn is_zone(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b"/:%]".contains(&byte);
     (1..=LONGEST_ZONE).contains(&text.len()) && text.bytes().all(is_allowed)

@@ -1,6 +1,5 @@
-//! What a session holds once it is allowed something. The rights grow: [`Allowed`] to look up,
-//! [`Permit`] to dial, [`Cleared`] to relay. Only the judgements of a
-//! [`PolicySet`](super::PolicySet) make them.
+//! Permissions as values: [`Allowed`] to resolve a name, [`Permit`] to dial, [`Cleared`] to relay.
+//! Only the decisions of a [`PolicySet`](super::PolicySet) create them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,26 +14,26 @@ use super::location::Location;
 use super::reason::Denial;
 use super::target::Target;
 
-/// A registry and endpoint by which a target is allowed.
+/// The registry and endpoint that allow a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// The registry's name.
+    /// The name of the registry.
     pub registry: Arc<str>,
     /// Its metric label.
     pub label: Arc<str>,
-    /// What the host is to it.
+    /// The kind of the host.
     pub endpoint: EndpointKind,
-    /// Where the operator named it.
+    /// The place in the configuration that names the host.
     pub place: Location,
-    /// How much may be sent to it; nothing where that is unbounded.
+    /// The upload budget; `None` means unlimited.
     pub upload: Option<Budget>,
-    /// Bytes that may come down from the registry in a second; nothing where that is unbounded.
+    /// Maximum download rate of the registry, in bytes per second; `None` means unlimited.
     pub download_bytes_per_second: Option<u64>,
     pub(super) private_addresses: Arc<[IpNet]>,
     pub(super) private_only: PrivateOnly,
 }
 
-/// An allowed name: the right to look it up. Only a judgement makes it.
+/// The permission to resolve a name. Only a decision creates it.
 #[derive(Debug, Clone)]
 pub struct Allowed {
     pub(super) target: Target,
@@ -44,32 +43,32 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    /// What was asked for.
+    /// Returns the target.
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// By what it is allowed; nothing where no registry names it and report mode let it pass.
+    /// Returns what allows it; `None` if no registry names it and report mode allowed it.
     #[must_use]
     pub fn grant(&self) -> Option<&Grant> {
         self.grant.as_ref()
     }
 
-    /// As which group of clients, where there is one.
+    /// Returns the group of the client; `None` if it has none.
     #[must_use]
     pub fn client(&self) -> Option<&Arc<Client>> {
         self.client.as_ref()
     }
 
-    /// What would have denied it, were the policy enforced.
+    /// Returns the denial that enforcement would have caused.
     #[must_use]
     pub fn would_deny(&self) -> Option<&Denial> {
         self.would_deny.as_ref()
     }
 }
 
-/// The right to dial: an allowed name and its vetted addresses. Only a judgement makes it.
+/// The permission to dial vetted addresses of an allowed name. Only a decision creates it.
 #[derive(Debug, Clone)]
 pub struct Permit {
     pub(super) allowed: Allowed,
@@ -77,47 +76,47 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The name that is permitted.
+    /// Returns the allowed name.
     #[must_use]
     pub fn allowed(&self) -> &Allowed {
         &self.allowed
     }
 
-    /// The addresses that were vetted, in the resolver's order; never empty.
+    /// Returns the vetted addresses in the resolver's order; never empty.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 }
 
-/// The right to relay: a permit whose hello named the permitted host. Only a judgement makes it.
+/// The permission to relay: the ClientHello named the allowed host. Only a decision creates it.
 #[derive(Debug)]
 pub struct Cleared {
     pub(super) permit: Permit,
 }
 
 impl Cleared {
-    /// What it grew from.
+    /// Returns the permit that it was created from.
     #[must_use]
     pub fn permit(&self) -> &Permit {
         &self.permit
     }
 }
 
-/// What a judgement of addresses found: the permit, and what it left out.
+/// The result of judging addresses: the permit and the rejected addresses.
 #[derive(Debug)]
 pub struct Vetted {
-    /// The right to dial.
+    /// The permission to dial.
     pub permit: Permit,
-    /// The addresses that may not be dialled, and why.
+    /// The rejected addresses, and why.
     pub dropped: Vec<(SocketAddr, AddressFault)>,
 }
 
-/// A denial of all the addresses that a name resolved to.
+/// A denial, because all addresses of a name were rejected.
 #[derive(Debug)]
 pub struct NoneVetted {
-    /// What the client is told.
+    /// The denial for the client.
     pub denial: Denial,
-    /// The addresses, and why each may not be dialled.
+    /// The rejected addresses, and why.
     pub dropped: Vec<(SocketAddr, AddressFault)>,
 }

@@ -1,11 +1,12 @@
-//! The closed sets that answers, metric labels and audit lines are made from.
+//! The closed sets of codes for answers, metric labels and audit lines.
 //!
-//! A [`Denial`] is our decision, a [`Failure`] is somebody's misfortune, an [`Ending`] went well.
-//! The manual's table of reasons is checked against these sets by a test.
+//! A [`Denial`] is a decision of the gate, a [`Failure`] is an error of a client, upstream or the
+//! gate, and an [`Ending`] is a success. A test compares the manual's table of reasons with these
+//! sets.
 
 use std::fmt;
 
-/// Declares a closed set of codes: variant, code and one line of meaning each.
+/// Declares a closed set of codes: variant, code and one line of meaning for each.
 macro_rules! codes {
     ($(#[$meta:meta])* $set:ident { $($variant:ident $code:literal $meaning:literal,)+ }) => {
         $(#[$meta])*
@@ -13,22 +14,22 @@ macro_rules! codes {
         pub enum $set { $(#[doc = $meaning] $variant,)+ }
 
         impl $set {
-            /// Every member, in the manual's order.
+            /// All members, in the order of the manual.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The code that answers, metrics and audit lines carry.
+            /// Returns the code in answers, metrics and audit lines.
             #[must_use]
             pub fn code(self) -> &'static str {
                 match self { $(Self::$variant => $code,)+ }
             }
 
-            /// What it means, in one line.
+            /// Returns the meaning, in one line.
             #[must_use]
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => $meaning,)+ }
             }
 
-            /// The member that a code names.
+            /// Returns the member with this code.
             #[must_use]
             pub fn from_code(code: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|member| member.code() == code)
@@ -44,7 +45,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Why the gate said no.
+    /// Why the gate denied a session.
     Reason {
         HeadMalformed "head-malformed" "The request's head is not HTTP/1 as RFC 9112 writes it.",
         HeadTooLarge "head-too-large" "The request's head is larger than the gate reads.",
@@ -93,7 +94,7 @@ codes! {
 }
 
 codes! {
-    /// What went wrong without anybody having decided it.
+    /// Why a session failed, without a decision of the gate.
     Cause {
         NameNotFound "name-not-found" "DNS has no address for the name.",
         LookupFailed "lookup-failed" "The DNS server answered with an error, or could not be reached.",
@@ -114,7 +115,7 @@ codes! {
 }
 
 impl Reason {
-    /// Whether report mode lets it pass, recorded as `would-deny`.
+    /// Returns whether report mode allows it, recorded as `would-deny`.
     #[must_use]
     pub fn is_reportable(self) -> bool {
         matches!(
@@ -132,35 +133,35 @@ impl Reason {
     }
 }
 
-/// Whose failure it was.
+/// The side that caused a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The one that connected to the gate.
+    /// The client, or the load balancer before it.
     Client,
-    /// The registry, or the DNS server on the way to it.
+    /// The registry, or a DNS server.
     Upstream,
     /// The gate.
     Gate,
 }
 
-/// We decided against it.
+/// A denial by the gate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Denial {
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// What the user of the client should do or know, in a few plain words; never secret.
+    /// A hint for the user of the client, in a few plain words. Never secret.
     pub remedy: Option<String>,
 }
 
 impl Denial {
-    /// A denial that its reason explains well enough.
+    /// Creates a denial without a hint, because its reason is sufficient.
     #[must_use]
     pub fn new(reason: Reason) -> Self {
         Self { reason, remedy: None }
     }
 
-    /// A denial with a way out.
+    /// Creates a denial with a remedy.
     #[must_use]
     pub fn with_remedy(reason: Reason, remedy: impl Into<String>) -> Self {
         Self { reason, remedy: Some(remedy.into()) }
@@ -173,27 +174,27 @@ impl From<Reason> for Denial {
     }
 }
 
-/// It could not be done.
+/// A failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{cause}")]
 pub struct Failure {
-    /// Whose.
+    /// The side that caused it.
     pub side: Side,
-    /// What.
+    /// The cause.
     pub cause: Cause,
 }
 
-/// How a session that went well came to its end.
+/// How a successful session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// Both sides closed in order.
     Closed,
 }
 
-/// Why a session is over before its time.
+/// Why a session ended early.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
-    /// We decided.
+    /// The gate denied it.
     #[error("denied: {0}")]
     Denied(#[from] Denial),
     /// It failed.
@@ -208,7 +209,7 @@ impl From<Reason> for Stop {
 }
 
 impl Stop {
-    /// The code, whichever set it is from.
+    /// Returns the code of either set.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {

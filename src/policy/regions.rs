@@ -1,9 +1,9 @@
-//! Azure's regions per cloud, as data: lower-case letters and digits, as they stand in host names.
+//! The regions of each Azure cloud, in lower case as in host names.
 //!
-//! `data-endpoints = "every-region"` expands to these when the policy is loaded. A region that is
-//! missing here is written out in the policy until a release adds it; a pattern in its place would
-//! let a client put secrets into names and have the gate look them up.
-//! Source: Azure's list of regions (`az account list-locations`), 2026.
+//! `data-endpoints = "every-region"` expands to these when the policy is loaded. Operators list a
+//! missing region in the policy until a release adds it. A wildcard would let clients put secrets
+//! into names that the gate resolves.
+//! Source: the list of Azure regions (`az account list-locations`), 2026.
 
 /// The public cloud.
 #[rustfmt::skip]

@@ -1,8 +1,7 @@
-//! One registry of the policy: its hosts, where they may resolve to, and who named them where.
+//! One registry of the policy: its hosts, their addresses, and their places in the configuration.
 //!
-//! [`Registry::new`] holds the rules for loading that concern one registry alone; what registries
-//! have among one another is [`PolicySet::new`](super::PolicySet::new)'s. Whatever is refused is
-//! refused with its place and a remedy, all faults at once.
+//! [`Registry::new`] applies the rules for one registry; [`PolicySet::new`](super::PolicySet::new)
+//! applies those between registries. All errors are reported at once, with place and remedy.
 
 mod ranges;
 mod rules;
@@ -19,7 +18,7 @@ use super::mirror::{Mirror, TunnelHosts};
 use super::preset::PresetInUse;
 use super::registry_spec::{Clientele, RegistrySpec};
 
-/// A registry, whole and sound: what has the type was judged by the rules for loading.
+/// A valid registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registry {
     name: Arc<str>,
@@ -36,10 +35,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Judges what a file says.
+    /// Judges a registry file.
     ///
     /// # Errors
-    /// Every fault.
+    /// All errors.
     pub fn new(spec: &RegistrySpec) -> Result<Self, Vec<Fault>> {
         let rules::Sound { endpoints, private_addresses } = rules::judge(spec)?;
         let mirror = spec.mirror.as_ref().map(|mirror| Mirror::new(mirror, &endpoints));
@@ -59,43 +58,43 @@ impl Registry {
         })
     }
 
-    /// Its file's stem: the name in labels, logs and `explain`.
+    /// Returns the stem of its file: the name in labels, logs and `explain`.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// Its file.
+    /// Returns its file.
     #[must_use]
     pub fn file(&self) -> &Arc<str> {
         &self.file
     }
 
-    /// Its hosts, the login server first.
+    /// Returns its hosts, the login server first.
     #[must_use]
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
     }
 
-    /// Private ranges that its names may resolve to.
+    /// Returns the private ranges that its names can resolve to.
     #[must_use]
     pub fn private_addresses(&self) -> &Arc<[IpNet]> {
         &self.private_addresses
     }
 
-    /// Whether public answers are refused.
+    /// Returns whether public addresses are rejected.
     #[must_use]
     pub fn private_only(&self) -> PrivateOnly {
         self.private_only
     }
 
-    /// How much may be sent to its hosts.
+    /// Returns the upload budgets of its hosts.
     #[must_use]
     pub fn budgets(&self) -> Budgets {
         self.budgets
     }
 
-    /// Bytes that may come down in a second, over all its tunnels.
+    /// Returns the maximum download rate of all its tunnels, in bytes per second.
     #[must_use]
     pub fn download_bytes_per_second(&self) -> Option<u64> {
         self.download_bytes_per_second

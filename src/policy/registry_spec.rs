@@ -1,4 +1,4 @@
-//! What a registry's file says, as it is written, before any rule has judged it.
+//! The content of a registry file, as written, before any rule is applied.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use super::location::{Located, Location};
 use super::mirror::{MirrorSpec, TunnelHosts};
 use super::preset::PresetInUse;
 
-/// What a file says of a registry, as it is written.
+/// The content of a registry file, as written.
 #[derive(Debug, Clone)]
 pub struct RegistrySpec {
-    /// Its file's stem.
+    /// The stem of its file.
     pub name: Arc<str>,
     /// Its file.
     pub file: Arc<str>,
-    /// Who wrote the file.
+    /// The format of the file.
     pub origin: Origin,
-    /// The login server, with a port where it is not 443; a fault where there is none.
+    /// The login server with an optional port (default 443); an error if it is missing.
     pub login: Option<Located<String>>,
     /// The login server's name in Azure, of a registry with a custom domain.
     pub azure_login: Option<Located<String>>,
@@ -27,19 +27,19 @@ pub struct RegistrySpec {
     pub regional: Vec<Located<String>>,
     /// Further hosts.
     pub also: Vec<Located<String>>,
-    /// Private ranges that its names may resolve to.
+    /// Private ranges that its names can resolve to.
     pub private_addresses: Vec<Located<String>>,
-    /// Whether public answers are refused.
+    /// Whether public addresses are rejected.
     pub private_only: PrivateOnly,
-    /// Hosts that all tenants of a storage share, accepted all the same.
+    /// Hosts of shared storage that are explicitly accepted.
     pub accept_shared_storage: Vec<Located<String>>,
-    /// How much may be sent to its hosts.
+    /// The upload budgets of its hosts.
     pub budgets: Budgets,
-    /// Whom it lets in.
+    /// The clients that it admits.
     pub clientele: Clientele,
-    /// Bytes that may come down in a second, over all its tunnels.
+    /// Maximum download rate of all its tunnels, in bytes per second.
     pub download_bytes_per_second: Option<u64>,
-    /// Which of its hosts tunnels may reach.
+    /// The hosts that tunnels can reach.
     pub tunnel: TunnelHosts,
     /// `[mirror]`.
     pub mirror: Option<MirrorSpec>,
@@ -48,7 +48,7 @@ pub struct RegistrySpec {
 }
 
 impl RegistrySpec {
-    /// A registry of a login server alone.
+    /// Creates a registry with only a login server.
     #[must_use]
     pub fn new(name: Arc<str>, login: Located<String>) -> Self {
         Self {
@@ -73,16 +73,16 @@ impl RegistrySpec {
     }
 }
 
-/// The data endpoints of a registry, as they are written.
+/// The data endpoints of a registry, as written.
 #[derive(Debug, Clone)]
 pub enum DataSpec {
-    /// One by one.
+    /// A list of hosts.
     Listed(Vec<Located<String>>),
-    /// `"every-region"`, and hosts beside it, in regions that this release does not know.
+    /// `"every-region"`, and further hosts in regions that this release does not know.
     EveryRegion {
-        /// Where the word stands.
+        /// The place of the word.
         place: Location,
-        /// The hosts beside it.
+        /// The further hosts.
         further: Vec<Located<String>>,
     },
 }
@@ -107,21 +107,21 @@ impl DataSpec {
 /// Who wrote a registry's file, which decides what its reader can do about a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Origin {
-    /// The operator, in TOML.
+    /// TOML, written by the operator.
     #[default]
     Operator,
-    /// The `az` command, in JSON.
+    /// JSON, the output of `az`.
     Az,
 }
 
-/// Whom a registry's file lets in.
+/// The clients that a registry file admits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Clientele {
-    /// It does not say: everyone while there is no `[[client]]`, else nobody.
+    /// Not given: all clients if there is no `[[client]]`, otherwise none.
     #[default]
     Unsaid,
-    /// `"everyone"`, of no group too.
+    /// `"everyone"`: also clients without a group.
     Everyone,
-    /// The groups of these names.
+    /// The groups with these names.
     Named(Vec<Located<String>>),
 }

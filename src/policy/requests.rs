@@ -1,8 +1,8 @@
-//! Judges registry requests: who asks, for which registry, and whether its rules allow it.
+//! Judges registry requests: the client, the registry, and its rules.
 //!
-//! An [`AllowedRequest`] is the right to ask the registry's login server, to fetch a token from a
-//! host of the registry, and to follow its redirects as far as its file allows. It grants no host
-//! that a client has named.
+//! An [`AllowedRequest`] is the permission to query the login server of the registry, to fetch a
+//! token from a host of the registry, and to follow its redirects within the limits of its file. It
+//! grants no host that a client named.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use super::set::PolicySet;
 use super::target::Target;
 use crate::oci::{Location, Operation, RegistryName, Request, RequestFault, RuleFault};
 
-/// A request that the policy allows. Only a judgement makes it.
+/// An allowed request. Only a decision creates it.
 #[derive(Debug, Clone)]
 pub struct AllowedRequest {
     mirror: Arc<Mirror>,
-    /// For the login server.
+    /// The permission for the login server.
     grant: Grant,
     client: Option<Arc<Client>>,
     would_deny: Option<Denial>,
@@ -33,7 +33,8 @@ impl PolicySet {
     /// Judges a request to the mirror.
     ///
     /// # Errors
-    /// The denial; in report mode the reportable reasons pass and stand in the [`AllowedRequest`].
+    /// The denial. In report mode, reportable reasons are allowed and stored in the
+    /// [`AllowedRequest`].
     pub fn judge_request(
         &self,
         request: &Request,
@@ -76,7 +77,7 @@ impl PolicySet {
         Ok(AllowedRequest { mirror, grant, client, would_deny, enforcement })
     }
 
-    /// Judges a request of whoever is of a group, wherever from.
+    /// Judges a request for any client of a group.
     ///
     /// # Errors
     /// As [`Self::judge_request`].
@@ -93,8 +94,8 @@ impl PolicySet {
         })
     }
 
-    /// Whether a client would be let in if it sent a password: by the registry that it means, or,
-    /// where it means none, by any.
+    /// Returns whether the registry would admit the client with a password. Without a registry,
+    /// returns whether any would.
     #[must_use]
     pub fn wants_password(&self, name: Option<&RegistryName>, asker: &ClientIdentity) -> bool {
         if asker.login != Login::Absent {
@@ -113,7 +114,7 @@ impl PolicySet {
         }
     }
 
-    /// Whether a registry is offered by that name.
+    /// Checks that a registry is offered under this name.
     ///
     /// # Errors
     /// `registry-unknown`.
@@ -137,7 +138,7 @@ impl PolicySet {
         })
     }
 
-    /// Judges a request anew, after a reload, that an older set allowed.
+    /// Judges a request that an older set allowed, after a reload.
     ///
     /// # Errors
     /// `policy-revoked`.
@@ -158,7 +159,7 @@ impl PolicySet {
     }
 }
 
-/// A mirror only reads, whatever the rules say of pushes, and issues no tokens.
+/// The mirror only reads, whatever the rules for pushes, and issues no tokens.
 fn rule(mirror: &Mirror, operation: &Operation) -> Result<(), RuleFault> {
     if matches!(operation, Operation::Token { .. }) {
         return Err(RuleFault::Operation);
@@ -166,7 +167,7 @@ fn rule(mirror: &Mirror, operation: &Operation) -> Result<(), RuleFault> {
     mirror.rules().judge(operation)
 }
 
-/// Why a request was refused before it was understood.
+/// Returns the denial for a request that could not be parsed.
 #[must_use]
 pub fn denial_of_request(fault: RequestFault) -> Denial {
     let reason = match fault.is_unknown_operation() {
@@ -192,45 +193,45 @@ fn denial_of(fault: RuleFault, operation: &Operation) -> Denial {
 }
 
 impl AllowedRequest {
-    /// Returns the registry as the mirror offers it.
+    /// Returns the registry.
     #[must_use]
     pub fn mirror(&self) -> &Arc<Mirror> {
         &self.mirror
     }
 
-    /// Returns what the registry grants.
+    /// Returns the grant of the registry.
     #[must_use]
     pub fn grant(&self) -> &Grant {
         &self.grant
     }
 
-    /// Returns the group of clients; `None` where there is none.
+    /// Returns the group of the client; `None` if it has none.
     #[must_use]
     pub fn client(&self) -> Option<&Arc<Client>> {
         self.client.as_ref()
     }
 
-    /// Returns what would have denied it, were the policy enforced.
+    /// Returns the denial that enforcement would have caused.
     #[must_use]
     pub fn would_deny(&self) -> Option<&Denial> {
         self.would_deny.as_ref()
     }
 
-    /// Returns the right to look up the login server; `None` for a registry without one.
+    /// Returns the permission to resolve the login server; `None` for a registry without one.
     #[must_use]
     pub fn login(&self) -> Option<Allowed> {
         self.mirror.endpoints.first().map(|login| self.allowed_at(login))
     }
 
-    /// Returns the right to look up a token server; `None` where the host is none of the registry.
+    /// Returns the permission to resolve a token server; `None` if it is not a host of the
+    /// registry.
     #[must_use]
     pub fn token_server(&self, host: &str) -> Option<Allowed> {
         let name = Name::parse(host).ok()?;
         self.mirror.endpoint(&name).map(|endpoint| self.allowed_at(endpoint))
     }
 
-    /// Judges where the registry redirects a client to that is to fetch the blob by itself. Returns
-    /// the denial that report mode lets pass.
+    /// Judges a redirect that the client will follow. Returns the denial that report mode ignores.
     ///
     /// # Errors
     /// `redirect-not-allowed`.
@@ -245,8 +246,7 @@ impl AllowedRequest {
         }
     }
 
-    /// Judges where the registry redirects to, for the gate that is to follow. `from`: the host that
-    /// answered.
+    /// Judges a redirect that the gate will follow. `from`: the host that sent it.
     ///
     /// # Errors
     /// `redirect-not-allowed`.
@@ -273,7 +273,7 @@ impl AllowedRequest {
         }
         let mut grant = Grant { endpoint: EndpointKind::Data, ..self.grant.clone() };
         if !matches!(self.mirror.blobs(), Blobs::Relay(BlobHosts::Listed(_))) {
-            // The registry has named the host, and the operator's private ranges are not for it.
+            // The registry named the host, and the operator's private ranges do not apply to it.
             grant.private_addresses = Arc::from([]);
         }
         Ok(self.allowed(Target::https(name), grant))

@@ -1,5 +1,4 @@
-//! Everything that a reload replaces, as the files say it: the input of
-//! [`PolicySet`](super::PolicySet).
+//! Everything that a reload replaces: the input of [`PolicySet`](super::PolicySet).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -15,45 +14,45 @@ use super::name_server::NameServer;
 use super::registry::Registry;
 use super::users::Users;
 
-/// Beyond so many registries the metric label is [`OTHER_LABEL`].
+/// Number of registries with their own metric label. Further ones share [`OTHER_LABEL`].
 pub const LABELLED_REGISTRIES: usize = 1_000;
 
-/// The metric label of the registries that have none of their own.
+/// The metric label of registries without their own.
 pub const OTHER_LABEL: &str = "other";
 
-/// The metric label of a session that reached no registry's policy.
+/// The metric label of sessions without a registry.
 pub const NO_LABEL: &str = "none";
 
-/// What happens to the reportable reasons.
+/// What happens to reportable reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Enforcement {
-    /// They deny.
+    /// The session is denied.
     #[default]
     Enforce,
-    /// They pass, recorded as `would-deny`.
+    /// The session is allowed and recorded as `would-deny`.
     Report,
 }
 
-/// A fixed answer of `[dns.hosts]`.
+/// A static address of `[dns.hosts]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaticAddress {
     /// The address.
     pub address: IpAddr,
-    /// Replaces the target's port when dialling.
+    /// The port to dial instead of the target's.
     pub port: Option<u16>,
 }
 
-/// What the gate knows of its own place in the network.
+/// The gate's own addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
-    /// The addresses of its interfaces: dialled only where `[addresses] allow` covers them.
+    /// The addresses of its interfaces, dialled only if `[addresses] allow` covers them.
     pub interfaces: Vec<IpAddr>,
-    /// Where it listens, the unspecified address standing for every interface: never dialled.
+    /// Its listen addresses, never dialled. An unspecified address means every interface.
     pub listeners: Vec<SocketAddr>,
 }
 
 impl OwnAddresses {
-    /// Whether one of its listeners is at the address.
+    /// Returns whether the gate listens on the address.
     pub(super) fn listens_at(&self, address: SocketAddr) -> bool {
         self.listeners.iter().any(|listener| {
             let any = listener.ip().is_unspecified()
@@ -63,15 +62,15 @@ impl OwnAddresses {
     }
 }
 
-/// Everything that a reload swaps. Registries' faults among one another are found by
-/// [`PolicySet::new`](super::PolicySet::new).
+/// Everything that a reload replaces. [`PolicySet::new`](super::PolicySet::new) reports errors
+/// between registries.
 #[derive(Debug, Default)]
 pub struct Rules {
-    /// The registries, in the order of their files' names.
+    /// The registries, in the order of their file names.
     pub registries: Vec<Registry>,
-    /// The `[[client]]`s, in their order.
+    /// The `[[client]]`s, in order.
     pub clients: Vec<Arc<Client>>,
-    /// The users, where a client is known by one.
+    /// The users, if a client refers to any.
     pub users: Users,
     /// `[policy] enforcement`.
     pub enforcement: Enforcement,

@@ -1,8 +1,8 @@
-//! The whole policy, compiled into one immutable set, and its judgements.
+//! The whole policy, compiled into one immutable set, and its decisions.
 //!
-//! A session takes one snapshot and asks it in the order of the story: the name, the addresses,
-//! the hello; after a reload it asks the new set whether its permit still stands. Only the
-//! judgements make [`Allowed`], [`Permit`] and [`Cleared`], and each takes the one before.
+//! A session takes one snapshot and queries it in this order: the name, the addresses, the
+//! ClientHello. After a reload it asks the new set whether its permit is still valid. Only these
+//! decisions create [`Allowed`], [`Permit`] and [`Cleared`], and each requires the one before.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -30,12 +30,12 @@ use super::users::Users;
 pub struct PolicySet {
     generation: u64,
     rules: Rules,
-    /// Per name the places where it is named, in the order of the registries.
+    /// For each name, its entries in the order of the registries.
     hosts: HashMap<Name, Vec<Entry>>,
     strangers: Strangers,
     pub(super) clients: Clients,
     pub(super) mirror_names: MirrorNames,
-    /// [`OTHER_LABEL`], shared by all that it is given to.
+    /// [`OTHER_LABEL`], shared.
     other_label: Arc<str>,
 }
 
@@ -49,9 +49,9 @@ impl PolicySet {
     /// Compiles the rules into a set.
     ///
     /// # Errors
-    /// Every fault that registries have among one another: a login, data or regional endpoint that
-    /// stands in two, a host that is `also` in one and such an endpoint of another; and clients
-    /// that a registry names and nobody knows.
+    /// All errors between registries: a login, data or regional endpoint of two registries, a host
+    /// that is `also` in one and such an endpoint of another; and clients that a registry names but
+    /// that do not exist.
     pub fn new(generation: u64, rules: Rules) -> Result<Self, Vec<Fault>> {
         let mut hosts: HashMap<Name, Vec<Entry>> = HashMap::new();
         let mut faults = Vec::new();
@@ -100,40 +100,40 @@ impl PolicySet {
         }
     }
 
-    /// How many sets came before it in this process, itself included.
+    /// Returns the number of sets that this process has compiled, with this one.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The rules that it was compiled from.
+    /// Returns the rules that it was compiled from.
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    /// The users.
+    /// Returns the users.
     #[must_use]
     pub fn users(&self) -> &Users {
         &self.rules.users
     }
 
-    /// The limits in force.
+    /// Returns the limits.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.rules.limits
     }
 
-    /// The fixed answers for a name, which go ahead of any server.
+    /// Returns the static addresses of a name, which take precedence over DNS.
     #[must_use]
     pub fn pins(&self, allowed: &Allowed) -> Option<&[StaticAddress]> {
         self.rules.pins.get(&allowed.target.name).map(Vec::as_slice)
     }
 
-    /// Judges what is asked for, before anything is looked up.
+    /// Judges a target before any name is resolved.
     ///
     /// # Errors
-    /// The denial; in report mode the reportable reasons pass and stand in the [`Allowed`].
+    /// The denial. In report mode, reportable reasons are allowed and stored in the [`Allowed`].
     pub fn judge_name(
         &self,
         target: &Target,
@@ -160,7 +160,7 @@ impl PolicySet {
         Ok(Allowed { target: target.clone(), grant: Some(grant), client, would_deny })
     }
 
-    /// Judges the same for whoever is of a group, wherever from.
+    /// Judges a target for any client of a group.
     ///
     /// # Errors
     /// The denial.
@@ -171,21 +171,21 @@ impl PolicySet {
         Ok(Allowed { target, grant: Some(grant), client, would_deny: None })
     }
 
-    /// By which registry a target is named, whoever asks.
+    /// Returns the registry that names a target, for any client.
     ///
     /// # Errors
-    /// Why it is not.
+    /// Why no registry does.
     pub fn named(&self, target: &Target) -> Result<Grant, Denial> {
         self.grant(target).map(|(_, grant)| grant)
     }
 
-    /// The first group of clients that whoever asks is of.
+    /// Returns the first group of the client.
     #[must_use]
     pub fn group_of(&self, asker: &ClientIdentity) -> Option<&Arc<Client>> {
         self.clients.group_of(asker)
     }
 
-    /// The groups that a registry lets in; nothing where that is everyone.
+    /// Returns the groups that a registry admits; `None` if it admits all clients.
     #[must_use]
     pub fn admitted(&self, registry: &str) -> Option<&[Arc<Client>]> {
         let mut registries = self.rules.registries.iter();
@@ -195,7 +195,7 @@ impl PolicySet {
         }
     }
 
-    /// Judges a name without a port, as DNS asks for it: on any port on which it is named.
+    /// Judges a name without a port, for a DNS query: any port on which it is allowed counts.
     ///
     /// # Errors
     /// As [`Self::judge_name`].
@@ -222,7 +222,7 @@ impl PolicySet {
         denied.map_or_else(|| judge(HTTPS), Err)
     }
 
-    /// By which registry a target is named, and what it grants.
+    /// Returns the registry that names a target, and its grant.
     fn grant(&self, target: &Target) -> Result<(usize, Grant), Denial> {
         let Some(entries) = self.hosts.get(&target.name) else {
             let is_named = |host: &str| self.hosts.contains_key(host);
@@ -244,7 +244,7 @@ impl PolicySet {
         Ok((at, self.grant_of(at, registry, endpoint)))
     }
 
-    /// What a registry grants at one of its endpoints.
+    /// Returns the grant of a registry for one of its endpoints.
     pub(super) fn grant_of(&self, at: usize, registry: &Registry, endpoint: &Endpoint) -> Grant {
         let label = if at < LABELLED_REGISTRIES {
             registry.name().clone()
@@ -266,7 +266,7 @@ impl PolicySet {
     /// Judges where an allowed name resolved to; what is left may be dialled.
     ///
     /// # Errors
-    /// When nothing is left.
+    /// If no address remains.
     pub fn judge_addresses(
         &self,
         allowed: Allowed,
@@ -296,7 +296,7 @@ impl PolicySet {
         address: SocketAddr,
         own: &OwnAddresses,
     ) -> Result<(), AddressFault> {
-        // A translator may lead back to the gate: what an address carries counts as well.
+        // A translator may route back to the gate, so contained addresses are compared as well.
         let reached = || addresses::reached(address.ip());
         if reached().any(|ip| own.listens_at(SocketAddr::new(ip, address.port()))) {
             return Err(AddressFault::Listener);
@@ -326,8 +326,8 @@ impl PolicySet {
         Ok(Cleared { permit })
     }
 
-    /// Asks again, after a reload, for what an older set permitted and where it was dialled: what
-    /// this set makes of it.
+    /// Judges a permit of an older set after a reload, with the dialled address. Returns the permit
+    /// of this set.
     ///
     /// # Errors
     /// `policy-revoked`.
@@ -354,7 +354,7 @@ impl PolicySet {
     }
 }
 
-/// The remedy for the first address that a key opens, or else for the first one.
+/// Returns the remedy for the first address that a key can allow, or for the first address.
 fn remedy_for(dropped: &[(SocketAddr, AddressFault)]) -> &'static str {
     let mut faults = dropped.iter().map(|(_, fault)| *fault);
     let first = faults.clone().next();

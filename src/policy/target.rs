@@ -1,14 +1,14 @@
-//! What a client asks for: a host and a port, from the request target of a CONNECT.
+//! The target of a CONNECT request: a host and a port.
 
 use std::fmt;
 
 use super::name::{Name, NameError};
 use super::reason::Reason;
 
-/// The port of HTTPS, meant where a policy's host names none.
+/// The port of HTTPS, the default of hosts in a policy.
 pub const HTTPS: u16 = 443;
 
-/// A host name and a port: what is asked for, judged and looked up. Never an address.
+/// A host name and a port, to be judged and resolved. Never an IP address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Target {
     /// The canonical host name.
@@ -17,25 +17,26 @@ pub struct Target {
     pub port: u16,
 }
 
-/// Why a CONNECT's request target is none.
+/// Why a request target is not a valid `host:port`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// The host is no name.
+    /// The host is not a valid name.
     #[error("the host {0}")]
     Name(#[from] NameError),
-    /// No `:port` at the end, which RFC 9112 §3.2.3 demands of the authority-form.
+    /// `:port` is missing, which RFC 9112 §3.2.3 requires in authority-form.
     #[error("it has no port; CONNECT takes host:port")]
     PortMissing,
-    /// A port with a sign, a leading zero, too many digits or none; or 0.
+    /// The port is missing, 0, too large, or has a sign or leading zeros.
     #[error("its port is not a number from 1 to 65535")]
     Port,
-    /// A character that has no place in authority-form: user info, a scheme, a path, an escape.
+    /// A character that is not allowed in authority-form: user information, a scheme, a path, an
+    /// escape.
     #[error("it is not in the form host:port")]
     Form,
 }
 
 impl TargetError {
-    /// The reason that answer, metric and audit tell.
+    /// Returns the reason code for answers, metrics and the audit.
     #[must_use]
     pub fn reason(self) -> Reason {
         match self {
@@ -46,16 +47,16 @@ impl TargetError {
 }
 
 impl Target {
-    /// A target on the port of HTTPS.
+    /// Returns a target on port 443.
     #[must_use]
     pub fn https(name: Name) -> Self {
         Self { name, port: HTTPS }
     }
 
-    /// Reads the authority-form of RFC 9112 §3.2.3 and nothing beside it: `host ":" port`.
+    /// Parses exactly the authority-form of RFC 9112 §3.2.3: `host ":" port`.
     ///
     /// # Errors
-    /// Anything else, user info, scheme, path, escape and IPv6 zone included.
+    /// Anything else, for example user information, a scheme, a path, an escape or an IPv6 zone.
     pub fn parse_authority(text: &str) -> Result<Self, TargetError> {
         if text.bytes().any(|byte| matches!(byte, b'@' | b'/' | b'?' | b'#' | b'%' | b'\\')) {
             return Err(TargetError::Form);
@@ -64,7 +65,7 @@ impl Target {
             return Err(TargetError::Name(NameError::IpLiteral));
         }
         let Some((host, port)) = text.rsplit_once(':') else {
-            // Told as an address where it is one: the missing port is the smaller fault.
+            // Reported as an IP address, because the missing port matters less.
             return Err(match Name::parse(text) {
                 Err(NameError::IpLiteral) => TargetError::Name(NameError::IpLiteral),
                 _ => TargetError::PortMissing,
@@ -76,7 +77,7 @@ impl Target {
     }
 }
 
-/// A port from 1 to 65535 in plain decimal: no sign, no leading zero, no space.
+/// Parses a port from 1 to 65535 in plain decimal: no sign, leading zeros or spaces.
 #[must_use]
 pub fn parse_port(text: &str) -> Option<u16> {
     let plain = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,5 +1,5 @@
-//! Users and the hashes of their passwords. Checking one takes long on purpose: never on a thread
-//! that relays. Pure.
+//! Users and their password hashes. Verification is intentionally slow, so it must not run on a
+//! worker thread. Pure.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,14 +8,14 @@ use std::sync::Arc;
 use argon2::password_hash::phc;
 use argon2::{Argon2, Params, PasswordHasher as _, PasswordVerifier as _};
 
-/// The most memory that checking a password may take, in KiB.
+/// Maximum memory for verifying a password, in KiB.
 pub const MOST_MEMORY_KIB: u32 = 256 * 1024;
 
-/// The most rounds that a hash may ask for: of Argon2, and as a power of two of bcrypt.
+/// Maximum number of rounds: of Argon2, and as a power of two of bcrypt.
 const MOST_ROUNDS: (u32, u32) = (64, 16);
 
-/// The hash of a password, by Argon2 or bcrypt, as a line of the users' file holds it. It is not
-/// printed: who has it can guess at leisure.
+/// A password hash (Argon2 or bcrypt) of the users file. Never printed, because it allows offline
+/// guessing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash {
     text: Arc<str>,
@@ -28,22 +28,22 @@ enum Kind {
     Bcrypt,
 }
 
-/// Why some text is no hash of a password.
+/// Why a text is not a valid password hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordHashFault {
-    /// Neither Argon2's form nor bcrypt's.
+    /// Neither Argon2 nor bcrypt.
     #[error("it is no hash by Argon2 or bcrypt")]
     Form,
-    /// It would take too much memory, or too many rounds.
+    /// It needs too much memory or too many rounds.
     #[error("checking it would take more than 256 MiB or too many rounds")]
     Cost,
 }
 
 impl PasswordHash {
-    /// Reads it: `$argon2id$…`, or `$2b$…` (`2a` and `2y`, too).
+    /// Parses a hash: `$argon2id$…`, or `$2b$…` (also `2a` and `2y`).
     ///
     /// # Errors
-    /// When it is none, or one that is too costly.
+    /// If it is invalid or too expensive.
     pub fn parse(text: &str) -> Result<Self, PasswordHashFault> {
         use PasswordHashFault::{Cost, Form};
         let kind = if text.starts_with("$argon2") {
@@ -57,7 +57,7 @@ impl PasswordHash {
             }
             Kind::Argon2
         } else {
-            // 2x is what a faulty program once made of letters beyond ASCII.
+            // 2x marks hashes of a faulty program for non-ASCII characters.
             let known = ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| text.starts_with(prefix));
             let parts: bcrypt::HashParts = text.parse().map_err(|_| Form)?;
             if !known {
@@ -71,29 +71,29 @@ impl PasswordHash {
         Ok(Self { text: text.into(), kind })
     }
 
-    /// Hashes a password with Argon2id, for the users' file.
+    /// Hashes a password with Argon2id for the users file.
     ///
     /// # Errors
-    /// When the system has no random numbers.
+    /// If the system has no random numbers.
     pub fn of(password: &[u8]) -> Result<Self, argon2::password_hash::Error> {
         let text = Argon2::default().hash_password(password)?.to_string();
         Ok(Self { text: text.into(), kind: Kind::Argon2 })
     }
 
-    /// Whether it is the password's. It takes a while, and up to [`MOST_MEMORY_KIB`].
+    /// Verifies a password. Slow, and uses up to [`MOST_MEMORY_KIB`].
     #[must_use]
     pub fn fits(&self, password: &[u8]) -> bool {
         match self.kind {
             Kind::Argon2 => phc::PasswordHash::new(&self.text)
                 .is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok()),
-            // It looks at 72 bytes only: what is longer might fit by its beginning alone.
+            // bcrypt uses 72 bytes only, so a longer password could match by its prefix.
             Kind::Bcrypt => {
                 bcrypt::non_truncating_verify(password, &self.text).is_ok_and(|fits| fits)
             }
         }
     }
 
-    /// The text, for the users' file and for telling hashes apart.
+    /// Returns the text, for the users file and for comparing hashes.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.text
@@ -106,22 +106,22 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-/// A user whose password was proved.
+/// A user whose password was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// The user's name.
+    /// The name of the user.
     pub name: Arc<str>,
     hash: PasswordHash,
 }
 
-/// Every user, by name.
+/// All users by name.
 #[derive(Debug, Clone, Default)]
 pub struct Users {
     hashes: HashMap<Arc<str>, PasswordHash>,
 }
 
 impl Users {
-    /// Takes one in; false where there is one of that name already.
+    /// Adds a user. Returns `false` if the name exists.
     #[must_use]
     pub fn add(&mut self, name: &str, hash: PasswordHash) -> bool {
         let is_new = !self.hashes.contains_key(name);
@@ -131,20 +131,20 @@ impl Users {
         is_new
     }
 
-    /// Whether there is nobody.
+    /// Returns whether there are no users.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }
 
-    /// Whether there is one of that name.
+    /// Returns whether the user exists.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.hashes.contains_key(name)
     }
 
-    /// What a user's password is checked against. For a name that is none, another's hash: it
-    /// takes as long, so that nobody learns by the clock who is a user.
+    /// Returns the hash to verify a password against. For an unknown name it is another user's
+    /// hash, which takes as long, so that timing does not reveal user names.
     #[must_use]
     pub fn challenge(&self, name: &str) -> Option<Challenge> {
         let (name, user) = match self.hashes.get_key_value(name) {
@@ -156,14 +156,14 @@ impl Users {
         Some(Challenge { hash, user })
     }
 
-    /// Whether a user is still one, with the password that was proved.
+    /// Returns whether a user still exists with the same password hash.
     #[must_use]
     pub fn still_have(&self, user: &User) -> bool {
         self.hashes.get(&user.name) == Some(&user.hash)
     }
 }
 
-/// A hash, and whom a password that fits it makes.
+/// A hash, and the user that a matching password authenticates.
 #[derive(Debug, Clone)]
 pub struct Challenge {
     hash: PasswordHash,
@@ -171,21 +171,21 @@ pub struct Challenge {
 }
 
 impl Challenge {
-    /// The hash.
+    /// Returns the hash.
     #[must_use]
     pub fn hash(&self) -> &PasswordHash {
         &self.hash
     }
 
-    /// Who proved the password, if that was somebody. It takes a while.
+    /// Verifies a password. Returns the user if it matches. Slow.
     #[must_use]
     pub fn meet(self, password: &[u8]) -> Option<User> {
-        // In this order, so that it takes as long in either case.
+        // In this order, so that both cases take as long.
         let fits = self.hash.fits(password);
         self.user.filter(|_| fits)
     }
 
-    /// The user, whose password was proved before.
+    /// Returns the user, whose password was verified before.
     #[must_use]
     pub fn known(self) -> Option<User> {
         self.user

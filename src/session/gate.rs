@@ -1,4 +1,4 @@
-//! What all sessions share.
+//! The state that all sessions share.
 
 use std::sync::Arc;
 
@@ -18,32 +18,32 @@ use crate::relay::Relay;
 /// The state that all sessions share.
 #[derive(Debug)]
 pub struct Gate {
-    /// The policy in force. Open sessions end when its sender is dropped.
+    /// The current policy. Open sessions end when its sender is dropped.
     pub policy: watch::Receiver<Arc<PolicySet>>,
-    /// The gate's own addresses, which are never dialled.
+    /// The gate's own addresses, which are not dialled.
     pub own: watch::Receiver<Arc<OwnAddresses>>,
-    /// TLS of the listeners.
+    /// The TLS of the listeners.
     pub tls: watch::Receiver<Arc<TlsOfListeners>>,
-    /// Looks up allowed names.
+    /// Resolves allowed names.
     pub resolver: Arc<Resolver>,
-    /// Moves the bytes of tunnels.
+    /// Relays the bytes of tunnels.
     pub relay: Relay,
-    /// Counts the open sessions, and how fast they begin.
+    /// Limits open sessions and their rate.
     pub sessions: Sessions,
     /// Upload quotas and download rates that tunnels share.
     pub quotas: Quotas,
-    /// Checks passwords.
+    /// Verifies passwords.
     pub passwords: Passwords,
     /// The answers to an accepted CONNECT.
     pub accepted: Accepted,
     /// Connections that have not sent a request yet.
     pub pending: Arc<PendingConnections>,
-    /// How many sessions the process has descriptors for, whatever the policy's limit is.
+    /// Maximum number of sessions by file descriptors, regardless of the policy.
     pub max_sessions: usize,
-    /// Asks registries, where a listener is a mirror.
+    /// The registry client of a mirror listener.
     #[cfg(feature = "mirror")]
     pub forward: Option<Arc<Forward>>,
-    /// Cancelled when no new request is to be served.
+    /// Cancelled when new requests must be rejected.
     pub draining: CancellationToken,
     /// Writes one record for each session.
     pub account: Arc<Account>,

@@ -1,5 +1,5 @@
-//! Who the client is, before it asks for anything: the PROXY header of a load balancer, and the
-//! client's certificate.
+//! Identifies the client before its request: the PROXY header of a load balancer and the client
+//! certificate.
 
 use std::os::fd::OwnedFd;
 use std::pin::pin;
@@ -17,11 +17,11 @@ use crate::listen::tls::{self, ClientStream, NoTls};
 use crate::policy::{ClientAddress, ClientIdentity, Denial, Reason, Stop};
 
 impl Session {
-    /// Takes the client's address from the PROXY header, and its certificate from the TLS handshake,
-    /// where the listener has them.
+    /// Reads the client address from the PROXY header and its certificate from the TLS handshake,
+    /// if the listener uses them.
     pub(super) async fn identify(&mut self, socket: OwnedFd) -> Result<ClientStream, Box<Refusal>> {
-        // A socket belongs to the runtime in which it is made. Making it fails only when the
-        // thread's epoll accepts no more sockets.
+        // A socket belongs to the runtime in which it is created. That fails only if the epoll of
+        // the thread accepts no more sockets.
         let Ok(mut socket) = TcpStream::from_std(socket.into()) else {
             return Err(Refusal::silent(INTERNAL));
         };
@@ -31,7 +31,7 @@ impl Session {
         }
     }
 
-    /// Reads the PROXY header, where the listener requires one.
+    /// Reads the PROXY header, if the listener requires one.
     async fn read_proxy_header(&mut self, socket: &mut TcpStream) -> Result<(), Stop> {
         let Some(balancers) = &self.listener.balancers else { return Ok(()) };
         let ClientAddress(balancer) = self.client.address;
@@ -52,8 +52,7 @@ impl Session {
         Ok(())
     }
 
-    /// Refuses a client of which nothing was read but a PROXY header: in HTTP or TLS, whichever the
-    /// listener speaks.
+    /// Rejects a client that sent only a PROXY header, in HTTP or TLS, depending on the listener.
     fn refuse_unread(&self, socket: TcpStream, stop: Stop) -> Box<Refusal> {
         let socket = Either::Left(socket);
         match (&stop, self.listener.mode, &self.listener.tls) {
@@ -63,7 +62,7 @@ impl Session {
         }
     }
 
-    /// Accepts the client's TLS handshake, where the listener speaks TLS.
+    /// Accepts the TLS handshake of the client, if the listener uses TLS.
     async fn accept_tls(&mut self, socket: TcpStream) -> Result<ClientStream, Box<Refusal>> {
         let Some(paths) = &self.listener.tls else { return Ok(Either::Left(socket)) };
         let mut every = self.gate.tls.clone();
@@ -79,7 +78,7 @@ impl Session {
                     () = evicted(slot) => session_limit(),
                 }
             });
-            // In a box: a handshake is large, and most listeners have none.
+            // Boxed: a handshake is large, and most listeners have none.
             Box::pin(tls::accept(&tls, socket, until)).await
         };
         let (stream, certificate) = accepted.map_err(|none| self.refuse_without_tls(none))?;
@@ -93,7 +92,7 @@ impl Session {
         Ok(Either::Right(stream))
     }
 
-    /// Refuses a client whose TLS handshake did not succeed.
+    /// Rejects a client whose TLS handshake failed.
     fn refuse_without_tls(&mut self, none: NoTls) -> Box<Refusal> {
         match none {
             NoTls::Gone => Refusal::silent(CLIENT_ABORTED),
@@ -105,7 +104,7 @@ impl Session {
             NoTls::Ended { stop, socket: Some(socket) } => {
                 Refusal::alert(Either::Left(socket), stop)
             }
-            // In the middle of a handshake an alert of ours would be garbage.
+            // In the middle of a handshake, the client could not read an alert.
             NoTls::Ended { stop, socket: None } => Refusal::silent(stop),
             NoTls::Refused { stop, fault, socket } => {
                 self.account.record.note("tls-fault", fault);
@@ -116,7 +115,7 @@ impl Session {
     }
 }
 
-/// Why there is no PROXY header, as the end of the session.
+/// Returns the refusal for a missing PROXY header.
 fn no_proxy_header(none: &NoHeader, mode: Mode) -> Stop {
     match (none, mode) {
         (NoHeader::Refused(fault), _) => invalid_proxy_header(*fault),
@@ -126,7 +125,7 @@ fn no_proxy_header(none: &NoHeader, mode: Mode) -> Stop {
     }
 }
 
-/// A denial that says what is wrong with the PROXY header.
+/// Returns a denial that describes the error in the PROXY header.
 fn invalid_proxy_header(fault: HeaderFault) -> Stop {
     Denial::with_remedy(Reason::ProxyHeaderInvalid, fault.to_string()).into()
 }

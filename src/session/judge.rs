@@ -1,4 +1,4 @@
-//! From a request to its upstream: limits, the policy's judgements, the look-up and the dial.
+//! From a request to its upstream: limits, policy decisions, name resolution and dialling.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ use crate::policy::{
 /// The content type of a TLS handshake record (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
-/// An upstream that was dialled, and the permission by which.
+/// A dialled upstream, and its permit.
 pub(super) struct Dialled {
     pub(super) permit: Permit,
     pub(super) upstream: TcpStream,
@@ -27,10 +27,10 @@ pub(super) struct Dialled {
 }
 
 impl Session {
-    /// Takes a place among the open sessions, and the policy that is in force now.
+    /// Counts the session and takes the current policy.
     pub(super) fn admit(&mut self, request: &Request) -> Result<(), Denial> {
         self.account.ask_for(&request.target);
-        // The policy may have changed while the request was awaited.
+        // The policy may have changed while the gate waited for the request.
         self.policy = self.policy_updates.borrow_and_update().clone();
         self.account.record.generation = self.policy.generation();
         if self.admission == Admission::Draining {
@@ -47,7 +47,7 @@ impl Session {
         Ok(())
     }
 
-    /// Judges the name by who asks for it.
+    /// Judges the name for this client.
     pub(super) async fn judge_name(&mut self, request: &mut Request) -> Result<Allowed, Denial> {
         self.authenticate(request.authorization.take()).await?;
         let enforcement = self.enforcement();
@@ -62,7 +62,7 @@ impl Session {
         Ok(allowed)
     }
 
-    /// Checks the client's password, if the policy knows any user.
+    /// Verifies the password of the client, if the policy has users.
     async fn authenticate(&mut self, authorization: Option<Authorization>) -> Result<(), Denial> {
         let credentials = match authorization {
             _ if self.policy.users().is_empty() => return Ok(()),
@@ -83,7 +83,7 @@ impl Session {
         Ok(())
     }
 
-    /// Refuses a client whose upload quota is used up.
+    /// Rejects a client whose upload quota is used up.
     fn check_hourly_quota(
         &self,
         allowed: &Allowed,
@@ -100,7 +100,7 @@ impl Session {
         }
     }
 
-    /// Looks up an allowed name, and judges its addresses.
+    /// Resolves an allowed name and judges its addresses.
     pub(super) async fn resolve(
         &mut self,
         allowed: Allowed,
@@ -114,7 +114,7 @@ impl Session {
         Ok(self.judge_addresses(allowed, &answer.addresses)?)
     }
 
-    /// Judges the addresses that an allowed name resolved to.
+    /// Judges the addresses of an allowed name.
     fn judge_addresses(
         &mut self,
         allowed: Allowed,
@@ -134,8 +134,8 @@ impl Session {
         }
     }
 
-    /// Connects to one of the permitted addresses. If they are of an expired DNS answer and refuse
-    /// the connection, the registry may have moved: then DNS is waited for.
+    /// Dials one of the permitted addresses. If they come from an expired DNS answer and refuse the
+    /// connection, the registry may have moved, so it waits for DNS.
     pub(super) async fn dial(
         &mut self,
         permit: Permit,
@@ -155,7 +155,7 @@ impl Session {
         Ok(dialled)
     }
 
-    /// Waits for DNS, and connects to an address of its answer.
+    /// Waits for DNS, and dials an address of its answer.
     async fn dial_fresh(&mut self, allowed: Allowed, deadline: Instant) -> Result<Dialled, Stop> {
         let name = &allowed.target().name;
         info!(%name, "the address of an expired DNS answer refused the connection; waiting for DNS");
@@ -166,7 +166,7 @@ impl Session {
     }
 }
 
-/// Whether the connection failed because nobody is left at the address.
+/// Returns whether dialling failed because no server listens at the address.
 fn is_gone(failure: Failure) -> bool {
     [Cause::ConnectRefused, Cause::ConnectUnreachable].contains(&failure.cause)
 }

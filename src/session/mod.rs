@@ -1,14 +1,15 @@
-//! The life of one connection, from accept to its record. Each step has a file of its own.
+//! The life of one connection, from accept to its record. Each step has its own file.
 //!
 //! ```text
 //! identify -> read the request -> admit -> judge the name -> resolve -> judge the addresses -> dial
 //!          -> answer 200 -> read the ClientHello -> judge it -> relay -> record
 //! ```
 //!
-//! Permissions grow on the way: `Allowed` to look a name up, `Permit` to dial, `Cleared` to relay.
-//! What ends a session before the relay is a `Refusal`: it is recorded first, and then the client
-//! learns of it by an HTTP answer before `200`, and by a TLS alert after it. On a transparent
-//! listener the ClientHello comes first and names the target, and each refusal is an alert.
+//! Each step requires the permission of the one before: `Allowed` to resolve a name, `Permit` to
+//! dial, `Cleared` to relay. A session that ends before the relay returns a `Refusal`: it is
+//! recorded first, then the client is notified, by an HTTP answer before `200` and by a TLS alert
+//! after it. On a transparent listener the ClientHello comes first and names the target, and each
+//! refusal is an alert.
 
 pub mod future_size;
 mod gate;
@@ -33,10 +34,10 @@ use state::{Session, Tunnel};
 pub use gate::Gate;
 pub use state::{Admission, Incoming};
 
-/// Serves one connection to its end, in the runtime that polls the future.
+/// Serves one connection until it ends, in the runtime that polls the future.
 ///
-/// `incoming` is moved out of its box here, on the thread that serves it: a thread that frees the
-/// memory of another has to wait for it.
+/// Unboxes `incoming` on the thread that serves it, because freeing memory of another thread is
+/// slow.
 pub async fn run(incoming: Box<Incoming>) {
     let (mut session, socket) = Session::open(*incoming);
     let established = boxed::<ESTABLISH, _>(session.establish(socket)).await;
@@ -46,13 +47,13 @@ pub async fn run(incoming: Box<Incoming>) {
     }
 }
 
-/// The most memory that each phase may take, in bytes.
+/// Maximum size of each phase, in bytes.
 const ESTABLISH: usize = 2048;
 const RELAY: usize = 1664;
 const REFUSE: usize = 1024;
 
 impl Session {
-    /// From the first byte to a tunnel that may be relayed.
+    /// From the first byte to a tunnel that can be relayed.
     async fn establish(&mut self, socket: OwnedFd) -> Result<Box<Tunnel>, Box<Refusal>> {
         let client = self.identify(socket).await?; // PROXY header, TLS, client certificate
         let mut request = self.read_request(client).await?; // CONNECT head, or the first ClientHello

@@ -1,5 +1,4 @@
-//! The end of a session before its bytes are relayed: it is recorded first, then the client is
-//! informed.
+//! Ends a session before its relay: records it first, then notifies the client.
 
 use std::future::pending;
 
@@ -13,27 +12,27 @@ use crate::listen::tls::{self, ClientStream};
 use crate::policy::{Denial, Reason, Stop};
 use crate::relay::{Closing, hear_out};
 
-/// Why a session ends before the relay, and how its client learns of it.
+/// Why a session ends before the relay, and how to notify its client.
 pub(super) struct Refusal {
     stop: Stop,
     notice: Notice,
 }
 
-/// How a client learns that it is refused.
+/// How to notify the client.
 enum Notice {
     /// By an HTTP answer, before `200`.
     Answer {
         client: ClientStream,
-        /// The head to be answered, if it was well-formed.
+        /// The head to answer, if it was valid.
         head: Option<Bytes>,
-        /// What was asked for, as the answer names it.
+        /// The target, as the answer names it.
         subject: String,
     },
     /// By a TLS alert.
     Alert(ClientStream),
-    /// By an orderly close: the alert has been sent.
+    /// By an orderly close: the alert was sent.
     Close(ClientStream),
-    /// Not at all: the client is gone, or nothing that it would understand can be sent.
+    /// Not at all: the client has gone, or cannot read any notice.
     Nothing,
 }
 
@@ -43,7 +42,7 @@ impl Refusal {
         Self::answer_to(client, stop, None, "the request".to_owned())
     }
 
-    /// An HTTP answer that names what was asked for.
+    /// An HTTP answer that names the target.
     pub(super) fn answer_to(
         client: ClientStream,
         stop: impl Into<Stop>,
@@ -53,12 +52,12 @@ impl Refusal {
         Self::new(stop, Notice::Answer { client, head, subject })
     }
 
-    /// A TLS alert, to a client that speaks TLS with the server or the gate by now.
+    /// A TLS alert, for a client that speaks TLS.
     pub(super) fn alert(client: ClientStream, stop: impl Into<Stop>) -> Box<Self> {
         Self::new(stop, Notice::Alert(client))
     }
 
-    /// An orderly close, to a client that has had its alert.
+    /// An orderly close, for a client that got an alert.
     pub(super) fn close(client: ClientStream, stop: impl Into<Stop>) -> Box<Self> {
         Self::new(stop, Notice::Close(client))
     }
@@ -74,8 +73,8 @@ impl Refusal {
 }
 
 impl Session {
-    /// Ends the session: records the refusal, then informs the client.
-    // Boxed by its caller, and so small there.
+    /// Records the refusal, then notifies the client.
+    // The caller boxes it, so the future is small there.
     pub(super) async fn refuse(mut self: Box<Self>, refusal: Box<Refusal>) {
         let Refusal { stop, notice } = *refusal;
         let id = self.account.close(&Err(stop.clone()));
@@ -97,13 +96,13 @@ impl Session {
         self.finish(closing).await;
     }
 
-    /// Sends the last bytes and waits for the client to close. A refused client that does not close
-    /// keeps its place among the pending connections, until the place is needed for another.
+    /// Sends the final bytes and waits for the client to close. A rejected client that does not
+    /// close keeps its slot among the pending connections until it is evicted.
     async fn finish(&mut self, closing: Closing<ClientStream>) {
         if let Some(client) = closing.client() {
             tls::cork(client);
         }
-        // Evicted clients, too, get their answer first.
+        // Evicted clients get their answer first, too.
         let Some(client) = closing.say().await else { return };
         tokio::select! {
             () = hear_out(client) => {}
@@ -112,12 +111,12 @@ impl Session {
     }
 }
 
-/// The end of a pending connection whose place was needed for another.
+/// Ends a pending connection that was evicted.
 pub(super) fn session_limit() -> Stop {
     Denial::with_remedy(Reason::SessionLimit, "its place was needed for another").into()
 }
 
-/// Resolves when the place is needed for another; never for a session that has none.
+/// Resolves when the connection is evicted; never for a session without a slot.
 pub(super) async fn evicted(slot: &mut Option<PendingSlot>) {
     match slot {
         Some(slot) => slot.evicted().await,

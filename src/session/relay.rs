@@ -1,5 +1,4 @@
-//! The long phase of a session: its bytes are moved until one side is done, or until a reload
-//! revokes the tunnel.
+//! The relay phase of a session, until one side closes or a reload revokes the tunnel.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -20,9 +19,9 @@ use crate::policy::{
 use crate::relay::{Count, Traffic, TunnelEnds};
 
 impl Session {
-    /// Moves the bytes until the tunnel ends, and writes its record.
+    /// Relays until the tunnel ends, and writes its record.
     ///
-    /// Not `async fn`, and its arguments are taken apart outside the future: see `future_size`.
+    /// Not `async fn`, and its arguments are destructured outside the future: see `future_size`.
     pub(super) fn relay(
         mut self: Box<Self>,
         tunnel: Box<Tunnel>,
@@ -60,7 +59,7 @@ impl Session {
                 Either::Left(bare) => relay.carry(&cleared, bare, hello, &traffic, revoked).await,
                 Either::Right(tls) => {
                     let carried = relay.carry_wrapped(&cleared, tls, hello, &traffic, revoked);
-                    // In a box: it is the larger of the two, and few tunnels need it.
+                    // Boxed: it is the larger of the two, and few tunnels need it.
                     Box::pin(carried).await
                 }
             };
@@ -73,14 +72,14 @@ impl Session {
                 account.record.would_deny.get_or_insert(Reason::UploadBudget);
             }
             account.close(&outcome.outcome);
-            // The session keeps its place among the open ones until the client is gone.
+            // The session counts as open until the client has gone.
             closing.finish().await;
             drop(permit);
         }
     }
 }
 
-/// What an open tunnel is judged by, again after each reload.
+/// The state for judging an open tunnel after a reload.
 struct RevocationWatch {
     gate: Arc<Gate>,
     listener: Arc<ListenerSpec>,
@@ -92,7 +91,7 @@ struct RevocationWatch {
 }
 
 impl RevocationWatch {
-    /// Resolves when the tunnel may last no longer, with the reason.
+    /// Resolves with the reason when the tunnel must end.
     async fn revoked(&mut self, cleared: &Cleared, traffic: &Traffic) -> Stop {
         loop {
             if let Err(denial) = self.judge_again(cleared, traffic) {
@@ -108,16 +107,15 @@ impl RevocationWatch {
         }
     }
 
-    /// Returns when the tunnel must be judged again without a reload: at the end of its lifetime, or
-    /// when the client's certificate expires before.
+    /// Returns when the tunnel must be judged again without a reload: at the end of its lifetime,
+    /// or when the client certificate expires before.
     fn next_judgement(&self) -> Instant {
         let end = self.began + self.policy_updates.borrow().limits().session_lifetime;
         let expiry = self.certificate.as_ref().and_then(|watch| watch.until_expiry());
         expiry.map_or(end, |left| end.min(Instant::now() + left))
     }
 
-    /// Judges the tunnel by the policy and the certificates that are in force now, and applies the
-    /// limits that they set.
+    /// Judges the tunnel by the current policy and certificates, and applies their limits.
     fn judge_again(&mut self, cleared: &Cleared, traffic: &Traffic) -> Result<(), Denial> {
         let policy = self.policy_updates.borrow_and_update().clone();
         if self.began.elapsed() >= policy.limits().session_lifetime {
@@ -128,7 +126,7 @@ impl RevocationWatch {
         let permit = cleared.permit();
         let allowed = policy.still_stands(permit, self.address, &self.client, enforcement, &own)?;
         set_upload_budget(traffic, &allowed, enforcement);
-        // Asking for them sets their limits anew, for all tunnels that share them.
+        // Reading them updates the limits for all tunnels that share them.
         drop((upload_quota(&self.gate, &allowed), download_rates(&self.gate, &allowed)));
         if let (Some(certificate), Some(paths)) = (&mut self.certificate, &self.listener.tls)
             && !certificate.is_still_valid(paths)
@@ -139,14 +137,14 @@ impl RevocationWatch {
     }
 }
 
-/// The quota in which the client's uploads of this hour count, limited or not. `None` for a client
-/// without a group.
+/// Returns the hourly upload quota of the client, limited or not; `None` for a client without a
+/// group.
 pub(super) fn upload_quota(gate: &Gate, allowed: &Allowed) -> Option<Arc<UploadQuota>> {
     let client = allowed.client()?;
     Some(gate.quotas.upload_quota(&client.name, client.limits.upload_bytes_per_hour))
 }
 
-/// The rates that limit downloads: the client group's and the registry's.
+/// Returns the download rates of the client group and the registry.
 fn download_rates(gate: &Gate, allowed: &Allowed) -> Vec<Arc<Throttle>> {
     let of_client = allowed.client().and_then(|client| {
         let limit = client.limits.download_bytes_per_second;
@@ -158,7 +156,7 @@ fn download_rates(gate: &Gate, allowed: &Allowed) -> Vec<Arc<Throttle>> {
     of_client.into_iter().chain(of_registry).collect()
 }
 
-/// Applies the registry's upload budget.
+/// Applies the upload budget of the registry.
 fn set_upload_budget(traffic: &Traffic, allowed: &Allowed, enforcement: Enforcement) {
     traffic.bounds.set(allowed.grant().and_then(|grant| grant.upload), enforcement);
 }

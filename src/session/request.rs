@@ -1,5 +1,5 @@
-//! What the client asks for, and its ClientHello: a CONNECT head first on a connect listener, the
-//! hello alone on a transparent one.
+//! Reads the request of a client and its ClientHello: first a CONNECT head on a connect listener,
+//! only the ClientHello on a transparent one.
 
 use std::io;
 
@@ -21,31 +21,31 @@ use crate::listen::tls::ClientStream;
 use crate::listen::transparent::original_destination;
 use crate::policy::{Cleared, HTTPS, Login, Permit, Reason, Stop, Target};
 
-/// What a client asks for.
+/// The request of a client.
 pub(super) struct Request {
-    /// Where the client wants to go.
+    /// The target.
     pub(super) target: Target,
-    /// What it says of a user.
+    /// The password authentication.
     pub(super) authorization: Option<Authorization>,
     client: ClientStream,
     form: Form,
 }
 
-/// How it asked.
+/// The form of the request.
 enum Form {
-    /// With CONNECT.
+    /// CONNECT.
     Connect {
         version: Version,
-        /// The head, to which an HTTP answer is due.
+        /// The head, which needs an HTTP answer.
         head: Bytes,
-        /// The first bytes of the tunnel, which came together with the head.
+        /// The first bytes of the tunnel, received with the head.
         early: Bytes,
     },
-    /// With its ClientHello alone: it does not know the gate.
+    /// A ClientHello only: the client was redirected.
     Hello(Box<Hello>),
 }
 
-/// A client that was told to go ahead, and whose hello passed.
+/// A client that got `200` and whose ClientHello was accepted.
 pub(super) struct Opened {
     pub(super) client: ClientStream,
     pub(super) hello: Box<Hello>,
@@ -53,7 +53,7 @@ pub(super) struct Opened {
 }
 
 impl Request {
-    /// Bytes of the tunnel that came together with the request.
+    /// Bytes of the tunnel that arrived with the request.
     pub(super) fn early(&self) -> &[u8] {
         match &self.form {
             Form::Connect { early, .. } => early,
@@ -61,7 +61,7 @@ impl Request {
         }
     }
 
-    /// Refuses it, in the protocol that the client speaks now.
+    /// Rejects the client in the protocol that it speaks now.
     pub(super) fn refuse(self, stop: Stop) -> Box<Refusal> {
         match self.form {
             Form::Connect { head, .. } => {
@@ -73,7 +73,7 @@ impl Request {
 }
 
 impl Session {
-    /// Reads the request, within its deadline.
+    /// Reads the request before its deadline.
     pub(super) async fn read_request(
         &mut self,
         client: ClientStream,
@@ -81,7 +81,7 @@ impl Session {
         match self.listener.mode {
             Mode::Connect => self.read_head(client).await,
             Mode::Transparent(capture) => self.read_first_hello(client, capture).await,
-            // Its connections go to `mirror`.
+            // Connections of a mirror are served by `mirror`.
             Mode::Mirror => Err(Refusal::silent(INTERNAL)),
         }
     }
@@ -103,7 +103,7 @@ impl Session {
         Ok(Request { target: head.target, authorization: head.authorization, client, form })
     }
 
-    /// Reads the ClientHello of a client that was redirected here. Its name is the target.
+    /// Reads the ClientHello of a redirected client. Its server name is the target.
     async fn read_first_hello(
         &mut self,
         mut client: ClientStream,
@@ -131,13 +131,13 @@ impl Session {
         };
         let name = hello.facts.server_name().clone();
         self.account.record.sni = Some(AuditText::of_name(&name));
-        // The port is judged like any other. A client that connected to the listener itself means
-        // HTTPS.
+        // The port is judged like any other. A client that connected to the listener directly means
+        // 443.
         let target = Target { name, port: original_dst.map_or(HTTPS, |to| to.port()) };
         Ok(Request { target, authorization: None, client, form: Form::Hello(hello) })
     }
 
-    /// Answers 200 and reads the ClientHello, unless it has been read; then judges its name.
+    /// Answers 200 and reads the ClientHello, unless it was read before. Then judges its name.
     pub(super) async fn open_tunnel(
         &mut self,
         request: Request,
@@ -150,7 +150,7 @@ impl Session {
                 let asked = &permit.allowed().target().name;
                 self.accept(&mut client, version, &early).await.inspect(|hello| {
                     let name = hello.facts.server_name();
-                    // As a rule the two are equal, and the text of the target is shared.
+                    // Usually both are equal and share the text of the target.
                     let name = if name == asked { asked } else { name };
                     self.account.record.sni = Some(AuditText::of_name(name));
                 })
@@ -182,7 +182,7 @@ impl Session {
         read.map(Box::new).map_err(|none| no_hello(&none))
     }
 
-    /// Refuses a client that sent no head that is accepted.
+    /// Rejects a client without a valid head.
     fn refuse_without_head(&mut self, client: ClientStream, none: NoHead) -> Box<Refusal> {
         match none {
             NoHead::Refused(refused) => {
@@ -192,7 +192,7 @@ impl Session {
                 if let Some(host) = refused.host {
                     self.account.record.note("host", AuditText::of_request(&host));
                 }
-                // As the account shows it: user info and a query may be secrets.
+                // The form for the audit, without user information and query, which may be secrets.
                 let shown = self.account.record.target().map(|text| text.as_str().to_owned());
                 Refusal::answer_to(client, denial, None, shown.unwrap_or_default())
             }
@@ -208,7 +208,7 @@ async fn send(client: &mut ClientStream, bytes: &[u8]) -> io::Result<()> {
     client.flush().await
 }
 
-/// Why there is no ClientHello, as the end of the session.
+/// Returns the refusal for a missing ClientHello.
 fn no_hello(none: &NoHello) -> Stop {
     match none {
         NoHello::Refused(fault) => fault.reason().into(),

@@ -1,4 +1,4 @@
-//! What a session knows while it lasts, from the accepted connection to the tunnel.
+//! The state of a session, from the accepted connection to the tunnel.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -17,31 +17,31 @@ use crate::limits::{PendingSlot, SessionPermit};
 use crate::listen::tls::{ClientCertificate, ClientStream};
 use crate::policy::{Cause, Cleared, ClientIdentity, Enforcement, Failure, PolicySet, Side};
 
-/// A connection that was accepted. It is not part of a runtime yet.
+/// An accepted connection, without a runtime.
 #[derive(Debug)]
 pub struct Incoming {
-    /// What all sessions share.
+    /// The state that all sessions share.
     pub gate: Arc<Gate>,
     /// The listener that accepted it.
     pub listener: Arc<ListenerSpec>,
-    /// Whether the listener still takes sessions.
+    /// Whether the listener accepts sessions.
     pub admission: Admission,
     /// The connection.
     pub socket: OwnedFd,
-    /// The address at its other end.
+    /// The address of the peer.
     pub peer: SocketAddr,
-    /// Its place among the connections that have not sent a request yet.
+    /// Its slot among the connections that have not sent a request.
     pub slot: PendingSlot,
     /// When it was accepted.
     pub accepted: std::time::Instant,
 }
 
-/// What a listener does with the requests that reach it.
+/// What a listener does with requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// It serves them.
     Open,
-    /// It refuses them as `draining`: the gate is shutting down.
+    /// It rejects them as `draining`, because the gate shuts down.
     Draining,
 }
 
@@ -51,21 +51,21 @@ pub(super) struct Session {
     pub(super) listener: Arc<ListenerSpec>,
     pub(super) admission: Admission,
     pub(super) client: ClientIdentity,
-    /// In a box: most tunnels have none.
+    /// Boxed, because most tunnels have none.
     pub(super) certificate: Option<Box<CertificateWatch>>,
     pub(super) account: Open,
-    /// Its place among the pending connections, until it has one among the open sessions.
+    /// Its slot among the pending connections, until it counts as an open session.
     pub(super) slot: Option<PendingSlot>,
-    /// Its place among the open sessions.
+    /// Its slot among the open sessions.
     pub(super) permit: Option<SessionPermit>,
-    /// By when the request must be complete.
+    /// Deadline of the request.
     pub(super) request_deadline: Instant,
-    /// Subscribed before `policy` was taken from it, so that no reload falls between the two.
+    /// Subscribed before `policy` is read, so that no reload is missed.
     pub(super) policy_updates: watch::Receiver<Arc<PolicySet>>,
     pub(super) policy: Arc<PolicySet>,
 }
 
-/// A tunnel that may be relayed.
+/// A tunnel that can be relayed.
 pub(super) struct Tunnel {
     pub(super) client: ClientStream,
     pub(super) upstream: TcpStream,
@@ -74,17 +74,17 @@ pub(super) struct Tunnel {
     pub(super) hello: Box<Hello>,
 }
 
-/// A client's certificate, and the trust that it is verified against after a reload.
+/// A client certificate, and the trust anchors to verify it after a reload.
 pub(super) struct CertificateWatch {
     pub(super) certificate: ClientCertificate,
     /// Marked as seen when the certificate was last verified.
     pub(super) tls: watch::Receiver<Arc<TlsOfListeners>>,
-    /// When it must be verified again. `None` if nothing in its chain expires later.
+    /// When it must be verified again; `None` if nothing in its chain expires later.
     pub(super) expiry: Option<SystemTime>,
 }
 
 impl Session {
-    /// Opens the account of a connection, and takes the policy that judges it.
+    /// Opens the record of a connection, and takes the policy that judges it.
     pub(super) fn open(incoming: Incoming) -> (Box<Self>, OwnedFd) {
         let Incoming { gate, listener, admission, socket, peer, slot, accepted } = incoming;
         let mut policy_updates = gate.policy.clone();
@@ -117,14 +117,14 @@ impl Session {
         (Box::new(session), socket)
     }
 
-    /// The enforcement on this listener.
+    /// Returns the enforcement on this listener.
     pub(super) fn enforcement(&self) -> Enforcement {
         self.listener.enforcement.unwrap_or(self.policy.rules().enforcement)
     }
 }
 
 impl CertificateWatch {
-    /// Watches a certificate that has just been verified.
+    /// Watches a certificate that was just verified.
     pub(super) fn new(
         certificate: ClientCertificate,
         tls: watch::Receiver<Arc<TlsOfListeners>>,
@@ -133,8 +133,8 @@ impl CertificateWatch {
         Self { certificate, tls, expiry }
     }
 
-    /// Verifies the certificate again if the listener's TLS files have changed, or if it or one that
-    /// it was sent with has expired. Returns `false` when it is no longer accepted.
+    /// Verifies the certificate again if the listener's TLS files changed, or if a certificate in
+    /// the chain has expired. Returns `false` if it is no longer valid.
     pub(super) fn is_still_valid(&mut self, paths: &TlsPaths) -> bool {
         let now = SystemTime::now();
         let has_expired = self.expiry.is_some_and(|expiry| expiry <= now);
@@ -146,15 +146,15 @@ impl CertificateWatch {
         every.get(paths).is_some_and(|tls| self.certificate.judge_by(tls).is_ok())
     }
 
-    /// Returns how long it is until it must be verified again. `None` if it need not be.
+    /// Returns the time until it must be verified again; `None` if it need not be.
     pub(super) fn until_expiry(&self) -> Option<Duration> {
         Some(self.expiry?.duration_since(SystemTime::now()).unwrap_or_default())
     }
 }
 
-/// A fault of the gate itself.
+/// An error of the gate itself.
 pub(super) const INTERNAL: Failure = Failure { side: Side::Gate, cause: Cause::Internal };
 
-/// The client has closed or reset its connection.
+/// The client closed or reset its connection.
 pub(super) const CLIENT_ABORTED: Failure =
     Failure { side: Side::Client, cause: Cause::ClientAborted };

@@ -1,12 +1,12 @@
-//! The files by which clients pull through a mirror, as text: pure. None of them leaves a way past
-//! the gate where the client has a setting for that.
+//! Generates the files that make clients pull through a mirror. Pure. If a client has a setting
+//! that prevents direct connections, the file uses it.
 
 use std::fmt::Write as _;
 
-/// Whose files they are.
+/// The client program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientKind {
-    /// containerd, and the kubelet with it.
+    /// containerd, also as used by kubelet.
     Containerd,
     /// podman, CRI-O, skopeo, buildah.
     Podman,
@@ -18,21 +18,21 @@ pub enum ClientKind {
     Buildkit,
 }
 
-/// What a mirror is to its clients.
+/// The address of the mirror for its clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MirrorAddress {
-    /// `host:port`, as clients reach the gate.
+    /// `host:port` by which clients reach the gate.
     pub authority: String,
     /// `https`, or `http` on loopback.
     pub scheme: &'static str,
 }
 
-/// A registry that the mirror offers.
+/// A registry of the mirror.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offered {
-    /// What clients call it, the login server first.
+    /// The names for clients, the login server first.
     pub names: Vec<String>,
-    /// Whether requests that name no registry are for it.
+    /// Whether it serves requests that name no registry.
     pub is_default: bool,
 }
 

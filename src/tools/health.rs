@@ -1,4 +1,4 @@
-//! Asks the gate on this machine how it is, for probes where there is no curl: `pullgate health`.
+//! Queries the gate on this machine, for probes without curl: `pullgate health`.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 
 use crate::config::AdminAddress;
 
-/// The largest answer that is read, in bytes.
+/// Maximum size of a response, in bytes.
 const LARGEST: usize = 64 << 10;
 
-/// What the gate answered.
+/// The response of the gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// The status of the answer is 200.
+    /// Whether the status is 200.
     pub well: bool,
-    /// The answer's text.
+    /// The text of the response.
     pub text: String,
 }
 
-/// Asks the admin listener for a page such as `/readyz`, within `timeout` in all.
+/// Requests a page from the admin listener, for example `/readyz`, with a total timeout.
 ///
 /// # Errors
-/// When it cannot be reached, is too slow, or does not answer in HTTP.
+/// If it is unreachable, times out, or does not answer in HTTP.
 pub fn ask(address: &AdminAddress, page: &str, timeout: Duration) -> io::Result<Health> {
     let end = Instant::now() + timeout;
     let answer = match address {
@@ -47,7 +47,7 @@ pub fn ask(address: &AdminAddress, page: &str, timeout: Duration) -> io::Result<
     Ok(Health { well: status == "200", text: text.to_owned() })
 }
 
-/// The address as this machine reaches it: one that stands for all addresses is asked on loopback.
+/// Returns the address to connect to: loopback for an unspecified address.
 fn own(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -57,8 +57,7 @@ fn own(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Sends the request and reads the answer to its end, before `end`. `set` sets how long one read may
-/// take.
+/// Sends the request and reads the response until `end`. `set` sets the timeout of one read.
 fn exchange(
     mut stream: impl Read + Write,
     page: &str,

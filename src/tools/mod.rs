@@ -1,4 +1,4 @@
-//! What the commands need beside the gate: the demo, the doctor and the firewall rules.
+//! The parts that commands need besides the gate: demo, doctor, firewall rules, files for clients.
 
 #[cfg(feature = "tools")]
 pub mod client_files;

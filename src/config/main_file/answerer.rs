@@ -1,4 +1,4 @@
-//! `[answerer]`: the DNS server for the clients of a gateway.
+//! `[answerer]`: the DNS server for clients of a gateway.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use crate::config::source::Source;
 use crate::config::table::Table;
 use crate::policy::{Located, Location, NameServer, canonical};
 
-/// Queries of one client in a second, where nothing is said. A pull asks for two dozen at once.
+/// Default of the queries per second for each client. A pull sends two dozen at once.
 const QUERIES: u32 = 100;
 const MOST_QUERIES: RangeInclusive<u64> = 1..=1_000_000;
 
@@ -51,7 +51,7 @@ pub(super) fn read(
     Some(Answerer { addresses: given, answer, queries_per_second })
 }
 
-/// The gate must not ask itself.
+/// The gate must not query itself.
 pub(super) fn judge_servers(
     source: &Source<'_>,
     answerer: &Answerer,
@@ -65,7 +65,7 @@ pub(super) fn judge_servers(
     }
 }
 
-/// Whoever is sent to the gate has to be met there.
+/// The gate must listen at the addresses in its DNS answers.
 pub(super) fn judge_listeners(
     source: &Source<'_>,
     answerer: &Answerer,
@@ -80,7 +80,7 @@ pub(super) fn judge_listeners(
     }
 }
 
-/// An address that clients ask. It has to be one, since answers come from where they were asked.
+/// Parses an address that clients query. It must be specific, because answers are sent from it.
 fn address(
     source: &Source<'_>,
     written: &Located<String>,
@@ -103,14 +103,14 @@ fn address(
     None
 }
 
-/// An address, and a port where it is not 53.
+/// Parses an address with an optional port. The default is 53.
 fn parse(text: &str) -> Option<SocketAddr> {
     const DNS: u16 = 53;
     let alone = || text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, DNS));
     text.parse().ok().or_else(alone)
 }
 
-/// Whether clients are told the real addresses; the gate's own where nothing is said.
+/// Returns whether clients get real addresses. The default is the gate's own.
 fn is_real(source: &Source<'_>, table: &mut Table<'_>) -> Option<bool> {
     let Some(written) = table.string("answer") else {
         return (!table.has("answer")).then_some(false);

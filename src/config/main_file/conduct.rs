@@ -1,4 +1,4 @@
-//! `[process]`: what the process shares with others, and what it forbids itself.
+//! `[process]`: what the process shares with others, and its restrictions.
 
 use crate::config::settings::{Conduct, FileAccess, Ports, Profile};
 use crate::config::source::Source;

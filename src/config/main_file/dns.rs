@@ -1,4 +1,4 @@
-//! `[dns]`: the servers, and the fixed answers ahead of them.
+//! `[dns]`: the servers, and static addresses that take precedence.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,7 +11,8 @@ use crate::policy::{
     HostKind, Located, Name, NameServer, StaticAddress, never_dialled, parse_host, parse_port,
 };
 
-/// A DNS server: an address, a port if it is not 53, and the interface of a link-local address.
+/// Parses a DNS server: an address, an optional port (default 53), and the interface of a
+/// link-local address.
 pub(super) fn server(source: &Source<'_>, written: &Located<String>) -> Option<NameServer> {
     let text = &written.value;
     let Some(server) = NameServer::parse(text) else {
@@ -49,7 +50,7 @@ pub(super) fn pins(source: &Source<'_>, hosts: Table<'_>) -> HashMap<Name, Vec<S
             let what = format!("{name} is a storage account");
             source.warn(host.place.clone(), what, "take it out: no policy allows it");
         }
-        // TOML's keys differ by case, host names do not.
+        // TOML keys are case-sensitive, host names are not.
         if pins.insert(name, found).is_some() {
             source.fault(host.place, format!("{:?} stands here twice", host.value), "keep it once");
         }
@@ -57,11 +58,11 @@ pub(super) fn pins(source: &Source<'_>, hosts: Table<'_>) -> HashMap<Name, Vec<S
     pins
 }
 
-/// A fixed answer, with a port where it replaces the target's.
+/// Parses a static address, with an optional port that replaces the target's.
 fn pin(source: &Source<'_>, written: &Located<String>) -> Option<StaticAddress> {
     let text = &written.value;
     let with_port = || {
-        // SocketAddr's own parser takes "+443" and leading zeros.
+        // The parser of SocketAddr accepts "+443" and leading zeros.
         let (_, port) = text.rsplit_once(':')?;
         let port = parse_port(port)?;
         let address = text.parse::<SocketAddr>().ok()?.ip();

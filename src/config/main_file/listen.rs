@@ -1,4 +1,4 @@
-//! `[[listen]]` and `[admin]`: where clients come in, and where the operator looks in.
+//! `[[listen]]` and `[admin]`: the listeners for clients and for the operator.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -67,7 +67,7 @@ pub(super) fn listeners(
     (listeners, of_tls)
 }
 
-/// The word that `mode` is.
+/// Parses the value of `mode`.
 #[derive(Debug, Clone, Copy)]
 enum Word {
     Connect,
@@ -97,7 +97,7 @@ fn mode(source: &Source<'_>, table: &mut Table<'_>) -> Option<Word> {
     None
 }
 
-/// How traffic comes to a transparent listener; redirected, where nothing is said.
+/// Returns how traffic reaches a transparent listener. The default is redirect.
 fn capture(source: &Source<'_>, table: &mut Table<'_>, word: Option<Word>) -> Option<Capture> {
     let Some(written) = table.string("capture") else {
         return (!table.has("capture")).then_some(Capture::Redirect);
@@ -116,7 +116,7 @@ fn capture(source: &Source<'_>, table: &mut Table<'_>, word: Option<Word>) -> Op
     None
 }
 
-/// The networks that a PROXY header is required from, where one is.
+/// Returns the networks that must send a PROXY header; `None` if the key is absent.
 fn balancers(source: &Source<'_>, table: &mut Table<'_>) -> Option<Vec<IpNet>> {
     const WRITE_NETWORKS: &str = "write proxy-protocol-from = [\"10.0.0.0/24\"]";
     let required = table.string("proxy-protocol");
@@ -158,7 +158,7 @@ fn balancers(source: &Source<'_>, table: &mut Table<'_>) -> Option<Vec<IpNet>> {
     Some(written.iter().filter_map(network).collect())
 }
 
-/// An address to listen on, that no other listener has `taken`.
+/// Parses a listen address. Two listeners must not share one (`taken`).
 pub(super) fn socket_address(
     source: &Source<'_>,
     written: &Located<String>,

@@ -1,8 +1,8 @@
-//! The answer that a refused client reads: status, reason phrase, `Proxy-Status` and a JSON body.
+//! The HTTP answer for a rejected client: status, reason phrase, `Proxy-Status` and a JSON body.
 //!
-//! The reason phrase is the user interface: Go clients print it and nothing else. So it names the
-//! host, the remedy, the reason's code and the session's id, in at most 150 printable ASCII
-//! characters. Pure.
+//! The reason phrase is the user interface, because Go clients print nothing else. It names the
+//! host, the remedy, the reason code and the session id, in at most 150 printable ASCII characters.
+//! Pure.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -16,29 +16,29 @@ use serde::Serialize;
 
 use crate::policy::{Cause, HTTPS, Reason, Stop, Target};
 
-/// The longest reason phrase, in characters.
+/// Maximum length of the reason phrase, in characters.
 pub const LONGEST_PHRASE: usize = 150;
 
-/// Asks a client for a user and a password (RFC 7617).
+/// Asks a client for user name and password (RFC 7617).
 const CHALLENGE: &str = "Basic realm=\"pullgate\", charset=\"UTF-8\"";
 
-/// How many characters of a host stay when the phrase is too long for all of it.
+/// Minimum number of characters of a host in a phrase that is too long.
 const SHORTEST_HOST: usize = 32;
 
-/// Returns a target as users write it: without the port of HTTPS.
+/// Returns a target as users write it, without port 443.
 #[must_use]
 pub fn shown(target: &Target) -> String {
     if target.port == HTTPS { target.name.to_string() } else { target.to_string() }
 }
 
-/// The answer to a refused request.
+/// The answer to a rejected request.
 #[derive(Debug, Clone)]
 pub struct RefusalAnswer<'a> {
     /// The reason.
     pub stop: &'a Stop,
-    /// The requested host, as the client wrote it. `None` if it could not be read.
+    /// The requested host, as sent. `None` if it could not be read.
     pub host: Option<&'a str>,
-    /// The session's id, which is in the audit line, too.
+    /// The session id, which is also in the audit line.
     pub id: &'a str,
 }
 
@@ -69,7 +69,7 @@ impl RefusalAnswer<'_> {
         phrase
     }
 
-    /// Returns the same in full, for a body: nothing is shortened. `detail` follows the remedy.
+    /// Returns the unabridged phrase for a body. `detail` follows the remedy.
     #[must_use]
     pub fn message(&self, detail: Option<&str>) -> String {
         let (says, remedy) = match self.stop {
@@ -135,7 +135,7 @@ pub fn status_of(stop: &Stop) -> StatusCode {
     status_and_error(stop).0
 }
 
-/// Returns the status, and the registered error type of RFC 9209 §2.3.
+/// Returns the status and the registered error type of RFC 9209 §2.3.
 fn status_and_error(stop: &Stop) -> (StatusCode, &'static str) {
     const DENIED: &str = "http_request_denied";
     match stop {
@@ -181,7 +181,7 @@ fn status_and_error(stop: &Stop) -> (StatusCode, &'static str) {
     }
 }
 
-/// Returns what follows the host in the phrase.
+/// Returns the text after the host in the phrase.
 fn describe_reason(reason: Reason) -> &'static str {
     match reason {
         Reason::HeadMalformed => "is malformed",
@@ -258,7 +258,7 @@ fn printable(text: &str) -> Cow<'_, str> {
     text.chars().map(|one| if is_printable(one) { one } else { '?' }).collect()
 }
 
-/// Cuts a host in its middle to `room` characters: both ends show whose it is.
+/// Shortens a host to `room` characters in the middle: both ends identify it.
 fn shortened(host: &str, room: usize) -> Cow<'_, str> {
     if host.len() <= room {
         return host.into();

@@ -1,26 +1,26 @@
-//! Parses `Proxy-Authorization`: Basic credentials (RFC 7617). Pure. They are never printed.
+//! Parses `Proxy-Authorization`: Basic credentials (RFC 7617). Pure. Never prints them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::limits::Credentials;
 
-/// The longest password, in bytes.
+/// Maximum length of a password, in bytes.
 const LONGEST_PASSWORD: usize = 1_024;
 
 /// The value of `Proxy-Authorization`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authorization {
-    /// A user's name and password.
+    /// User name and password.
     Basic(Credentials),
-    /// Basic, but malformed.
+    /// Malformed Basic credentials.
     Broken,
-    /// Another scheme, such as Negotiate, which the gate ignores.
+    /// Another scheme, for example Negotiate, which the gate ignores.
     Other,
 }
 
 impl Authorization {
-    /// Parses the field's value.
+    /// Parses the field value.
     #[must_use]
     pub fn parse(value: &str) -> Self {
         let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));

@@ -1,7 +1,7 @@
-//! CONNECT, served by hyper from a head that was judged before.
+//! Serves CONNECT with hyper, from a request head that was validated before.
 //!
-//! hyper gets exactly the judged head and never sees the socket: what came behind the head belongs
-//! to the tunnel and stays with the caller, who sends what hyper wrote. So nothing here waits.
+//! hyper gets exactly the validated head and never sees the socket. Bytes after the head belong to
+//! the tunnel and stay with the caller, who also sends what hyper wrote. So nothing here waits.
 
 use std::cell::Cell;
 use std::future::{Ready, ready};
@@ -19,15 +19,15 @@ use hyper::{Request, Response};
 
 use super::head::Version;
 
-/// So much an answer takes with all its fields and its body, in bytes; seldom more.
+/// Typical maximum size of an answer with its fields and body, in bytes.
 const ANSWER: usize = 1024;
 
-/// In place of a head that hyper is not shown, so that it writes the answer to it too.
+/// Replaces a head that hyper must not see, so that hyper writes the answer to it, too.
 const STAND_IN: &[u8] = b"CONNECT refused.invalid:443 HTTP/1.1\r\n\r\n";
 const STAND_IN_10: &[u8] = b"CONNECT refused.invalid:443 HTTP/1.0\r\n\r\n";
 
-/// What hyper takes for a connection: it reads as a head and then as nothing, and what is written
-/// to it is kept.
+/// The connection that hyper sees: it reads the head and then end of file, and stores what is
+/// written.
 #[derive(Debug)]
 struct InMemoryIo {
     head: Bytes,
@@ -41,7 +41,7 @@ impl hyper::rt::Read for InMemoryIo {
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         if self.head.is_empty() {
-            // Never woken: hyper has all that it is to see.
+            // Never woken: hyper has all its input.
             return Poll::Pending;
         }
         let length = self.head.len().min(buffer.remaining());
@@ -69,7 +69,7 @@ impl hyper::rt::Write for InMemoryIo {
     }
 }
 
-/// Answers one request with what was decided.
+/// Answers one request with this response.
 struct Decided(Cell<Option<Response<Full<Bytes>>>>);
 
 impl Service<Request<Incoming>> for Decided {
@@ -82,8 +82,8 @@ impl Service<Request<Incoming>> for Decided {
     }
 }
 
-/// What is said to clients whose CONNECT is accepted: the same to all that speak one version, since
-/// it has no Date, which only an origin server must tell (RFC 9110 §6.6.1).
+/// The answers to an accepted CONNECT. They are the same for all clients of one HTTP version: they
+/// have no Date, which only an origin server must send (RFC 9110 §6.6.1).
 #[derive(Debug, Clone)]
 pub struct Accepted {
     http10: Bytes,
@@ -91,10 +91,10 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Has hyper write it, once for all sessions.
+    /// Generates them with hyper, once for all sessions.
     ///
     /// # Errors
-    /// None that we know of.
+    /// None known.
     pub fn new() -> io::Result<Self> {
         let said = |head| {
             let mut builder = http1::Builder::new();
@@ -104,7 +104,7 @@ impl Accepted {
         Ok(Self { http10: said(STAND_IN_10)?, http11: said(STAND_IN)? })
     }
 
-    /// As this version has it.
+    /// Returns the answer for this version.
     #[must_use]
     pub fn in_version(&self, version: Version) -> &[u8] {
         match version {
@@ -114,10 +114,10 @@ impl Accepted {
     }
 }
 
-/// The answer to a judged head, as it goes to the client.
+/// Returns the answer to a validated head.
 ///
 /// # Errors
-/// What hyper finds wrong with a head that we let pass.
+/// If hyper rejects a head that we accepted.
 pub fn answer(head: Bytes, decided: Response<Full<Bytes>>) -> io::Result<Vec<u8>> {
     written(http1::Builder::new().keep_alive(false), head, decided)
 }
@@ -139,10 +139,10 @@ fn written(
     Ok(connection.into_parts().io.written)
 }
 
-/// The same to a head that was refused, and is not shown to hyper.
+/// Returns the answer to a rejected head, which hyper does not see.
 ///
 /// # Errors
-/// None that we know of.
+/// None known.
 pub fn refusal(decided: Response<Full<Bytes>>) -> io::Result<Vec<u8>> {
     answer(Bytes::from_static(STAND_IN), decided)
 }

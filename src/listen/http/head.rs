@@ -1,33 +1,33 @@
-//! The head of a request, judged byte by byte before hyper sees it.
+//! The request head, validated byte by byte before hyper sees it.
 //!
-//! hyper is lenient: it accepts a bare LF, user info, absolute-form and signs in ports, and does not
-//! answer some malformed heads at all. So the head is read and judged here by RFC 9112, without the
-//! leniency that the RFC permits, and only a head that passed is replayed to hyper. Pure: bytes in,
-//! a verdict out.
+//! hyper is lenient: it accepts a bare LF, user information, absolute-form and signs in ports, and
+//! does not answer some malformed heads at all. So the head is validated here by RFC 9112, without
+//! the leniency that the RFC permits, and only a valid head is passed to hyper. Pure: bytes in, a
+//! verdict out.
 
 use super::authorization::Authorization;
 use crate::policy::{Denial, Reason, Target};
 
-/// The largest head that is read, in bytes. Kerberos tickets in `Proxy-Authorization` fit.
+/// Maximum size of a head, in bytes. Kerberos tickets in `Proxy-Authorization` fit.
 pub const LARGEST_HEAD: usize = 16 * 1024;
 
-/// The most field lines that a head may have.
+/// Maximum number of field lines.
 const MOST_FIELDS: usize = 64;
 
-/// A CONNECT request's head that passed.
+/// A valid head of a CONNECT request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// The target of the tunnel.
     pub target: Target,
-    /// The version of HTTP.
+    /// The HTTP version.
     pub version: Version,
-    /// The length of the head in bytes, including its empty line.
+    /// The length of the head in bytes, with its empty line.
     pub length: usize,
     /// `Proxy-Authorization`.
     pub authorization: Option<Authorization>,
 }
 
-/// A version of HTTP that the gate speaks.
+/// A supported HTTP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0.
@@ -36,10 +36,10 @@ pub enum Version {
     Http11,
 }
 
-/// What is wrong with a head.
+/// Why a head is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeadFault {
-    /// The first bytes are a TLS record: the client speaks `https://` to a clear-text proxy port.
+    /// The first bytes are a TLS record: the client uses `https://` for a plain-text proxy port.
     #[error("it begins with TLS; this port speaks HTTP")]
     Tls,
     /// The connection preface of HTTP/2.
@@ -48,22 +48,22 @@ pub enum HeadFault {
     /// More than [`LARGEST_HEAD`] bytes, or more than 64 field lines.
     #[error("it is too large")]
     TooLarge,
-    /// A carriage return or a line feed that stands alone.
+    /// A carriage return or line feed alone.
     #[error("it has a bare CR or LF")]
     BareLineEnd,
-    /// Not `method SP target SP version`.
+    /// The request line is not `method SP target SP version`.
     #[error("its request line is malformed")]
     RequestLine,
-    /// A version other than HTTP/1.0 and HTTP/1.1.
+    /// Another version than HTTP/1.0 and HTTP/1.1.
     #[error("its version is not HTTP/1.0 or HTTP/1.1")]
     Version,
     /// A field line without a name, with a space before the colon, or folded (RFC 9112 §5.2).
     #[error("it has a malformed or folded field line")]
     FieldLine,
-    /// A control character or a byte over 127.
+    /// A control character or a byte above 127.
     #[error("it has a control character or a byte outside ASCII")]
     Character,
-    /// `Content-Length` or `Transfer-Encoding`, which have no meaning on CONNECT (RFC 9110 §9.3.6).
+    /// `Content-Length` or `Transfer-Encoding`, which CONNECT does not have (RFC 9110 §9.3.6).
     #[error("CONNECT must not have content")]
     Content,
     /// HTTP/1.1 without `Host` (RFC 9112 §3.2).
@@ -75,26 +75,25 @@ pub enum HeadFault {
     /// More than one `Proxy-Authorization`.
     #[error("it has more than one Proxy-Authorization")]
     AuthorizationTwice,
-    /// A `Host` that is not the request target's.
+    /// `Host` differs from the request target.
     #[error("Host must equal the CONNECT target")]
     HostDiffers,
     /// A method other than CONNECT, with a target of this form.
     #[error("{}", .0.remedy())]
     Method(TargetForm),
-    /// A request target that is not `host:port`.
+    /// The request target is not `host:port`.
     #[error("{0}")]
     Target(#[from] crate::policy::TargetError),
 }
 
-/// The form of a request target whose method is not CONNECT: it shows what the client took the gate
-/// for.
+/// The form of a request target whose method is not CONNECT. It shows how the client is configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TargetForm {
-    /// `https://…`: the client sends the whole URL where it should open a tunnel.
+    /// `https://…`: the client sends the whole URL instead of opening a tunnel.
     Https,
     /// `http://…`.
     Http,
-    /// `/…`: the client took the gate for a web server.
+    /// `/…`: the client uses the gate as a web server.
     Path,
     /// Anything else.
     Other,
@@ -113,7 +112,7 @@ impl TargetForm {
         }
     }
 
-    /// What to change at the client, in few words: a reason phrase has little room.
+    /// Returns what to change at the client, in few words, because a reason phrase is short.
     fn remedy(self) -> &'static str {
         match self {
             Self::Https => "set the client to tunnel https URLs",
@@ -125,7 +124,7 @@ impl TargetForm {
 }
 
 impl HeadFault {
-    /// What answer, metric and audit tell of it.
+    /// Returns the denial for the answer, metrics and the audit.
     #[must_use]
     pub fn denial(self) -> Denial {
         let reason = match self {
@@ -136,14 +135,14 @@ impl HeadFault {
             _ => Reason::HeadMalformed,
         };
         match reason {
-            // The reason says it all.
+            // The reason is sufficient.
             Reason::IpLiteral => Denial::new(reason),
             _ => Denial::with_remedy(reason, self.to_string()),
         }
     }
 }
 
-/// What the bytes so far amount to.
+/// The result of the bytes so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// The head is not complete.
@@ -152,14 +151,14 @@ pub enum Progress {
     Complete(Head),
 }
 
-/// A fault, and the request target as it was written, for the record.
+/// An error, and the request target for the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// What is wrong.
+    /// The error.
     pub fault: HeadFault,
-    /// The request target. `None` when none could be read.
+    /// The request target; `None` if it could not be read.
     pub target: Option<String>,
-    /// `Host`, if it is the fault.
+    /// `Host`, if it is the cause.
     pub host: Option<String>,
 }
 
@@ -169,7 +168,7 @@ impl From<HeadFault> for Refused {
     }
 }
 
-/// Reads a head as it comes in. Each byte is looked at once, and then once more when all are there.
+/// Reads a head as it arrives. Looks at each byte once, and once more when the head is complete.
 #[derive(Debug, Default)]
 pub struct HeadReader {
     bytes: Vec<u8>,
@@ -178,11 +177,11 @@ pub struct HeadReader {
 }
 
 impl HeadReader {
-    /// Reads the next bytes. How they are cut does not change the verdict.
+    /// Reads the next bytes. The result does not depend on the chunks.
     ///
     /// # Errors
-    /// The first fault in the order of the bytes. Of faults in the meaning: fields, then the method,
-    /// then the target.
+    /// The first error in the order of the bytes. Semantic errors follow in this order: fields,
+    /// method, target.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Progress, Refused> {
         self.bytes.extend_from_slice(bytes);
         if self.bytes.first() == Some(&0x16) {
@@ -198,13 +197,13 @@ impl HeadReader {
         }
     }
 
-    /// Returns every byte that was read: the head, and what followed it.
+    /// Returns all bytes that were read: the head and what followed.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// Returns the length of the head once its empty line has been read.
+    /// Returns the length of the head once its empty line was read.
     fn head_length(&mut self) -> Result<Option<usize>, HeadFault> {
         let mut before = self.scanned.checked_sub(1).and_then(|at| self.bytes.get(at)).copied();
         for (at, &byte) in self.bytes.iter().enumerate().skip(self.scanned) {
@@ -214,15 +213,15 @@ impl HeadReader {
             match byte {
                 b'\n' if before != Some(b'\r') => return Err(HeadFault::BareLineEnd),
                 b'\n' if at == self.line_start + 1 => {
-                    // RFC 9112 §2.2 lets a server skip an empty line before the request line. We
-                    // do not: no client of ours sends one.
+                    // RFC 9112 §2.2 allows servers to skip an empty line before the request line.
+                    // This server does not, because no supported client sends one.
                     let is_first = self.line_start == 0;
                     return if is_first { Err(HeadFault::RequestLine) } else { Ok(Some(at + 1)) };
                 }
                 b'\n' => {
                     if self.line_start == 0 {
-                        // What cannot be a request, such as another protocol's greeting, is refused
-                        // now and not after the timeout.
+                        // Bytes that cannot start a request, such as another protocol's greeting,
+                        // are rejected now instead of after the timeout.
                         let line = self.bytes.get(..at - 1).unwrap_or_default();
                         request_line(std::str::from_utf8(line).unwrap_or_default())?;
                     }
@@ -239,9 +238,9 @@ impl HeadReader {
     }
 }
 
-/// Judges a whole head, its empty line included.
+/// Validates a whole head with its empty line.
 fn judge(head: &[u8]) -> Result<Head, Refused> {
-    // `head_length` let nothing but printable ASCII, tabs and CRLF through.
+    // `head_length` accepted only printable ASCII, tabs and CRLF.
     let text = std::str::from_utf8(head).map_err(|_| HeadFault::Character)?;
     let mut lines = text.split("\r\n");
     let request = lines.next().unwrap_or_default();
@@ -288,7 +287,7 @@ fn judge(head: &[u8]) -> Result<Head, Refused> {
     Ok(Head { target: parsed, version, length: head.len(), authorization })
 }
 
-/// Method, request target and version, between exactly one space each.
+/// Splits method, request target and version at exactly one space each.
 fn request_line(line: &str) -> Result<(&str, &str, &str), HeadFault> {
     let mut parts = line.split(' ');
     let (Some(method), Some(target), Some(version), None) =
@@ -308,7 +307,7 @@ fn request_line(line: &str) -> Result<(&str, &str, &str), HeadFault> {
     Ok((method, target, version))
 }
 
-/// Name and value of a field line, the white space around the value taken off.
+/// Splits name and value of a field line, without surrounding white space.
 fn field(line: &str) -> Result<(&str, &str), HeadFault> {
     let (name, value) = line.split_once(':').ok_or(HeadFault::FieldLine)?;
     if name.is_empty() || !name.bytes().all(is_token) {
@@ -322,7 +321,8 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Whether a `Host` is the target's: with its port, or without one as aiohttp and undici send it.
+/// Returns whether a `Host` matches the target: with its port, or without one as aiohttp and undici
+/// send it.
 fn names_target(host: &str, target: &Target) -> bool {
     let name = target.name.as_str();
     let Some((front, behind)) = host.split_at_checked(name.len()) else {

@@ -1,4 +1,4 @@
-//! HTTP/1.1 towards clients: the request head, CONNECT and the answers to it.
+//! HTTP/1.1 with clients: the request head, CONNECT and its answers.
 
 pub mod answer;
 pub mod authorization;

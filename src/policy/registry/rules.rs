@@ -1,5 +1,5 @@
-//! The rules for loading that concern one registry: which of the hosts that its file names are its
-//! own, and what is refused wherever it stands.
+//! The rules for one registry file: which hosts belong to the registry, and which are rejected in
+//! every key.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::policy::name::{Name, NameError};
 use crate::policy::registry_spec::{DataSpec, Origin, RegistrySpec};
 use crate::policy::target::Target;
 
-/// What the rules leave of a file without fault.
+/// The result for a valid file.
 pub(super) struct Sound {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) private_addresses: Arc<[IpNet]>,
 }
 
-/// Judges what a file says, and finds every fault of it.
+/// Judges a file and reports all errors.
 pub(super) fn judge(spec: &RegistrySpec) -> Result<Sound, Vec<Fault>> {
     let mut judge = Judge::new(spec);
     judge.azure_login();
@@ -41,13 +41,13 @@ pub(super) fn judge(spec: &RegistrySpec) -> Result<Sound, Vec<Fault>> {
     Ok(Sound { endpoints: judge.endpoints, private_addresses })
 }
 
-/// Whose registry it is, as its login server tells.
+/// The owner of the registry, by its login server.
 enum Owner {
-    /// Azure's: the label that its hosts have in common, and its cloud.
+    /// Azure: the label of its hosts, and its cloud.
     Azure { label: String, cloud: &'static Cloud },
-    /// Another's; where it is known by name, what its hosts have in common.
+    /// Another provider: what its hosts have in common, if it is known.
     Outside { family: Option<String> },
-    /// The login server is itself at fault, so that nothing can be said against others by it.
+    /// The login server is invalid, so other hosts cannot be compared with it.
     Unknown,
 }
 
@@ -80,8 +80,8 @@ impl Owner {
         }
     }
 
-    /// What `az acr update --name` takes. A resource's name has no dash; a label of the Domain Name
-    /// Label scope has a hash behind one.
+    /// Returns the name for `az acr update --name`. The name of a resource has no dash; a label
+    /// with Domain Name Label scope has a dash and a hash.
     fn resource(&self) -> &str {
         match self {
             Self::Azure { label, .. } => label.split('-').next().unwrap_or(label),
@@ -90,7 +90,7 @@ impl Owner {
     }
 }
 
-/// What a host under an Azure registry's suffix is to the registry at hand.
+/// The relation of a host below an Azure registry suffix to this registry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kin {
     Own,
@@ -98,7 +98,7 @@ enum Kin {
     Unknown,
 }
 
-/// What is wrong, and the remedy.
+/// The cause and the remedy.
 type Objection = (String, String);
 
 struct Judge<'a> {
@@ -106,7 +106,7 @@ struct Judge<'a> {
     owner: Owner,
     accepted: HashSet<Name>,
     endpoints: Vec<Endpoint>,
-    /// Every host that is written, and where it stands first.
+    /// All hosts, each with its first place.
     seen: HashMap<Target, &'a Location>,
     faults: Vec<Fault>,
 }
@@ -159,7 +159,7 @@ impl<'a> Judge<'a> {
             }
         };
         for region in cloud.regions {
-            // One that was listed beside it stays as it is: a later release may know the region.
+            // A host that is also listed is kept: a later release may know its region.
             let value = format!("{label}.{region}.data.{}", cloud.registry_suffix);
             if parse_host(&value).is_ok_and(|target| !self.seen.contains_key(&target)) {
                 self.take(&value, place, EndpointKind::Data);
@@ -171,7 +171,7 @@ impl<'a> Judge<'a> {
         self.take(&host.value, &host.place, kind);
     }
 
-    /// Takes a host in, or finds what is wrong with it.
+    /// Adds a host, or reports what is wrong with it.
     fn take(&mut self, written: &str, place: &'a Location, kind: EndpointKind) {
         let target = match parse_host(written) {
             Ok(target) => target,
@@ -190,7 +190,7 @@ impl<'a> Judge<'a> {
         self.endpoints.push(Endpoint { target, kind, place: place.clone() });
     }
 
-    /// What speaks against a host where it stands.
+    /// Returns why a host is not allowed in this key.
     // long: one match, a row for each kind of host under each key.
     fn objection(&self, name: &Name, kind: EndpointKind) -> Option<Objection> {
         use EndpointKind::{Also, Data, Login, Regional};
@@ -253,7 +253,7 @@ impl<'a> Judge<'a> {
             )),
             (HostKind::KnownRegistry { family }, Also) => {
                 let own = match &self.owner {
-                    // Docker Hub's auth.docker.io is no other registry's.
+                    // auth.docker.io belongs to Docker Hub.
                     Owner::Outside { family: own } => own.as_deref() == Some(family),
                     Owner::Azure { .. } => false,
                     Owner::Unknown => true,
@@ -343,8 +343,8 @@ impl<'a> Judge<'a> {
         self.fault(place, what, remedy);
     }
 
-    /// What to do instead of opening storage, in the order that Microsoft asks for: the new
-    /// endpoints are allowed everywhere before the registry is switched to them.
+    /// Returns the remedy for storage hosts, in the order that Microsoft documents: allow the new
+    /// endpoints everywhere before switching the registry.
     fn instead_of_storage(&self) -> String {
         let first = match (&self.owner, self.spec.origin) {
             (Owner::Outside { .. }, _) => {
@@ -365,7 +365,8 @@ impl<'a> Judge<'a> {
         )
     }
 
-    /// `accept-shared-storage` repeats hosts of the registry, so that the hole is known.
+    /// Checks that `accept-shared-storage` repeats hosts of the registry, so that the exposure is
+    /// explicit.
     fn accepted(&mut self) {
         let spec = self.spec;
         let written: HashSet<&Name> = self.seen.keys().map(|target| &target.name).collect();
@@ -391,7 +392,7 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// Whether a wildcard is what `az` prints in place of data endpoints while they are off.
+/// Returns whether a wildcard is what `az` prints instead of data endpoints while they are off.
 fn is_storage_wildcard(written: &str) -> bool {
     let behind = written.trim_start_matches(['*', '.']);
     let host = parse_host(&format!("any.{behind}"));

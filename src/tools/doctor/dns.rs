@@ -1,5 +1,5 @@
-//! DNS as a client asks it: a question by hand for a server that is tried, and the system for a host
-//! that should work.
+//! DNS queries of a client: own messages to a server under test, and the system resolver for a host
+//! that must work.
 
 use std::net::SocketAddr;
 
@@ -10,14 +10,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::policy::{Name, Target};
 
-/// So many addresses of a host are tried.
+/// Maximum number of addresses of a host that are tested.
 const ADDRESSES: usize = 8;
 
-/// A question for a name's IPv4 addresses, as bytes.
+/// Returns an encoded query for the IPv4 addresses of a name.
 pub(super) fn question(name: &Name) -> Vec<u8> {
     let mut message = Message::query();
     message.metadata.recursion_desired = true;
-    // Every name of ours is one of DNS, and every question can be written.
+    // Every name is a valid DNS name, and every query can be encoded.
     let mut absolute = rr::Name::from_ascii(name.as_str()).unwrap_or_default();
     absolute.set_fqdn(true);
     message.add_query(Query::query(absolute, RecordType::A));
@@ -25,9 +25,9 @@ pub(super) fn question(name: &Name) -> Vec<u8> {
     message.to_vec().unwrap_or_default()
 }
 
-/// Describes an answer; `None` for a refusal: REFUSED, or an answer that names a block as its reason
-/// (RFC 8914), as the gate's own DNS server gives it. Any other answer may have come from a server
-/// elsewhere, which has then seen the name.
+/// Describes an answer; `None` for a refusal: REFUSED, or an answer with a blocking reason (RFC
+/// 8914), as the gate's DNS server sends it. Any other answer may come from another server, which
+/// has then seen the name.
 pub(super) fn answered(bytes: &[u8]) -> Option<String> {
     match Message::from_vec(bytes) {
         Ok(answer) if answer.metadata.response_code == ResponseCode::Refused => None,
@@ -37,7 +37,7 @@ pub(super) fn answered(bytes: &[u8]) -> Option<String> {
     }
 }
 
-/// Whether an answer carries Extended DNS Error 15 (Blocked) to 18 (Prohibited).
+/// Returns whether an answer has an Extended DNS Error from 15 (Blocked) to 18 (Prohibited).
 fn is_blocked(answer: &Message) -> bool {
     const EXTENDED_DNS_ERROR: u16 = 15;
     let edns = answer.edns.as_ref();
@@ -47,13 +47,13 @@ fn is_blocked(answer: &Message) -> bool {
     }
 }
 
-/// Whether an answer knows the name, be it without an address of this family.
+/// Returns whether an answer confirms that the name exists, even without an address of this family.
 pub(super) fn knows(bytes: &[u8]) -> bool {
     let answer = Message::from_vec(bytes);
     answer.is_ok_and(|answer| answer.metadata.response_code == ResponseCode::NoError)
 }
 
-/// Where the system finds a host; nowhere where it finds it too late.
+/// Returns the addresses of a host from the system resolver; none if it times out.
 pub(super) async fn addresses(target: &Target, by: Instant) -> Vec<SocketAddr> {
     #[expect(clippy::disallowed_methods, reason = "a client asks the system, and is played here")]
     let looked_up = tokio::net::lookup_host((target.name.as_str().to_owned(), target.port));

@@ -1,4 +1,4 @@
-//! The first bytes of TLS, and what answers them.
+//! The first bytes of TLS, and the classification of responses.
 
 use std::sync::Arc;
 
@@ -8,51 +8,51 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use crate::policy::Name;
 
-/// The alert by which a gate refuses (RFC 8446 §6.2).
+/// The alert of a gate that denies (RFC 8446 §6.2).
 const ACCESS_DENIED: u8 = 49;
 
-/// The alert by which it says that it could not.
+/// The alert of a gate that failed.
 const INTERNAL_ERROR: u8 = 80;
 
 /// Content types of TLS records.
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 
-/// An alert's record has so many bytes.
+/// Length of an alert record, in bytes.
 pub(super) const ALERT_LENGTH: usize = 7;
 
-/// What the first bytes of an answer are.
+/// The classification of the first bytes of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// Too little to tell.
+    /// Too few bytes.
     NeedMore,
-    /// A gate's refusal.
+    /// A gate denied.
     Refused,
-    /// A gate that could not.
+    /// A gate failed.
     Failed,
-    /// A TLS server's word.
+    /// A TLS server answered.
     Server,
     /// Something else.
     Other,
 }
 
-/// Tells what bytes are the beginning of.
+/// Classifies bytes.
 pub(super) fn heard(bytes: &[u8]) -> Heard {
     match bytes {
         [ALERT, 3, _, 0, 2, _, ACCESS_DENIED, ..] => Heard::Refused,
         [ALERT, 3, _, 0, 2, _, INTERNAL_ERROR, ..] => Heard::Failed,
         [] => Heard::NeedMore,
         [ALERT, ..] if bytes.len() < ALERT_LENGTH => Heard::NeedMore,
-        // Any other alert is a server's.
+        // Any other alert comes from a server.
         [ALERT | HANDSHAKE, ..] => Heard::Server,
         _ => Heard::Other,
     }
 }
 
-/// A ClientHello of TLS 1.2 and 1.3 for a name, or without one.
+/// Returns a ClientHello of TLS 1.2 and 1.3, with or without a name.
 ///
 /// # Errors
-/// When the library cannot make one; it makes one for every name that is one.
+/// If the library cannot create one, which does not happen for valid names.
 pub(super) fn hello(name: Option<&Name>) -> Result<Vec<u8>, rustls::Error> {
     let provider = Arc::new(ring::default_provider());
     let builder =

@@ -1,8 +1,8 @@
-//! Ways past firewall rules of this machine itself, as far as an ordinary user can try them: the
-//! address of another machine as a source, and the source ports of the gate's DNS queries.
+//! Tests ways to bypass the firewall rules of this machine, as an ordinary user: another machine's
+//! address as the source, and the source ports of the gate's DNS queries.
 //!
-//! Whether a packet left is not visible here. What is visible is whether the kernel refused to send
-//! it (EPERM), as it does for what a rule of output drops.
+//! Whether a packet left cannot be observed here. What can be observed is whether the kernel
+//! refused to send it (EPERM), as it does for packets that an output rule drops.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -14,15 +14,15 @@ use super::trial::{Found, describe, found};
 use super::{Verdict, dns};
 use crate::policy::Name;
 
-/// The ports that programs without privileges can bind.
+/// The ports that unprivileged programs can bind.
 const PORTS: RangeInclusive<u16> = 1024..=u16::MAX;
 
-/// The port that datagrams are sent to: nothing listens there (RFC 863).
+/// The destination port of datagrams. No service listens there (RFC 863).
 const DISCARD: u16 = 9;
 
-/// Binds the address of another machine, which `IPV6_FREEBIND` allows without a privilege, sends
-/// from it to this machine, and answers: the answer is then part of a connection that seems to have
-/// come from outside.
+/// Binds another machine's address, which `IPV6_FREEBIND` allows without privileges, sends from it
+/// to this machine, and answers: the answer then belongs to a connection that seems to come from
+/// outside.
 pub(super) fn forged_source(outside: Ipv6Addr) -> Found {
     match try_forged_source(outside) {
         Ok(found) => found,
@@ -40,15 +40,15 @@ fn try_forged_source(outside: Ipv6Addr) -> io::Result<Found> {
     forging.bind(&SocketAddr::from((outside, 0)).into())?;
     let forging = UdpSocket::from(forging);
     forging.send_to(super::MARK.as_bytes(), answering.local_addr()?)?;
-    // The kernel's error messages go to the forged address as well, even if this answer does not.
+    // ICMP errors of the kernel go to the forged address as well, even if this answer does not.
     Ok(match answering.send_to(super::MARK.as_bytes(), forging.local_addr()?) {
         Ok(_) => found(Verdict::Open, "an answer to it is sent"),
         Err(_) => found(Verdict::Unsure, "it is accepted on this machine"),
     })
 }
 
-/// Asks a DNS server from every port, after the gate has asked it: rules that accept what belongs
-/// to a connection of the gate accept one of them.
+/// Queries a DNS server from every port, after the gate has queried it: rules that accept
+/// established connections of the gate would accept one of these.
 pub(super) fn sweep(server: SocketAddr, name: &Name) -> Found {
     let question = dns::question(name);
     let any = match server.ip() {
@@ -74,14 +74,14 @@ fn unrestricted() -> Found {
     found(Verdict::Skipped, "no rule of this machine itself drops what it sends")
 }
 
-/// A socket of this machine's own address, the one that it would send from.
+/// Returns a socket with the address that this machine would send from.
 fn own_socket(outside: Ipv6Addr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
     socket.connect((outside, DISCARD))?;
     UdpSocket::bind((socket.local_addr()?.ip(), 0))
 }
 
-/// Whether a rule of this machine drops an ordinary datagram.
+/// Returns whether a rule of this machine drops an ordinary datagram.
 fn is_restricted(socket: &UdpSocket, to: SocketAddr) -> bool {
     let sent = socket.send_to(super::MARK.as_bytes(), to);
     sent.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)

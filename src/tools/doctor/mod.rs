@@ -25,73 +25,73 @@ use crate::policy::{HTTPS, Name, Target};
 pub use trial::{NoProxy, Proxy};
 use trial::{Transport, Trial};
 
-/// The first label of the hosts that are asked for by default, and the `User-Agent` of requests to a
-/// proxy. Anybody can use it: it marks lines of the audit, and is no reason to hide them.
+/// The first label of the default hosts, and the `User-Agent` of requests to a proxy. Any client
+/// can use it, so it marks audit lines but does not hide them.
 pub const MARK: &str = "pullgate-doctor";
 
-/// The storage account that is asked for by default. Names of accounts have no dashes.
+/// The default storage account. Account names contain no dashes.
 pub const STORAGE: &str = "pullgatedoctor.blob.core.windows.net";
 
-/// Returns whether a host is one that only `doctor` asks for by default.
+/// Returns whether only `doctor` requests a host by default.
 #[must_use]
 pub fn is_marked(host: &str) -> bool {
     host == STORAGE || host.strip_prefix(MARK).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// What is tried.
+/// The tests.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Addresses outside, which answer on the ports below.
+    /// External addresses, which answer on the ports below.
     pub outside: Vec<IpAddr>,
-    /// Ports of these, beside 443 and 53, for TCP.
+    /// TCP ports of these, besides 443 and 53.
     pub ports: Vec<u16>,
-    /// Further places that must be closed for TCP.
+    /// Further addresses that must be closed for TCP.
     pub closed: Vec<SocketAddr>,
-    /// The system's DNS servers, which must know the hosts of the policy and nothing else.
+    /// The system's DNS servers, which must resolve only hosts of the policy.
     pub system_resolvers: Vec<SocketAddr>,
     /// Other DNS servers.
     pub resolvers: Vec<SocketAddr>,
-    /// DNS servers that only a gate on this machine may ask: tried from every port.
+    /// DNS servers that only a gate on this machine may query: tested from every port.
     pub gate_resolvers: Vec<SocketAddr>,
-    /// Where a cloud's machines find their identity.
+    /// The metadata services of clouds.
     pub metadata: Vec<SocketAddr>,
-    /// A host that no policy names.
+    /// A host that is not in the policy.
     pub stranger: Name,
     /// A storage account.
     pub storage: Name,
-    /// A host that serves DNS over HTTPS.
+    /// A DNS-over-HTTPS server.
     pub doh: Name,
     /// Hosts of the policy, which must work.
     pub allowed: Vec<Target>,
-    /// The proxy that clients are told of, where they are.
+    /// The proxy of the clients; `None` if they use none.
     pub proxy: Option<Proxy>,
     /// The value of `NO_PROXY`; empty if it is not set.
     pub no_proxy: String,
     /// Whether `HTTP_PROXY` is set and `HTTPS_PROXY` is not.
     pub only_http_proxy: bool,
-    /// How long each way is tried.
+    /// Timeout of each test.
     pub patience: Duration,
 }
 
-/// How a way is.
+/// The result of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing comes through, as it should be.
+    /// Closed, as expected.
     Closed,
-    /// Something comes through.
+    /// Open.
     Open,
-    /// Something may come through: it cannot be told from here.
+    /// Possibly open: it cannot be determined from here.
     Unsure,
-    /// What should come through does.
+    /// An expected connection works.
     Works,
-    /// What should come through does not, or nothing can be told.
+    /// An expected connection fails, or its test has no result.
     Fails,
     /// The machine has no such network.
     Skipped,
 }
 
 impl Verdict {
-    /// The word for it.
+    /// Returns the word for it.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -104,23 +104,23 @@ impl Verdict {
         }
     }
 
-    /// Whether all is as it should be.
+    /// Returns whether the result is as expected.
     #[must_use]
     pub fn is_well(self) -> bool {
         !matches!(self, Self::Open | Self::Unsure | Self::Fails)
     }
 }
 
-/// What was found of a way.
+/// The result of a test, with details.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The way.
+    /// What was tested.
     pub way: String,
-    /// How it is.
+    /// The result.
     pub verdict: Verdict,
-    /// What was seen.
+    /// What was observed.
     pub seen: String,
-    /// What would mend it, where it is not well: mostly a rule for nftables.
+    /// The remedy, usually an nftables rule; `None` if the result is as expected.
     pub remedy: Option<String>,
 }
 
@@ -136,7 +136,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// A way, how it is tried, and what would mend it.
+/// A test: what to try, how, and the remedy.
 #[derive(Debug)]
 struct Way {
     title: String,
@@ -167,7 +167,7 @@ pub async fn examine(plan: &Plan) -> Vec<Finding> {
     }
     found.sort_unstable_by_key(|(number, _)| *number);
     let mut findings: Vec<Finding> = found.into_iter().map(|(_, finding)| finding).collect();
-    // The gate has asked its DNS servers by now.
+    // The gate has queried its DNS servers by now.
     for server in &plan.gate_resolvers {
         findings.push(swept(*server, &plan.stranger).await);
     }
@@ -175,7 +175,7 @@ pub async fn examine(plan: &Plan) -> Vec<Finding> {
     findings
 }
 
-/// Tries every port towards one DNS server of the gate.
+/// Tests every source port with one DNS server of the gate.
 async fn swept(server: SocketAddr, name: &Name) -> Finding {
     let name = name.clone();
     let tried = tokio::task::spawn_blocking(move || local::sweep(server, &name)).await;
@@ -192,7 +192,7 @@ async fn swept(server: SocketAddr, name: &Name) -> Finding {
     }
 }
 
-/// What the environment says of proxies, where it leads clients past theirs.
+/// Checks the proxy variables of the environment for exemptions.
 fn settings(plan: &Plan) -> Vec<Finding> {
     let mut findings = Vec::new();
     if plan.only_http_proxy {
@@ -225,7 +225,7 @@ fn settings(plan: &Plan) -> Vec<Finding> {
     findings
 }
 
-/// The finding for a test that ended with a panic.
+/// Returns the finding for a test that panicked.
 fn broken() -> Finding {
     Finding {
         way: "a test".into(),

@@ -1,10 +1,10 @@
-//! `NO_PROXY`: which hosts clients connect to without their proxy. Programs read it in different
-//! ways; a host counts as exempt if Go, curl or Python takes it for exempt.
+//! `NO_PROXY`: hosts that clients connect to without their proxy. Programs interpret it
+//! differently; a host counts as exempt if Go, curl or Python exempts it.
 
 use crate::policy::Target;
 
-/// Returns the first entry of `NO_PROXY` that exempts a host, or `None`. Addresses and networks
-/// exempt no host that is given by name.
+/// Returns the first entry of `NO_PROXY` that exempts a host; `None` if none does. Addresses and
+/// networks do not exempt hosts given by name.
 pub(super) fn exempting<'a>(no_proxy: &'a str, target: &Target) -> Option<&'a str> {
     let entries = no_proxy.split(|byte: char| byte == ',' || byte.is_whitespace());
     entries.filter(|entry| !entry.is_empty()).find(|entry| exempts(entry, target))

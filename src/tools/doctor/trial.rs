@@ -1,4 +1,4 @@
-//! One way, tried: what is sent, and what the answer means.
+//! Runs one test: what is sent, and what the response means.
 
 use std::fmt;
 use std::io;
@@ -16,42 +16,42 @@ use super::hello::{ALERT_LENGTH, Heard, heard, hello};
 use super::{MARK, Verdict, dns, local};
 use crate::policy::{Name, Target};
 
-/// The most that is read of a proxy's answer, in bytes.
+/// Maximum size of a proxy's response, in bytes.
 const LARGEST_HEAD: usize = 16 * 1024;
 
-/// What is said where the protocol is not known: a web server answers, and so does a gate.
+/// Sent if the protocol is unknown: web servers answer it, and so does a gate.
 const GREETING: &[u8] = b"HEAD / HTTP/1.0\r\n\r\n";
 
-/// What the kernel says of a packet that a rule of this machine dropped.
+/// The error of the kernel for a packet that a rule of this machine dropped.
 const EPERM: i32 = rustix::io::Errno::PERM.raw_os_error();
 
-/// QUIC's datagrams have so many bytes at least (RFC 9000 §14.1).
+/// Minimum size of QUIC datagrams, in bytes (RFC 9000 §14.1).
 const QUIC_DATAGRAM: usize = 1200;
 
-/// How a way is tried.
+/// The kind of a test.
 #[derive(Debug)]
 pub(super) enum Trial {
     /// A connection.
     Tcp(SocketAddr),
-    /// A ClientHello that should be refused.
+    /// A ClientHello that must be rejected.
     Hello { to: SocketAddr, name: Option<Name> },
     /// A datagram that every QUIC server answers.
     Quic(SocketAddr),
     /// A datagram from the address of another machine.
     ForgedSource(Ipv6Addr),
-    /// A question.
+    /// A query.
     Dns { to: SocketAddr, transport: Transport, name: Name },
-    /// A question that should be answered.
+    /// A query that must be answered.
     Asked { to: SocketAddr, name: Name },
-    /// A CONNECT that should be refused.
+    /// A CONNECT that must be rejected.
     Tunnel { proxy: Proxy, target: String },
-    /// A ClientHello for another host than the CONNECT's.
+    /// A ClientHello with another host than the CONNECT.
     OtherName { proxy: Proxy, target: String, name: Name },
-    /// A ClientHello that should be answered.
+    /// A ClientHello that must be answered.
     Works { to: SocketAddr, name: Name },
-    /// The same, at each address that the system finds.
+    /// The same, at each address from the system resolver.
     WorksByDns { target: Target },
-    /// The same through a proxy.
+    /// The same, through a proxy.
     WorksThrough { proxy: Proxy, target: String, name: Name },
 }
 
@@ -61,19 +61,19 @@ pub(super) enum Transport {
     Tcp,
 }
 
-/// A proxy that clients are told of: `http://[user:password@]host:port`.
+/// The proxy of clients: `http://[user:password@]host:port`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
     /// The authority, without credentials.
     at: String,
-    /// What stands behind `Basic`, secret.
+    /// The credentials after `Basic`, secret.
     credentials: Option<String>,
 }
 
-/// Why a text is no [`Proxy`].
+/// Why a text is not a valid [`Proxy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoProxy {
-    /// A proxy whose port speaks TLS.
+    /// A proxy with TLS.
     #[error("a proxy with https:// cannot be tested: name a listener without tls")]
     Tls,
     /// Neither a URL nor `host:port`.
@@ -119,7 +119,7 @@ impl fmt::Debug for Proxy {
     }
 }
 
-/// What a proxy said to a CONNECT.
+/// The response of a proxy to a CONNECT.
 struct Answer {
     code: u16,
     line: String,
@@ -132,7 +132,7 @@ pub(super) fn found(verdict: Verdict, seen: impl Into<String>) -> Found {
 }
 
 impl Trial {
-    /// Tries, for so long at most.
+    /// Runs the test with a timeout.
     pub(super) async fn run(self, patience: Duration) -> Found {
         let by = Instant::now() + patience;
         match self {
@@ -170,7 +170,7 @@ impl Trial {
     }
 }
 
-/// Connects and says something that should be refused.
+/// Connects and sends what must be rejected.
 async fn refused(to: SocketAddr, said: &[u8], by: Instant) -> Found {
     let mut stream = match timeout_at(by, TcpStream::connect(to)).await {
         Ok(Ok(stream)) => stream,
@@ -180,7 +180,7 @@ async fn refused(to: SocketAddr, said: &[u8], by: Instant) -> Found {
     judge_forbidden(listen(&mut stream, said, by).await)
 }
 
-/// Connects and says something that should be answered.
+/// Connects and sends what must be answered.
 async fn works(to: SocketAddr, name: &Name, by: Instant) -> Found {
     let said = match hello(Some(name)) {
         Ok(said) => said,
@@ -195,7 +195,7 @@ async fn works(to: SocketAddr, name: &Name, by: Instant) -> Found {
     judge_allowed(listen(&mut stream, &said, by).await)
 }
 
-/// Every address that a client may dial has to work, since it does not know which does.
+/// All addresses must work, because a client can use any of them.
 async fn works_by_dns(target: &Target, by: Instant) -> Found {
     let mut trying = JoinSet::new();
     for to in dns::addresses(target, by).await {
@@ -213,11 +213,11 @@ async fn works_by_dns(target: &Target, by: Instant) -> Found {
     }
 }
 
-/// Says something, and hears what comes back.
+/// Sends bytes and returns the response.
 async fn listen(stream: &mut TcpStream, said: &[u8], by: Instant) -> Heard {
     let heard = async {
         let mut bytes = Vec::with_capacity(ALERT_LENGTH);
-        // Whoever has closed may have answered before.
+        // A peer that closed may have answered before.
         let _ = stream.write_all(said).await;
         while heard(&bytes) == Heard::NeedMore {
             match stream.read_u8().await {
@@ -233,7 +233,7 @@ async fn listen(stream: &mut TcpStream, said: &[u8], by: Instant) -> Heard {
 fn judge_forbidden(heard: Heard) -> Found {
     match heard {
         Heard::Refused => found(Verdict::Closed, "the gate refuses it"),
-        // A gate that tried had nothing against it.
+        // A gate that failed to connect had allowed the host.
         Heard::Failed => found(Verdict::Open, "a gate allows it, but cannot reach it"),
         Heard::Server => found(Verdict::Open, "a TLS server answers"),
         Heard::Other => found(Verdict::Open, "it answers"),
@@ -260,7 +260,7 @@ fn judge_refusal(answer: &Answer) -> Found {
     }
 }
 
-/// Sends a datagram, and says what its answer means; nothing where that is a refusal.
+/// Sends a datagram and interprets its response; `None` for a refusal.
 async fn datagram(
     to: SocketAddr,
     said: &[u8],
@@ -276,9 +276,9 @@ async fn datagram(
     }
 }
 
-/// Judges a connection or datagram that failed. Only a silent network and this machine itself show
-/// that a way is closed: an answer shows that packets get somewhere, and its sender may be beyond
-/// the gate.
+/// Interprets a failed connection or datagram. Only silence, and errors of this machine, show that
+/// a connection is closed: any response shows that packets get through, and its sender may be
+/// beyond the gate.
 fn judge_error(error: &io::Error, leads_out: bool) -> Found {
     let seen = describe(error);
     match error.kind() {
@@ -291,7 +291,7 @@ fn judge_error(error: &io::Error, leads_out: bool) -> Found {
     }
 }
 
-/// Whether this machine sends packets for an address to others. Nothing is sent to find out.
+/// Returns whether this machine forwards packets for an address to another. Sends nothing.
 fn leads_out(to: SocketAddr) -> bool {
     let any: IpAddr = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -301,7 +301,7 @@ fn leads_out(to: SocketAddr) -> bool {
     !to.ip().is_loopback() && routed.is_ok()
 }
 
-/// Asks for a name that has to be known; of which family it has addresses is all the same.
+/// Queries a name that must exist, in any address family.
 async fn asked(to: SocketAddr, name: &Name, by: Instant) -> Found {
     match exchange(to, &dns::question(name), by).await {
         Ok(bytes) => match dns::knows(&bytes) {
@@ -313,7 +313,7 @@ async fn asked(to: SocketAddr, name: &Name, by: Instant) -> Found {
     }
 }
 
-/// Sends a datagram, and takes the one that comes back.
+/// Sends a datagram and returns the response.
 async fn exchange(to: SocketAddr, said: &[u8], by: Instant) -> io::Result<Vec<u8>> {
     let own = match to {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -355,7 +355,7 @@ async fn dns_over_tcp(to: SocketAddr, name: &Name, by: Instant) -> Found {
     }
 }
 
-/// Asks a proxy for a tunnel.
+/// Requests a tunnel from a proxy.
 async fn connect(proxy: &Proxy, target: &str, by: Instant) -> io::Result<(Answer, TcpStream)> {
     let exchange = async {
         let mut stream = TcpStream::connect(&*proxy.at).await?;
@@ -385,7 +385,7 @@ async fn connect(proxy: &Proxy, target: &str, by: Instant) -> io::Result<(Answer
     timeout_at(by, exchange).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Says hello for a name within a tunnel to a target.
+/// Sends a ClientHello in a tunnel to a target.
 async fn through(proxy: &Proxy, target: &str, name: &Name, by: Instant) -> Result<Heard, String> {
     let said = hello(Some(name)).map_err(|error| error.to_string())?;
     let (answer, mut stream) =
@@ -396,8 +396,8 @@ async fn through(proxy: &Proxy, target: &str, name: &Name, by: Instant) -> Resul
     Ok(listen(&mut stream, &said, by).await)
 }
 
-/// A datagram of a version of QUIC that is none, which every server answers with those it knows
-/// (RFC 9000 §6, §15).
+/// Returns a datagram with an unsupported QUIC version, which every server answers with its
+/// versions (RFC 9000 §6, §15).
 fn quic() -> Vec<u8> {
     let mut bytes = vec![0xc0, 0x1a, 0x2a, 0x3a, 0x4a, 8];
     bytes.extend_from_slice(b"pullgate");
@@ -412,7 +412,7 @@ fn has_no_route(error: &io::Error) -> bool {
     matches!(error.kind(), NetworkUnreachable | AddrNotAvailable)
 }
 
-/// An error in few words.
+/// Returns a short text for an error.
 pub(super) fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "refused".to_owned(),

@@ -6,8 +6,8 @@ use super::text::Text;
 use super::{ADDITIONS, CLOSED, Doors, Family, Kit, MARK, Word, place, set};
 use crate::config::{Capture, Mode};
 
-/// ICMPv6 without which IPv6 finds no neighbour and no router, and switches that watch multicast do
-/// not find the gateway (RFC 4890 §4.4.1).
+/// ICMPv6 that IPv6 needs for neighbour and router discovery, and that switches with multicast
+/// snooping need to find the gateway (RFC 4890 §4.4.1).
 const NEIGHBOURS: &str = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, \
                           nd-router-solicit, mld-listener-query } accept";
 
@@ -111,7 +111,8 @@ fn input(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
     });
 }
 
-/// Established connections of clients are not accepted as such: those from before the rules must end.
+/// Established connections of clients are not accepted in general: those from before the rules must
+/// end.
 fn from_inside(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
     text.rules_of("from_inside", |text| {
         text.comment("Replies to connections of the gateway itself, and ICMP errors for accepted packets.");
@@ -131,7 +132,7 @@ fn from_inside(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
             .filter(|one| matches!(one.mode, Mode::Connect | Mode::Mirror));
         for door in proxies.map(|one| one.address).filter(is_reached) {
             let to = match door {
-                // A socket on `::` takes IPv4 as well.
+                // A socket on `::` also accepts IPv4.
                 SocketAddr::V6(door) if door.ip().is_unspecified() => String::new(),
                 _ => at(Family::of(door.ip()), door),
             };
@@ -154,18 +155,18 @@ fn from_inside(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
     });
 }
 
-/// The answerers that clients reach.
+/// The DNS servers that clients can reach.
 fn answerers<'a>(kit: &Kit<'a>) -> impl Iterator<Item = SocketAddr> + use<'a> {
     let addresses = kit.settings.answerer.iter().flat_map(|answerer| &answerer.addresses);
     addresses.copied().filter(is_reached)
 }
 
-/// Whether other machines reach a listener, and its port is known.
+/// Returns whether other machines can reach a listener and its port is known.
 fn is_reached(door: &SocketAddr) -> bool {
     !door.ip().is_loopback() && door.port() != 0
 }
 
-/// The match of a listener's address.
+/// Returns the match of a listener's address.
 fn at(family: Family, door: SocketAddr) -> String {
     match door.ip().is_unspecified() {
         true => format!("{} ", family.only()),

@@ -10,14 +10,14 @@ use crate::config::{Answer, Capture};
 /// Packets of other users to other hosts.
 const OUTWARD: &str = "meta skuid != $gate fib daddr type != local";
 
-/// The conntrack mark of the gate's own connections. Packets of a closed socket have no user.
+/// The conntrack mark of the gate's connections. Packets of a closed socket have no user.
 const OWN_MARK: &str = "0x3128";
 
-/// The mark of connections that came in by an interface.
+/// The mark of connections that arrived on an interface.
 const ENTERED_MARK: &str = "0x312a";
 
-/// ICMPv6 without which IPv6 finds no neighbour and no router (RFC 4890 §4.4.1). Reports of
-/// multicast groups are not among it: every program can join groups of its choice.
+/// ICMPv6 that IPv6 needs for neighbour and router discovery (RFC 4890 §4.4.1), without multicast
+/// group reports, because any program can join groups of its choice.
 const NEIGHBOURS: &str =
     "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept";
 
@@ -36,7 +36,7 @@ pub(super) fn rules(
            dropped.",
             "Incoming connections are answered: restrict them with other rules."],
     );
-    // A name is looked up when the rules are loaded.
+    // nft resolves names when it loads the rules.
     text.line(&format!("define gate = {}", word(user)));
     text.comment("The ports of the hosts in the policy, and the ports that the gate dials.");
     text.line(&format!("define ports = {}", set(kit.ports())));
@@ -92,7 +92,7 @@ fn redirect(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
     text.chain("capture", "nat hook output priority -100; policy accept", |text| {
         doors.tell_absent(text);
         for (family, door) in doors.iter() {
-            // Redirected, it comes to loopback; a listener elsewhere has to be named.
+            // Redirected traffic arrives on loopback; a listener elsewhere must be named.
             let to = match door.ip().is_unspecified() || door.ip().is_loopback() {
                 true => format!("redirect to :{}", door.port()),
                 false => format!("dnat {} to {}", family.word(), place(door)),
@@ -137,7 +137,7 @@ fn tproxy(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
     });
 }
 
-/// The addresses of this host that the answerer sends clients to.
+/// Returns the addresses of this host in the DNS answers of the gate.
 fn sent_here<'a>(kit: &Kit<'a>, family: Family) -> impl Iterator<Item = &'a IpAddr> {
     let own = kit.settings.answerer.iter().flat_map(|answerer| match &answerer.answer {
         Answer::Gate(addresses) => addresses.as_slice(),
@@ -146,8 +146,8 @@ fn sent_here<'a>(kit: &Kit<'a>, family: Family) -> impl Iterator<Item = &'a IpAd
     own.filter(move |address| Family::of(**address) == family)
 }
 
-/// What is answered. The direction of a connection does not tell where it began: a program can bind
-/// another machine's address and speak under it to this host.
+/// Returns the rules for replies. The direction of a connection does not show where it began: a
+/// program can bind another machine's address and send from it to this host.
 fn entered(text: &mut Text) {
     text.comment(
         "Connections that came in by an interface, from an address to which the route leads back over \
@@ -207,7 +207,7 @@ fn output(text: &mut Text, kit: &Kit<'_>, cgroup: Option<&Cgroup>) {
     });
 }
 
-/// Who the gate is.
+/// Returns the match of the gate's processes.
 fn identity(text: &mut Text, cgroup: Option<&Cgroup>) {
     let Some(cgroup) = cgroup else {
         text.comment(
@@ -229,7 +229,7 @@ fn identity(text: &mut Text, cgroup: Option<&Cgroup>) {
     ));
 }
 
-/// Where the gate may go.
+/// Returns where the gate can connect to.
 fn gate(text: &mut Text, kit: &Kit<'_>) {
     text.comment("Connections of the gate to upstreams and DNS servers.");
     text.rules_of("gate", |text| {

@@ -1,11 +1,13 @@
-//! Firewall rules that leave no way past the gate, printed from the configuration: pure.
+//! Generates firewall rules, from the configuration, that block every connection that bypasses the
+//! gate. Pure.
 //!
-//! They are for one of two sites. On a *host*, the gate runs under its own user, and the traffic of all
-//! other users is redirected to it or dropped. On a *gateway*, the traffic of the clients' interfaces is
-//! redirected to the gate or dropped. Traffic is redirected with `redirect` and `dnat`, or `tproxy`.
+//! There are two sites. On a *host*, the gate runs as its own user, and the traffic of all other
+//! users is redirected to it or dropped. On a *gateway*, traffic from the client interfaces is
+//! redirected to the gate or dropped. Traffic is redirected with `redirect` and `dnat`, or with
+//! `tproxy`.
 //!
-//! Only what is named is accepted, and each rule is necessary: without it, something is open or
-//! something does not work that should. `pullgate doctor` finds out which; a test removes each rule.
+//! Only named traffic is accepted, and each rule is necessary: without it, a bypass opens or a
+//! required connection fails. `pullgate doctor` detects this; a test removes each rule.
 
 mod gateway;
 mod host;
@@ -18,37 +20,37 @@ use crate::config::{Capture, Mode, Settings};
 use crate::policy::{HTTPS, PolicySet, Registry};
 use text::Text;
 
-/// The mark of what TPROXY takes, and the number of the routing table for it.
+/// The packet mark for TPROXY, and the number of its routing table.
 const MARK: &str = "0x3129";
 const TABLE: &str = "3129";
 
-/// The folder of what the operator adds: the rules include it, and nothing of ours writes there.
+/// The folder for rules of the operator. The generated rules include it and never write to it.
 const ADDITIONS: &str = "/etc/pullgate/nftables.d";
 
-/// The table that is loaded while the rules cannot be: `deploy/nftables/closed.nft`.
+/// The table that is loaded if the rules cannot be: `deploy/nftables/closed.nft`.
 const CLOSED: &str = "pullgate_closed";
 
-/// What the rules are made from.
+/// The input of the rules.
 #[derive(Debug, Clone, Copy)]
 pub struct Kit<'a> {
-    /// The listeners and the answerer.
+    /// The listeners and the DNS server.
     pub settings: &'a Settings,
-    /// The hosts' ports, and the DNS servers.
+    /// The ports of the hosts, and the upstream DNS servers.
     pub policy: &'a PolicySet,
-    /// How the traffic is brought to the gate.
+    /// How traffic reaches the gate.
     pub capture: Capture,
-    /// Where the rules are to be loaded.
+    /// Where the rules will be loaded.
     pub site: Site<'a>,
 }
 
-/// Where rules are to be loaded.
+/// Where rules will be loaded.
 #[derive(Debug, Clone, Copy)]
 pub enum Site<'a> {
-    /// On a host with a gate of its own.
+    /// On a host with its own gate.
     Host {
-        /// The user that the gate runs as: a name or a number.
+        /// The user of the gate: a name or a number.
         user: &'a Word,
-        /// The cgroup that the gate runs in; `None` if the user alone identifies it.
+        /// The cgroup of the gate; `None` if the user alone identifies it.
         cgroup: Option<&'a Cgroup>,
     },
     /// On a gateway.
@@ -60,12 +62,12 @@ pub enum Site<'a> {
     },
 }
 
-/// A cgroup (version 2) by its path from the root of the hierarchy, such as `pullgate.slice`.
+/// A cgroup (version 2) by its path from the root of the hierarchy, for example `pullgate.slice`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup(String);
 
 impl Cgroup {
-    /// How deep it lies, from 1.
+    /// Its depth, from 1.
     fn level(&self) -> usize {
         self.0.split('/').count()
     }
@@ -77,7 +79,7 @@ impl std::fmt::Display for Cgroup {
     }
 }
 
-/// Why a text is not a [`Cgroup`].
+/// Why a text is not a valid [`Cgroup`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "must be the path of a cgroup below /sys/fs/cgroup, such as pullgate.slice, of up to 200 \
@@ -97,30 +99,30 @@ impl std::str::FromStr for Cgroup {
     }
 }
 
-/// A word that stands in the rules as it is: the name of an interface or of a user.
+/// A word that appears in the rules: the name of an interface or user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Word(String);
 
-/// Why no rules can be made.
+/// Why no rules can be generated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KitFault {
-    /// No listener takes what would be brought there.
+    /// No listener accepts the redirected traffic.
     #[error(
         "the configuration has no transparent listener with capture = \"{0}\": add one, or print \
          the rules for the other capture"
     )]
     NoListener(&'static str),
-    /// A port that is not known before the gate runs.
+    /// A port that is unknown before the gate runs.
     #[error("{0} has port 0: set a fixed port")]
     AnyPort(SocketAddr),
-    /// A listener that nobody on another machine reaches.
+    /// A listener that other machines cannot reach.
     #[error(
         "clients cannot connect to the loopback address {0}: listen on an address of the gateway"
     )]
     Loopback(SocketAddr),
 }
 
-/// Why a text is no [`Word`].
+/// Why a text is not a valid [`Word`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 32 letters, digits, dots, dashes and underscores")]
 pub struct NoWord;
@@ -136,10 +138,10 @@ impl std::str::FromStr for Word {
 }
 
 impl Kit<'_> {
-    /// The rules, as `nft -f` reads them.
+    /// Returns the rules, in the syntax of `nft -f`.
     ///
     /// # Errors
-    /// When the configuration has not what they need.
+    /// If the configuration lacks what they need.
     pub fn rules(&self) -> Result<String, KitFault> {
         let doors = self.doors()?;
         Ok(match self.site {
@@ -148,11 +150,11 @@ impl Kit<'_> {
         })
     }
 
-    /// The transparent listeners, one for each family that has one.
+    /// Returns the transparent listeners, one for each family that has one.
     fn doors(&self) -> Result<Doors, KitFault> {
         let fits = |mode| mode == Mode::Transparent(self.capture);
         let mut doors = Doors { v4: None, v6: None };
-        // A host's own, beside those for the clients behind its bridges.
+        // The host's own, besides those for containers behind its bridges.
         let mut unreached = None;
         for listener in self.settings.listeners.iter().filter(|one| fits(one.mode)) {
             let address = listener.address;
@@ -168,7 +170,7 @@ impl Kit<'_> {
                 SocketAddr::V6(_) => doors.v6 = doors.v6.or(Some(address)),
             }
         }
-        // A socket on `::` takes IPv4 as well.
+        // A socket on `::` also accepts IPv4.
         doors.v4 = doors.v4.or(doors.v6.filter(|address| address.ip().is_unspecified()));
         match (doors.v4, doors.v6) {
             (None, None) if let Some(address) = unreached => Err(KitFault::Loopback(address)),
@@ -180,20 +182,20 @@ impl Kit<'_> {
         }
     }
 
-    /// The ports of the policy's hosts, which clients dial.
+    /// Returns the ports of the policy's hosts, which clients dial.
     fn ports(&self) -> BTreeSet<u16> {
         let registries = &self.policy.rules().registries;
         let ports = registries.iter().flat_map(Registry::endpoints);
         ports.map(|endpoint| endpoint.target.port).chain([HTTPS]).collect()
     }
 
-    /// The ports that the gate dials: the same, but for those that fixed answers replace.
+    /// Returns the ports that the gate dials: the same, except those that static addresses replace.
     fn dialled_ports(&self) -> BTreeSet<u16> {
         let pins = self.policy.rules().pins.values().flatten();
         self.ports().into_iter().chain(pins.filter_map(|pin| pin.port)).collect()
     }
 
-    /// The `define` lines and the heading that all rules share.
+    /// Returns the `define` lines and the heading of all rules.
     fn heading(&self, text: &mut Text, about: &[&str]) {
         text.line("#!/usr/sbin/nft -f");
         for line in about {
@@ -216,7 +218,7 @@ impl Kit<'_> {
     }
 }
 
-/// The transparent listeners, by family.
+/// Returns the transparent listeners, by family.
 #[derive(Debug, Clone, Copy)]
 struct Doors {
     v4: Option<SocketAddr>,
@@ -224,7 +226,7 @@ struct Doors {
 }
 
 impl Doors {
-    /// Says of which family nothing comes to the gate.
+    /// Names the families without a listener in a comment.
     fn tell_absent(self, text: &mut Text) {
         for (name, door) in [("IPv4", self.v4), ("IPv6", self.v6)] {
             if door.is_none() {
@@ -252,7 +254,7 @@ impl Family {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
-    /// As nftables calls it in a rule.
+    /// Returns the name of the family in nftables rules.
     fn word(self) -> &'static str {
         match self {
             Self::V4 => "ip",
@@ -260,7 +262,7 @@ impl Family {
         }
     }
 
-    /// The match of a rule that is for one family.
+    /// Returns the match of a rule for one family.
     fn only(self) -> &'static str {
         match self {
             Self::V4 => "meta nfproto ipv4",
@@ -269,19 +271,18 @@ impl Family {
     }
 }
 
-/// An address and port where nftables wants it: a listener on every address is wherever the packet
-/// comes in.
+/// Returns address and port in nftables syntax. A wildcard listener uses the address of the packet.
 fn place(door: SocketAddr) -> String {
     if door.ip().is_unspecified() { format!(":{}", door.port()) } else { door.to_string() }
 }
 
-/// Ports as a set of nftables.
+/// Returns ports as an nftables set.
 fn set(items: impl IntoIterator<Item = impl ToString>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     format!("{{ {} }}", items.join(", "))
 }
 
-/// The routes that TPROXY needs, as a script that may run again.
+/// Returns the routes for TPROXY, as a script that can run repeatedly.
 #[must_use]
 pub fn routes() -> String {
     let mut text = Text::default();

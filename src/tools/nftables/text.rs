@@ -1,6 +1,6 @@
-//! Rules as text: lines, comments of a readable width, and chains.
+//! Formats rules as text: lines, wrapped comments, and chains.
 
-/// The widest that a comment gets.
+/// Maximum width of a comment.
 const WIDTH: usize = 98;
 
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ impl Text {
         self.line("");
     }
 
-    /// A comment, broken where it is too wide.
+    /// Returns a wrapped comment.
     pub(super) fn comment(&mut self, comment: &str) {
         let width = WIDTH - 4 * self.depth;
         let mut line = String::from("#");
@@ -37,25 +37,25 @@ impl Text {
         self.line(&line);
     }
 
-    /// A rule that the operator may want, as a comment.
+    /// Returns a rule that the operator can enable, as a comment.
     pub(super) fn example(&mut self, rule: &str) {
         self.line(&format!("#   {rule}"));
     }
 
-    /// Deletes a table, which need not exist.
+    /// Returns the deletion of a table, which need not exist.
     pub(super) fn delete_table(&mut self, name: &str) {
         self.line(&format!("table inet {name}"));
         self.line(&format!("delete table inet {name}"));
     }
 
-    /// A table in place of the one that was loaded before it.
+    /// Returns a table that replaces the one loaded before.
     pub(super) fn table(&mut self, name: &str, chains: impl FnOnce(&mut Self)) {
         self.delete_table(name);
         self.blank();
         self.block(&format!("table inet {name}"), chains);
     }
 
-    /// A chain with its hook.
+    /// Returns a chain with its hook.
     pub(super) fn chain(&mut self, name: &str, hook: &str, rules: impl FnOnce(&mut Self)) {
         self.block(&format!("chain {name}"), |text| {
             text.line(&format!("type {hook};"));
@@ -63,7 +63,7 @@ impl Text {
         });
     }
 
-    /// A chain that others jump to.
+    /// Returns a chain without a hook.
     pub(super) fn rules_of(&mut self, name: &str, rules: impl FnOnce(&mut Self)) {
         self.block(&format!("chain {name}"), rules);
     }
