@@ -738,3 +738,37 @@ fn denied_requests_that_repeat_are_folded() {
     let total = gate.metric("pullgate_requests_total", &["reason=\"repository-not-allowed\""]);
     assert_eq!(total, 40.0);
 }
+
+#[test]
+fn no_request_is_lost_over_two_reloads() {
+    const REQUESTS: usize = 600;
+    let (lab, image) = lab(Blobs::DataEndpoint);
+    let gate = lab.gate(&policy(&lab, "", "blobs = \"relay\""));
+    let (digest, size) = &image.layers[3];
+    let blob = format!("https://{MIRROR}/v2/contoso.azurecr.io/team/app/blobs/{digest}");
+    let urls = format!("-o /dev/null {blob} ").repeat(REQUESTS);
+    let line = format!("curl -sS -f -Z --parallel-max 24 --limit-rate 200k {urls}");
+    let line: Vec<&str> = line.split_whitespace().collect();
+    let mut pulls = lab.command(Way::Direct, &line).spawn().unwrap();
+    let config = gate.registries().join("contoso.toml");
+    let done = || gate.metric("pullgate_requests_total", &["operation=\"blob\""]);
+    for (number, rules) in
+        ["repositories = [\"team/**\"]", "repositories = [\"**\"]"].iter().enumerate()
+    {
+        wait_until("some have been answered", || {
+            (done() > 100.0 * (1 + number) as f64).then_some(())
+        });
+        let mirror = format!("{rules}\nblobs = \"relay\"");
+        reloaded(&gate, || fs::write(&config, file(&lab, "", &mirror)).unwrap());
+    }
+    assert!(wait_until("all have been answered", || pulls.try_wait().unwrap()).success());
+    let lines = requests(&gate);
+    assert_eq!(lines.len(), REQUESTS);
+    let whole = |line: &&Value| line["outcome"] == "relayed" && line["bytes-down"] == *size as u64;
+    assert_eq!(
+        lines.iter().filter(whole).count(),
+        REQUESTS,
+        "{:?}",
+        lines.iter().find(|line| !whole(line))
+    );
+}
