@@ -109,6 +109,8 @@ metrics! {
         "Sessions headed for an address that the name in their hello has not.";
     stale_answers: IntCounter "pullgate_stale_answers_total" []
         "Sessions dialled by an answer of DNS that had run out, since no server answered.";
+    splice_refused: IntCounter "pullgate_splice_refused_total" []
+        "Sessions whose bytes were copied because the kernel refused splice(2).";
     queries: IntCounterVec "pullgate_dns_queries_total" ["result"]
         "Queries that the answerer was asked, by what became of them.";
     requests: IntCounterVec "pullgate_requests_total" ["registry", "operation", "outcome", "reason"]
@@ -240,6 +242,9 @@ impl Metrics {
             }
         }
     }
+        if record.splice_refused {
+            self.series.splice_refused.inc();
+        }
 
     pub(super) fn relayed(&self, labels: Labels<'_>, volume: Volume) {
         let Labels { registry, endpoint, client } = labels;

@@ -133,6 +133,8 @@ pub struct Record {
     /// The dialled address.
     pub upstream: Option<SocketAddr>,
     is_stale: bool,
+    /// Whether the kernel refused splice(2), so that bytes were copied.
+    pub splice_refused: bool,
     /// The bytes relayed.
     pub volume: Volume,
     /// The generation of the policy that judged it.
@@ -182,6 +184,7 @@ impl Record {
             would_deny: None,
             upstream: None,
             is_stale: false,
+            splice_refused: false,
             volume: Volume::default(),
             generation: 0,
             stages: Stages::none(),

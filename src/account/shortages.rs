@@ -1,5 +1,6 @@
 //! Logs shortages of the gate's host. The audit line names the session, the log message the remedy.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,20 @@ const PAUSE: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Shortages {
     ports: Mutex<Option<Instant>>,
+    splice: AtomicBool,
 }
 
 impl Shortages {
-    /// Logs the shortage that ended a session, if there was one, at most once per minute.
+    /// Logs the shortage that ended a session, if one did, at most once a minute; and once, that the
+    /// kernel refuses splice(2).
     pub(super) fn note(&self, record: &Record, end: &Result<Ending, Stop>) {
+        if record.splice_refused && !self.splice.swap(true, Ordering::Relaxed) {
+            warn!(
+                "the kernel refused splice(2), so layers are copied, which takes more CPU: gVisor \
+                 and some seccomp profiles do this. Run the gate under runc, or allow splice in \
+                 the seccomp profile; pullgate_splice_refused_total counts the sessions"
+            );
+        }
         let Err(Stop::Failed(failure)) = end else { return };
         if failure.cause != Cause::LocalPorts {
             return;

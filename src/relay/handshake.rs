@@ -181,7 +181,7 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
 
     /// Counts bytes for the upstream. If they exceed the budget, forwards none of them.
     fn spend(&self, bytes: usize) -> Result<(), Stop> {
-        let Traffic { up, down, bounds } = self.traffic;
+        let Traffic { up, down, bounds, .. } = self.traffic;
         let (up, down) = (up.count().total(), down.count().total());
         let reserved = bounds.reserve(up, down, bytes);
         let enough = reserved.bytes == bytes;

@@ -1,6 +1,6 @@
 //! The byte counters of one running tunnel, and its limits.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::limits::Bounds;
 
@@ -13,6 +13,7 @@ pub struct Traffic {
     pub down: Tally,
     /// The upload budget and quotas.
     pub bounds: Bounds,
+    splice_refused: AtomicBool,
 }
 
 /// A direction of a tunnel.
@@ -60,6 +61,16 @@ impl Traffic {
             Direction::Up => &self.up,
             Direction::Down => &self.down,
         }
+    }
+
+    /// Returns whether the kernel refused splice(2), so that the rest was copied.
+    #[must_use]
+    pub fn splice_was_refused(&self) -> bool {
+        self.splice_refused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn refuse_splice(&self) {
+        self.splice_refused.store(true, Ordering::Relaxed);
     }
 
     /// Returns the sum over both paths and directions.

@@ -52,6 +52,17 @@ impl Pipes {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    /// A pool of one pipe that splice(2) refuses to fill, with EINVAL, since it is no pipe.
+    #[cfg(test)]
+    pub(super) fn refusing() -> Self {
+        let null = || {
+            let file = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+            OwnedFd::from(file.unwrap())
+        };
+        let pipe = Pipe { source: null(), sink: null(), size: PIPE_SIZE, held: 0 };
+        Self { idle: Mutex::new(vec![pipe]) }
+    }
+
     /// Takes an empty pipe; `None` if all are in use.
     pub(super) fn take(&self) -> Option<Pipe> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
@@ -68,6 +79,34 @@ impl Pipes {
 fn largest_allowed() -> usize {
     let limit = fs::read_to_string("/proc/sys/fs/pipe-max-size");
     limit.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(PIPE_SIZE)
+}
+
+/// What came of filling a pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filled {
+    /// This many bytes are in it; zero at the end of the source.
+    Bytes(usize),
+    /// The kernel refuses to splice. Nothing was taken from the source.
+    Refused,
+}
+
+/// What came of draining a pipe.
+#[derive(Debug)]
+pub(super) struct Drained {
+    /// How many bytes the destination took.
+    pub(super) moved: usize,
+    /// The bytes that it did not take.
+    pub(super) rest: Vec<u8>,
+    /// Whether the kernel refused to splice.
+    pub(super) is_refused: bool,
+}
+
+/// Returns whether the kernel refuses splice(2) itself, as gVisor and some seccomp profiles do, and
+/// not for anything that the sockets' peers did.
+fn is_refusal(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let refusals = [Errno::NOSYS, Errno::INVAL, Errno::PERM, Errno::ACCESS, Errno::OPNOTSUPP];
+    Errno::from_io_error(error).is_some_and(|errno| refusals.contains(&errno))
 }
 
 /// A pipe and the number of bytes in it.
@@ -99,22 +138,33 @@ impl Pipe {
         self.size
     }
 
-    /// Fills the empty pipe with at most `length` bytes from `from`. Returns the number, zero at
-    /// the end. `WouldBlock` means that `from` is dry, because the pipe was empty.
-    pub(super) fn fill(&mut self, from: &TcpStream, length: usize) -> io::Result<usize> {
-        self.held = socket::splice((from, Interest::READABLE), from, &self.sink, length)?;
-        Ok(self.held)
+    /// Fills the empty pipe with at most `length` bytes from `from`.
+    /// As the pipe was empty, `WouldBlock` can only mean that `from` is dry.
+    pub(super) fn fill(&mut self, from: &TcpStream, length: usize) -> io::Result<Filled> {
+        match socket::splice((from, Interest::READABLE), from, &self.sink, length) {
+            Ok(filled) => {
+                self.held = filled;
+                Ok(Filled::Bytes(filled))
+            }
+            Err(error) if is_refusal(&error) => Ok(Filled::Refused),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Drains the pipe into `to` and returns the number of bytes. Bytes that `to` does not accept
-    /// are returned in a buffer, so that the pipe is always empty afterwards.
-    pub(super) fn drain(&mut self, to: &TcpStream) -> io::Result<(usize, Vec<u8>)> {
+    /// Drains the pipe into `to`. What `to` has no room for comes back in a buffer, so that the pipe
+    /// is empty in any case; so does everything if the kernel refuses to splice.
+    pub(super) fn drain(&mut self, to: &TcpStream) -> io::Result<Drained> {
         let filled = self.held;
+        let mut is_refused = false;
         while self.held > 0 {
             match socket::splice((to, Interest::WRITABLE), &self.source, to, self.held) {
                 Ok(moved) if moved > 0 => self.held = self.held.saturating_sub(moved),
                 Ok(_) => break,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if is_refusal(&error) => {
+                    is_refused = true;
+                    break;
+                }
                 Err(error) => {
                     self.empty()?;
                     return Err(error);
@@ -122,7 +172,7 @@ impl Pipe {
             }
         }
         let moved = filled - self.held;
-        Ok((moved, self.empty()?))
+        Ok(Drained { moved, rest: self.empty()?, is_refused })
     }
 
     /// Reads the remaining bytes.

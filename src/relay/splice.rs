@@ -20,7 +20,7 @@ use super::Relay;
 use super::leftover::Rest;
 use super::meter::{Direction, Tally, Traffic};
 use super::pacing::{LOW_WATER, Pace, SILENCE, Wait, Woken};
-use super::pipe_pool::Pipe;
+use super::pipe_pool::{Drained, Filled, Pipe};
 use super::socket::{self, Then};
 use super::watch::Watch;
 use crate::hello::HEADER;
@@ -324,9 +324,9 @@ impl Way {
     ) -> Result<Step, Broken> {
         if self.direction == Direction::Down {
             let Some(paced) = traffic.bounds.paced() else {
-                return self.step(relay, &traffic.down, from, to, usize::MAX);
+                return self.step(relay, traffic, from, to, usize::MAX);
             };
-            let step = self.step(relay, &traffic.down, from, to, paced.most())?;
+            let step = self.step(relay, traffic, from, to, paced.most())?;
             paced.moved(step.took());
             return Ok(step);
         }
@@ -339,7 +339,7 @@ impl Way {
             traffic.bounds.settle(reserved, 0, up, down);
             return Self::beyond(from);
         }
-        let step = self.step(relay, &traffic.up, from, to, reserved.bytes);
+        let step = self.step(relay, traffic, from, to, reserved.bytes);
         let took = step.as_ref().map_or(0, Step::took);
         traffic.bounds.settle(reserved, took, up, down);
         step
@@ -359,11 +359,12 @@ impl Way {
     fn step(
         &mut self,
         relay: &Relay,
-        tally: &Tally,
+        traffic: &Traffic,
         from: &TcpStream,
         to: &TcpStream,
         most: usize,
     ) -> Result<Step, Broken> {
+        let tally = traffic.tally(self.direction);
         let mut length = most;
         if let Some(watch) = &mut self.watch {
             match watch.passing() {
@@ -384,10 +385,11 @@ impl Way {
                 Err(error) => return Err(Broken::Destination(error)),
             }
         }
-        let step = match relay.pipes.take() {
+        let pipe = if traffic.splice_was_refused() { None } else { relay.pipes.take() };
+        let step = match pipe {
             Some(mut pipe) => {
                 let length = length.min(self.fill).min(pipe.size());
-                let step = self.splice(&mut pipe, tally, from, to, length);
+                let step = self.splice(&mut pipe, traffic, from, to, length);
                 if self.fill < pipe.size()
                     && length == self.fill
                     && matches!(step, Ok(Step::Took(_)))
@@ -413,19 +415,27 @@ impl Way {
     fn splice(
         &mut self,
         pipe: &mut Pipe,
-        tally: &Tally,
+        traffic: &Traffic,
         from: &TcpStream,
         to: &TcpStream,
         length: usize,
     ) -> Result<Step, Broken> {
+        let tally = traffic.tally(self.direction);
         let filled = match pipe.fill(from, length) {
-            Ok(0) => return Ok(Step::Ended),
-            Ok(filled) => filled,
+            Ok(Filled::Bytes(0)) => return Ok(Step::Ended),
+            Ok(Filled::Bytes(filled)) => filled,
+            Ok(Filled::Refused) => {
+                traffic.refuse_splice();
+                return self.copy::<COPY>(tally, from, to, length);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Dry),
             Err(error) => return Err(Broken::Source(error)),
         };
-        let (drained, rest) = pipe.drain(to).map_err(Broken::Destination)?;
-        tally.spliced(drained);
+        let Drained { moved, rest, is_refused } = pipe.drain(to).map_err(Broken::Destination)?;
+        if is_refused {
+            traffic.refuse_splice();
+        }
+        tally.spliced(moved);
         if !rest.is_empty() {
             self.pressed = true;
             self.rest.push_all(rest);

@@ -68,6 +68,7 @@ impl Session {
                 Either::Right(tls) => tls.closing(&outcome).map(Either::Right),
             };
             account.record.volume = volume(&traffic);
+            account.record.splice_refused = traffic.splice_was_refused();
             if traffic.bounds.were_exceeded() {
                 account.record.would_deny.get_or_insert(Reason::UploadBudget);
             }

@@ -3,6 +3,7 @@
 mod budget;
 mod ends;
 mod paced;
+mod refused;
 mod storm;
 mod whole;
 
