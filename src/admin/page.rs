@@ -75,6 +75,7 @@ struct EndpointView {
 struct BudgetView {
     base_bytes: u64,
     ratio_percent: u64,
+    request_bytes: u64,
 }
 
 /// The values of `[limits]`.
@@ -149,8 +150,8 @@ fn of_registry<'a>(set: &'a PolicySet, registry: &'a Registry) -> RegistryView<'
     }
 }
 
-fn of_budget(Budget { base_bytes, ratio_percent }: Budget) -> BudgetView {
-    BudgetView { base_bytes, ratio_percent }
+fn of_budget(Budget { base_bytes, ratio_percent, request_bytes }: Budget) -> BudgetView {
+    BudgetView { base_bytes, ratio_percent, request_bytes }
 }
 
 fn of_pin(pin: &StaticAddress) -> String {

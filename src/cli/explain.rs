@@ -105,6 +105,7 @@ struct Explanation {
 struct UploadBudget {
     base_bytes: u64,
     ratio_percent: u64,
+    request_bytes: u64,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -241,9 +242,9 @@ impl Explanation {
         self.endpoint = Some(grant.endpoint.code());
         self.place = Some(grant.place.to_string());
         self.preset = ExplainedPreset::of(set, grant);
-        self.upload = grant
-            .upload
-            .map(|Budget { base_bytes, ratio_percent }| UploadBudget { base_bytes, ratio_percent });
+        self.upload = grant.upload.map(|Budget { base_bytes, ratio_percent, request_bytes }| {
+            UploadBudget { base_bytes, ratio_percent, request_bytes }
+        });
         self.clients = Some(AllowedClients::of(set, &grant.registry));
     }
 
@@ -297,10 +298,11 @@ fn text(explanation: &Explanation) -> Result<String, std::fmt::Error> {
     if let Some(name) = &explanation.client_name {
         writeln!(out, "  client:    {} ({name})", explanation.client)?;
     }
-    if let Some(UploadBudget { base_bytes, ratio_percent }) = &explanation.upload {
+    if let Some(UploadBudget { base_bytes, ratio_percent, request_bytes }) = &explanation.upload {
         writeln!(
             out,
-            "  upload:    {base_bytes} bytes plus {ratio_percent} % of the bytes downloaded"
+            "  upload:    {base_bytes} bytes plus {ratio_percent} % of the bytes downloaded plus \
+             {request_bytes} for each response"
         )?;
     }
     if let Some(answer) = &explanation.answerer {

@@ -12,11 +12,15 @@ const BASE_BYTES: RangeInclusive<u64> = 4 * 1024..=1 << 40;
 /// Bytes of upload for each hundred bytes of download.
 const RATIO_PERCENT: RangeInclusive<u64> = 0..=1_000;
 
+/// Bytes for each response: none to a very large token.
+const REQUEST_BYTES: RangeInclusive<u64> = 0..=64 * 1024;
+
 /// The written part of one budget. The rest is inherited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Written {
     base_bytes: Option<u64>,
     ratio_percent: Option<u64>,
+    request_bytes: Option<u64>,
 }
 
 impl Written {
@@ -24,6 +28,7 @@ impl Written {
         Self {
             base_bytes: table.number("base-bytes", BASE_BYTES),
             ratio_percent: table.number("ratio-percent", RATIO_PERCENT),
+            request_bytes: table.number("request-bytes", REQUEST_BYTES),
         }
     }
 
@@ -31,14 +36,16 @@ impl Written {
         Self {
             base_bytes: self.base_bytes.or(other.base_bytes),
             ratio_percent: self.ratio_percent.or(other.ratio_percent),
+            request_bytes: self.request_bytes.or(other.request_bytes),
         }
     }
 
     fn budget(self) -> Budget {
-        let Budget { base_bytes, ratio_percent } = Budget::default();
+        let Budget { base_bytes, ratio_percent, request_bytes } = Budget::default();
         Budget {
             base_bytes: self.base_bytes.unwrap_or(base_bytes),
             ratio_percent: self.ratio_percent.unwrap_or(ratio_percent),
+            request_bytes: self.request_bytes.unwrap_or(request_bytes),
         }
     }
 }

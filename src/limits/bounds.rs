@@ -10,17 +10,44 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::throttle::{Paced, Throttle};
 use super::upload_quota::{Reserved, UNBOUNDED, UploadQuota};
-use crate::policy::{Budget, Enforcement};
+use crate::policy::{Budget, Enforcement, LEAST_RESPONSE};
 
 /// The limits of one tunnel. Shared with its session, which can change them after a reload.
 #[derive(Debug)]
 pub struct Bounds {
     base: AtomicU64,
     ratio: AtomicU64,
+    request: AtomicU64,
+    responses: Responses,
     only_reports: AtomicBool,
     exceeded: AtomicBool,
     quota: Option<Arc<UploadQuota>>,
     paced: Option<Box<Paced>>,
+}
+
+/// The responses of a tunnel: what came down between two uploads, where it was enough. Only the upload
+/// counts them.
+#[derive(Debug)]
+struct Responses {
+    count: AtomicU64,
+    /// How much had come down at the last upload; `u64::MAX` before the first.
+    down: AtomicU64,
+}
+
+impl Default for Responses {
+    fn default() -> Self {
+        Self { count: AtomicU64::new(0), down: AtomicU64::new(u64::MAX) }
+    }
+}
+
+impl Responses {
+    /// Notes how much has come `down` when the client is to send more.
+    fn seen(&self, down: u64) {
+        let before = self.down.swap(down, Ordering::Relaxed);
+        if down.saturating_sub(before) >= LEAST_RESPONSE {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Default for Bounds {
@@ -28,6 +55,8 @@ impl Default for Bounds {
         Self {
             base: AtomicU64::new(UNBOUNDED),
             ratio: AtomicU64::new(0),
+            request: AtomicU64::new(0),
+            responses: Responses::default(),
             only_reports: AtomicBool::new(false),
             exceeded: AtomicBool::new(false),
             quota: None,
@@ -48,6 +77,7 @@ impl Bounds {
         let base = budget.map_or(UNBOUNDED, |budget| budget.base_bytes);
         self.base.store(base, Ordering::Relaxed);
         self.ratio.store(budget.map_or(0, |budget| budget.ratio_percent), Ordering::Relaxed);
+        self.request.store(budget.map_or(0, |budget| budget.request_bytes), Ordering::Relaxed);
         self.only_reports.store(enforcement == Enforcement::Report, Ordering::Relaxed);
     }
 
@@ -68,9 +98,17 @@ impl Bounds {
             UNBOUNDED => UNBOUNDED,
             base_bytes => {
                 let ratio_percent = self.ratio.load(Ordering::Relaxed);
-                Budget { base_bytes, ratio_percent }.allows(down)
+                let request_bytes = self.request.load(Ordering::Relaxed);
+                Budget { base_bytes, ratio_percent, request_bytes }
+                    .allows(down, self.responses.count.load(Ordering::Relaxed))
             }
         }
+    }
+
+    /// Notes that `down` bytes have come down when the client is to send more. What came since it last
+    /// did so is a response. Call it once the handshake is over: the server's part of that is none.
+    pub fn note_responses(&self, down: u64) {
+        self.responses.seen(down);
     }
 
     /// Reserves upload: returns how many of `want` bytes can be read after `up` bytes up and `down`
@@ -109,7 +147,8 @@ mod tests {
 
     fn bounds(base_bytes: u64, ratio_percent: u64, enforcement: Enforcement) -> Bounds {
         let bounds = Bounds::default();
-        bounds.set(Some(Budget { base_bytes, ratio_percent }), enforcement);
+        let budget = Budget { base_bytes, ratio_percent, request_bytes: 0 };
+        bounds.set(Some(budget), enforcement);
         bounds
     }
 
@@ -121,21 +160,75 @@ mod tests {
         ) {
             let shared = Arc::new(UploadQuota::new(hour));
             let bounds = Bounds::within(Some(shared.clone()), Vec::new());
-            let budget = Budget { base_bytes: base, ratio_percent: ratio };
+            let budget =
+                Budget { base_bytes: base, ratio_percent: ratio, request_bytes: 0 };
             bounds.set(Some(budget), Enforcement::Enforce);
             let (mut up, mut down) = (0, 0);
             for (want, came, part) in steps {
                 down += came;
                 let reserved = bounds.reserve(up, down, want);
-                let left = budget.allows(down).saturating_sub(up).min(hour - up);
+                let left = budget.allows(down, 0).saturating_sub(up).min(hour - up);
                 prop_assert_eq!(reserved.bytes as u64, left.min(want as u64));
                 let took = (reserved.bytes as f64 * part) as usize;
                 bounds.settle(reserved, took, up, down);
                 up += took as u64;
-                prop_assert!(up <= budget.allows(down) && up <= hour);
+                prop_assert!(up <= budget.allows(down, 0) && up <= hour);
                 prop_assert_eq!(shared.left(), hour - up);
             }
             prop_assert!(!bounds.were_exceeded());
+        }
+
+        /// A push in pieces of any size, each answered: what responses add is nothing to it.
+        #[test]
+        fn a_push_is_cut_as_if_responses_added_nothing(
+            handshake in 0u64..20_000,
+            pieces in proptest::collection::vec((1usize..40_000, 0u64..LEAST_RESPONSE), 0..200),
+        ) {
+            let bounds = Bounds::default();
+            let budget = Budget::default();
+            bounds.set(Some(budget), Enforcement::Enforce);
+            let (mut up, mut down) = (0, handshake);
+            for (piece, answer) in pieces {
+                bounds.note_responses(down);
+            let reserved = bounds.reserve(up, down, piece);
+                bounds.settle(reserved, reserved.bytes, up, down);
+                up += reserved.bytes as u64;
+                prop_assert!(up <= budget.base_bytes + down * budget.ratio_percent / 100);
+                down += answer;
+            }
+        }
+
+        /// Any number of requests of up to 1 KiB, each for a small range.
+        #[test]
+        fn a_lazy_pull_is_not_cut(
+            ranges in proptest::collection::vec((1usize..=1024, LEAST_RESPONSE..70_000), 0..2_000),
+        ) {
+            let bounds = Bounds::default();
+            bounds.set(Some(Budget::default()), Enforcement::Enforce);
+            let (mut up, mut down) = (500, 3_000);
+            for (request, range) in ranges {
+                bounds.note_responses(down);
+            let reserved = bounds.reserve(up, down, request);
+                prop_assert_eq!(reserved.bytes, request);
+                bounds.settle(reserved, request, up, down);
+                up += request as u64;
+                down += range;
+            }
+        }
+    }
+
+    #[test]
+    fn thousands_of_small_ranges_pass() {
+        let bounds = Bounds::default();
+        bounds.set(Some(Budget::default()), Enforcement::Enforce);
+        let (mut up, mut down) = (500, 3_000);
+        for number in 0..10_000 {
+            bounds.note_responses(down);
+            let reserved = bounds.reserve(up, down, 819);
+            assert_eq!(reserved.bytes, 819, "request {number}");
+            bounds.settle(reserved, 819, up, down);
+            up += 819;
+            down += LEAST_RESPONSE;
         }
     }
 

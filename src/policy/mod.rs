@@ -29,7 +29,7 @@ mod target;
 mod users;
 
 pub use addresses::{AddressFault, Class, PrivateOnly, canonical, class_of};
-pub use budget::{Budget, Budgets};
+pub use budget::{Budget, Budgets, LEAST_RESPONSE};
 pub use certificate::{CertificateName, CertificateNameFault, CertificateNames};
 pub use clients::{Client, ClientAddress, ClientIdentity, ClientLimits, Login, subscriber};
 pub use cloud::{CLOUDS, Cloud, HostKind, without_private_link};

@@ -160,6 +160,7 @@ impl Pump {
         let held = self.watch.as_ref().map_or(0, |watch| watch.held());
         let up = traffic.up.count().total() + held as u64;
         let down = traffic.down.count().total();
+        traffic.bounds.note_responses(down);
         let reserved = traffic.bounds.reserve(up, down, COPY);
         if reserved.bytes == 0 {
             traffic.bounds.settle(reserved, 0, up, down);

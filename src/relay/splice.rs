@@ -334,6 +334,7 @@ impl Way {
         let held = self.watch.as_ref().map_or(0, |watch| watch.held());
         let up = traffic.up.count().total() + held as u64;
         let down = traffic.down.count().total();
+        traffic.bounds.note_responses(down);
         let reserved = traffic.bounds.reserve(up, down, self.fill);
         if reserved.bytes == 0 {
             traffic.bounds.settle(reserved, 0, up, down);

@@ -5,7 +5,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::*;
 use crate::policy::{Budget, Enforcement};
 
-const BUDGET: Budget = Budget { base_bytes: 50_000, ratio_percent: 2 };
+const BUDGET: Budget = Budget { base_bytes: 50_000, ratio_percent: 2, request_bytes: 0 };
 
 fn bounded(enforcement: Enforcement) -> Arc<Traffic> {
     let traffic = Traffic::default();
@@ -42,7 +42,7 @@ async fn pushed(
 #[tokio::test]
 async fn not_a_byte_more_than_the_budget_passes() {
     let down = 700_000;
-    let allowed = usize::try_from(BUDGET.allows(down as u64)).unwrap();
+    let allowed = usize::try_from(BUDGET.allows(down as u64, 0)).unwrap();
     assert_eq!(allowed, 64_000);
     let cut = Err(Reason::UploadBudget.into());
     for (pipes, length, outcome) in [
@@ -73,7 +73,7 @@ async fn the_headers_of_records_count() {
     for base_bytes in [49_998, 50_002, 52_000, 50_000] {
         for pipes in [0, 1] {
             let traffic = Arc::new(Traffic::default());
-            let budget = Budget { base_bytes, ratio_percent: 0 };
+            let budget = Budget { base_bytes, ratio_percent: 0, request_bytes: 0 };
             traffic.bounds.set(Some(budget), Enforcement::Enforce);
             let watch = Some(Box::new(Watch::new(RecordWatch::at_boundary())));
             let (came, over) = pushed(pipes, watch, traffic, (&up, 0)).await;
