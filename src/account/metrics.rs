@@ -127,6 +127,8 @@ metrics! {
         "The most that one client asked for storage accounts, within ten to twenty minutes.";
     open_sessions_limit: IntGauge "pullgate_open_sessions_limit" []
         "Sessions that may be open at once: the limit, or what descriptors allow.";
+    certificate_expiry: IntGaugeVec "pullgate_certificate_expiry_seconds" ["file"]
+        "When a file of certificates expires, in seconds since 1970.";
     tasks: IntGauge "pullgate_runtime_tasks" []
         "Tasks alive in all threads' runtimes.";
     build: IntGaugeVec "pullgate_build_info" ["version"]
@@ -191,6 +193,10 @@ impl Metrics {
         self.series.generation.set(i64::try_from(status.generation).unwrap_or(i64::MAX));
         self.series.stale.set(i64::from(status.stale.is_some()));
         self.series.enforcing.set(i64::from(status.enforcement == Enforcement::Enforce));
+        self.series.certificate_expiry.reset();
+        for (file, last_second) in status.certificates.iter() {
+            self.series.certificate_expiry.with_label_values(&[file]).set(*last_second);
+        }
         let here = Handle::try_current().ok();
         let runtimes = here.iter().chain(self.runtimes.get().into_iter().flatten());
         let tasks: usize = runtimes.map(|runtime| runtime.metrics().num_alive_tasks()).sum();
@@ -236,15 +242,15 @@ impl Metrics {
         if record.is_stale() {
             self.series.stale_answers.inc();
         }
+        if record.splice_refused {
+            self.series.splice_refused.inc();
+        }
         for (stage, spent) in record.stages.spent() {
             if let Some(histogram) = self.stages.get(stage as usize) {
                 histogram.observe(spent.as_secs_f64());
             }
         }
     }
-        if record.splice_refused {
-            self.series.splice_refused.inc();
-        }
 
     pub(super) fn relayed(&self, labels: Labels<'_>, volume: Volume) {
         let Labels { registry, endpoint, client } = labels;

@@ -29,4 +29,6 @@ pub struct Status {
     pub enforcement: Enforcement,
     /// Maximum number of open sessions.
     pub open_sessions_limit: usize,
+    /// The files of certificates, and the last second in which each is valid, since 1970.
+    pub certificates: Arc<[(String, i64)]>,
 }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::drain::Phase;
 use crate::account::{self, Status};
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::dial;
 use crate::policy::{Enforcement, OwnAddresses, PolicySet};
 use crate::reload::Staleness;
@@ -50,6 +50,7 @@ pub(super) fn status(
     let mut policy = gate.policy.clone();
     let listeners = settings.listeners.clone();
     let max_sessions = gate.max_sessions;
+    let tls = gate.tls.clone();
     let now = move |policy: &PolicySet, phase: Phase, stale: &Staleness| {
         let default = policy.rules().enforcement;
         let reports =
@@ -60,6 +61,11 @@ pub(super) fn status(
             stale: stale.0.clone(),
             open_sessions_limit: policy.limits().open_sessions.min(max_sessions),
             enforcement: if reports { Enforcement::Report } else { Enforcement::Enforce },
+            // Renewed ahead of the policy.
+            certificates: config::expiries(&tls.borrow())
+                .into_iter()
+                .map(|expiry| (expiry.path.display().to_string(), expiry.last_second))
+                .collect(),
         }
     };
     let fresh = move |policy: &mut watch::Receiver<Arc<PolicySet>>,

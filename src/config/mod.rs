@@ -36,5 +36,7 @@ pub use settings::{
     Mode, OnFull, Ports, Profile, Settings,
 };
 pub use text::decode;
-pub use tls::{ClientPaths, Presence, Tls, TlsOfListeners, TlsPaths};
+pub use tls::{
+    ClientPaths, Expiry, Presence, Tls, TlsOfListeners, TlsPaths, expiries, expiry_warnings,
+};
 pub use users::{is_user_name, names as user_names, with_user, without_user};

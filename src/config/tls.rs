@@ -11,6 +11,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::referenced_files::{Readers, ReferencedFile, Secret, find};
 use super::source::Source;
@@ -71,6 +72,53 @@ pub struct Tls {
     pub server: Arc<ServerConfig>,
     /// Verifies client certificates: chain, validity, usage, revocation.
     pub judge: Option<Arc<dyn ClientCertVerifier>>,
+    /// When each file of certificates expires.
+    pub expiries: Vec<Expiry>,
+}
+
+/// When a file of certificates expires.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Expiry {
+    /// The file.
+    pub path: PathBuf,
+    /// The last second in which it is valid, in seconds since 1970.
+    pub last_second: i64,
+}
+
+/// How long before a certificate expires there is a warning, in seconds: two weeks.
+const EXPIRES_SOON: i64 = 14 * 24 * 60 * 60;
+
+/// Returns when each file of certificates expires, each once, in the order of their paths.
+#[must_use]
+pub fn expiries(listeners: &TlsOfListeners) -> Vec<Expiry> {
+    let mut all: Vec<Expiry> = listeners.values().flat_map(|tls| tls.expiries.clone()).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// Returns a warning for each file of certificates that has expired or expires soon. `now`: in seconds
+/// since 1970.
+#[must_use]
+pub fn expiry_warnings(listeners: &TlsOfListeners, now: i64) -> Vec<String> {
+    let warning = |Expiry { path, last_second }: Expiry| {
+        let left = last_second.saturating_sub(now);
+        let path = path.display();
+        if left < 0 {
+            Some(format!("{path}: the certificate has expired; renew it, clients reject it"))
+        } else if left < EXPIRES_SOON {
+            let days = left / (24 * 60 * 60);
+            Some(format!("{path}: the certificate expires in {days} days; renew it"))
+        } else {
+            None
+        }
+    };
+    expiries(listeners).into_iter().filter_map(warning).collect()
+}
+
+fn last_second(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 impl fmt::Debug for Tls {
@@ -177,13 +225,30 @@ impl Maker<'_> {
         const ALL_OF_THEM: &str =
             "write it as PEM: the gate's certificate first, then those between";
         const UNENCRYPTED: &str = "write it as PEM, without a passphrase";
+        const USABLE: &str = "make a key for ECDSA P-256 or P-384, Ed25519, or RSA with 2048 to 8192 \
+             bits, and have a certificate issued for it";
         let chain: Vec<CertificateDer<'static>> =
             self.all(&paths.certificate, "certificate", ALL_OF_THEM)?;
         let key = self.content(&paths.key)?;
         let key = PrivateKeyDer::from_pem_slice(key.expose());
         let key = key.map_err(|_| self.bad(&paths.key, "it holds no private key", UNENCRYPTED))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let judge = paths.clients.as_ref().map(|clients| self.judge(clients)).transpose()?;
+        provider
+            .key_provider
+            .load_private_key(key.clone_key())
+            .map_err(|_| self.bad(&paths.key, "it is a kind of key that TLS cannot use", USABLE))?;
+        let mut expiries = Vec::new();
+        if let Some(last_second) = chain.iter().filter_map(last_second).min() {
+            expiries.push(Expiry { path: paths.certificate.clone(), last_second });
+        }
+        let judge = match &paths.clients {
+            Some(clients) => {
+                let (judge, expiry) = self.judge(clients)?;
+                expiries.extend(expiry);
+                Some(judge)
+            }
+            None => None,
+        };
         let builder = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|error| self.bad(&paths.certificate, &error.to_string(), ALL_OF_THEM))?;
@@ -202,14 +267,20 @@ impl Maker<'_> {
         server.alpn_protocols = vec![ALPN.to_vec()];
         // A reload builds a new one, so that sessions accepted by older rules cannot be resumed.
         server.session_storage = ServerSessionMemoryCache::new(RESUMED);
-        Ok(Tls { server: Arc::new(server), judge })
+        Ok(Tls { server: Arc::new(server), judge, expiries })
     }
 
-    fn judge(&self, paths: &ClientPaths) -> Result<Arc<dyn ClientCertVerifier>, Fault> {
+    /// Returns what judges clients, and when the last of the authorities expires.
+    fn judge(
+        &self,
+        paths: &ClientPaths,
+    ) -> Result<(Arc<dyn ClientCertVerifier>, Option<Expiry>), Fault> {
         const AUTHORITIES: &str = "write the authorities' certificates as PEM";
         const REVOCATIONS: &str = "write it as PEM, as openssl ca -gencrl does";
         let mut roots = RootCertStore::empty();
+        let mut last = None;
         for authority in self.all(&paths.authorities, "certificate", AUTHORITIES)? {
+            last = last.max(last_second(&authority));
             roots
                 .add(authority)
                 .map_err(|error| self.bad(&paths.authorities, &error.to_string(), AUTHORITIES))?;
@@ -227,13 +298,16 @@ impl Maker<'_> {
             Presence::Required => builder,
             Presence::Optional => builder.allow_unauthenticated(),
         };
-        builder.build().map_err(|error| match error {
+        let expiry =
+            last.map(|last_second| Expiry { path: paths.authorities.clone(), last_second });
+        let judge = builder.build().map_err(|error| match error {
             VerifierBuilderError::InvalidCrl(error) => {
                 let which = paths.revocations.first().unwrap_or(&paths.authorities);
                 self.bad(which, &format!("{error:?}"), REVOCATIONS)
             }
             error => self.bad(&paths.authorities, &error.to_string(), AUTHORITIES),
-        })
+        })?;
+        Ok((judge, expiry))
     }
 
     /// Returns every item of a file, at least one.
@@ -324,6 +398,50 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_key_that_tls_cannot_use_is_named_with_a_remedy() {
+        let (certificate, _) = made();
+        // The beginning of a key for P-521, as `openssl ecparam -name secp521r1 -genkey` makes it.
+        let key = "-----BEGIN PRIVATE KEY-----\nMBAGByqGSM49AgEGBSuBBAAj\n\
+                   -----END PRIVATE KEY-----\n";
+        let files = [file("gate.pem", &certificate), file("gate.key", key)];
+        let value =
+            TlsPaths { certificate: "gate.pem".into(), key: "gate.key".into(), clients: None };
+        let place = Location { file: "pullgate.toml".into(), line: 4 };
+        let (_, faults, _) = make(&[Located { value, place }], &files);
+        let fault = faults[0].to_string();
+        assert!(fault.contains("gate.key: it is a kind of key that TLS cannot use"), "{fault}");
+        assert!(fault.contains("P-256"), "{fault}");
+    }
+
+    #[test]
+    fn certificates_that_expire_are_warned_of() {
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let files = [file("gate.pem", &certificate), file("gate.key", &key.serialize_pem())];
+        let value =
+            TlsPaths { certificate: "gate.pem".into(), key: "gate.key".into(), clients: None };
+        let place = Location { file: "pullgate.toml".into(), line: 4 };
+        let (made, ..) = make(&[Located { value, place }], &files);
+        const DAY: i64 = 24 * 60 * 60;
+        let end = 1_893_456_000;
+        for (now, expected) in [
+            (end - 15 * DAY, None),
+            (end - 3 * DAY, Some("gate.pem: the certificate expires in 3 days")),
+            (end + 1, Some("gate.pem: the certificate has expired")),
+        ] {
+            let warnings = expiry_warnings(&made, now);
+            let warning = warnings.first().map(String::as_str);
+            match expected {
+                None => assert_eq!(warning, None),
+                Some(expected) => assert!(warning.unwrap().starts_with(expected), "{warning:?}"),
+            }
+        }
+        assert_eq!(expiries(&made)[0].last_second, end);
     }
 
     #[test]
