@@ -65,7 +65,8 @@ fn bind_listener(
             let socket = BoundSocket::inherited(listener);
             socket.prepare_for(spec).map(|()| socket)
         }
-        None => BoundSocket::bind_listener(spec, ports),
+        None => BoundSocket::bind_listener(spec, ports)
+            .map_err(|error| inherited.explain(error, spec.address)),
     };
     let socket = bound
         .map_err(|error| with_capability(error, spec.address))
@@ -90,7 +91,8 @@ fn bind_admin(
         AdminAddress::Tcp(address) => {
             let socket = match inherited.tcp(*address) {
                 Some(listener) => BoundSocket::inherited(listener),
-                None => BoundSocket::bind(*address, ports)?,
+                None => BoundSocket::bind(*address, ports)
+                    .map_err(|error| inherited.explain(error, *address))?,
             };
             admin::Socket::tcp(socket.listen_here()?)
         }

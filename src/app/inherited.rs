@@ -62,6 +62,24 @@ impl Inherited {
         Some(self.unix.swap_remove(index))
     }
 
+    /// Explains why an address cannot be bound, if a socket that was handed down has its port: a socket
+    /// unit with a bare port listens on `[::]`, which is another address than the configuration's.
+    pub(super) fn explain(&self, error: io::Error, wanted: SocketAddr) -> io::Error {
+        let addresses = self.tcp.iter().filter_map(|listener| listener.local_addr().ok());
+        let same_port = { addresses }.find(|address| address.port() == wanted.port());
+        let Some(passed) = same_port.filter(|_| error.kind() == io::ErrorKind::AddrInUse) else {
+            return error;
+        };
+        io::Error::new(
+            error.kind(),
+            format!(
+                "the socket unit listens on {passed}, the configuration on {wanted}: write \
+                 ListenStream={wanted} in the socket unit (a bare port means [::]), or {passed} in \
+                 the configuration"
+            ),
+        )
+    }
+
     /// Checks that all sockets were taken: clients of the others would wait forever.
     ///
     /// # Errors
@@ -92,4 +110,24 @@ fn never_wait<S: AsFd>(listener: &S) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_nonblocking(true)?;
     socket.set_read_timeout(Some(ACCEPT_TIMEOUT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_unit_with_a_bare_port_is_named() {
+        let passed = std::net::TcpListener::bind("[::]:0").unwrap();
+        let port = passed.local_addr().unwrap().port();
+        let wanted = SocketAddr::from(([127, 0, 0, 1], port));
+        let inherited = Inherited { tcp: vec![passed], unix: Vec::new() };
+        let taken = || io::Error::from_raw_os_error(rustix::io::Errno::ADDRINUSE.raw_os_error());
+        let explained = inherited.explain(taken(), wanted).to_string();
+        for part in [format!("[::]:{port}"), format!("ListenStream=127.0.0.1:{port}")] {
+            assert!(explained.contains(&part), "{explained}");
+        }
+        let other = SocketAddr::from(([127, 0, 0, 1], 1));
+        assert_eq!(inherited.explain(taken(), other).to_string(), taken().to_string());
+    }
 }
