@@ -76,10 +76,14 @@ pub async fn run(prepared: Prepared, inherited: Inherited) -> anyhow::Result<()>
     let running = start(prepared, inherited).await?;
     service_manager.ready(running.status());
     tokio::spawn(service_manager.clone().stay_alive(running.workers.clone()));
+    let mut meanwhile = None;
     let is_policy_lost = loop {
-        let event = tokio::select! {
-            event = signals.next() => event,
-            () = running.policy_lost() => break true,
+        let event = match meanwhile.take() {
+            Some(event) => event,
+            None => tokio::select! {
+                event = signals.next() => event,
+                () = running.policy_lost() => break true,
+            },
         };
         match event {
             SignalEvent::End => break false,
@@ -93,7 +97,11 @@ pub async fn run(prepared: Prepared, inherited: Inherited) -> anyhow::Result<()>
         info!("SIGHUP: reading the configuration, reopening the audit");
         service_manager.reloading();
         running.gate.account.reopen_audit();
-        running.reload().await;
+        // A file system that does not answer must not hold up the signal that ends the gate.
+        tokio::select! {
+            () = running.reload() => {}
+            event = signals.next() => meanwhile = Some(event),
+        }
         service_manager.ready(running.status());
     };
     running.end(&mut signals, &service_manager).await;

@@ -6,28 +6,24 @@
 //! and `/readyz` report it. Changes of `listen`, `admin`, `audit` and `process` require a restart,
 //! which a reload also reports.
 
-use std::collections::hash_map::DefaultHasher;
-use std::fs;
-use std::hash::{Hash as _, Hasher as _};
-use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+mod files;
+mod watching;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
-use notify::event::{EventKind, ModifyKind};
-use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{error, info, warn};
 
-use crate::config::{
-    self, AuditTarget, File, Files, Named, Readers, ReferencedFile, Settings, TlsOfListeners,
-};
-use crate::policy::{Fault, PolicySet};
+pub use files::{directories, read_files, read_main, read_settled};
 
-/// Maximum size of a configuration file, in bytes.
-const LARGEST_FILE: u64 = 16 * 1024 * 1024;
+use crate::config::{self, AuditTarget, Files, Loaded, Settings, TlsOfListeners};
+use crate::policy::{Fault, PolicySet};
+use files::{Progress, READ_TIMEOUT, Reading, Versions, digest};
+use watching::Watching;
 
 /// Editors and deployments write several files at once. A burst ends after this quiet time.
 const QUIET: Duration = Duration::from_millis(50);
@@ -35,80 +31,18 @@ const QUIET: Duration = Duration::from_millis(50);
 /// A burst that does not end is read after this time.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Polling interval without file system events.
+/// How often the files are examined where inotify watches them. It does not see everything: not the
+/// change of a bind-mounted file, nor of a link above a folder.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// How often they are examined where nothing watches them.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Reads the main file, the registry files in its folder, and other files that it names.
-///
-/// # Errors
-/// Read errors, with a remedy.
-pub fn read_files(main: &Path) -> Result<Files, Vec<Fault>> {
-    let main = read_file(main);
-    let Named { registries, further, .. } = config::named_by(&main)?;
-    let registries = registry_files(&registries)
-        .map_err(|error| config::faults_without_folder(&main, &error.to_string()))?;
-    let registries: Vec<File> = registries.iter().map(|path| read_file(path)).collect();
-    let mut further = further;
-    further.extend(registries.iter().flat_map(config::named_by_registry));
-    further.sort();
-    further.dedup();
-    Ok(Files { main, registries, further: further.into_iter().map(read_further).collect() })
-}
-
-/// Reads only the main file.
+/// Returns a warning for each file of certificates that has expired or expires soon.
 #[must_use]
-pub fn read_main(path: &Path) -> File {
-    read_file(path)
-}
-
-fn read_file(path: &Path) -> File {
-    File {
-        path: path.display().to_string().into(),
-        text: read_text(path).map_err(|e| e.to_string()),
-    }
-}
-
-fn read_text(path: &Path) -> io::Result<String> {
-    config::decode(read_bytes(&mut fs::File::open(path)?)?).map_err(io::Error::other)
-}
-
-fn read_bytes(file: &mut fs::File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(io::Error::other("it is larger than 16 MiB"));
-    }
-    Ok(bytes)
-}
-
-fn read_further(path: PathBuf) -> ReferencedFile {
-    const BY_OTHERS: u32 = 0o004;
-    let read = fs::File::open(&path).and_then(|mut file| {
-        let mode = file.metadata()?.permissions().mode();
-        Ok((read_bytes(&mut file)?, mode))
-    });
-    let (content, mode) = match read {
-        Ok((bytes, mode)) => (Ok(bytes.into()), mode),
-        Err(error) => (Err(error.to_string()), 0),
-    };
-    let readers = if mode & BY_OTHERS == 0 { Readers::Few } else { Readers::Everybody };
-    ReferencedFile { path, content, readers }
-}
-
-/// Returns the registry files, sorted by name. Hidden files are ignored: Kubernetes stores volume
-/// generations in `..data`, editors their swap files.
-fn registry_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        let kind = path.extension().is_some_and(|kind| kind == "toml" || kind == "json");
-        if !hidden && kind {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
+pub fn expiry_warnings(listeners: &TlsOfListeners) -> Vec<String> {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    config::expiry_warnings(listeners, i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// Reports reloads to the operator.
@@ -124,6 +58,13 @@ pub struct Reloader {
     policy: watch::Sender<Arc<PolicySet>>,
     tls: watch::Sender<Arc<TlsOfListeners>>,
     stale: watch::Sender<Staleness>,
+    /// `None`: nothing watches the files.
+    watching: Option<Watching>,
+    has_warned: bool,
+    /// The versions of the files that were read last, with a fault or without.
+    versions: Option<Versions>,
+    /// A reading that has not ended within its time limit.
+    unfinished: Option<Job>,
 }
 
 impl Reloader {
@@ -137,7 +78,18 @@ impl Reloader {
         tls: watch::Sender<Arc<TlsOfListeners>>,
     ) -> Self {
         let (stale, _) = watch::channel(Staleness::default());
-        Self { main: main.to_owned(), settings, digest: digest(files), policy, tls, stale }
+        Self {
+            main: main.to_owned(),
+            settings,
+            digest: digest(files),
+            policy,
+            tls,
+            stale,
+            watching: None,
+            has_warned: false,
+            versions: None,
+            unfinished: None,
+        }
     }
 
     /// Reports whether the current policy is older than the files, and why.
@@ -150,82 +102,136 @@ impl Reloader {
     /// dropped. Each request is answered when its reload has finished.
     pub async fn run(mut self, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
         let (hint, mut hinted) = mpsc::channel(1);
-        let mut watching = Watching::begin(&self.main, &self.settings.audit, hint.clone());
         // The files may have changed between the first read and the start of the watch.
-        self.reload().await;
+        self.look(Cause::Demand, &hint).await;
         loop {
-            let waited = async {
-                match &watching {
-                    Ok(_) => hinted.recv().await,
-                    Err(_) => {
-                        tokio::time::sleep(POLL).await;
-                        Some(())
-                    }
-                }
-            };
-            let demand = tokio::select! {
+            let period = if self.watching.is_some() { LOOK } else { POLL };
+            let (cause, demand) = tokio::select! {
                 request = asked.recv() => match request {
-                    Some(done) => Some(done),
+                    Some(done) => (Cause::Demand, Some(done)),
                     None => return,
                 },
-                _ = waited => None,
+                _ = hinted.recv() => (Cause::Hint, None),
+                () = sleep(period) => (Cause::Time, None),
             };
-            // Renew the watch before reading: later changes cause another event, and a replaced
-            // folder is watched by its new inode.
-            watching = Watching::begin(&self.main, &self.settings.audit, hint.clone());
-            if demand.is_none() {
+            if cause == Cause::Hint {
                 let end = Instant::now() + PATIENCE;
                 while let Ok(Ok(Some(()))) = timeout_at(end, timeout(QUIET, hinted.recv())).await {}
             }
-            self.reload().await;
+            self.look(cause, &hint).await;
             // The requester may have gone.
             let _ = demand.map(|done| done.send(()));
         }
     }
 
-    async fn reload(&mut self) {
-        let main = self.main.clone();
-        let generation = self.policy.borrow().generation() + 1;
-        let known = self.digest;
-        // Parsing a large policy takes long, so it must not run on a worker thread.
-        let loaded = tokio::task::spawn_blocking(move || {
-            let files = read_files(&main)?;
-            let digest = digest(&files);
-            if digest == known {
-                return Ok(None);
-            }
-            config::compile(&files, generation).map(|loaded| Some((digest, loaded)))
-        });
-        match loaded.await {
-            Ok(Ok(None)) => self.settle(None),
-            Ok(Ok(Some((digest, loaded)))) => {
-                for warning in &loaded.warnings {
-                    warn!("{warning}");
+    /// Reads the files if they have changed, and puts what they say in force. A file system that does
+    /// not answer is waited for no longer than [`READ_TIMEOUT`], and by one thread only.
+    async fn look(&mut self, cause: Cause, hint: &mpsc::Sender<()>) {
+        loop {
+            let (is_left, mut job) = match self.unfinished.take() {
+                Some(job) => (true, job),
+                None => match self.begin(cause, hint.clone()) {
+                    Ok(job) => (false, job),
+                    Err(error) => return self.settle(Some(format!("no thread to read: {error}"))),
+                },
+            };
+            match timeout(READ_TIMEOUT, &mut job.seen).await {
+                Ok(Ok(seen)) => self.take(seen),
+                Ok(Err(_)) => self.settle(Some("the reload itself failed".to_owned())),
+                Err(_) => {
+                    let fault = job.progress.timed_out();
+                    error!("policy not reloaded: {fault}");
+                    self.unfinished = Some(job);
+                    return self.settle(Some(fault.to_string()));
                 }
-                if loaded.settings != self.settings {
-                    warn!(
-                        "[[listen]], [answerer], [admin], [relay], [audit] and [process] take effect at the \
-                         next start only"
-                    );
-                }
-                self.digest = digest;
-                info!(
-                    generation,
-                    registries = loaded.policy.rules().registries.len(),
-                    "policy reloaded"
-                );
-                self.renew_tls(loaded.tls);
-                retire(self.policy.send_replace(Arc::new(loaded.policy)));
-                self.settle(None);
             }
-            Ok(Err(faults)) => {
+            // What one that was left over has read may be old by now.
+            if !is_left {
+                return;
+            }
+        }
+    }
+
+    /// Begins to read in a thread of its own, which nobody waits for when the gate ends.
+    fn begin(&self, cause: Cause, hint: mpsc::Sender<()>) -> std::io::Result<Job> {
+        let job = Task {
+            main: self.main.clone(),
+            audit: self.settings.audit.clone(),
+            // What failed to load is loaded again when asked for.
+            versions: self.versions.clone().filter(|_| cause == Cause::Time),
+            is_watched: self.watching.is_some(),
+            digest: self.digest,
+            generation: self.policy.borrow().generation() + 1,
+            hint,
+        };
+        let (done, seen) = oneshot::channel();
+        let progress = Progress::new(&self.main);
+        let noted = progress.clone();
+        let thread = thread::Builder::new().name("reload".to_owned());
+        // The gate may be gone by the time it is done.
+        thread.spawn(move || done.send(job.run(&noted)).ok())?;
+        Ok(Job { progress, seen })
+    }
+
+    fn take(&mut self, seen: Seen) {
+        if let Some(watching) = seen.watching {
+            self.watch_with(watching);
+        }
+        let Some((versions, loaded)) = seen.read else { return };
+        self.versions = versions;
+        match loaded {
+            Ok(None) => self.settle(None),
+            Ok(Some((digest, loaded))) => self.put_in_force(digest, *loaded),
+            Err(faults) => {
                 for fault in &faults {
                     error!("policy not reloaded: {fault}");
                 }
                 self.settle(faults.first().map(ToString::to_string));
             }
-            Err(error) => self.settle(Some(format!("the reload itself failed: {error}"))),
         }
+    }
+
+    /// Keeps the new watch. Says once that there is none, not at every try.
+    fn watch_with(&mut self, watching: Result<Watching, notify::Error>) {
+        let watching = match watching {
+            Ok(watching) => Some(watching),
+            Err(error) => {
+                if !std::mem::replace(&mut self.has_warned, true) {
+                    warn!(
+                        %error,
+                        "the files cannot be watched, so they are examined every {} s; raise \
+                         fs.inotify.max_user_watches and fs.inotify.max_user_instances",
+                        POLL.as_secs()
+                    );
+                }
+                None
+            }
+        };
+        if watching.is_some() && std::mem::take(&mut self.has_warned) {
+            info!("the files are watched again");
+        }
+        self.watching = watching;
+    }
+
+    fn put_in_force(&mut self, digest: u64, loaded: Loaded) {
+        for warning in &loaded.warnings {
+            warn!("{warning}");
+        }
+        for warning in expiry_warnings(&loaded.tls) {
+            warn!("{warning}");
+        }
+        if loaded.settings != self.settings {
+            warn!(
+                "[[listen]], [answerer], [admin], [relay], [audit] and [process] take effect at the \
+                 next start only"
+            );
+        }
+        self.digest = digest;
+        let generation = loaded.policy.generation();
+        info!(generation, registries = loaded.policy.rules().registries.len(), "policy reloaded");
+        self.renew_tls(loaded.tls);
+        retire(self.policy.send_replace(Arc::new(loaded.policy)));
+        self.settle(None);
     }
 
     /// Before the policy, whose change makes live tunnels check again.
@@ -251,128 +257,148 @@ const RETIRING: Duration = Duration::from_secs(1);
 fn retire(set: Arc<PolicySet>) {
     tokio::spawn(async move {
         while Arc::strong_count(&set) > 1 {
-            tokio::time::sleep(RETIRING).await;
+            sleep(RETIRING).await;
         }
         // Nothing waits for this task.
         tokio::task::spawn_blocking(move || drop(set));
     });
 }
 
-/// A hash of all content. Not cryptographic, because the operator writes the files.
-fn digest(files: &Files) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for file in std::iter::once(&files.main).chain(&files.registries) {
-        (&file.path, &file.text).hash(&mut hasher);
-    }
-    files.further.hash(&mut hasher);
-    hasher.finish()
+/// Why the files are examined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The gate has started, or the operator asks for it.
+    Demand,
+    /// Something in the directories has changed.
+    Hint,
+    /// It is time to.
+    Time,
 }
 
-/// A watch on the directories of the files. It ends when dropped.
-struct Watching {
-    _watcher: notify::RecommendedWatcher,
+/// A reading that has begun.
+#[derive(Debug)]
+struct Job {
+    progress: Progress,
+    seen: oneshot::Receiver<Seen>,
 }
 
-impl Watching {
-    fn begin(
-        main: &Path,
-        audit: &AuditTarget,
-        hint: mpsc::Sender<()>,
-    ) -> Result<Self, notify::Error> {
-        let begun = Self::over(&directories(main), audit.clone(), hint);
-        if let Err(error) = &begun {
-            warn!(%error, "the files cannot be watched; reading them every {} s", POLL.as_secs());
+/// What a reading needs to know.
+struct Task {
+    main: PathBuf,
+    audit: AuditTarget,
+    /// Unless these have changed, nothing is read.
+    versions: Option<Versions>,
+    is_watched: bool,
+    digest: u64,
+    generation: u64,
+    hint: mpsc::Sender<()>,
+}
+
+/// The content of the files, unless it is what is in force already.
+type Content = Result<Option<(u64, Box<Loaded>)>, Vec<Fault>>;
+
+/// What a reading found.
+#[derive(Debug)]
+struct Seen {
+    /// `None`: the old watch goes on.
+    watching: Option<Result<Watching, notify::Error>>,
+    /// `None`: no file has changed.
+    read: Option<(Option<Versions>, Content)>,
+}
+
+impl Task {
+    /// May block for as long as a file system likes.
+    fn run(self, progress: &Progress) -> Seen {
+        let is_current = self.versions.as_ref().is_some_and(|one| one.are_current(&self.main));
+        if is_current && self.is_watched {
+            return Seen { watching: None, read: None };
         }
-        begun
-    }
-
-    fn over(
-        directories: &[PathBuf],
-        audit: AuditTarget,
-        hint: mpsc::Sender<()>,
-    ) -> Result<Self, notify::Error> {
-        let mut watcher =
-            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-                if !event.is_ok_and(|event| tells_nothing(&event, &audit)) {
-                    // A full channel already holds a hint.
-                    let _ = hint.try_send(());
-                }
-            })?;
-        for directory in directories {
-            watcher.watch(directory, RecursiveMode::NonRecursive)?;
+        // Watch anew before reading: what changes from here on gives a hint of its own, and a
+        // folder that was replaced is watched by its new inode.
+        let watching = Some(Watching::begin(&self.main, &self.audit, self.hint.clone()));
+        if is_current {
+            return Seen { watching, read: None };
         }
-        Ok(Self { _watcher: watcher })
-    }
-}
-
-/// Returns whether an event cannot be a change of the configuration: the gate itself reads its
-/// files and writes its audit, maybe in the same directory.
-fn tells_nothing(event: &notify::Event, audit: &AuditTarget) -> bool {
-    let of_audit = || match audit {
-        AuditTarget::File(audit) => event.paths.iter().all(|path| path == audit),
-        _ => false,
-    };
-    match event.kind {
-        EventKind::Access(_) => true,
-        EventKind::Modify(ModifyKind::Data(_)) => of_audit(),
-        _ => false,
-    }
-}
-
-/// Returns the directories to watch: those of the main file, of the registries and of further
-/// files, the folder of registries, and targets of links.
-#[must_use]
-pub fn directories(main: &Path) -> Vec<PathBuf> {
-    let mut paths = vec![main.to_owned()];
-    if let Ok(Named { registries, further, .. }) = config::named_by(&read_file(main)) {
-        paths.push(registries.join("any"));
-        let files = registry_files(&registries).unwrap_or_default();
-        let named = files.iter().flat_map(|path| config::named_by_registry(&read_file(path)));
-        paths.extend(named);
-        paths.push(registries);
-        paths.extend(further);
-    }
-    let mut found: Vec<PathBuf> = Vec::new();
-    for path in paths {
-        let resolved = fs::canonicalize(&path).ok();
-        for one in [Some(path), resolved].into_iter().flatten() {
-            let Some(parent) = one.parent() else { continue };
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            if parent.is_dir() && !found.iter().any(|known| known == parent) {
-                found.push(parent.to_owned());
+        let Reading { files, versions, .. } = Reading::settled(&self.main, progress);
+        let content = files.and_then(|files| {
+            let digest = digest(&files);
+            if digest == self.digest {
+                return Ok(None);
             }
-        }
+            let loaded = config::compile(&files, self.generation)?;
+            Ok(Some((digest, Box::new(loaded))))
+        });
+        Seen { watching, read: Some((versions, content)) }
     }
-    found
 }
 
 #[cfg(test)]
 mod tests {
-    use notify::Event;
-    use notify::event::{AccessKind, CreateKind, DataChange, MetadataKind, RenameMode};
+    use std::fs;
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
-    #[test]
-    fn what_the_gate_does_itself_tells_nothing() {
-        let data = EventKind::Modify(ModifyKind::Data(DataChange::Any));
-        let event = |kind, path: &str| Event::new(kind).add_path(path.into());
-        let audit = AuditTarget::File("/etc/gate/audit.jsonl".into());
-        for (event, nothing) in [
-            (event(EventKind::Access(AccessKind::Any), "/etc/gate/gate.toml"), true),
-            (event(data, "/etc/gate/audit.jsonl"), true),
-            (event(data, "/etc/gate/gate.toml"), false),
-            (event(data, "/etc/gate/audit.jsonl").add_path("/etc/gate/gate.toml".into()), false),
-            (event(EventKind::Create(CreateKind::File), "/etc/gate/audit.jsonl"), false),
-            (event(EventKind::Modify(ModifyKind::Name(RenameMode::To)), "/etc/gate/..data"), false),
-            (
-                event(EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any)), "/etc/gate/key"),
-                false,
-            ),
-        ] {
-            assert_eq!(tells_nothing(&event, &audit), nothing, "{event:?}");
+    const MAIN: &str = "[[listen]]\nmode = \"connect\"\naddress = \"127.0.0.1:0\"\n\
+                        [policy]\nregistries = \"current/registries.d\"\n\
+                        [audit]\npath = \"audit.jsonl\"\n";
+
+    /// A reloader of a folder in which `current` is a link to the version `one`.
+    fn reloader(folder: &Path) -> (Reloader, watch::Receiver<Arc<PolicySet>>) {
+        let main = folder.join("pullgate.toml");
+        fs::write(&main, MAIN).unwrap();
+        for (version, registry) in [("one", "contoso"), ("two", "fabrikam")] {
+            let registries = folder.join(version).join("registries.d");
+            fs::create_dir_all(&registries).unwrap();
+            let text = format!("login-server = \"{registry}.azurecr.io\"\n");
+            fs::write(registries.join(format!("{registry}.toml")), text).unwrap();
         }
-        let kept = event(data, "/etc/gate/audit.jsonl");
-        assert!(!tells_nothing(&kept, &AuditTarget::StandardOutput));
+        symlink("one", folder.join("current")).unwrap();
+        let files = read_settled(&main).unwrap();
+        let Loaded { settings, policy, tls, .. } = config::compile(&files, 1).unwrap();
+        let (policy, seen) = watch::channel(Arc::new(policy));
+        let (tls, _) = watch::channel(Arc::new(tls));
+        (Reloader::new(&main, &files, settings, policy, tls), seen)
+    }
+
+    fn registry_of(policy: &watch::Receiver<Arc<PolicySet>>) -> String {
+        policy.borrow().rules().registries[0].name().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_link_above_the_folder_is_seen_without_an_event() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut reloader, policy) = reloader(folder.path());
+        let (hint, _) = mpsc::channel(1);
+        reloader.look(Cause::Demand, &hint).await;
+        reloader.look(Cause::Time, &hint).await;
+        assert_eq!(policy.borrow().generation(), 1, "nothing has changed");
+        let before = registry_of(&policy);
+        symlink("two", folder.path().join("next")).unwrap();
+        fs::rename(folder.path().join("next"), folder.path().join("current")).unwrap();
+        reloader.look(Cause::Time, &hint).await;
+        assert_eq!(policy.borrow().generation(), 2);
+        assert_ne!(registry_of(&policy), before);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_system_that_does_not_answer_makes_the_policy_stale() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut reloader, _policy) = reloader(folder.path());
+        let (hint, _) = mpsc::channel(1);
+        let stale = reloader.staleness();
+        let (answer, seen) = oneshot::channel();
+        let progress = Progress::new(&folder.path().join("pullgate.toml"));
+        reloader.unfinished = Some(Job { progress, seen });
+        for _ in 0..2 {
+            reloader.look(Cause::Time, &hint).await;
+            let why = stale.borrow().0.clone().unwrap();
+            assert!(why.contains("pullgate.toml: reading it took longer than 30 s"), "{why}");
+            assert!(reloader.unfinished.is_some(), "no second thread waits beside it");
+        }
+        tokio::time::resume();
+        answer.send(Seen { watching: None, read: Some((None, Ok(None))) }).unwrap();
+        reloader.look(Cause::Time, &hint).await;
+        assert_eq!(*stale.borrow(), Staleness(None));
     }
 }

@@ -37,7 +37,7 @@ impl Prepared {
     /// # Errors
     /// All errors in it.
     pub fn read(main: &Path) -> Result<Self, Faults> {
-        let files = reload::read_files(main).map_err(Faults)?;
+        let files = reload::read_settled(main).map_err(Faults)?;
         let loaded = config::compile(&files, 1).map_err(Faults)?;
         let mirrors = loaded.settings.listeners.iter().any(|one| one.mode == Mode::Mirror);
         let roots = mirrors.then(TlsClients::with_system_roots);
@@ -53,7 +53,10 @@ impl Prepared {
 
     /// Logs the warnings, and the listeners in report mode.
     pub(super) fn log_warnings(&self) {
-        let Loaded { settings, policy, warnings, .. } = &self.loaded;
+        let Loaded { settings, policy, warnings, tls } = &self.loaded;
+        for warning in reload::expiry_warnings(tls) {
+            warn!("{warning}");
+        }
         for warning in warnings {
             warn!("{warning}");
         }

@@ -40,7 +40,8 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
     for warning in &loaded.warnings {
         writeln!(out, "warning: {warning}")?;
     }
-    for warning in machine::warnings(&loaded.settings) {
+    let expiring = reload::expiry_warnings(&loaded.tls);
+    for warning in expiring.into_iter().chain(machine::warnings(&loaded.settings)) {
         writeln!(out, "warning: {warning}")?;
     }
     let rules = loaded.policy.rules();

@@ -91,6 +91,27 @@ fn a_half_written_file_keeps_the_last_good_policy() {
 }
 
 #[test]
+fn a_fifo_stops_neither_reloads_nor_the_end() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let mut gate = lab.gate(&Policy::of(&["contoso"]));
+    let fifo = gate.registries().join("fabrikam.json");
+    kept(&gate, || {
+        lab.sh(Way::Direct, &format!("mkfifo {}", fifo.display())).succeeded();
+    });
+    assert!(gate.log().contains("not a regular file"), "{}", gate.log());
+    reloaded(&gate, || {
+        let draft = gate.registries().join(".draft");
+        fs::write(&draft, az_json("fabrikam")).unwrap();
+        fs::rename(draft, &fifo).unwrap();
+    });
+    assert!(passes(&lab, &gate, "fabrikam"));
+    fs::remove_file(&fifo).unwrap();
+    lab.sh(Way::Direct, &format!("mkfifo {}", fifo.display())).succeeded();
+    gate.signal("TERM");
+    assert!(gate.ended().success());
+}
+
+#[test]
 fn kubernetes_swaps_a_symlink() {
     let lab = Lab::new(Blobs::DataEndpoint);
     // A mounted ConfigMap: each file is a link through `..data`, which is replaced by a rename.
