@@ -79,7 +79,7 @@ impl Acceptor {
                         admission,
                         socket,
                         peer,
-                        slot: gate.pending.enter(room),
+                        slot: gate.pending.enter(room, peer.ip()),
                         accepted: Instant::now(),
                     });
                     let among = match admission {

@@ -5,6 +5,7 @@
 //! memory that clients can occupy is bounded, per client and in total.
 
 mod bounds;
+mod by_client;
 mod passwords;
 mod pending;
 mod query_rate;

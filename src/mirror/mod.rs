@@ -154,6 +154,7 @@ impl Arriving {
         if let Some(client) = client {
             self.identity = ClientIdentity::at(client);
             self.account.record.client = client;
+            self.slot.belongs_to(client);
             self.account.record.note("balancer", AuditText::new(&balancer.to_string()));
         }
         Ok(())

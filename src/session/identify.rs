@@ -47,6 +47,9 @@ impl Session {
         if let Some(client) = client {
             self.client = ClientIdentity::at(client);
             self.account.record.client = client;
+            if let Some(slot) = &mut self.slot {
+                slot.belongs_to(client);
+            }
             self.account.record.note("balancer", AuditText::new(&balancer.to_string()));
         }
         Ok(())

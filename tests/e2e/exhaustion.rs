@@ -1,11 +1,13 @@
 //! Resource exhaustion: silent sockets and endless hellos use a bounded number of descriptors and
 //! bounded memory, and a concurrent pull succeeds.
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::TcpStream;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::{Blobs, Gate, Lab, Policy, Way, bound_to_this_thread, wait_until};
+use socket2::{Domain, Socket, Type};
+
+use crate::harness::{Blobs, Gate, Lab, PROXY, Policy, Way, bound_to_this_thread, wait_until};
 
 /// Opens sockets to the gate from its own addresses, reports that, and holds them until the end of
 /// its input: silent sockets, tunnels without a hello, or tunnels with an incomplete hello.
@@ -120,6 +122,26 @@ fn displaced_connections_receive_the_reason() {
     gate.audited(&[("reason", "session-limit")]);
 }
 
+/// There are 16 slots. A client far away needs time for its request; a flood from another address
+/// displaces its own connections only.
+#[test]
+fn a_flood_displaces_only_its_own_connections() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let _gate = Gate::start_with_descriptors(256, lab.dir(), &Policy::of(&["contoso"]));
+    let mut far = connected_from("127.0.9.1");
+    let flood: Vec<_> = (0..60).map(|_| connected_from("127.0.9.2")).collect();
+    for mut client in flood.into_iter().take(60 - 15) {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer:?}");
+    }
+    let host = "contoso.azurecr.io:443";
+    write!(far, "CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+    let mut answer = [0; 12];
+    far.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
 /// Without free descriptors, the gate waits, logs it once, and continues when some are free.
 #[test]
 fn accepting_pauses_while_there_is_no_descriptor() {
@@ -159,6 +181,15 @@ fn local_ports_used_up_are_named() {
     );
     assert_eq!(gate.log().matches("no local port is left").count(), 1, "{}", gate.log());
     drop(tunnels);
+}
+
+/// A connection to the proxy from one of this machine's addresses.
+fn connected_from(address: &str) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(address.parse().unwrap(), 0).into()).unwrap();
+    let proxy: SocketAddr = PROXY.parse().unwrap();
+    socket.connect(&proxy.into()).unwrap();
+    socket.into()
 }
 
 #[track_caller]

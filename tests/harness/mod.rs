@@ -31,7 +31,7 @@ pub use certificates::{Authority, Certificate};
 pub use containerd::containerd;
 pub use daemon::{Daemon, bound_to_this_thread, find};
 pub use dnsmasq::{Family, dnsmasq, dnsmasq_at, resolver, resolver_of, stub};
-pub use gate::{Gate, Policy, az_json, write_config};
+pub use gate::{ADMIN, Gate, PROXY, Policy, az_json, write_config};
 pub use haproxy::haproxy;
 pub use image::{Image, Random, sha256};
 pub use lab::{Blobs, Lab, Ran, Way};
