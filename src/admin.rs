@@ -4,19 +4,20 @@
 //! Unix socket, and only if `Host` is an IP address or `localhost`: a web page in a browser on this
 //! machine could otherwise reach them with a domain that resolves to loopback. The admin listener
 //! is not involved in sessions. It serves one request per connection, and a few connections at
-//! once, each with a timeout.
+//! once (`places`), each with a timeout.
 
 #[cfg_attr(not(feature = "admin-page"), path = "admin/no_page.rs")]
 mod live;
 mod page;
+mod places;
 mod socket;
 #[cfg(test)]
 mod tests;
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -30,7 +31,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
 use serde::Serialize;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
@@ -38,14 +39,10 @@ pub use socket::Socket;
 
 use crate::account::{Account, ClockBehind, Phase, Status};
 use crate::config::{ListenerSpec, Presence};
+use crate::limits::PendingSlot;
 use crate::policy::{Enforcement, PolicySet};
+use places::Places;
 use socket::{Listener, Reach};
-
-/// Maximum number of concurrent connections. Further ones wait in the kernel's queue.
-const CONNECTIONS: usize = 64;
-
-/// Maximum number of these that are event streams of the status page.
-const STREAMS: usize = 8;
 
 /// Timeout from accept to the end of the request head.
 const HEAD: Duration = Duration::from_secs(5);
@@ -128,59 +125,83 @@ impl Admin {
     }
 
     async fn serve(self: Arc<Self>, listener: Listener, reach: Reach) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        let streams = Arc::new(Semaphore::new(STREAMS));
+        let places = Places::new();
         loop {
-            // The semaphore is never closed.
-            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let room = places.silent.room().await;
             let Ok(stream) = listener.accept().await else {
                 tokio::time::sleep(BACKOFF).await;
                 continue;
             };
-            let (admin, streams) = (self.clone(), streams.clone());
-            tokio::spawn(async move {
-                let streaming = CancellationToken::new();
-                let connection = admin.connection(stream, reach, streams, streaming.clone());
-                let late = async {
-                    tokio::time::sleep(WHOLE).await;
-                    if streaming.is_cancelled() {
-                        tokio::time::sleep(live::LONGEST - WHOLE).await;
-                    }
-                };
-                // After a timeout or an error, the connection is dropped without a response.
-                tokio::select! {
-                    () = connection => {}
-                    () = late => {}
-                }
-                drop(place);
-            });
+            let slot = places.silent.enter(room, peer(&stream));
+            tokio::spawn(self.clone().connection_in_time(stream, reach, places.clone(), slot));
         }
     }
 
-    /// Serves one request. Cancels `streaming` if the response is an event stream.
+    /// Serves a connection until it is done, times out or is evicted.
+    async fn connection_in_time(
+        self: Arc<Self>,
+        stream: Either<TcpStream, UnixStream>,
+        reach: Reach,
+        places: Arc<Places>,
+        mut slot: PendingSlot,
+    ) {
+        let progress = Progress::default();
+        let connection = self.connection(stream, reach, places, progress.clone());
+        let late = async {
+            tokio::time::sleep(WHOLE).await;
+            if progress.streaming.is_cancelled() {
+                tokio::time::sleep(live::LONGEST - WHOLE).await;
+            }
+        };
+        let evicted = async {
+            tokio::select! {
+                biased;
+                () = progress.asked.cancelled() => {}
+                () = slot.evicted() => return,
+            }
+            drop(slot);
+            std::future::pending::<()>().await;
+        };
+        // After a timeout, an eviction or an error, the connection is dropped without a response.
+        tokio::select! {
+            () = connection => {}
+            () = late => {}
+            () = evicted => {}
+        }
+    }
+
+    /// Serves one request.
     async fn connection(
         self: Arc<Self>,
         stream: Either<TcpStream, UnixStream>,
         reach: Reach,
-        streams: Arc<Semaphore>,
-        streaming: CancellationToken,
+        places: Arc<Places>,
+        progress: Progress,
     ) {
+        // Held until the whole answer has been sent.
+        let place = Arc::new(OnceLock::new());
         let service = service_fn(|request: Request<Incoming>| {
-            let (admin, streams, streaming) = (self.clone(), streams.clone(), streaming.clone());
+            let (admin, places, place) = (self.clone(), places.clone(), place.clone());
+            let progress = progress.clone();
             async move {
+                progress.asked.cancel();
+                let busy =
+                    |what| Ok(plain(StatusCode::SERVICE_UNAVAILABLE, what).map(AdminResponse::Left));
                 if request.uri().path() == "/events"
                     && request.method() == Method::GET
                     && shown(&request, reach).is_ok()
                 {
-                    return Ok(match streams.try_acquire_owned() {
-                        Ok(place) => {
-                            streaming.cancel();
-                            live::events(admin, place).map(AdminResponse::Right)
-                        }
-                        Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "too many streams\n")
-                            .map(AdminResponse::Left),
-                    });
+                    let Some(stream) = places.take_stream() else {
+                        return busy("too many streams\n");
+                    };
+                    progress.streaming.cancel();
+                    return Ok(live::events(admin, stream).map(AdminResponse::Right));
                 }
+                let Some(taken) = places.take(request.uri().path()) else {
+                    return busy("too many requests at once\n");
+                };
+                // There is one request per connection.
+                let _ = place.set(taken);
                 // Serialising a large policy takes time, and must not delay sessions.
                 let page = tokio::task::spawn_blocking(move || admin.answer(&request, reach));
                 let failed = |_| plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n");
@@ -264,6 +285,23 @@ impl Admin {
     fn policy(&self) -> Response<Full<Bytes>> {
         let (set, status) = (self.policy.borrow().clone(), self.status.borrow().clone());
         json(&page::policy(&set, &status))
+    }
+}
+
+/// The progress of a connection.
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    /// Cancelled when the request head is complete.
+    asked: CancellationToken,
+    /// Cancelled when the response is an event stream.
+    streaming: CancellationToken,
+}
+
+/// Returns the peer's address. A Unix socket counts as this machine.
+fn peer(stream: &Either<TcpStream, UnixStream>) -> IpAddr {
+    match stream {
+        Either::Left(tcp) => tcp.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |at| at.ip()),
+        Either::Right(_) => Ipv4Addr::LOCALHOST.into(),
     }
 }
 

@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Blobs, Gate, Lab, PROXY, Policy, Way, bound_to_this_thread, wait_until};
+use crate::harness::{
+    ADMIN, Blobs, Gate, Lab, PROXY, Policy, Way, bound_to_this_thread, wait_until,
+};
 
 /// Opens sockets to the gate from its own addresses, reports that, and holds them until the end of
 /// its input: silent sockets, tunnels without a hello, or tunnels with an incomplete hello.
@@ -140,6 +142,17 @@ fn a_flood_displaces_only_its_own_connections() {
     let mut answer = [0; 12];
     far.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+/// A liveness probe is answered although silent connections occupy the admin listener.
+#[test]
+fn silent_connections_do_not_blind_the_liveness_probe() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    let silent: Vec<_> = (0..200).map(|_| TcpStream::connect(ADMIN).unwrap()).collect();
+    let probe = format!("{} health --live --admin {ADMIN}", env!("CARGO_BIN_EXE_pullgate"));
+    lab.sh(Way::Direct, &probe).succeeded();
+    drop((silent, gate));
 }
 
 /// Without free descriptors, the gate waits, logs it once, and continues when some are free.
