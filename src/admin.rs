@@ -185,8 +185,9 @@ impl Admin {
             let progress = progress.clone();
             async move {
                 progress.asked.cancel();
-                let busy =
-                    |what| Ok(plain(StatusCode::SERVICE_UNAVAILABLE, what).map(AdminResponse::Left));
+                let busy = |what| {
+                    Ok(plain(StatusCode::SERVICE_UNAVAILABLE, what).map(AdminResponse::Left))
+                };
                 if request.uri().path() == "/events"
                     && request.method() == Method::GET
                     && shown(&request, reach).is_ok()

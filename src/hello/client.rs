@@ -281,6 +281,12 @@ impl HelloReader {
         Self { message: MessageReader::new(CLIENT_HELLO, largest), over: None }
     }
 
+    /// Returns the size of its buffer, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.message.memory()
+    }
+
     /// Returns whether no byte has been read.
     pub(super) fn is_fresh(&self) -> bool {
         self.message.is_fresh() && self.over.is_none()

@@ -72,6 +72,11 @@ impl MessageReader {
         self.raw.is_empty()
     }
 
+    /// Returns the size of its buffer, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        self.raw.capacity()
+    }
+
     /// Returns whether the first record is incomplete.
     pub(super) fn is_in_first_record(&self) -> bool {
         self.records == 0

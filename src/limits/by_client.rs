@@ -65,6 +65,28 @@ impl<T> ByClient<T> {
         self.remove(client, oldest)
     }
 
+    /// Removes the client's oldest entry.
+    pub(super) fn pop_of(&mut self, client: IpAddr) -> Option<T> {
+        self.remove(client, self.oldest(client)?)
+    }
+
+    /// Sets what an entry holds, unless it has been removed.
+    pub(super) fn change(&mut self, client: IpAddr, number: u64, holds: u64) {
+        if let Some(entry) = self.take(client, number) {
+            self.put(client, number, Entry { holds, ..entry });
+        }
+    }
+
+    /// What the client's entries hold.
+    pub(super) fn held(&self, client: IpAddr) -> u64 {
+        self.held.get(&client).copied().unwrap_or(0)
+    }
+
+    /// What the entries of the client that holds the most hold.
+    pub(super) fn most(&self) -> u64 {
+        self.ranking.last().map_or(0, |&(held, _, _)| held)
+    }
+
     /// What all entries hold.
     pub(super) fn total(&self) -> u64 {
         self.total
@@ -137,7 +159,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_oldest_entry_of_the_client_with_the_most_makes_room(
-            steps in proptest::collection::vec((0u8..6, 0u8..5, 0u64..4, any::<prop::sample::Index>()), 0..200),
+            steps in proptest::collection::vec((0u8..8, 0u8..5, 0u64..4, any::<prop::sample::Index>()), 0..200),
         ) {
             let mut by_client = ByClient::default();
             let mut model: Vec<(u8, u64, u64)> = Vec::new();
@@ -158,11 +180,28 @@ mod tests {
                         prop_assert!(by_client.reassign(ip(model[at].0), model[at].2, ip(client)));
                         model[at].0 = client;
                     }
+                    5 if !model.is_empty() => {
+                        let at = which.index(model.len());
+                        by_client.change(ip(model[at].0), model[at].2, holds);
+                        model[at].1 = holds;
+                    }
+                    6 => {
+                        let of_client = model.iter().filter(|one| one.0 == client);
+                        let oldest = of_client.map(|one| one.2).min();
+                        prop_assert_eq!(by_client.pop_of(ip(client)), oldest);
+                        model.retain(|one| Some(one.2) != oldest);
+                    }
                     _ => {
                         let gone = by_client.pop();
                         prop_assert_eq!(gone, expected(&model));
                         model.retain(|one| Some(one.2) != gone);
                     }
+                }
+                for client in 0..5 {
+                    let of_client = model.iter().filter(|one| one.0 == client);
+                    let held = of_client.map(|one| one.1).sum::<u64>();
+                    prop_assert_eq!(by_client.held(ip(client)), held);
+                    prop_assert!(by_client.most() >= held);
                 }
                 prop_assert_eq!(by_client.total(), model.iter().map(|one| one.1).sum::<u64>());
                 prop_assert_eq!(by_client.entries.len(), model.len());

@@ -7,13 +7,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 
 use super::session_rate::SessionRates;
+use super::setup::{SetupSlot, SetupSlots};
 use crate::policy::{Client, Denial, Limits, Reason, subscriber};
+
+/// Maximum number of evicted sessions that may still be open when another is admitted.
+const LEAVING: usize = 32;
 
 /// The limits on sessions, and their counters. Survives reloads.
 #[derive(Debug, Default)]
 pub struct Sessions {
     rates: SessionRates,
     open: Arc<Open>,
+    setup: Arc<SetupSlots>,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +39,8 @@ pub struct SessionPermit {
 }
 
 impl Sessions {
-    /// Admits a new session of a client address.
+    /// Admits a new session of a client address. If the gate is full, evicts a session that is not a
+    /// tunnel yet, of the address that has the most of them.
     ///
     /// # Errors
     /// `rate-limit` and `session-limit`.
@@ -44,20 +50,30 @@ impl Sessions {
         }
         let full = |remedy| Denial::with_remedy(Reason::SessionLimit, remedy);
         let open = &self.open;
-        if open.all.fetch_add(1, Ordering::Relaxed) >= limits.open_sessions {
-            open.all.fetch_sub(1, Ordering::Relaxed);
-            return Err(full("the gate is full; try later"));
-        }
         let subscriber = subscriber(client);
         let mut count = open.clients.entry(subscriber).or_insert(0);
         if *count >= limits.open_sessions_per_client {
-            drop(count);
-            open.all.fetch_sub(1, Ordering::Relaxed);
             return Err(full("this client has too many sessions open"));
         }
         *count += 1;
         drop(count);
-        Ok(SessionPermit { open: open.clone(), subscriber, group: None })
+        let permit = SessionPermit { open: open.clone(), subscriber, group: None };
+        let others = open.all.fetch_add(1, Ordering::Relaxed);
+        let has_room = others < limits.open_sessions
+            || others < limits.open_sessions + LEAVING && self.setup.make_room_for(client);
+        if has_room { Ok(permit) } else { Err(full("the gate is full; try later")) }
+    }
+
+    /// Counts an admitted session as not a tunnel yet, until the slot is dropped.
+    #[must_use]
+    pub fn sets_up(&self, client: IpAddr) -> SetupSlot {
+        self.setup.add_session(client)
+    }
+
+    /// Counts the memory of a ClientHello that is read before its session is admitted.
+    #[must_use]
+    pub fn reads_hello(&self, client: IpAddr) -> SetupSlot {
+        self.setup.add_hello(client)
     }
 
     /// Counts an admitted session towards the limits of its `[[client]]`, too. Repeated calls for a
@@ -136,6 +152,30 @@ mod tests {
         drop((enter("2001:db8:1:2:4::1").unwrap(), sixth, seventh));
         assert_eq!(sessions.open(), 0);
         assert!(sessions.open.clients.is_empty());
+    }
+
+    #[test]
+    fn a_full_gate_evicts_who_has_the_most_sessions_that_are_no_tunnels() {
+        let sessions = Sessions::default();
+        let limits = Limits { open_sessions: 20, ..Limits::default() };
+        let enter = |client: &str| {
+            let client = client.parse().unwrap();
+            let permit = sessions.admit(client, &limits)?;
+            Ok::<_, Denial>((permit, sessions.sets_up(client)))
+        };
+        let flood: Vec<_> = (0..20).map(|_| enter("10.0.0.7").unwrap()).collect();
+        let full = enter("10.0.0.7").unwrap_err();
+        assert_eq!(full.remedy.as_deref(), Some("the gate is full; try later"));
+        let honest: Vec<_> = (0..10).map(|_| enter("10.0.0.8").unwrap()).collect();
+        assert!(enter("10.0.0.8").is_err(), "half of the places are fair");
+        drop((flood, honest));
+        assert_eq!(sessions.open(), 0);
+        // Tunnels make no room.
+        let tunnels: Vec<_> =
+            (0..20).map(|_| sessions.admit("10.0.0.7".parse().unwrap(), &limits)).collect();
+        assert!(enter("10.0.0.8").is_err());
+        drop(tunnels);
+        assert_eq!(sessions.open(), 0);
     }
 
     #[test]

@@ -73,6 +73,7 @@ pub enum NoHello {
 }
 
 /// Reads a ClientHello of at most `largest` bytes, of which the `early` bytes have come already.
+/// `keeps` is called with the memory that the unfinished hello takes, in bytes.
 ///
 /// # Errors
 /// Why none was read. The caller notifies the client.
@@ -81,12 +82,16 @@ pub async fn hello(
     early: &[u8],
     largest: usize,
     by: Instant,
+    mut keeps: impl FnMut(usize),
 ) -> Result<Hello, NoHello> {
     let mut reader = HelloReader::with_limit(largest);
     let mut step = reader.feed(early).map_err(NoHello::Refused)?;
     loop {
         if let Step::Complete(hello) = step {
             return Ok(hello);
+        }
+        if reader.memory() > 0 {
+            keeps(reader.memory());
         }
         let fed = match timeout_at(by, read(socket, |bytes| reader.feed(bytes))).await {
             Err(_) => return Err(NoHello::Late),

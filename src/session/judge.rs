@@ -38,7 +38,9 @@ impl Session {
         }
         let mut limits = *self.policy.limits();
         limits.open_sessions = limits.open_sessions.min(self.gate.max_sessions);
-        self.permit = Some(self.gate.sessions.admit(self.account.record.client, &limits)?);
+        let client = self.account.record.client;
+        self.permit = Some(self.gate.sessions.admit(client, &limits)?);
+        self.setup = Some(self.gate.sessions.sets_up(client));
         self.account.admit()?;
         self.slot = None;
         if request.early().first().is_some_and(|first| *first != TLS_HANDSHAKE) {

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use crate::policy::Stop;
 use future_size::boxed;
 use judge::Dialled;
-use refuse::Refusal;
+use refuse::{Refusal, needed, session_limit};
 use request::{Opened, Request};
 use state::{Session, Tunnel};
 
@@ -48,7 +48,7 @@ pub async fn run(incoming: Box<Incoming>) {
 }
 
 /// Maximum size of each phase, in bytes.
-const ESTABLISH: usize = 2048;
+const ESTABLISH: usize = 2304;
 const RELAY: usize = 1664;
 const REFUSE: usize = 1024;
 
@@ -68,6 +68,16 @@ impl Session {
     /// From a request to its upstream.
     async fn reach(&mut self, request: &mut Request) -> Result<Dialled, Stop> {
         self.admit(request)?; // limits
+        let needed = needed(self.setup.as_ref());
+        tokio::select! {
+            biased;
+            dialled = self.judge_and_dial(request) => dialled,
+            () = needed => Err(session_limit()),
+        }
+    }
+
+    /// From an admitted request to its upstream.
+    async fn judge_and_dial(&mut self, request: &mut Request) -> Result<Dialled, Stop> {
         let allowed = self.judge_name(request).await?; // user, client group, registry
         let deadline = Instant::now() + self.policy.limits().dial_timeout;
         let permit = self.resolve(allowed, deadline).await?; // DNS, addresses

@@ -5,7 +5,7 @@ use std::future::pending;
 use bytes::Bytes;
 
 use super::state::Session;
-use crate::limits::PendingSlot;
+use crate::limits::{PendingSlot, SetupSlot};
 use crate::listen::http::answer::RefusalAnswer;
 use crate::listen::http::connect;
 use crate::listen::tls::{self, ClientStream};
@@ -97,16 +97,19 @@ impl Session {
     }
 
     /// Sends the final bytes and waits for the client to close. A rejected client that does not
-    /// close keeps its slot among the pending connections until it is evicted.
+    /// close keeps its slot, among the pending connections or the sessions that are not tunnels yet,
+    /// until it is evicted.
     async fn finish(&mut self, closing: Closing<ClientStream>) {
         if let Some(client) = closing.client() {
             tls::cork(client);
         }
         // Evicted clients get their answer first, too.
         let Some(client) = closing.say().await else { return };
+        let needed = needed(self.setup.as_ref());
         tokio::select! {
             () = hear_out(client) => {}
             () = evicted(&mut self.slot) => {}
+            () = needed => {}
         }
     }
 }
@@ -121,5 +124,16 @@ pub(super) async fn evicted(slot: &mut Option<PendingSlot>) {
     match slot {
         Some(slot) => slot.evicted().await,
         None => pending().await,
+    }
+}
+
+/// Resolves when a session that is not a tunnel yet is evicted. Never resolves without a slot.
+pub(super) fn needed(setup: Option<&SetupSlot>) -> impl Future<Output = ()> + Send + use<> {
+    let needed = setup.map(SetupSlot::evicted);
+    async move {
+        match needed {
+            Some(needed) => needed.await,
+            None => pending().await,
+        }
     }
 }

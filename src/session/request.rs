@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use tokio_util::either::Either;
 
-use super::refuse::{Refusal, evicted, session_limit};
+use super::refuse::{Refusal, evicted, needed, session_limit};
 use super::state::{CLIENT_ABORTED, INTERNAL, Session};
 use crate::account::{AuditText, Stage};
 use crate::config::{Capture, Mode};
@@ -118,12 +118,16 @@ impl Session {
         }
         self.client.login = Login::Impossible;
         let largest = self.policy.limits().hello_bytes;
+        let mut memory = self.gate.sessions.reads_hello(self.account.record.client);
+        let needed = memory.evicted();
+        let keeps = |bytes| memory.keep(bytes);
         let read = tokio::select! {
             biased;
-            read = intake::hello(&mut client, &[], largest, self.request_deadline) => {
+            read = intake::hello(&mut client, &[], largest, self.request_deadline, keeps) => {
                 read.map_err(|none| no_hello(&none))
             }
             () = evicted(&mut self.slot) => Err(session_limit()),
+            () = needed => Err(session_limit()),
         };
         let hello = match read {
             Ok(hello) => Box::new(hello),
@@ -161,7 +165,10 @@ impl Session {
             Ok((hello, cleared))
         });
         match judged {
-            Ok((hello, cleared)) => Ok(Opened { client, hello, cleared }),
+            Ok((hello, cleared)) => {
+                self.setup = None;
+                Ok(Opened { client, hello, cleared })
+            }
             Err(stop) => Err(Refusal::alert(client, stop)),
         }
     }
@@ -178,8 +185,19 @@ impl Session {
         self.account.record.stages.enter(Stage::Hello);
         let limits = self.policy.limits();
         let (largest, deadline) = (limits.hello_bytes, Instant::now() + limits.hello_timeout);
-        let read = intake::hello(client, early, largest, deadline).await;
-        read.map(Box::new).map_err(|none| no_hello(&none))
+        let needed = needed(self.setup.as_ref());
+        let keeps = |bytes| {
+            if let Some(slot) = &mut self.setup {
+                slot.keep(bytes);
+            }
+        };
+        tokio::select! {
+            biased;
+            read = intake::hello(client, early, largest, deadline, keeps) => {
+                read.map(Box::new).map_err(|none| no_hello(&none))
+            }
+            () = needed => Err(session_limit()),
+        }
     }
 
     /// Rejects a client without a valid head.

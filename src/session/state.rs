@@ -13,7 +13,7 @@ use super::gate::Gate;
 use crate::account::{Arrival, Open, Stage};
 use crate::config::{ListenerSpec, Mode, TlsOfListeners, TlsPaths};
 use crate::hello::Hello;
-use crate::limits::{PendingSlot, SessionPermit};
+use crate::limits::{PendingSlot, SessionPermit, SetupSlot};
 use crate::listen::tls::{ClientCertificate, ClientStream};
 use crate::policy::{Cause, Cleared, ClientIdentity, Enforcement, Failure, PolicySet, Side};
 
@@ -58,6 +58,8 @@ pub(super) struct Session {
     pub(super) slot: Option<PendingSlot>,
     /// Its slot among the open sessions.
     pub(super) permit: Option<SessionPermit>,
+    /// Its slot among the sessions that are not tunnels yet. `None` before and after that.
+    pub(super) setup: Option<SetupSlot>,
     /// Deadline of the request.
     pub(super) request_deadline: Instant,
     /// Subscribed before `policy` is read, so that no reload is missed.
@@ -110,6 +112,7 @@ impl Session {
             account,
             slot: Some(slot),
             permit: None,
+            setup: None,
             request_deadline: Instant::now() + timeout,
             policy_updates,
             policy,

@@ -88,6 +88,22 @@ fn a_thousand_endless_hellos_take_the_memory_that_the_manual_says() {
     drop(holder);
 }
 
+/// Addresses that fill the gate with endless hellos give way to one that does not: an honest client is
+/// served every time.
+#[test]
+fn endless_hellos_of_many_addresses_give_way() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    lab.push("contoso.azurecr.io/app:1", 7, &[2000]);
+    let limits = "[limits]\nhello-timeout-ms = 60000\nopen-sessions = 96\n";
+    let gate = lab.gate(&Policy::of(&["contoso"]).with_more(limits));
+    let (held, (open, refused)) = hold("hello", 10, 200).ready();
+    assert_eq!((open, refused), (96, 104), "no address has more than the others");
+    for round in 0..10 {
+        pull(&lab, &gate, &format!("pulled-{round}"));
+    }
+    drop(held);
+}
+
 /// With 256 descriptors there are 16 slots for silent sockets, 55 sessions and a reserve.
 #[test]
 fn few_descriptors_are_shared_out_and_never_used_up() {
@@ -100,7 +116,8 @@ fn few_descriptors_are_shared_out_and_never_used_up() {
     let (tunnels, (open, _)) = hold("tunnel", 20, 40).ready();
     assert_eq!(open, 40);
     pull(&lab, &gate, "beside");
-    let (more, (open, refused)) = hold("tunnel", 30, 40).ready();
+    // From the same addresses: others would evict some of theirs.
+    let (more, (open, refused)) = hold("tunnel", 20, 40).ready();
     assert_eq!((open, refused), (15, 25), "55 sessions in all");
     gate.audited(&[("target", "contoso.azurecr.io:443"), ("reason", "session-limit")]);
     drop((silent, tunnels, more));
