@@ -82,6 +82,9 @@ pub struct AuditLine<'a> {
     pub ended: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) upstream: Option<Field<SocketAddr, String>>,
+    /// Whether the gate has verified the server's certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) verified: Option<bool>,
     /// Bytes from the client to the upstream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_up: Option<u64>,

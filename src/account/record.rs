@@ -132,6 +132,8 @@ pub struct Record {
     pub would_deny: Option<Reason>,
     /// The dialled address.
     pub upstream: Option<SocketAddr>,
+    /// Whether the gate has verified the server's certificate.
+    pub is_verified: bool,
     is_stale: bool,
     /// Whether the kernel refused splice(2), so that bytes were copied.
     pub splice_refused: bool,
@@ -183,6 +185,7 @@ impl Record {
             sni: None,
             would_deny: None,
             upstream: None,
+            is_verified: false,
             is_stale: false,
             splice_refused: false,
             volume: Volume::default(),
@@ -280,7 +283,7 @@ impl Record {
                 reason: Some(denial.reason.code()),
                 ended: None,
             },
-            (Err(stop @ Stop::Failed(_)), None) => {
+            (Err(stop @ (Stop::Failed(_) | Stop::Detailed(_))), None) => {
                 Verdict { outcome: Outcome::Failed, reason: Some(stop.code()), ended: None }
             }
             (Ok(Ending::Closed), None) => {
@@ -321,6 +324,7 @@ impl Record {
             would_deny: passed.map(|reason| reason.code().into()),
             ended: verdict.ended.map(Cow::Borrowed),
             upstream: self.upstream.map(Field::Written),
+            verified: self.is_verified.then_some(true),
             bytes_up: Some(self.volume.up.total()),
             bytes_down: Some(self.volume.down.total()),
             spliced_up: spliced(self.volume.up.spliced),

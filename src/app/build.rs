@@ -10,8 +10,10 @@ use tracing::info;
 use super::descriptors::{DescriptorBudget, descriptors};
 use super::workers::Workers;
 use crate::account::{Account, OnFull, Sink};
+#[cfg(feature = "mirror")]
+use crate::config::Mode;
 use crate::config::{self, AuditTarget, Profile, Settings, TlsOfListeners};
-use crate::dial::{Resolver, TlsClients};
+use crate::dial::{Resolver, TlsClients, Verifier};
 use crate::dns::Sources;
 #[cfg(feature = "mirror")]
 use crate::forward::Forward;
@@ -26,7 +28,7 @@ pub(super) struct Inputs {
     pub(super) policy: watch::Receiver<Arc<PolicySet>>,
     pub(super) own: watch::Receiver<Arc<OwnAddresses>>,
     pub(super) tls: watch::Receiver<Arc<TlsOfListeners>>,
-    pub(super) roots: Option<TlsClients>,
+    pub(super) roots: Arc<TlsClients>,
 }
 
 /// Starts the worker threads, one per processor or as `profile` says, and creates the shared state.
@@ -53,15 +55,18 @@ pub(super) fn gate(
     let (workers, guard) = Workers::start(threads).context("no thread to serve with")?;
     account.count_tasks_of(workers.runtimes());
     let resolver = Arc::new(Resolver::new(&policy.borrow().rules().dns_servers));
-    #[cfg(not(feature = "mirror"))]
-    drop(roots);
     #[cfg(feature = "mirror")]
-    let forward = roots.map(|roots| Arc::new(Forward::new(resolver.clone(), roots)));
+    let forward = {
+        let mirrors = settings.listeners.iter().any(|one| one.mode == Mode::Mirror);
+        mirrors.then(|| Arc::new(Forward::new(resolver.clone(), roots.clone())))
+    };
+    let verifier = Arc::new(Verifier::new(roots));
     let gate = Gate {
         policy,
         own,
         tls,
         resolver,
+        verifier,
         #[cfg(feature = "mirror")]
         forward,
         draining: CancellationToken::new(),

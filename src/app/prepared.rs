@@ -1,6 +1,7 @@
 //! A compiled configuration, before anything is started.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tracing::warn;
@@ -27,8 +28,8 @@ pub struct Prepared {
     pub(super) main: PathBuf,
     pub(super) files: Files,
     pub(super) loaded: Loaded,
-    /// For the mirror. Read before the sandbox blocks the system's files.
-    pub(super) roots: Option<TlsClients>,
+    /// Read before the sandbox blocks the system's files.
+    pub(super) roots: Arc<TlsClients>,
 }
 
 impl Prepared {
@@ -39,8 +40,7 @@ impl Prepared {
     pub fn read(main: &Path) -> Result<Self, Faults> {
         let files = reload::read_settled(main).map_err(Faults)?;
         let loaded = config::compile(&files, 1).map_err(Faults)?;
-        let mirrors = loaded.settings.listeners.iter().any(|one| one.mode == Mode::Mirror);
-        let roots = mirrors.then(TlsClients::with_system_roots);
+        let roots = Arc::new(TlsClients::with_system_roots());
         Ok(Self { main: main.to_owned(), files, loaded, roots })
     }
 
@@ -59,6 +59,10 @@ impl Prepared {
         }
         for warning in warnings {
             warn!("{warning}");
+        }
+        let mirrors = settings.listeners.iter().any(|one| one.mode == Mode::Mirror);
+        if (mirrors || policy.rules().verify_upstream) && self.roots.is_empty() {
+            warn!("no root certificates found: install ca-certificates, or set ca per registry");
         }
         if let Some(behind) = ClockBehind::at(SystemTime::now()) {
             warn!("{behind}");

@@ -263,6 +263,7 @@ impl Explanation {
         (self.verdict, self.meaning) = match stop {
             Stop::Denied(denial) => ("denied", Some(denial.reason.meaning())),
             Stop::Failed(failure) => ("failed", Some(failure.cause.meaning())),
+            Stop::Detailed(detailed) => ("failed", Some(detailed.failure.cause.meaning())),
         };
         self.reason = Some(stop.code());
         let refusal = RefusalAnswer { stop, host: Some(&self.target), id: NO_ID };

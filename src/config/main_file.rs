@@ -78,7 +78,12 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     let policy = policy(source, file.table("policy", "[policy]"));
     let PolicyTable { registries, enforcement, users_file, inherited, allow_empty, deny_all } =
         policy;
-    let mut rules = Rules { dns_stale: STALE, enforcement, ..Rules::default() };
+    let mut rules = Rules {
+        dns_stale: STALE,
+        enforcement,
+        verify_upstream: inherited.verify_upstream,
+        ..Rules::default()
+    };
     let mut named_users = Vec::new();
     rules.clients = clients::read(source, &mut file, &tls, &mut named_users);
     let servers = file.table("dns", "[dns]").map(|table| dns(source, table, &mut rules));
@@ -150,6 +155,7 @@ fn policy(source: &Source<'_>, table: Option<Table<'_>>) -> PolicyTable {
         download: table.number("download-bytes-per-second", DOWNLOAD),
         uploads: Uploads::read(&mut table),
         clientele: clients::clientele(source, &mut table).unwrap_or_default(),
+        verify_upstream: table.boolean("verify-upstream").is_some_and(|found| found.value),
         ..Inherited::default()
     };
     policy.allow_empty = table.boolean("allow-empty").is_some_and(|found| found.value);

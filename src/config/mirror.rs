@@ -1,6 +1,7 @@
 //! The keys `[mirror]`, `ca` and `tunnel` of a registry file, and the files that they name.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -59,22 +60,30 @@ pub(super) fn tunnel(source: &Source<'_>, file: &mut Table<'_>) -> TunnelHosts {
     }
 }
 
-/// Parses `ca` and `[mirror]`. `says_clients`: whether the file has the key `clients`.
+/// Reads `ca`. `is_used`: whether anything makes TLS connections to this registry.
+pub(super) fn ca(
+    source: &Source<'_>,
+    file: &mut Table<'_>,
+    files: &[ReferencedFile],
+    is_used: bool,
+) -> Arc<[CertificateDer<'static>]> {
+    let Some(written) = file.string("ca") else { return Arc::default() };
+    let ca = authorities(source, &written, files);
+    if !is_used {
+        let what = "ca has no effect without [mirror] or [policy] verify-upstream";
+        source.fault(written.place, what, "write one of them, or take ca out");
+    }
+    ca.into()
+}
+
+/// Parses `[mirror]`. `says_clients`: whether the file has the key `clients`.
 pub(super) fn read(
     source: &Source<'_>,
     file: &mut Table<'_>,
     files: &[ReferencedFile],
     says_clients: bool,
 ) -> Option<MirrorSpec> {
-    let written = file.string("ca");
-    let ca = written.as_ref().map(|written| authorities(source, written, files));
-    let Some(mut table) = file.table("mirror", "[mirror]") else {
-        if let Some(written) = written {
-            let what = "ca has no effect without [mirror]";
-            source.fault(written.place, what, "write [mirror], or take ca out");
-        }
-        return None;
-    };
+    let mut table = file.table("mirror", "[mirror]")?;
     let place = table.place().clone();
     let names = table.strings("names");
     let default = table.boolean("default").filter(|found| found.value).map(|found| found.place);
@@ -88,8 +97,7 @@ pub(super) fn read(
         let remedy = "name the groups in clients, or write clients = \"everyone\"";
         source.fault(place.clone(), what, remedy);
     }
-    let ca = ca.unwrap_or_default();
-    Some(MirrorSpec { place, names, default, rules, blobs, credentials, ca })
+    Some(MirrorSpec { place, names, default, rules, blobs, credentials })
 }
 
 fn rules(source: &Source<'_>, table: &mut Table<'_>) -> Rules {

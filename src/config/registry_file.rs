@@ -54,6 +54,8 @@ pub(super) fn read(
         source.missing(place, what, remedy);
     }
     let tunnel = mirror::tunnel(source, &mut file);
+    let ca_is_used = file.has("mirror") || inherited.verify_upstream;
+    let ca = mirror::ca(source, &mut file, files, ca_is_used);
     let mirror = mirror::read(source, &mut file, files, says_clients);
     file.finish();
     let is_of_preset = preset.are_used();
@@ -79,6 +81,7 @@ pub(super) fn read(
         download_bytes_per_second: download,
         tunnel,
         mirror,
+        ca,
         preset,
     })
 }

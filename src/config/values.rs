@@ -23,6 +23,8 @@ pub(super) struct Inherited {
     pub(super) uploads: Uploads,
     pub(super) clientele: Clientele,
     pub(super) download: Option<u64>,
+    /// `[policy] verify-upstream`.
+    pub(super) verify_upstream: bool,
     /// Read when the first file needs it.
     pub(super) presets: OnceCell<Catalog>,
 }

@@ -44,6 +44,23 @@ pub async fn connect(permit: &Permit, by: Instant) -> Result<(TcpStream, SocketA
     }
 }
 
+/// Connects to one of a permit's addresses, and no other.
+///
+/// # Errors
+/// As [`connect`].
+pub(super) async fn connect_to(
+    permit: &Permit,
+    address: SocketAddr,
+    by: Instant,
+) -> Result<TcpStream, Failure> {
+    if !permit.addresses().contains(&address) {
+        return Err(Failure { side: Side::Gate, cause: Cause::Internal });
+    }
+    let ended = timeout_at(by, attempt(address)).await;
+    let ended = ended.map_err(|_| upstream(Cause::ConnectTimeout))?;
+    ended.map_err(|error| failure(&[error]))
+}
+
 /// Connects to one address.
 async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
     let connected = TcpStream::connect(address).await;

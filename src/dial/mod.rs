@@ -14,13 +14,15 @@ mod shortage;
 mod stale;
 mod system;
 mod tls;
+mod verify;
 
 pub use connect::connect;
 pub use own::interfaces;
 pub use resolve::{Answer, Origin, Resolver};
 pub use servers::MOST_ADDRESSES;
 pub use system::system_servers;
-pub use tls::{TlsClients, TlsFault};
+pub use tls::{Examined, SeenCertificate, TlsClients, TlsFault};
+pub use verify::Verifier;
 
 #[cfg(test)]
 mod tests;

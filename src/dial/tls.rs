@@ -5,18 +5,25 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tracing::warn;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::policy::{Cause, Failure, Name, Side};
 
 /// HTTP/1.1 is what the gate speaks within (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
+
+/// So many characters of an issuer's name are shown.
+const LONGEST_ISSUER: usize = 60;
 
 fn upstream(cause: Cause) -> Failure {
     Failure { side: Side::Upstream, cause }
@@ -29,6 +36,8 @@ pub struct TlsFault {
     pub failure: Failure,
     /// For whoever reads it.
     pub detail: String,
+    /// Whether the certificate was rejected, and not something else failed.
+    pub is_of_certificate: bool,
 }
 
 /// Makes TLS connections to registries.
@@ -57,12 +66,15 @@ impl TlsClients {
     pub fn with_system_roots() -> Self {
         let found = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
-        let (added, _) = roots.add_parsable_certificates(found.certs);
-        if added == 0 {
-            warn!("no root certificates found: install ca-certificates, or set ca per registry");
-        }
+        roots.add_parsable_certificates(found.certs);
         let plain = Arc::new(config(roots.clone()));
         Self { roots, plain, known: Mutex::default() }
+    }
+
+    /// Whether the system has no roots.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.roots.is_empty()
     }
 
     fn config(
@@ -101,19 +113,144 @@ impl TlsClients {
         ca: &[CertificateDer<'static>],
         by: Instant,
     ) -> Result<TlsStream<TcpStream>, TlsFault> {
-        let config = self.config(registry, generation, ca);
-        let server = ServerName::try_from(name.as_str().to_owned()).map_err(|error| TlsFault {
-            failure: upstream(Cause::UpstreamTls),
-            detail: error.to_string(),
-        })?;
-        match timeout_at(by, TlsConnector::from(config).connect(server, socket)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(fault(&error)),
-            Err(_) => Err(TlsFault {
-                failure: upstream(Cause::ConnectTimeout),
-                detail: "the TLS handshake took too long".into(),
-            }),
-        }
+        connect(self.config(registry, generation, ca), socket, name, by).await
+    }
+
+    /// Makes the same handshake, and returns what is known of the certificate, valid or not.
+    pub async fn examine(
+        &self,
+        socket: TcpStream,
+        name: &Name,
+        ca: &[CertificateDer<'static>],
+        by: Instant,
+    ) -> Examined {
+        let mut roots = self.roots.clone();
+        roots.add_parsable_certificates(ca.iter().cloned());
+        let recorder = match Recorder::new(roots) {
+            Ok(recorder) => Arc::new(recorder),
+            Err(error) => {
+                let failure = upstream(Cause::UpstreamCertificate);
+                let detail = format!("no root certificates to verify it with: {error}");
+                let fault = TlsFault { failure, detail, is_of_certificate: false };
+                return Examined { stream: Err(fault), certificate: None };
+            }
+        };
+        let builder = ClientConfig::builder().dangerous();
+        let builder = builder.with_custom_certificate_verifier(recorder.clone());
+        let mut config = builder.with_no_client_auth();
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        let stream = connect(Arc::new(config), socket, name, by).await;
+        let seen = recorder.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Examined { stream, certificate: seen.as_ref().and_then(SeenCertificate::read) }
+    }
+}
+
+async fn connect(
+    config: Arc<ClientConfig>,
+    socket: TcpStream,
+    name: &Name,
+    by: Instant,
+) -> Result<TlsStream<TcpStream>, TlsFault> {
+    let server = ServerName::try_from(name.as_str().to_owned()).map_err(|error| TlsFault {
+        failure: upstream(Cause::UpstreamTls),
+        detail: error.to_string(),
+        is_of_certificate: false,
+    })?;
+    match timeout_at(by, TlsConnector::from(config).connect(server, socket)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(fault(&error)),
+        Err(_) => Err(TlsFault {
+            failure: upstream(Cause::ConnectTimeout),
+            detail: "the TLS handshake took too long".into(),
+            is_of_certificate: false,
+        }),
+    }
+}
+
+/// A handshake and the certificate that was seen in it.
+#[derive(Debug)]
+pub struct Examined {
+    /// The stream, once the certificate has been verified.
+    pub stream: Result<TlsStream<TcpStream>, TlsFault>,
+    /// The server's certificate, verified or not.
+    pub certificate: Option<SeenCertificate>,
+}
+
+/// What an operator wants to know of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenCertificate {
+    /// Who issued it, in printable characters.
+    pub issuer: String,
+    /// From when on it is valid, in seconds since 1970.
+    pub not_before: i64,
+    /// Until when it is valid, in seconds since 1970.
+    pub not_after: i64,
+}
+
+impl SeenCertificate {
+    fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let issuer = parsed.issuer();
+        let mut names = issuer.iter_common_name().chain(issuer.iter_organization());
+        let name = names.find_map(|name| name.as_str().ok().map(str::to_owned));
+        let name = name.unwrap_or_else(|| issuer.to_string());
+        let printable = |one: char| if matches!(one, ' '..='~') { one } else { '?' };
+        Some(Self {
+            issuer: name.chars().take(LONGEST_ISSUER).map(printable).collect(),
+            not_before: parsed.validity().not_before.timestamp(),
+            not_after: parsed.validity().not_after.timestamp(),
+        })
+    }
+}
+
+/// Verifies as the TLS library does, and keeps the certificate that it was shown.
+#[derive(Debug)]
+struct Recorder {
+    inner: Arc<WebPkiServerVerifier>,
+    seen: Mutex<Option<CertificateDer<'static>>>,
+}
+
+impl Recorder {
+    fn new(roots: RootCertStore) -> Result<Self, VerifierBuilderError> {
+        let inner = WebPkiServerVerifier::builder(Arc::new(roots)).build()?;
+        Ok(Self { inner, seen: Mutex::default() })
+    }
+}
+
+impl ServerCertVerifier for Recorder {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = Some(end_entity.clone().into_owned());
+        self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
     }
 }
 
@@ -142,5 +279,6 @@ fn fault(error: &io::Error) -> TlsFault {
         },
         _ => error.to_string(),
     };
-    TlsFault { failure: upstream(Cause::UpstreamTls), detail }
+    let is_of_certificate = matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
+    TlsFault { failure: upstream(Cause::UpstreamTls), detail, is_of_certificate }
 }

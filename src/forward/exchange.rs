@@ -69,12 +69,12 @@ pub(super) struct Answered {
 #[derive(Debug)]
 pub(super) struct Exchanger {
     resolver: Arc<Resolver>,
-    tls: TlsClients,
+    tls: Arc<TlsClients>,
     pool: Arc<Pool>,
 }
 
 impl Exchanger {
-    pub(super) fn new(resolver: Arc<Resolver>, tls: TlsClients) -> Self {
+    pub(super) fn new(resolver: Arc<Resolver>, tls: Arc<TlsClients>) -> Self {
         Self { resolver, tls, pool: Arc::default() }
     }
 
@@ -130,7 +130,7 @@ impl Exchanger {
         let vetted = vetted.map_err(|none| none.denial)?;
         let (socket, address) = dial::connect(&vetted.permit, by).await?;
         let registry = (&key.registry, key.generation);
-        let ca = asked.allowed.mirror().ca();
+        let ca = &asked.allowed.grant().ca;
         let name = &allowed.target().name;
         let stream = self.tls.handshake(socket, name, registry, ca, by).await;
         let stream = stream.map_err(|fault| {

@@ -74,7 +74,7 @@ pub enum AnswerBody {
 impl Forward {
     /// Makes a client with the system's roots.
     #[must_use]
-    pub fn new(resolver: Arc<Resolver>, tls: TlsClients) -> Self {
+    pub fn new(resolver: Arc<Resolver>, tls: Arc<TlsClients>) -> Self {
         Self { exchanger: Exchanger::new(resolver, tls), tokens: Tokens::default() }
     }
 

@@ -4,8 +4,6 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use rustls::pki_types::CertificateDer;
-
 use super::endpoint::{Endpoint, EndpointKind};
 use super::host::parse_host;
 use super::location::{Fault, Located, Location};
@@ -90,8 +88,6 @@ pub struct MirrorSpec {
     pub blobs: Blobs,
     /// The credentials of the gate.
     pub credentials: Option<Credentials>,
-    /// Root certificates for this registry, besides the system's.
-    pub ca: Vec<CertificateDer<'static>>,
 }
 
 /// A registry that the mirror offers. Reaching its hosts requires an allowed request.
@@ -103,7 +99,6 @@ pub struct Mirror {
     rules: Rules,
     blobs: Blobs,
     credentials: Option<Credentials>,
-    ca: Vec<CertificateDer<'static>>,
     pub(super) endpoints: Vec<Endpoint>,
 }
 
@@ -146,7 +141,6 @@ impl Mirror {
             rules: spec.rules.clone(),
             blobs: spec.blobs.clone(),
             credentials: spec.credentials.clone(),
-            ca: spec.ca.clone(),
             endpoints: endpoints.to_vec(),
         })
     }
@@ -178,12 +172,6 @@ impl Mirror {
     #[must_use]
     pub fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_ref()
-    }
-
-    /// Returns the root certificates for this registry, besides the system's.
-    #[must_use]
-    pub fn ca(&self) -> &[CertificateDer<'static>] {
-        &self.ca
     }
 
     /// Returns the endpoint of a host on port 443.

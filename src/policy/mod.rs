@@ -42,7 +42,7 @@ pub use name::{LONGEST_NAME, Name, NameError};
 pub use name_server::NameServer;
 pub use permits::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 pub use preset::{AbsentHost, PresetInUse};
-pub use reason::{Cause, Denial, Ending, Failure, Reason, Side, Stop};
+pub use reason::{Cause, Denial, DetailedFailure, Ending, Failure, Reason, Side, Stop};
 pub use registry::Registry;
 pub use registry_spec::{Clientele, DataSpec, Origin, RegistrySpec};
 pub use requests::{AllowedRequest, denial_of_request};

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
 
 use super::addresses::{AddressFault, PrivateOnly};
 use super::budget::Budget;
@@ -29,6 +30,8 @@ pub struct Grant {
     pub upload: Option<Budget>,
     /// Maximum download rate of the registry, in bytes per second; `None` means unlimited.
     pub download_bytes_per_second: Option<u64>,
+    /// Roots for its servers beside the system's.
+    pub ca: Arc<[CertificateDer<'static>]>,
     pub(super) private_addresses: Arc<[IpNet]>,
     pub(super) private_only: PrivateOnly,
 }
@@ -53,6 +56,12 @@ impl Allowed {
     #[must_use]
     pub fn grant(&self) -> Option<&Grant> {
         self.grant.as_ref()
+    }
+
+    /// Returns the roots for its server beside the system's.
+    #[must_use]
+    pub fn roots(&self) -> Arc<[CertificateDer<'static>]> {
+        self.grant.as_ref().map(|grant| grant.ca.clone()).unwrap_or_default()
     }
 
     /// Returns the group of the client; `None` if it has none.

@@ -107,6 +107,7 @@ codes! {
         UpstreamAborted "upstream-aborted" "The upstream reset the connection.",
         IdleTimeout "idle-timeout" "Neither side sent a byte for as long as the limits allow.",
         UpstreamTls "upstream-tls" "The TLS handshake with the registry failed, or its certificate was rejected.",
+        UpstreamCertificate "upstream-certificate" "The server has no valid certificate for the name (verify-upstream).",
         UpstreamAuth "upstream-auth" "The registry or its token server did not accept the gate.",
         UpstreamMalformed "upstream-malformed" "The registry's response breaks the rules of HTTP or of the OCI distribution spec.",
         DigestMismatch "digest-mismatch" "The registry's bytes do not have the digest that was asked for.",
@@ -184,6 +185,16 @@ pub struct Failure {
     pub cause: Cause,
 }
 
+/// A failure, and what was seen of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{failure}: {detail}")]
+pub struct DetailedFailure {
+    /// What failed.
+    pub failure: Failure,
+    /// What was seen, in a few plain words; never secret.
+    pub detail: String,
+}
+
 /// How a successful session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -200,6 +211,15 @@ pub enum Stop {
     /// It failed.
     #[error("failed: {0}")]
     Failed(#[from] Failure),
+    /// It failed, and its client learns what was seen.
+    #[error("failed: {0}")]
+    Detailed(Box<DetailedFailure>),
+}
+
+impl From<DetailedFailure> for Stop {
+    fn from(detailed: DetailedFailure) -> Self {
+        Self::Detailed(Box::new(detailed))
+    }
 }
 
 impl From<Reason> for Stop {
@@ -215,6 +235,7 @@ impl Stop {
         match self {
             Self::Denied(denial) => denial.reason.code(),
             Self::Failed(failure) => failure.cause.code(),
+            Self::Detailed(detailed) => detailed.failure.cause.code(),
         }
     }
 }

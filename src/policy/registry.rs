@@ -9,6 +9,7 @@ mod rules;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
 
 use super::addresses::PrivateOnly;
 use super::budget::Budgets;
@@ -31,6 +32,7 @@ pub struct Registry {
     download_bytes_per_second: Option<u64>,
     tunnel: TunnelHosts,
     mirror: Option<Arc<Mirror>>,
+    ca: Arc<[CertificateDer<'static>]>,
     preset: Option<PresetInUse>,
 }
 
@@ -54,6 +56,7 @@ impl Registry {
             download_bytes_per_second: spec.download_bytes_per_second,
             tunnel: spec.tunnel,
             mirror,
+            ca: spec.ca.clone(),
             preset: spec.preset.clone(),
         })
     }
@@ -110,6 +113,12 @@ impl Registry {
     #[must_use]
     pub fn mirror(&self) -> Option<&Arc<Mirror>> {
         self.mirror.as_ref()
+    }
+
+    /// Returns the roots for its servers beside the system's.
+    #[must_use]
+    pub fn ca(&self) -> &Arc<[CertificateDer<'static>]> {
+        &self.ca
     }
 
     /// Returns the preset that some of its hosts are from.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
+
 use super::addresses::PrivateOnly;
 use super::budget::Budgets;
 use super::location::{Located, Location};
@@ -43,6 +45,8 @@ pub struct RegistrySpec {
     pub tunnel: TunnelHosts,
     /// `[mirror]`.
     pub mirror: Option<MirrorSpec>,
+    /// Roots for its servers beside the system's.
+    pub ca: Arc<[CertificateDer<'static>]>,
     /// The preset that some of these hosts are from.
     pub preset: Option<PresetInUse>,
 }
@@ -68,6 +72,7 @@ impl RegistrySpec {
             download_bytes_per_second: None,
             tunnel: TunnelHosts::default(),
             mirror: None,
+            ca: Arc::default(),
             preset: None,
         }
     }

@@ -340,7 +340,6 @@ mod tests {
             rules,
             blobs,
             credentials: None,
-            ca: Vec::new(),
         };
         let spec = RegistrySpec {
             data: DataSpec::Listed(vec![located("contoso.eastus.data.azurecr.io")]),

@@ -74,6 +74,8 @@ pub struct Rules {
     pub users: Users,
     /// `[policy] enforcement`.
     pub enforcement: Enforcement,
+    /// `[policy] verify-upstream`.
+    pub verify_upstream: bool,
     /// `[addresses] allow`.
     pub allowed_addresses: Vec<IpNet>,
     /// `[dns] servers`; empty for the system's.

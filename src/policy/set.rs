@@ -258,6 +258,7 @@ impl PolicySet {
             place: endpoint.place.clone(),
             upload: registry.budgets().of(endpoint.kind),
             download_bytes_per_second: registry.download_bytes_per_second(),
+            ca: registry.ca().clone(),
             private_addresses: registry.private_addresses().clone(),
             private_only: registry.private_only(),
         }

@@ -43,7 +43,7 @@ impl<C> Closing<C> {
     pub fn with_alert(client: C, stop: &Stop) -> Self {
         let word: &[u8] = match stop {
             Stop::Denied(_) => &ACCESS_DENIED,
-            Stop::Failed(_) => &INTERNAL_ERROR,
+            Stop::Failed(_) | Stop::Detailed(_) => &INTERNAL_ERROR,
         };
         Self { client: Some(client), word: word.into() }
     }

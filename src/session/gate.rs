@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
 use crate::config::TlsOfListeners;
-use crate::dial::Resolver;
+use crate::dial::{Resolver, Verifier};
 #[cfg(feature = "mirror")]
 use crate::forward::Forward;
 use crate::limits::{Passwords, PendingConnections, Quotas, Sessions};
@@ -26,6 +26,8 @@ pub struct Gate {
     pub tls: watch::Receiver<Arc<TlsOfListeners>>,
     /// Resolves allowed names.
     pub resolver: Arc<Resolver>,
+    /// Verifies servers, where the policy wants it.
+    pub verifier: Arc<Verifier>,
     /// Relays the bytes of tunnels.
     pub relay: Relay,
     /// Limits open sessions and their rate.

@@ -59,7 +59,7 @@ impl Session {
     fn refuse_unread(&self, socket: TcpStream, stop: Stop) -> Box<Refusal> {
         let socket = Either::Left(socket);
         match (&stop, self.listener.mode, &self.listener.tls) {
-            (Stop::Failed(_), _, _) => Refusal::silent(stop),
+            (Stop::Failed(_) | Stop::Detailed(_), _, _) => Refusal::silent(stop),
             (_, Mode::Connect, None) => Refusal::answer(socket, stop),
             (_, _, _) => Refusal::alert(socket, stop),
         }

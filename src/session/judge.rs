@@ -13,7 +13,8 @@ use crate::account::{AuditText, Stage};
 use crate::dial;
 use crate::listen::http::authorization::Authorization;
 use crate::policy::{
-    Allowed, Cause, ClientAddress, Denial, Enforcement, Failure, Login, Permit, Reason, Stop,
+    Allowed, Cause, ClientAddress, Denial, DetailedFailure, Enforcement, Failure, Login, Permit,
+    Reason, Stop,
 };
 
 /// The content type of a TLS handshake record (RFC 8446 §5.1).
@@ -155,6 +156,23 @@ impl Session {
         };
         self.account.record.upstream = Some(dialled.address);
         Ok(dialled)
+    }
+
+    /// Verifies the server's certificate by a handshake of the gate's own, unless that was done
+    /// within the hour.
+    pub(super) async fn verify(
+        &mut self,
+        dialled: &Dialled,
+        deadline: Instant,
+    ) -> Result<(), DetailedFailure> {
+        if !self.policy.rules().verify_upstream {
+            return Ok(());
+        }
+        let Dialled { permit, address, .. } = dialled;
+        // In a box: a handshake is large, and few sessions make one.
+        Box::pin(self.gate.verifier.verify(permit, *address, deadline)).await?;
+        self.account.record.is_verified = true;
+        Ok(())
     }
 
     /// Waits for DNS, and dials an address of its answer.

@@ -81,6 +81,8 @@ impl Session {
         let allowed = self.judge_name(request).await?; // user, client group, registry
         let deadline = Instant::now() + self.policy.limits().dial_timeout;
         let permit = self.resolve(allowed, deadline).await?; // DNS, addresses
-        self.dial(permit, deadline).await
+        let dialled = self.dial(permit, deadline).await?;
+        self.verify(&dialled, deadline).await?; // the server's certificate, where it is wanted
+        Ok(dialled)
     }
 }

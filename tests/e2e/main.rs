@@ -44,4 +44,5 @@ mod second_hello;
 
 mod tls;
 mod users;
+mod verify;
 mod wall;

@@ -108,7 +108,7 @@ impl EntryMode {
         let alert = match (self, stop) {
             (Self::Connect, _) => return None,
             (Self::Transparent(_), Stop::Denied(_)) => "access denied",
-            (Self::Transparent(_), Stop::Failed(_)) => "internal error",
+            (Self::Transparent(_), Stop::Failed(_) | Stop::Detailed(_)) => "internal error",
         };
         Some(format!("remote error: tls: {alert}"))
     }

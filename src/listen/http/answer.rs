@@ -50,11 +50,19 @@ impl RefusalAnswer<'_> {
         let (says, remedy) = match self.stop {
             Stop::Denied(denial) => (describe_reason(denial.reason), denial.remedy.as_deref()),
             Stop::Failed(failure) => (describe_cause(failure.cause), None),
+            Stop::Detailed(detailed) => {
+                (describe_cause(detailed.failure.cause), Some(detailed.detail.as_str()))
+            }
         };
         let host = printable(self.host.unwrap_or("the request"));
-        let remedy = remedy.map(printable).unwrap_or_default();
+        let mut remedy = remedy.map(printable).unwrap_or_default();
         let fixed = "pullgate: ".len() + 1 + says.len() + tail.len();
         let room = LONGEST_PHRASE.saturating_sub(fixed);
+        if let Stop::Detailed(_) = self.stop {
+            // As much of what was seen as fits.
+            let most = room.saturating_sub(host.len().min(SHORTEST_HOST) + "; ".len());
+            remedy = remedy.chars().take(most).collect::<String>().into();
+        }
         let with_remedy = host.len().min(SHORTEST_HOST) + "; ".len() + remedy.len() <= room;
         let mut phrase = String::with_capacity(LONGEST_PHRASE);
         phrase.push_str("pullgate: ");
@@ -75,6 +83,9 @@ impl RefusalAnswer<'_> {
         let (says, remedy) = match self.stop {
             Stop::Denied(denial) => (describe_reason(denial.reason), denial.remedy.as_deref()),
             Stop::Failed(failure) => (describe_cause(failure.cause), None),
+            Stop::Detailed(detailed) => {
+                (describe_cause(detailed.failure.cause), Some(detailed.detail.as_str()))
+            }
         };
         let mut message = format!("pullgate: {} {says}", printable(self.host.unwrap_or_default()));
         for more in remedy.into_iter().chain(detail) {
@@ -162,22 +173,28 @@ fn status_and_error(stop: &Stop) -> (StatusCode, &'static str) {
             }
             _ => (StatusCode::FORBIDDEN, DENIED),
         },
-        Stop::Failed(failure) => match failure.cause {
-            Cause::NameNotFound | Cause::LookupFailed => (StatusCode::BAD_GATEWAY, "dns_error"),
-            Cause::LookupTimeout => (StatusCode::GATEWAY_TIMEOUT, "dns_timeout"),
-            Cause::ConnectRefused => (StatusCode::BAD_GATEWAY, "connection_refused"),
-            Cause::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "connection_timeout"),
-            Cause::ConnectUnreachable => (StatusCode::BAD_GATEWAY, "destination_ip_unroutable"),
-            Cause::UpstreamTls => (StatusCode::BAD_GATEWAY, "tls_protocol_error"),
-            Cause::UpstreamAuth | Cause::UpstreamMalformed | Cause::DigestMismatch => {
-                (StatusCode::BAD_GATEWAY, "http_protocol_error")
-            }
-            Cause::ClientAborted
-            | Cause::UpstreamAborted
-            | Cause::IdleTimeout
-            | Cause::Internal
-            | Cause::LocalPorts => (StatusCode::BAD_GATEWAY, "proxy_internal_error"),
-        },
+        Stop::Failed(failure) => status_of_cause(failure.cause),
+        Stop::Detailed(detailed) => status_of_cause(detailed.failure.cause),
+    }
+}
+
+fn status_of_cause(cause: Cause) -> (StatusCode, &'static str) {
+    match cause {
+        Cause::NameNotFound | Cause::LookupFailed => (StatusCode::BAD_GATEWAY, "dns_error"),
+        Cause::LookupTimeout => (StatusCode::GATEWAY_TIMEOUT, "dns_timeout"),
+        Cause::ConnectRefused => (StatusCode::BAD_GATEWAY, "connection_refused"),
+        Cause::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "connection_timeout"),
+        Cause::ConnectUnreachable => (StatusCode::BAD_GATEWAY, "destination_ip_unroutable"),
+        Cause::UpstreamCertificate => (StatusCode::BAD_GATEWAY, "tls_certificate_error"),
+        Cause::UpstreamTls => (StatusCode::BAD_GATEWAY, "tls_protocol_error"),
+        Cause::UpstreamAuth | Cause::UpstreamMalformed | Cause::DigestMismatch => {
+            (StatusCode::BAD_GATEWAY, "http_protocol_error")
+        }
+        Cause::ClientAborted
+        | Cause::UpstreamAborted
+        | Cause::IdleTimeout
+        | Cause::Internal
+        | Cause::LocalPorts => (StatusCode::BAD_GATEWAY, "proxy_internal_error"),
     }
 }
 
@@ -242,6 +259,7 @@ fn describe_cause(cause: Cause) -> &'static str {
         Cause::ClientAborted | Cause::UpstreamAborted => "was aborted",
         Cause::IdleTimeout => "was idle too long",
         Cause::UpstreamTls => "failed in the TLS handshake",
+        Cause::UpstreamCertificate => "has no valid certificate",
         Cause::UpstreamAuth => "did not accept the gate",
         Cause::UpstreamMalformed => "answered with a malformed response",
         Cause::DigestMismatch => "sent bytes that do not have their digest",
