@@ -25,11 +25,13 @@ fn says(program: &str, arguments: &[&str]) -> String {
     text.into_owned()
 }
 
-const UNITS: [&str; 7] = [
+const UNITS: [&str; 9] = [
     "pullgate.slice",
     "pullgate-nftables.service",
     "pullgate.service",
     "pullgate-bridge.service",
+    "pullgate-probe.service",
+    "pullgate-probe.timer",
     "pullgate-hand-over.service",
     "pullgate.socket",
     "pullgate-admin.socket",
@@ -54,6 +56,9 @@ fn root() -> tempfile::TempDir {
         "basic",
         "sockets",
         "network-online",
+        "timers",
+        "time-sync",
+        "time-set",
         "network",
         "network-pre",
         "local-fs",

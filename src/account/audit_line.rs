@@ -258,7 +258,7 @@ mod tests {
         };
         [
             with(json!({
-                "would-deny": "storage-account", "ended": "timeout", "upstream": "20.1.2.3:443",
+                "would-deny": "storage-account", "ended": "timeout", "upstream": "20.1.2.3:443", "verified": true,
                 "bytes-up": 1, "bytes-down": 2, "spliced-up": 3, "spliced-down": 4,
                 "generation": 5, "ms": { "head": 0.5 }, "addresses-dropped": ["a"],
                 "facts": { "dns": "stale" },

@@ -25,6 +25,8 @@ mod output;
 #[cfg(feature = "tools")]
 mod preset;
 #[cfg(feature = "tools")]
+mod probe;
+#[cfg(feature = "tools")]
 mod report;
 mod run;
 mod user;
@@ -75,6 +77,9 @@ enum Command {
     /// Show the hosts of public registries by date, and what a newer date changes.
     #[cfg(feature = "tools")]
     Preset(preset::Args),
+    /// Try the real way from this host to a registry, step by step.
+    #[cfg(feature = "tools")]
+    Probe(probe::Args),
     /// Summarise denials from audit files, by client and host.
     #[cfg(feature = "tools")]
     Report(report::Args),
@@ -107,6 +112,8 @@ pub fn main() -> ExitCode {
         Command::Log(args) => log::run(&args),
         #[cfg(feature = "tools")]
         Command::Preset(args) => preset::run(&args),
+        #[cfg(feature = "tools")]
+        Command::Probe(args) => probe::run(&args),
         #[cfg(feature = "tools")]
         Command::Report(args) => report::run(&args),
         Command::User(args) => user::run(&args),

@@ -48,7 +48,7 @@ pub async fn connect(permit: &Permit, by: Instant) -> Result<(TcpStream, SocketA
 ///
 /// # Errors
 /// As [`connect`].
-pub(super) async fn connect_to(
+pub async fn connect_to(
     permit: &Permit,
     address: SocketAddr,
     by: Instant,

@@ -16,7 +16,7 @@ mod system;
 mod tls;
 mod verify;
 
-pub use connect::connect;
+pub use connect::{connect, connect_to};
 pub use own::interfaces;
 pub use resolve::{Answer, Origin, Resolver};
 pub use servers::MOST_ADDRESSES;

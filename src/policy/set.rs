@@ -160,6 +160,28 @@ impl PolicySet {
         Ok(Allowed { target: target.clone(), grant: Some(grant), client, would_deny })
     }
 
+    /// Returns the right to look up a host that a registry names, for the gate's own use: whoever
+    /// may ask, and whether tunnels may reach it or not.
+    ///
+    /// # Errors
+    /// The denial of a host that no registry names.
+    pub fn judge_own(&self, target: &Target) -> Result<Allowed, Denial> {
+        let entries = self.hosts.get(&target.name).map_or(&[][..], Vec::as_slice);
+        let grant = entries.iter().find_map(|entry| {
+            let registry = self.rules.registries.get(entry.registry as usize)?;
+            let endpoint = registry.endpoints().get(entry.endpoint as usize)?;
+            let is_it = endpoint.target.port == target.port;
+            is_it.then(|| self.grant_of(entry.registry as usize, registry, endpoint))
+        });
+        match grant {
+            Some(grant) => {
+                let (target, grant) = (target.clone(), Some(grant));
+                Ok(Allowed { target, grant, client: None, would_deny: None })
+            }
+            None => Err(self.grant(target).err().unwrap_or(Reason::HostNotAllowed.into())),
+        }
+    }
+
     /// Judges a target for any client of a group.
     ///
     /// # Errors

@@ -9,3 +9,5 @@ pub mod doctor;
 pub mod health;
 #[cfg(feature = "tools")]
 pub mod nftables;
+#[cfg(feature = "tools")]
+pub mod probe;

@@ -35,6 +35,7 @@ mod node_local;
 mod observability;
 mod page;
 mod presets;
+mod probe;
 mod pull;
 mod refuse;
 mod reload;

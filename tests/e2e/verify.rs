@@ -1,11 +1,9 @@
 //! `verify-upstream`: no byte of a client reaches a server that is not the registry's.
 
-use std::path::PathBuf;
+use crate::harness::{
+    Authority, Blobs, Daemon, Gate, IMPOSTOR, Lab, Policy, Way, dnsmasq, impostor, wait_until,
+};
 
-use crate::harness::{Authority, Blobs, Daemon, Gate, Lab, Policy, Way, dnsmasq, wait_until};
-
-/// A server that someone else runs.
-const ELSEWHERE: &str = "127.0.1.97";
 const V2: &str = "curl -skv -o /dev/null https://contoso.azurecr.io/v2/";
 
 fn policy(lab: &Lab) -> Policy {
@@ -17,26 +15,11 @@ fn policy(lab: &Lab) -> Policy {
     Policy::of(&[]).with_file("contoso.toml", &file).with_policy("verify-upstream = true")
 }
 
-/// A server with a certificate for contoso, of an authority that nobody trusts. Returns what it
-/// receives within TLS, as its log.
-fn impostor(lab: &Lab) -> Daemon {
+/// A server with a certificate for contoso, of an authority that nobody trusts.
+fn forged(lab: &Lab) -> Daemon {
     let authority = Authority::new(&lab.dir().join("corp"), "Corp Inspection CA");
     let made = authority.issue("contoso.azurecr.io", "subjectAltName=DNS:contoso.azurecr.io");
-    let (certificate, key): (PathBuf, PathBuf) = (made.certificate, made.key);
-    let at = format!("{ELSEWHERE}:443");
-    let line = [
-        "openssl",
-        "s_server",
-        "-accept",
-        &at,
-        "-cert",
-        certificate.to_str().unwrap(),
-        "-key",
-        key.to_str().unwrap(),
-        "-www",
-        "-msg",
-    ];
-    lab.daemon("impostor", &line).accepts(at.parse().unwrap())
+    impostor(lab, "impostor", &made, 200)
 }
 
 fn is_denied(lab: &Lab, gate: &Gate) {
@@ -64,30 +47,35 @@ fn a_registry_is_verified_once_and_its_sessions_say_so() {
 #[test]
 fn a_forged_answer_of_dns_leads_nowhere() {
     let lab = Lab::new(Blobs::DataEndpoint);
-    let _impostor = impostor(&lab);
-    let _server = dnsmasq(&lab, &[("contoso.azurecr.io", ELSEWHERE)]);
+    let impostor = forged(&lab);
+    let _server = dnsmasq(&lab, &[("contoso.azurecr.io", IMPOSTOR)]);
     let dns = "[dns]\nservers = [\"127.0.0.53\"]\n";
     let gate = lab.gate(&policy(&lab).with_dns(dns));
     is_denied(&lab, &gate);
     is_denied(&lab, &gate);
+    assert!(!impostor.log().contains("GET"), "{}", impostor.log());
 }
 
 /// The address is the registry's own; a firewall answers in its place.
 #[test]
 fn a_firewall_that_intercepts_tls_is_named_by_its_issuer() {
     let lab = Lab::new(Blobs::DataEndpoint);
-    let impostor = impostor(&lab);
+    let impostor = forged(&lab);
     let gate = lab.gate(&policy(&lab));
     let table = "table ip middlebox { chain output { type nat hook output priority -100; \
-                 ip daddr 127.0.1.1 tcp dport 443 dnat to 127.0.1.97:443; } }";
+                 ip daddr 127.0.1.1 tcp dport 443 dnat to 127.0.1.97:443; }\n}\n";
     let rules = lab.dir().join("middlebox.nft");
     std::fs::write(&rules, table).unwrap();
     lab.sh(Way::Direct, &format!("nft -f {}", rules.display())).succeeded();
     is_denied(&lab, &gate);
+    assert!(!impostor.log().contains("GET"), "{}", impostor.log());
     // Without the check the client's request gets there.
+    let registries = gate.registries();
     drop(gate);
+    std::fs::remove_dir_all(registries).unwrap();
     let unverified = lab.gate(&Policy::of(&["contoso"]));
     lab.sh(Way::Through(&unverified), V2).succeeded();
+    assert!(impostor.log().contains("GET /v2/"), "{}", impostor.log());
     lab.sh(Way::Direct, "nft delete table ip middlebox").succeeded();
     drop(impostor);
 }
@@ -96,15 +84,15 @@ fn a_firewall_that_intercepts_tls_is_named_by_its_issuer() {
 #[test]
 fn a_server_that_recovers_is_verified_again() {
     let lab = Lab::new(Blobs::DataEndpoint);
-    let impostor = impostor(&lab);
+    let impostor = forged(&lab);
     let gate = lab.gate(
         &policy(&lab)
-            .with_dns(&format!("[dns.hosts]\n\"contoso.azurecr.io\" = [\"{ELSEWHERE}\"]\n")),
+            .with_dns(&format!("[dns.hosts]\n\"contoso.azurecr.io\" = [\"{IMPOSTOR}\"]\n")),
     );
     is_denied(&lab, &gate);
     drop(impostor);
     let config = lab.dir().join("gate/pullgate.toml");
-    let text = std::fs::read_to_string(&config).unwrap().replace(ELSEWHERE, "127.0.1.1");
+    let text = std::fs::read_to_string(&config).unwrap().replace(IMPOSTOR, "127.0.1.1");
     crate::reload::reloaded(&gate, || std::fs::write(&config, text).unwrap());
     wait_until("the registry is verified", || {
         lab.sh(Way::Through(&gate), V2).status.success().then_some(())
