@@ -11,6 +11,7 @@ mod live;
 mod page;
 mod places;
 mod socket;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -31,16 +32,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
 use serde::Serialize;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::watch;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 pub use socket::Socket;
+pub use source::Admin;
 
-use crate::account::{Account, ClockBehind, Phase, Status};
+use crate::account::{ClockBehind, Phase};
 use crate::config::{ListenerSpec, Presence};
 use crate::limits::PendingSlot;
-use crate::policy::{Enforcement, PolicySet};
+use crate::policy::Enforcement;
 use places::Places;
 use socket::{Listener, Reach};
 
@@ -96,19 +97,6 @@ impl<'a> From<&'a ListenerSpec> for ListenerRow<'a> {
             }),
         }
     }
-}
-
-/// The data sources of the pages.
-#[derive(Debug)]
-pub struct Admin {
-    /// The metrics and the open sessions.
-    pub account: Arc<Account>,
-    /// The current policy.
-    pub policy: watch::Receiver<Arc<PolicySet>>,
-    /// The status of the gate.
-    pub status: watch::Receiver<Status>,
-    /// The gate's listeners.
-    pub listeners: Vec<Arc<ListenerSpec>>,
 }
 
 impl Admin {

@@ -6,6 +6,7 @@
 
 mod audit;
 mod audit_line;
+mod books;
 mod clock;
 mod dedup;
 mod denials;
@@ -35,6 +36,7 @@ use std::time::{Duration, Instant, SystemTime};
 use prometheus::Registry;
 
 pub use audit_line::{AuditLine, Dropped, Facts, Field};
+pub use books::{Account, OnFull};
 pub use clock::ClockBehind;
 pub use denials::{DenialRow, Denials};
 pub use headed::Headed;
@@ -77,29 +79,6 @@ pub enum AccountError {
     /// There is no thread for the audit.
     #[error("the audit cannot be started: {0}")]
     Thread(io::Error),
-}
-
-/// Keeps the accounts of all sessions.
-#[derive(Debug)]
-pub struct Account {
-    ids: Ids,
-    audit: Audit,
-    on_full: OnFull,
-    askers: StorageRequests,
-    denials: Denials,
-    metrics: Metrics,
-    open: Arc<OpenSessions>,
-    shortages: Shortages,
-}
-
-/// What becomes of new sessions while the audit cannot be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnFull {
-    /// They are served, for as long as their lines have room in memory and beyond.
-    #[default]
-    GoOn,
-    /// They are refused.
-    Stop,
 }
 
 /// A connection as it is accepted.

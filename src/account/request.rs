@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
-use super::Account;
+use super::books::Account;
 use super::clock::Timestamp;
 use super::dedup::DenialKey;
 use super::id::SessionId;

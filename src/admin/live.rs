@@ -16,7 +16,7 @@ use hyper::{Response, header};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::Admin;
+use super::source::Admin;
 use crate::account::{DenialRow, Phase, SessionRow};
 use crate::listen::http::answer::{RefusalAnswer, shown};
 use crate::policy::{ClientIdentity, Denial, Enforcement, HTTPS, Stop, Target};

@@ -9,7 +9,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Admin;
+use super::source::Admin;
 
 /// Maximum duration of a stream. None exists in this build.
 pub(super) const LONGEST: Duration = Duration::from_secs(600);

@@ -7,9 +7,12 @@ use tokio::net::TcpListener;
 
 use super::socket::SOCKET_MODE;
 use super::*;
+use crate::account::{Account, Status};
 use crate::account::{Arrival, Sink, Stage};
 use crate::config::{Mode, Ports};
+use crate::policy::PolicySet;
 use crate::policy::Rules;
+use tokio::sync::watch;
 
 struct Served {
     at: SocketAddr,

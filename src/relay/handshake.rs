@@ -12,10 +12,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::ends::TunnelEnds;
+use super::meter::Traffic;
 use super::splice::Flow;
 use super::tunnel::{Open, aborted, idle_for_too_long};
 use super::watch::Watch;
-use super::{Traffic, TunnelEnds};
 use crate::hello::{Cut, Guard, Hello, Onward, Output};
 use crate::policy::{Reason, Side, Stop};
 

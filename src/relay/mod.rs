@@ -11,11 +11,13 @@
 
 mod close;
 mod copy;
+mod ends;
 mod handshake;
 mod leftover;
 mod meter;
 mod pacing;
 mod pipe_pool;
+mod shared;
 mod socket;
 mod splice;
 mod tunnel;
@@ -23,11 +25,9 @@ mod watch;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use crate::hello::Hello;
 use crate::policy::{Cleared, Ending, Stop};
@@ -35,35 +35,10 @@ use handshake::{Opened, Opening};
 use tunnel::Life;
 
 pub use close::{Closing, hear_out};
+pub use ends::TunnelEnds;
 pub use meter::{Count, Tally, Traffic};
 pub use pipe_pool::{PIPE_SIZE, Pipes, SMALL_PIPE_SIZE};
-
-/// Settings of the relay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// How long bytes of a bulk flow can wait for more, a multiple of 1 ms. `None` disables
-    /// batching.
-    pub batch: Option<Duration>,
-    /// Number of pipes that all tunnels share: one for each worker thread.
-    pub pipes: usize,
-    /// Requested size of a pipe, in bytes.
-    pub pipe_size: usize,
-}
-
-/// The two connections of a tunnel. The relay borrows them, because a future stores both an
-/// argument and the place that it is moved to for as long as the tunnel lives.
-#[derive(Debug)]
-pub struct TunnelEnds<C> {
-    /// The client connection, read up to the end of its ClientHello. It should use TCP_NODELAY,
-    /// because bytes are forwarded as they arrive.
-    pub client: C,
-    /// The upstream connection, on which nothing was sent.
-    pub upstream: TcpStream,
-    /// Timeout for a second ClientHello, from the server's request to its last byte.
-    pub second_hello: Duration,
-    /// Idle timeout: how long neither side may send a byte.
-    pub idle: Duration,
-}
+pub use shared::{Relay, Settings};
 
 /// How a tunnel ended.
 #[derive(Debug)]
@@ -118,29 +93,7 @@ impl<C> TunnelEnds<C> {
     }
 }
 
-/// A tick nearer than this would find almost nothing, and is skipped.
-const ALMOST: Duration = Duration::from_micros(500);
-
-/// The state that all tunnels share.
-#[derive(Debug)]
-pub struct Relay {
-    settings: Settings,
-    pipes: Pipes,
-    /// Reference time for ticks and durations.
-    began: Instant,
-}
-
 impl Relay {
-    /// Creates the pipes. Without any, the relay copies.
-    #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        Self {
-            settings,
-            pipes: Pipes::new(settings.pipes, settings.pipe_size),
-            began: Instant::now(),
-        }
-    }
-
     /// Relays a tunnel between two bare sockets until it ends: first the accepted ClientHello, then
     /// everything that is allowed. `stop` ends it immediately.
     ///
@@ -201,18 +154,6 @@ impl Relay {
             }
             early => TunnelOutcome::early(early),
         }
-    }
-
-    fn now(&self) -> Duration {
-        self.began.elapsed()
-    }
-
-    /// Returns the next tick for a direction that is dry `now`. The ticks of all tunnels coincide,
-    /// so that one wake-up of the runtime serves them all.
-    fn next_tick(&self, now: Duration) -> Instant {
-        let period = self.settings.batch.unwrap_or_default().as_micros().max(1000);
-        let tick = ((now + ALMOST).as_micros() / period + 1) * period;
-        self.began + Duration::from_micros(u64::try_from(tick).unwrap_or(u64::MAX))
     }
 }
 

@@ -7,6 +7,8 @@
 //! that do not fit are read from the pipe into a small buffer, and count as copied. After that, the
 //! free space is queried before every fill.
 
+// long: the states of one direction, whose law is easier to check in one place.
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
@@ -16,11 +18,11 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
-use super::Relay;
 use super::leftover::Rest;
 use super::meter::{Direction, Tally, Traffic};
 use super::pacing::{LOW_WATER, Pace, SILENCE, Wait, Woken};
 use super::pipe_pool::{Drained, Filled, Pipe};
+use super::shared::Relay;
 use super::socket::{self, Then};
 use super::watch::Watch;
 use crate::hello::HEADER;
@@ -164,6 +166,7 @@ impl Way {
         self.flow
     }
 
+    // long: one turn, in the order in which things are tried.
     /// Moves all available bytes. Ready once the end was forwarded, or is left to the closing of
     /// `to` because the other direction is over.
     pub(super) fn poll(

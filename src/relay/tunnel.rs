@@ -11,10 +11,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::copy::Pump;
+use super::meter::Traffic;
+use super::shared::Relay;
 use super::socket;
 use super::splice::{Broken, Flow, Way};
 use super::watch::Watch;
-use super::{Relay, Traffic};
 use crate::policy::{Cause, Ending, Failure, Side, Stop};
 
 /// The peer on `side` reset its connection, or the gate lost it.

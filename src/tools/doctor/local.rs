@@ -10,8 +10,8 @@ use std::ops::RangeInclusive;
 
 use socket2::{Domain, Socket, Type};
 
-use super::trial::{Found, describe, found};
-use super::{Verdict, dns};
+use super::dns;
+use super::verdict::{Found, MARK, Verdict, describe, found};
 use crate::policy::Name;
 
 /// The ports that unprivileged programs can bind.
@@ -39,9 +39,9 @@ fn try_forged_source(outside: Ipv6Addr) -> io::Result<Found> {
     rustix::net::sockopt::set_ipv6_freebind(&forging, true)?;
     forging.bind(&SocketAddr::from((outside, 0)).into())?;
     let forging = UdpSocket::from(forging);
-    forging.send_to(super::MARK.as_bytes(), answering.local_addr()?)?;
+    forging.send_to(MARK.as_bytes(), answering.local_addr()?)?;
     // ICMP errors of the kernel go to the forged address as well, even if this answer does not.
-    Ok(match answering.send_to(super::MARK.as_bytes(), forging.local_addr()?) {
+    Ok(match answering.send_to(MARK.as_bytes(), forging.local_addr()?) {
         Ok(_) => found(Verdict::Open, "an answer to it is sent"),
         Err(_) => found(Verdict::Unsure, "it is accepted on this machine"),
     })
@@ -83,6 +83,6 @@ fn own_socket(outside: Ipv6Addr) -> io::Result<UdpSocket> {
 
 /// Returns whether a rule of this machine drops an ordinary datagram.
 fn is_restricted(socket: &UdpSocket, to: SocketAddr) -> bool {
-    let sent = socket.send_to(super::MARK.as_bytes(), to);
+    let sent = socket.send_to(MARK.as_bytes(), to);
     sent.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }

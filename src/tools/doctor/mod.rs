@@ -13,7 +13,9 @@ mod dns;
 mod hello;
 mod local;
 mod no_proxy;
+mod proxy;
 mod trial;
+mod verdict;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -22,12 +24,10 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::policy::{HTTPS, Name, Target};
-pub use trial::{NoProxy, Proxy};
 use trial::{Transport, Trial};
 
-/// The first label of the default hosts, and the `User-Agent` of requests to a proxy. Any client
-/// can use it, so it marks audit lines but does not hide them.
-pub const MARK: &str = "pullgate-doctor";
+pub use proxy::{NoProxy, Proxy};
+pub use verdict::{MARK, Verdict};
 
 /// The default storage account. Account names contain no dashes.
 pub const STORAGE: &str = "pullgatedoctor.blob.core.windows.net";
@@ -71,44 +71,6 @@ pub struct Plan {
     pub only_http_proxy: bool,
     /// Timeout of each test.
     pub patience: Duration,
-}
-
-/// The result of a test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Closed, as expected.
-    Closed,
-    /// Open.
-    Open,
-    /// Possibly open: it cannot be determined from here.
-    Unsure,
-    /// An expected connection works.
-    Works,
-    /// An expected connection fails, or its test has no result.
-    Fails,
-    /// The machine has no such network.
-    Skipped,
-}
-
-impl Verdict {
-    /// Returns the word for it.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "OPEN",
-            Self::Unsure => "unsure",
-            Self::Works => "works",
-            Self::Fails => "FAILS",
-            Self::Skipped => "skipped",
-        }
-    }
-
-    /// Returns whether the result is as expected.
-    #[must_use]
-    pub fn is_well(self) -> bool {
-        !matches!(self, Self::Open | Self::Unsure | Self::Fails)
-    }
 }
 
 /// The result of a test, with details.
@@ -236,6 +198,7 @@ fn broken() -> Finding {
 }
 
 /// Returns the tests of what must be closed.
+// long: one table, an entry per way out
 fn ways(plan: &Plan) -> Vec<Way> {
     let mut ways = Vec::new();
     let mut add = |title: String, trial: Trial, remedy: String| {

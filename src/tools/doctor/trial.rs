@@ -1,19 +1,18 @@
 //! Runs one test: what is sent, and what the response means.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::hello::{ALERT_LENGTH, Heard, heard, hello};
-use super::{MARK, Verdict, dns, local};
+use super::proxy::Proxy;
+use super::verdict::{Found, MARK, Verdict, describe, found};
+use super::{dns, local};
 use crate::policy::{Name, Target};
 
 /// Maximum size of a proxy's response, in bytes.
@@ -61,74 +60,10 @@ pub(super) enum Transport {
     Tcp,
 }
 
-/// The proxy of clients: `http://[user:password@]host:port`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Proxy {
-    /// The authority, without credentials.
-    at: String,
-    /// The credentials after `Basic`, secret.
-    credentials: Option<String>,
-}
-
-/// Why a text is not a valid [`Proxy`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NoProxy {
-    /// A proxy with TLS.
-    #[error("a proxy with https:// cannot be tested: name a listener without tls")]
-    Tls,
-    /// Neither a URL nor `host:port`.
-    #[error("must be http://HOST:PORT")]
-    Form,
-}
-
-impl std::str::FromStr for Proxy {
-    type Err = NoProxy;
-
-    fn from_str(text: &str) -> Result<Self, NoProxy> {
-        let rest = match text.split_once("://") {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => return Err(NoProxy::Tls),
-            Some(_) => return Err(NoProxy::Form),
-            None => text,
-        };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (user, at) = match rest.rsplit_once('@') {
-            Some((user, at)) => (Some(user), at),
-            None => (None, rest),
-        };
-        let port = at.rsplit_once(':').and_then(|(host, port)| {
-            (!host.is_empty()).then(|| crate::policy::parse_port(port)).flatten()
-        });
-        if port.is_none() || at.contains(['/', '?', '#', ' ']) {
-            return Err(NoProxy::Form);
-        }
-        let credentials = user.map(|user| STANDARD.encode(user));
-        Ok(Self { at: at.to_owned(), credentials })
-    }
-}
-
-impl fmt::Display for Proxy {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "http://{}", self.at)
-    }
-}
-
-impl fmt::Debug for Proxy {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Proxy({self})")
-    }
-}
-
 /// The response of a proxy to a CONNECT.
 struct Answer {
     code: u16,
     line: String,
-}
-
-pub(super) type Found = (Verdict, String);
-
-pub(super) fn found(verdict: Verdict, seen: impl Into<String>) -> Found {
-    (verdict, seen.into())
 }
 
 impl Trial {
@@ -412,23 +347,12 @@ fn has_no_route(error: &io::Error) -> bool {
     matches!(error.kind(), NetworkUnreachable | AddrNotAvailable)
 }
 
-/// Returns a short text for an error.
-pub(super) fn describe(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "refused".to_owned(),
-        io::ErrorKind::TimedOut => "no answer".to_owned(),
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => {
-            "this machine has no route to it".to_owned()
-        }
-        io::ErrorKind::HostUnreachable => "unreachable".to_owned(),
-        io::ErrorKind::PermissionDenied => "a rule of this machine drops it".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::proxy::NoProxy;
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
 
     #[test]
     fn proxies() {

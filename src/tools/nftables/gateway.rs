@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
+use super::kit::{ADDITIONS, CLOSED, Doors, Family, Kit, MARK, Word, place, set};
 use super::text::Text;
-use super::{ADDITIONS, CLOSED, Doors, Family, Kit, MARK, Word, place, set};
 use crate::config::{Capture, Mode};
 
 /// ICMPv6 that IPv6 needs for neighbour and router discovery, and that switches with multicast

@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
+use super::kit::{ADDITIONS, CLOSED, Cgroup, Doors, Family, Kit, MARK, Word, place, set};
 use super::text::Text;
-use super::{ADDITIONS, CLOSED, Cgroup, Doors, Family, Kit, MARK, Word, place, set};
 use crate::config::{Answer, Capture};
 
 /// Packets of other users to other hosts.

@@ -1,0 +1,34 @@
+//! Everything that accounts are kept in: the audit, the metrics, and what is open.
+
+use std::sync::Arc;
+
+use super::audit::Audit;
+use super::denials::Denials;
+use super::id::Ids;
+use super::metrics::Metrics;
+use super::open_sessions::OpenSessions;
+use super::shortages::Shortages;
+use super::storage_requests::StorageRequests;
+
+/// Keeps the accounts of all sessions.
+#[derive(Debug)]
+pub struct Account {
+    pub(super) ids: Ids,
+    pub(super) audit: Audit,
+    pub(super) on_full: OnFull,
+    pub(super) askers: StorageRequests,
+    pub(super) denials: Denials,
+    pub(super) metrics: Metrics,
+    pub(super) open: Arc<OpenSessions>,
+    pub(super) shortages: Shortages,
+}
+
+/// What becomes of new sessions while the audit cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFull {
+    /// They are served, for as long as their lines have room in memory and beyond.
+    #[default]
+    GoOn,
+    /// They are refused.
+    Stop,
+}

@@ -1,0 +1,55 @@
+//! What all tunnels share: the pipes, and the ticks at which batches are delivered.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::pipe_pool::Pipes;
+
+/// Settings of the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// How long bytes of a bulk flow can wait for more, a multiple of 1 ms. `None` disables
+    /// batching.
+    pub batch: Option<Duration>,
+    /// Number of pipes that all tunnels share: one for each worker thread.
+    pub pipes: usize,
+    /// Requested size of a pipe, in bytes.
+    pub pipe_size: usize,
+}
+
+/// A tick nearer than this would find almost nothing, and is skipped.
+const ALMOST: Duration = Duration::from_micros(500);
+
+/// The state that all tunnels share.
+#[derive(Debug)]
+pub struct Relay {
+    pub(super) settings: Settings,
+    pub(super) pipes: Pipes,
+    /// Reference time for ticks and durations.
+    pub(super) began: Instant,
+}
+
+impl Relay {
+    /// Creates the pipes. Without any, the relay copies.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            pipes: Pipes::new(settings.pipes, settings.pipe_size),
+            began: Instant::now(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Returns the next tick for a direction that is dry `now`. The ticks of all tunnels coincide,
+    /// so that one wake-up of the runtime serves them all.
+    pub(super) fn next_tick(&self, now: Duration) -> Instant {
+        let period = self.settings.batch.unwrap_or_default().as_micros().max(1000);
+        let tick = ((now + ALMOST).as_micros() / period + 1) * period;
+        self.began + Duration::from_micros(u64::try_from(tick).unwrap_or(u64::MAX))
+    }
+}
