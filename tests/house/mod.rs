@@ -113,7 +113,7 @@ impl Source {
 
     fn function(&mut self, name: &syn::Ident, item: Span) {
         let (first, last) = (item.start().line, item.end().line);
-        let before = self.text.lines().skip(first.saturating_sub(6)).take(6);
+        let before = self.text.lines().skip(first.saturating_sub(14)).take(14);
         let is_excused = before.into_iter().any(|line| line.contains("// long: "));
         let what = format!("`{name}`");
         self.lengths.push(Length { what, lines: last - first + 1, is_excused });
