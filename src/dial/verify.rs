@@ -28,6 +28,9 @@ const LONGEST: Duration = Duration::from_secs(2 * 60 * 60);
 /// How long an address stays refused before it is checked again.
 const REFUSED: Duration = Duration::from_secs(10);
 
+/// The same where the check could not be made.
+const FAILED: Duration = Duration::from_secs(1);
+
 /// The pause between repeated checks that failed.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -118,17 +121,20 @@ impl Pair {
             Ok(()) => {
                 *known = Known::Verified { roots: roots.clone(), at: now, next: now + HOLDS };
             }
-            // What was verified is not taken back because the check could not be made.
-            Err(fault) if !fault.is_of_certificate => {
-                if let Known::Verified { next, .. } = &mut *known {
+            Err(fault) => match &mut *known {
+                // What was verified is not taken back because the check could not be made.
+                Known::Verified { at, next, .. }
+                    if !fault.is_of_certificate && now.saturating_duration_since(*at) < LONGEST =>
+                {
                     *next = now + RETRY;
                 }
-            }
-            Err(fault) => {
-                let detail = fault.detail.as_str().into();
-                let until = now + REFUSED;
-                *known = Known::Refused { roots: roots.clone(), until, detail };
-            }
+                // Sessions that wait for the same check do not repeat it one after another.
+                _ => {
+                    let pause = if fault.is_of_certificate { REFUSED } else { FAILED };
+                    let (roots, detail) = (roots.clone(), fault.detail.as_str().into());
+                    *known = Known::Refused { roots, until: now + pause, detail };
+                }
+            },
         }
     }
 }
@@ -307,7 +313,9 @@ mod tests {
         // What could not be checked was never verified.
         let pair = Pair::default();
         pair.settle(&none, &Err(fault(false)), now);
-        assert_eq!(pair.known().standing(&none, now), Standing::Unknown);
+        let standing = |after| pair.known().standing(&none, now + after);
+        assert_eq!(standing(Duration::ZERO), Standing::Refused("issuer: Corp".into()));
+        assert_eq!(standing(FAILED), Standing::Unknown);
     }
 
     #[tokio::test(start_paused = true)]
