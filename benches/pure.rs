@@ -87,8 +87,10 @@ fn judgements(criterion: &mut Criterion) {
         });
         let permit = permit();
         group.bench_function(BenchmarkId::new("after-reload", size), |bench| {
-            let ask =
-                || set.still_stands(&permit, found[0], &asker, Enforcement::Enforce, &own).unwrap();
+            let ask = || {
+                set.still_stands(&permit, Some(found[0]), &asker, Enforcement::Enforce, &own)
+                    .unwrap()
+            };
             bench.iter(ask);
         });
     }

@@ -222,8 +222,8 @@ impl Reloader {
         }
         if loaded.settings != self.settings {
             warn!(
-                "[[listen]], [answerer], [admin], [relay], [audit] and [process] take effect at the \
-                 next start only"
+                "[[listen]], [answerer], [admin], [relay], [audit], [process] and the \
+                 program of a credentials-command take effect at the next start only"
             );
         }
         self.digest = digest;

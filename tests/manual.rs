@@ -99,6 +99,7 @@ fn every_key_is_explained() {
     let mut main = format!("{unknown}{LISTEN}{unknown}");
     for table in [
         "[[client]]",
+        "[[parent]]",
         "[answerer]",
         "[admin]",
         "[policy]",

@@ -85,6 +85,12 @@ pub struct AuditLine<'a> {
     /// Whether the gate has verified the server's certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) verified: Option<bool>,
+    /// The parent proxy of the route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) parent: Option<Cow<'a, str>>,
+    /// `parent` if the parent has chosen the registry's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) resolved_by: Option<Cow<'a, str>>,
     /// Bytes from the client to the upstream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_up: Option<u64>,
@@ -258,7 +264,8 @@ mod tests {
         };
         [
             with(json!({
-                "would-deny": "storage-account", "ended": "timeout", "upstream": "20.1.2.3:443", "verified": true,
+                "would-deny": "storage-account", "ended": "timeout", "upstream": "20.1.2.3:443",
+                "verified": true, "parent": "corp", "resolved-by": "parent",
                 "bytes-up": 1, "bytes-down": 2, "spliced-up": 3, "spliced-down": 4,
                 "generation": 5, "ms": { "head": 0.5 }, "addresses-dropped": ["a"],
                 "facts": { "dns": "stale" },

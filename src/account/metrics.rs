@@ -60,6 +60,12 @@ impl Metric for IntGaugeVec {
     }
 }
 
+impl Metric for Histogram {
+    fn make(opts: Opts, _: &[&str]) -> Result<Self, prometheus::Error> {
+        Self::with_opts(HistogramOpts::from(opts).buckets(BUCKETS.to_vec()))
+    }
+}
+
 impl Metric for HistogramVec {
     fn make(opts: Opts, labels: &[&str]) -> Result<Self, prometheus::Error> {
         Self::new(HistogramOpts::from(opts).buckets(BUCKETS.to_vec()), labels)
@@ -99,6 +105,10 @@ metrics! {
         "Bytes relayed for a [[client]], live sessions included.";
     stages: HistogramVec "pullgate_stage_seconds" ["stage"]
         "How long sessions spent at each stage.";
+    parent_up: IntGaugeVec "pullgate_parent_up" ["parent"]
+        "0 while no address of a parent proxy can be reached.";
+    parent_seconds: Histogram "pullgate_parent_seconds" []
+        "How long parent proxies took to open a tunnel, or to refuse it.";
     generation: IntGauge "pullgate_policy_generation" []
         "The policy in force, counted from the first.";
     stale: IntGauge "pullgate_policy_stale" []
@@ -192,6 +202,11 @@ impl Metrics {
         self.series.open_sessions.set(i64::try_from(open.count()).unwrap_or(i64::MAX));
         self.series.generation.set(i64::try_from(status.generation).unwrap_or(i64::MAX));
         self.series.stale.set(i64::from(status.stale.is_some()));
+        self.series.parent_up.reset();
+        for parent in status.parents.iter() {
+            let up = self.series.parent_up.with_label_values(&[&*parent.name]);
+            up.set(i64::from(parent.is_up));
+        }
         self.series.enforcing.set(i64::from(status.enforcement == Enforcement::Enforce));
         self.series.certificate_expiry.reset();
         for (file, last_second) in status.certificates.iter() {
@@ -246,6 +261,9 @@ impl Metrics {
             self.series.splice_refused.inc();
         }
         for (stage, spent) in record.stages.spent() {
+            if stage == Stage::Dial && record.has_parent() {
+                self.series.parent_seconds.observe(spent.as_secs_f64());
+            }
             if let Some(histogram) = self.stages.get(stage as usize) {
                 histogram.observe(spent.as_secs_f64());
             }

@@ -48,7 +48,7 @@ pub use record::{Granted, Moved, Outcome, Record, Volume};
 pub use request::{OpenRequest, Via};
 pub use sink::Sink;
 pub use stage::{Stage, Stages};
-pub use status::{Phase, Status};
+pub use status::{ParentStatus, Phase, Status};
 pub use text::AuditText;
 
 use crate::policy::{Allowed, Cause, Denial, Ending, Failure, Reason, Side, Stop, Target};
@@ -299,6 +299,11 @@ impl Open {
         record.stages.finish();
         if let Some(volume) = self.listed.as_ref().and_then(ListedSession::progress) {
             record.volume = volume;
+        }
+        if let Err(Stop::Detailed(failure)) = end
+            && failure.failure.cause.code().starts_with("parent-")
+        {
+            record.note("parent-answer", AuditText::new(&failure.detail));
         }
         let verdict = record.verdict(end);
         let account = &self.account;

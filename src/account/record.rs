@@ -14,7 +14,7 @@ use super::id::SessionId;
 use super::stage::Stages;
 use super::text::AuditText;
 use crate::policy::{
-    AddressFault, Allowed, Ending, EndpointKind, Grant, OwnAddresses, Reason, Stop,
+    AddressFault, Allowed, Ending, EndpointKind, Grant, OwnAddresses, Reason, Route, Stop,
 };
 
 /// Bytes moved in one direction, by path.
@@ -154,6 +154,14 @@ struct Rare {
     headed: Option<Headed>,
     dropped: Vec<(SocketAddr, AddressFault)>,
     facts: Vec<(&'static str, AuditText)>,
+    parent: Option<ViaParent>,
+}
+
+/// The parent that a session leaves by.
+#[derive(Debug)]
+struct ViaParent {
+    name: Arc<str>,
+    resolved_by: Option<&'static str>,
 }
 
 /// The end of a session.
@@ -220,7 +228,24 @@ impl Record {
         self.rare.as_ref().map_or(&[], |rare| &rare.facts)
     }
 
-    /// Stores the rejected addresses of the name, and why.
+    /// Notes how the session leaves the gate.
+    pub fn leave_by(&mut self, route: &Route) {
+        if let Some(parent) = route.parent() {
+            let resolved_by = route.is_by_name().then_some("parent");
+            self.rare().parent = Some(ViaParent { name: parent.name.clone(), resolved_by });
+        }
+    }
+
+    fn parent(&self) -> Option<&ViaParent> {
+        self.rare.as_ref().and_then(|rare| rare.parent.as_ref())
+    }
+
+    /// Whether it leaves by a parent proxy.
+    pub(super) fn has_parent(&self) -> bool {
+        self.parent().is_some()
+    }
+
+    /// Notes the addresses that the name resolved to and that may not be dialled, with why.
     pub fn drop_addresses(&mut self, dropped: Vec<(SocketAddr, AddressFault)>) {
         if !dropped.is_empty() {
             self.rare().dropped = dropped;
@@ -325,6 +350,8 @@ impl Record {
             ended: verdict.ended.map(Cow::Borrowed),
             upstream: self.upstream.map(Field::Written),
             verified: self.is_verified.then_some(true),
+            parent: self.parent().map(|parent| Cow::Borrowed(&*parent.name)),
+            resolved_by: self.parent().and_then(|parent| parent.resolved_by).map(Cow::Borrowed),
             bytes_up: Some(self.volume.up.total()),
             bytes_down: Some(self.volume.down.total()),
             spliced_up: spliced(self.volume.up.spliced),

@@ -31,4 +31,15 @@ pub struct Status {
     pub open_sessions_limit: usize,
     /// The files of certificates, and the last second in which each is valid, since 1970.
     pub certificates: Arc<[(String, i64)]>,
+    /// The parent proxies, in the configured order.
+    pub parents: Arc<[ParentStatus]>,
+}
+
+/// How a parent proxy stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParentStatus {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Whether any of its addresses works, as far as is known.
+    pub is_up: bool,
 }

@@ -122,6 +122,14 @@ struct Snapshot {
     registries: Vec<RegistryTraffic>,
     denials: Vec<DenialRow>,
     files: Vec<RegistryFile>,
+    parents: Vec<ParentHealth>,
+}
+
+/// A parent proxy.
+#[derive(Debug, Serialize)]
+struct ParentHealth {
+    name: String,
+    up: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -136,6 +144,7 @@ struct RegistryFile {
     name: String,
     file: String,
     hosts: usize,
+    route: String,
 }
 
 impl Snapshot {
@@ -154,12 +163,14 @@ impl Admin {
         sessions.truncate(MOST_SESSIONS);
         let moved = self.account.moved_by_registry();
         let of = |(name, (up, down)): (String, (u64, u64))| RegistryTraffic { name, up, down };
-        let files =
-            set.rules().registries.iter().take(MOST_REGISTRIES).map(|registry| RegistryFile {
-                name: registry.name().to_string(),
-                file: registry.file().to_string(),
-                hosts: registry.endpoints().len(),
-            });
+        let files = set.routes().take(MOST_REGISTRIES).map(|(registry, route)| RegistryFile {
+            route: route.to_string(),
+            name: registry.name().to_string(),
+            file: registry.file().to_string(),
+            hosts: registry.endpoints().len(),
+        });
+        let parents = status.parents.iter();
+        let parents = parents.map(|one| ParentHealth { name: one.name.to_string(), up: one.is_up });
         Snapshot {
             millis: u64::try_from(since.as_millis()).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION"),
@@ -177,6 +188,7 @@ impl Admin {
             registries: moved.into_iter().take(MOST_REGISTRIES).map(of).collect(),
             denials: self.account.denials().rows(),
             files: files.collect(),
+            parents: parents.collect(),
         }
     }
 

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::account::Status;
 use crate::policy::{
-    Budget, Client, Enforcement, Limits, PolicySet, PrivateOnly, Registry, StaticAddress,
+    Budget, Client, Enforcement, Limits, Parent, PolicySet, PrivateOnly, Registry, Route,
+    StaticAddress,
 };
 
 #[derive(Serialize)]
@@ -19,6 +20,8 @@ pub(super) struct PolicyView<'a> {
     stale: Option<String>,
     enforcement: &'static str,
     registries: Vec<RegistryView<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    parents: Vec<ParentView<'a>>,
     clients: Vec<ClientView<'a>>,
     addresses_allow: &'a [IpNet],
     dns_servers: Vec<String>,
@@ -39,6 +42,18 @@ struct RegistryView<'a> {
     endpoints: Vec<EndpointView>,
     private_addresses: &'a [IpNet],
     private_only: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<&'a str>,
+}
+
+/// As `[[parent]]` names it, without its secrets.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct ParentView<'a> {
+    name: &'a str,
+    addresses: Vec<&'a str>,
+    connect: &'static str,
+    up: bool,
 }
 
 /// A `[[client]]`.
@@ -105,7 +120,8 @@ pub(super) fn policy<'a>(set: &'a PolicySet, status: &Status) -> PolicyView<'a> 
             Enforcement::Enforce => "enforce",
             Enforcement::Report => "report",
         },
-        registries: rules.registries.iter().map(|one| of_registry(set, one)).collect(),
+        registries: set.routes().map(|(one, route)| of_registry(set, one, route)).collect(),
+        parents: rules.parents.iter().map(|parent| of_parent(parent, status)).collect(),
         clients: rules.clients.iter().map(|client| of_client(client)).collect(),
         addresses_allow: &rules.allowed_addresses,
         dns_servers: rules.dns_servers.iter().map(ToString::to_string).collect(),
@@ -130,7 +146,20 @@ fn of_client(client: &Client) -> ClientView<'_> {
     }
 }
 
-fn of_registry<'a>(set: &'a PolicySet, registry: &'a Registry) -> RegistryView<'a> {
+fn of_parent<'a>(parent: &'a Parent, status: &Status) -> ParentView<'a> {
+    ParentView {
+        name: &parent.name,
+        addresses: parent.addresses.iter().map(|address| &**address.text()).collect(),
+        connect: parent.connect.code(),
+        up: !status.parents.iter().any(|one| one.name == parent.name && !one.is_up),
+    }
+}
+
+fn of_registry<'a>(
+    set: &'a PolicySet,
+    registry: &'a Registry,
+    route: &'a Route,
+) -> RegistryView<'a> {
     let clients = set.admitted(registry.name());
 
     let endpoints = registry.endpoints().iter().map(|endpoint| EndpointView {
@@ -147,6 +176,7 @@ fn of_registry<'a>(set: &'a PolicySet, registry: &'a Registry) -> RegistryView<'
         endpoints: endpoints.collect(),
         private_addresses: registry.private_addresses(),
         private_only: registry.private_only() == PrivateOnly::Yes,
+        parent: route.parent().map(|parent| &*parent.name),
     }
 }
 

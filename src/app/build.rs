@@ -13,7 +13,7 @@ use crate::account::{Account, OnFull, Sink};
 #[cfg(feature = "mirror")]
 use crate::config::Mode;
 use crate::config::{self, AuditTarget, Profile, Settings, TlsOfListeners};
-use crate::dial::{Resolver, TlsClients, Verifier};
+use crate::dial::{Dialler, Resolver, TlsClients, Verifier};
 use crate::dns::Sources;
 #[cfg(feature = "mirror")]
 use crate::forward::Forward;
@@ -55,10 +55,11 @@ pub(super) fn gate(
     let (workers, guard) = Workers::start(threads).context("no thread to serve with")?;
     account.count_tasks_of(workers.runtimes());
     let resolver = Arc::new(Resolver::new(&policy.borrow().rules().dns_servers));
+    let dialler = Arc::new(Dialler::new(resolver.clone()));
     #[cfg(feature = "mirror")]
     let forward = {
         let mirrors = settings.listeners.iter().any(|one| one.mode == Mode::Mirror);
-        mirrors.then(|| Arc::new(Forward::new(resolver.clone(), roots.clone())))
+        mirrors.then(|| Arc::new(Forward::new(dialler.clone(), roots.clone())))
     };
     let verifier = Arc::new(Verifier::new(roots));
     let gate = Gate {
@@ -67,6 +68,7 @@ pub(super) fn gate(
         tls,
         resolver,
         verifier,
+        dialler,
         #[cfg(feature = "mirror")]
         forward,
         draining: CancellationToken::new(),

@@ -27,7 +27,13 @@ const RIGHTS: ABI = ABI::V5;
 /// getrandom(2) at run time and opens these instead.
 const READ_ALWAYS: &[&str] = &["/etc", "/proc", "/dev/urandom", "/dev/random"];
 
-/// The file that names the system's DNS servers, often a link to a file that a resolver writes.
+/// Where a program finds its interpreter, its libraries and the commands that it runs.
+const RUN_FOR_HELPERS: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"];
+
+/// What programs write what nobody reads to.
+const NULL: &str = "/dev/null";
+
+/// The file that names the system's DNS servers; often a link to where a resolver writes it.
 const RESOLVER: &str = "/etc/resolv.conf";
 
 /// Forbids new privileges and core dumps, which would contain relayed data.
@@ -72,6 +78,8 @@ struct Needs {
     append: Vec<PathBuf>,
     /// Folders in which sockets are created and replaced.
     sockets: Vec<PathBuf>,
+    /// Programs, and the folders of what they run and load: for `credentials-command`.
+    run: Vec<PathBuf>,
 }
 
 impl Needs {
@@ -86,6 +94,10 @@ impl Needs {
         }
         if let Some(AdminAddress::Unix(path)) = &settings.admin {
             needs.sockets.push(folder(path));
+        }
+        if !settings.helpers.is_empty() {
+            needs.run.extend(RUN_FOR_HELPERS.iter().map(PathBuf::from));
+            needs.run.extend(settings.helpers.iter().cloned());
         }
         needs
     }
@@ -103,11 +115,15 @@ fn restrict(needs: &Needs) -> Result<RulesetStatus, RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let append: BitFlags<AccessFs> = AccessFs::WriteFile | AccessFs::MakeReg;
     let sockets = AccessFs::MakeSock | AccessFs::RemoveFile;
-    // Missing paths are skipped: there is nothing to read.
+    let run = read | AccessFs::Execute;
+    let null = if needs.run.is_empty() { &[][..] } else { &[NULL][..] };
+    // A path that is not there is left out: nothing can be read there.
     let restricted = Ruleset::default()
         .handle_access(AccessFs::from_all(RIGHTS))?
         .create()?
         .add_rules(path_beneath_rules(&needs.read, read))?
+        .add_rules(path_beneath_rules(&needs.run, run))?
+        .add_rules(path_beneath_rules(null, AccessFs::ReadFile | AccessFs::WriteFile))?
         .add_rules(path_beneath_rules(&needs.append, append))?
         .add_rules(path_beneath_rules(&needs.sockets, sockets))?
         .restrict_self()?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::drain::Phase;
-use crate::account::{self, Status};
+use crate::account::{self, ParentStatus, Status};
 use crate::config::{self, Settings};
 use crate::dial;
 use crate::policy::{Enforcement, OwnAddresses, PolicySet};
@@ -51,11 +51,19 @@ pub(super) fn status(
     let listeners = settings.listeners.clone();
     let max_sessions = gate.max_sessions;
     let tls = gate.tls.clone();
+    let dialler = gate.dialler.clone();
+    let mut parents = dialler.parent_changes();
     let now = move |policy: &PolicySet, phase: Phase, stale: &Staleness| {
         let default = policy.rules().enforcement;
         let reports =
             listeners.iter().any(|one| one.enforcement.unwrap_or(default) == Enforcement::Report);
+        let parents = policy
+            .rules()
+            .parents
+            .iter()
+            .map(|parent| ParentStatus { name: parent.name.clone(), is_up: dialler.is_up(parent) });
         Status {
+            parents: parents.collect(),
             phase: phase.into(),
             generation: policy.generation(),
             stale: stale.0.clone(),
@@ -80,6 +88,7 @@ pub(super) fn status(
                 changed = policy.changed() => changed.is_err(),
                 changed = phase.changed() => changed.is_err(),
                 changed = stale.changed() => changed.is_err(),
+                changed = parents.changed() => changed.is_err(),
             };
             if gone {
                 return;

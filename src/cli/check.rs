@@ -9,7 +9,7 @@ use super::config_argument::ConfigArgument;
 use super::output;
 use crate::config::{self, AdminAddress, Answer, ListenerSpec, Loaded, Presence};
 use crate::oci::Listing;
-use crate::policy::{BlobHosts, Blobs, Enforcement, Mirror};
+use crate::policy::{BlobHosts, Blobs, Enforcement, Mirror, Parent, Registry, Route};
 use crate::reload;
 
 /// Check the configuration. Report every error in every file, with file and line.
@@ -73,13 +73,14 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
         Some(AdminAddress::Unix(path)) => writeln!(out, "admin on {}", path.display())?,
         None => {}
     }
+    for parent in &rules.parents {
+        writeln!(out, "parent {}", described(parent))?;
+    }
     let registries = &rules.registries;
-    for registry in registries.iter().take(MOST_TOLD) {
+    for (registry, route) in loaded.policy.routes().take(MOST_TOLD) {
         let hosts = counted(registry.endpoints().len(), "host", "hosts");
-        let preset = registry.preset();
-        let preset = preset.map(|one| format!(", preset {} of {}", one.name, one.date));
-        let preset = preset.unwrap_or_default();
-        writeln!(out, "{}: {hosts}, {}{preset}", registry.name(), registry.file())?;
+        let how = origin_and_route(registry, route);
+        writeln!(out, "{}: {hosts}, {}{how}", registry.name(), registry.file())?;
         if let Some(mirror) = registry.mirror() {
             writeln!(out, "  mirror: {}", mirrored(mirror))?;
         }
@@ -94,7 +95,21 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
     Ok(out)
 }
 
-/// Describes what the mirror offers of a registry.
+/// The preset that a registry uses, and the parent through which it is reached.
+fn origin_and_route(registry: &Registry, route: &Route) -> String {
+    let preset = registry.preset().map(|one| format!(", preset {} of {}", one.name, one.date));
+    let through = route.parent().map(|parent| format!(", through parent {}", parent.name));
+    preset.unwrap_or_default() + &through.unwrap_or_default()
+}
+
+/// Where a parent is, and what it is asked for.
+fn described(parent: &Parent) -> String {
+    let tls = if parent.tls.is_some() { ", TLS" } else { "" };
+    let (name, connect) = (&parent.name, parent.connect.code());
+    format!("{name}: {} (connects by {connect}{tls})", listed(&parent.addresses))
+}
+
+/// What a mirror offers of a registry.
 fn mirrored(mirror: &Mirror) -> String {
     let rules = mirror.rules();
     let all = |globs: Option<String>| globs.unwrap_or_else(|| "all".to_owned());

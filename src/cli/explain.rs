@@ -86,6 +86,9 @@ struct Explanation {
     /// The clients that can use the registry.
     #[serde(skip_serializing_if = "Option::is_none")]
     clients: Option<AllowedClients>,
+    /// How its tunnels leave: directly, or through a parent proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<String>,
     addresses: Vec<String>,
     refused_addresses: Vec<String>,
     /// The answer of the gate's DNS server.
@@ -179,6 +182,7 @@ async fn explain(
         preset: None,
         upload: None,
         clients: None,
+        route: None,
         addresses: Vec::new(),
         refused_addresses: Vec::new(),
         answerer: None,
@@ -218,6 +222,9 @@ async fn judge(
         ExplainedClient::Of(client) => set.judge_name_for(&target, client)?,
     };
     explanation.allow(&allowed);
+    if set.leave_to_parent(&allowed).is_some() {
+        return Ok(());
+    }
     let resolver = Resolver::new(&set.rules().dns_servers);
     let answer = resolver.resolve(set, &allowed, Instant::now() + RESOLVE_TIMEOUT).await?;
     let own = OwnAddresses { interfaces: dial::interfaces(), listeners: Vec::new() };
@@ -249,6 +256,7 @@ impl Explanation {
     }
 
     fn allow(&mut self, allowed: &Allowed) {
+        self.route = allowed.route().parent().map(|_| allowed.route().to_string());
         if let Some(client) = allowed.client() {
             self.client_name = Some(client.name.to_string());
         }
@@ -311,6 +319,9 @@ fn text(explanation: &Explanation) -> Result<String, std::fmt::Error> {
     }
     if let Some(dialled) = &explanation.dialled {
         writeln!(out, "  dialled:   {dialled}")?;
+    }
+    if let Some(route) = &explanation.route {
+        writeln!(out, "  route:     {route}")?;
     }
     for address in &explanation.addresses {
         writeln!(out, "  address:   {address}")?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::main_file::{self, Main};
+use super::parents::{self, ParentSpec};
 use super::referenced_files::{self, ReferencedFile};
 use super::settings::{AdminAddress, Mode, Settings};
 use super::source::Source;
@@ -76,6 +77,7 @@ pub fn named_by(main: &File) -> Result<Named, Vec<Fault>> {
     let main = main_file::read(&source);
     let mut further: Vec<PathBuf> =
         main.tls.iter().flat_map(|tls| tls.value.paths().cloned()).collect();
+    further.extend(main.parents.iter().flat_map(ParentSpec::paths).cloned());
     if !main.named_users.is_empty() {
         further.push(main.users_file.clone());
     }
@@ -129,7 +131,8 @@ pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
     found.warnings.extend(warnings);
     found.warnings.extend(without_password::warnings(clients, &registries));
     let users = users(&main, &files.further, &mut found);
-    let rules = Rules { registries, users, ..main.rules };
+    let parents = parents::make(&main.parents, &files.further, &mut found.faults);
+    let rules = Rules { registries, users, parents, ..main.rules };
     match PolicySet::new(generation, rules) {
         Ok(policy) if found.faults.is_empty() => {
             let warnings = sorted(found.warnings);

@@ -13,6 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::clients;
+use super::parents::{self, ParentSpec};
 use super::settings::{AuditTarget, BATCH, OnFull, Profile, Settings};
 use super::source::Source;
 use super::table::Table;
@@ -20,7 +21,8 @@ use super::tls::TlsPaths;
 use super::uploads::Uploads;
 use super::values::{DOWNLOAD, Inherited, SESSIONS, beside, enforcement, new_sessions};
 use crate::policy::{
-    Enforcement, Limits, Located, Location, NameServer, Rules, never_dialled, parse_range,
+    Enforcement, Limits, Located, Location, NameServer, ParentChoice, Rules, never_dialled,
+    parse_range,
 };
 
 /// The content of the main file.
@@ -42,6 +44,8 @@ pub(super) struct Main {
     /// The path of the users file, and the users that clients name.
     pub(super) users_file: PathBuf,
     pub(super) named_users: Vec<Located<String>>,
+    /// The `[[parent]]`s, whose files are not read yet.
+    pub(super) parents: Vec<ParentSpec>,
 }
 
 /// Default of `[policy] registries`.
@@ -65,6 +69,20 @@ struct PolicyTable {
     inherited: Inherited,
     allow_empty: bool,
     deny_all: Option<Location>,
+    parent: ParentChoice,
+}
+
+impl PolicyTable {
+    /// The rules of this table alone.
+    fn rules(&self) -> Rules {
+        Rules {
+            dns_stale: STALE,
+            enforcement: self.enforcement,
+            parent: self.parent.clone(),
+            verify_upstream: self.inherited.verify_upstream,
+            ..Rules::default()
+        }
+    }
 }
 
 pub(super) fn read(source: &Source<'_>) -> Main {
@@ -76,16 +94,12 @@ pub(super) fn read(source: &Source<'_>) -> Main {
         .table("admin", "[admin]")
         .and_then(|table| listen::admin_address(source, table, &mut taken));
     let policy = policy(source, file.table("policy", "[policy]"));
-    let PolicyTable { registries, enforcement, users_file, inherited, allow_empty, deny_all } =
-        policy;
-    let mut rules = Rules {
-        dns_stale: STALE,
-        enforcement,
-        verify_upstream: inherited.verify_upstream,
-        ..Rules::default()
-    };
+    let mut rules = policy.rules();
+    let PolicyTable { registries, users_file, inherited, allow_empty, deny_all, .. } = policy;
     let mut named_users = Vec::new();
     rules.clients = clients::read(source, &mut file, &tls, &mut named_users);
+    let parents = parents::read(source, &mut file);
+    let helpers = parents.iter().filter_map(ParentSpec::program).collect();
     let servers = file.table("dns", "[dns]").map(|table| dns(source, table, &mut rules));
     let servers = servers.unwrap_or_default();
     if let Some(mut table) = file.table("addresses", "[addresses]") {
@@ -116,7 +130,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     file.finish();
     let (audit, on_full) = audit.unwrap_or((AuditTarget::StandardOutput, OnFull::GoOn));
     Main {
-        settings: Settings { listeners, answerer, admin, audit, on_full, batch, conduct },
+        settings: Settings { listeners, answerer, admin, audit, on_full, batch, conduct, helpers },
         rules,
         registries,
         allow_empty,
@@ -125,6 +139,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
         tls,
         users_file: beside(source, &users_file),
         named_users,
+        parents,
     }
 }
 
@@ -136,6 +151,7 @@ fn policy(source: &Source<'_>, table: Option<Table<'_>>) -> PolicyTable {
         inherited: Inherited::default(),
         allow_empty: false,
         deny_all: None,
+        parent: ParentChoice::Inherited,
     };
     let Some(mut table) = table else { return policy };
     policy.registries.place = table.place().clone();
@@ -158,6 +174,7 @@ fn policy(source: &Source<'_>, table: Option<Table<'_>>) -> PolicyTable {
         verify_upstream: table.boolean("verify-upstream").is_some_and(|found| found.value),
         ..Inherited::default()
     };
+    policy.parent = parents::choice(&mut table);
     policy.allow_empty = table.boolean("allow-empty").is_some_and(|found| found.value);
     let deny_all = table.boolean("deny-all").filter(|found| found.value);
     policy.deny_all = deny_all.map(|found| found.place);

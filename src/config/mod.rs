@@ -11,6 +11,7 @@ mod comparison;
 mod compile;
 mod main_file;
 mod mirror;
+mod parents;
 mod preset_keys;
 pub mod presets;
 mod referenced_files;

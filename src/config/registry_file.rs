@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::clients;
 use super::mirror;
+use super::parents;
 use super::preset_keys::{OwnHosts, PresetKeys};
 use super::presets::Catalog;
 use super::referenced_files::ReferencedFile;
@@ -43,16 +44,10 @@ pub(super) fn read(
     let clientele = clients::clientele(source, &mut file);
     let clientele = clientele.unwrap_or_else(|| inherited.clientele.clone());
     let download = file.number("download-bytes-per-second", DOWNLOAD).or(inherited.download);
+    let parent = parents::choice(&mut file);
     let connected = file.boolean("connected-registry").is_some_and(|found| found.value);
     let budgets = Uploads::read(&mut file).budgets(&inherited.uploads, connected);
-    if let Some(Located { place, .. }) = &private_only
-        && private_addresses.is_empty()
-        && !file.has("private-addresses")
-    {
-        let what = "private-only without private-addresses leaves no address to dial";
-        let remedy = "list the ranges of the private endpoints in private-addresses";
-        source.missing(place, what, remedy);
-    }
+    judge_private_only(source, &file, private_only.as_ref(), &private_addresses);
     let tunnel = mirror::tunnel(source, &mut file);
     let ca_is_used = file.has("mirror") || inherited.verify_upstream;
     let ca = mirror::ca(source, &mut file, files, ca_is_used);
@@ -83,6 +78,7 @@ pub(super) fn read(
         mirror,
         ca,
         preset,
+        parent,
     })
 }
 
@@ -112,6 +108,23 @@ impl Hosts {
         data.listed_mut().extend(expanded.data);
         also.extend(expanded.also);
         Some(expanded.in_use)
+    }
+}
+
+/// Reports `private-only` without any private address.
+fn judge_private_only(
+    source: &Source<'_>,
+    file: &Table<'_>,
+    private_only: Option<&Located<bool>>,
+    private_addresses: &[Located<String>],
+) {
+    if let Some(Located { place, .. }) = private_only
+        && private_addresses.is_empty()
+        && !file.has("private-addresses")
+    {
+        let what = "private-only without private-addresses leaves no address to dial";
+        let remedy = "list the ranges of the private endpoints in private-addresses";
+        source.missing(place, what, remedy);
     }
 }
 

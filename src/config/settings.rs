@@ -180,6 +180,8 @@ pub struct Settings {
     pub batch: Option<Duration>,
     /// Settings of the process.
     pub conduct: Conduct,
+    /// The programs of `credentials-command`, which the sandbox must let run.
+    pub helpers: Vec<PathBuf>,
 }
 
 /// Default of `[relay] batch-ms`. With the granularity of the runtime's timer it stays below 10 ms,

@@ -211,9 +211,10 @@ pub(super) fn make(
     (made, faults, warnings)
 }
 
-struct Maker<'a> {
-    files: &'a [ReferencedFile],
-    place: &'a Location,
+/// Makes TLS of files, and says what is wrong with them at the place that names them.
+pub(super) struct Maker<'a> {
+    pub(super) files: &'a [ReferencedFile],
+    pub(super) place: &'a Location,
 }
 
 impl Maker<'_> {
@@ -310,8 +311,8 @@ impl Maker<'_> {
         Ok((judge, expiry))
     }
 
-    /// Returns every item of a file, at least one.
-    fn all<T: PemObject>(
+    /// Every item of a file; at least one.
+    pub(super) fn all<T: PemObject>(
         &self,
         path: &Path,
         what: &str,
@@ -326,7 +327,7 @@ impl Maker<'_> {
         }
     }
 
-    fn content(&self, path: &Path) -> Result<&Secret, Fault> {
+    pub(super) fn content(&self, path: &Path) -> Result<&Secret, Fault> {
         let remedy = "put it there, readable for the gate's user";
         match find(self.files, path).map(|file| file.content.as_ref()) {
             Some(Ok(content)) => Ok(content),
@@ -335,7 +336,7 @@ impl Maker<'_> {
         }
     }
 
-    fn bad(&self, path: &Path, what: &str, remedy: &'static str) -> Fault {
+    pub(super) fn bad(&self, path: &Path, what: &str, remedy: &'static str) -> Fault {
         self.fault((format!("{}: {what}", path.display()), remedy))
     }
 }

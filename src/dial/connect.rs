@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::shortage::Shortage;
-use crate::policy::{Cause, Failure, Permit, Side};
+use crate::policy::{Cause, Failure, ParentPermit, Permit, Side};
 
 /// How long an attempt is alone before the next begins (RFC 8305 §5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -32,8 +32,29 @@ const MOST_AT_ONCE: usize = 8;
 /// weighs most: `local-ports` or `internal` if the gate lacked ports, descriptors or memory, since
 /// the outcome might have been another; `connect-refused` where any was refused, since somebody was there;
 /// `connect-timeout` where any was given up; `connect-unreachable`.
-pub async fn connect(permit: &Permit, by: Instant) -> Result<(TcpStream, SocketAddr), Failure> {
-    match permit.addresses() {
+pub(super) async fn connect(
+    permit: &Permit,
+    by: Instant,
+) -> Result<(TcpStream, SocketAddr), Failure> {
+    connect_any(permit.addresses(), by).await
+}
+
+/// Connects to a parent proxy.
+///
+/// # Errors
+/// As [`connect`].
+pub(super) async fn connect_parent(
+    permit: &ParentPermit,
+    by: Instant,
+) -> Result<(TcpStream, SocketAddr), Failure> {
+    connect_any(permit.addresses(), by).await
+}
+
+async fn connect_any(
+    addresses: &[SocketAddr],
+    by: Instant,
+) -> Result<(TcpStream, SocketAddr), Failure> {
+    match addresses {
         // The common case needs no queue.
         [address] => {
             let ended = timeout_at(by, attempt(*address)).await;
@@ -53,7 +74,9 @@ pub async fn connect_to(
     address: SocketAddr,
     by: Instant,
 ) -> Result<TcpStream, Failure> {
-    if !permit.addresses().contains(&address) {
+    // Nothing leaves past a parent.
+    let has_parent = permit.allowed().route().parent().is_some();
+    if has_parent || !permit.addresses().contains(&address) {
         return Err(Failure { side: Side::Gate, cause: Cause::Internal });
     }
     let ended = timeout_at(by, attempt(address)).await;
@@ -71,7 +94,7 @@ async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// The families in turn, IPv6 first, each in the resolver's order (RFC 8305 §4).
-fn interleaved(addresses: &[SocketAddr]) -> VecDeque<SocketAddr> {
+pub(super) fn interleaved(addresses: &[SocketAddr]) -> VecDeque<SocketAddr> {
     let mut v6 = addresses.iter().copied().filter(SocketAddr::is_ipv6);
     let mut v4 = addresses.iter().copied().filter(SocketAddr::is_ipv4);
     let mut turns = VecDeque::with_capacity(addresses.len());

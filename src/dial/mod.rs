@@ -5,8 +5,10 @@
 
 mod cache;
 mod connect;
+mod dialler;
 mod exchange;
 mod own;
+mod parent;
 mod reply;
 mod resolve;
 mod servers;
@@ -14,14 +16,18 @@ mod shortage;
 mod stale;
 mod system;
 mod tls;
+mod upstream;
 mod verify;
 
-pub use connect::{connect, connect_to};
+pub use connect::connect_to;
+pub use dialler::Dialler;
 pub use own::interfaces;
+pub use parent::Caller;
 pub use resolve::{Answer, Origin, Resolver};
 pub use servers::MOST_ADDRESSES;
 pub use system::system_servers;
 pub use tls::{Examined, SeenCertificate, TlsClients, TlsFault};
+pub use upstream::{Connection, Upstream};
 pub use verify::Verifier;
 
 #[cfg(test)]

@@ -19,7 +19,9 @@ use super::cache::{Cache, Turn};
 use super::servers::{Fresh, Servers};
 use super::stale::{self, LastAnswers};
 use super::system::RESOLV_CONF;
-use crate::policy::{Allowed, Cause, Failure, Name, NameServer, PolicySet, Side};
+use crate::policy::{
+    Allowed, Cause, Failure, Name, NameServer, ParentAddress, PolicySet, Side, Target,
+};
 
 /// Maximum number of concurrent queries. Each uses two sockets.
 const MOST_LOOK_UPS: usize = 64;
@@ -104,13 +106,36 @@ impl Resolver {
         allowed: &Allowed,
         by: Instant,
     ) -> Result<Answer, Failure> {
+        self.resolve_target(set, allowed.target(), by).await
+    }
+
+    /// Looks up the name of a parent proxy, which the configuration allows.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub(super) async fn resolve_parent(
+        &self,
+        set: &PolicySet,
+        parent: &ParentAddress,
+        by: Instant,
+    ) -> Result<Vec<SocketAddr>, Failure> {
+        let Some(target) = parent.target() else { return Ok(Vec::new()) };
+        Ok(self.resolve_target(set, &target, by).await?.addresses)
+    }
+
+    async fn resolve_target(
+        &self,
+        set: &PolicySet,
+        target: &Target,
+        by: Instant,
+    ) -> Result<Answer, Failure> {
         let rules = set.rules();
-        let name = &allowed.target().name;
+        let name = &target.name;
         let last = || self.memory.last.find(name, &rules.dns_servers, rules.dns_stale);
-        if let Some(answer) = self.at_hand(set, allowed) {
+        if let Some(answer) = self.at_hand(set, target) {
             match answer {
                 Err(failure) if is_unheard(failure) => {
-                    return last().map_or(Err(failure), |last| Ok(stale(&last, allowed)));
+                    return last().map_or(Err(failure), |last| Ok(stale(&last, target)));
                 }
                 answer => return answer,
             }
@@ -119,13 +144,13 @@ impl Resolver {
         let looked_up = self.look_up(name, &rules.dns_servers, had_last, by).await;
         let failure = match looked_up {
             LookedUp::Ended(Fresh { found: Ok(addresses), lives }) => {
-                return Ok(answer(&addresses, Origin::Server, lives, allowed));
+                return Ok(answer(&addresses, Origin::Server, lives, target));
             }
             LookedUp::Ended(Fresh { found: Err(failure), .. }) => failure,
             LookedUp::Late => LATE,
         };
         match last().filter(|_| is_unheard(failure)) {
-            Some(last) => Ok(stale(&last, allowed)),
+            Some(last) => Ok(stale(&last, target)),
             None => Err(failure),
         }
     }
@@ -141,29 +166,28 @@ impl Resolver {
         allowed: &Allowed,
         by: Instant,
     ) -> Result<Answer, Failure> {
-        if let Some(answer) = self.at_hand(set, allowed) {
+        if let Some(answer) = self.at_hand(set, allowed.target()) {
             return answer;
         }
         let name = &allowed.target().name;
         match self.look_up(name, &set.rules().dns_servers, false, by).await {
             LookedUp::Ended(Fresh { found, lives }) => {
-                Ok(answer(&found?, Origin::Server, lives, allowed))
+                Ok(answer(&found?, Origin::Server, lives, allowed.target()))
             }
             LookedUp::Late => Err(LATE),
         }
     }
 
-    /// Returns a static or cached answer.
-    fn at_hand(&self, set: &PolicySet, allowed: &Allowed) -> Option<Result<Answer, Failure>> {
-        let target = allowed.target();
-        if let Some(pins) = set.pins(allowed) {
+    /// A fixed answer, or what is known.
+    fn at_hand(&self, set: &PolicySet, target: &Target) -> Option<Result<Answer, Failure>> {
+        if let Some(pins) = set.pins(&target.name) {
             let pinned = pins.iter().map(|pin| (pin.address, pin.port.unwrap_or(target.port)));
             let addresses = pinned.map(SocketAddr::from).collect();
             return Some(Ok(Answer { addresses, origin: Origin::Pinned, lives: PINNED }));
         }
         let Fresh { found, lives } =
             self.memory.names.known(&target.name, &set.rules().dns_servers)?;
-        Some(found.map(|found| answer(&found, Origin::Cache, lives, allowed)))
+        Some(found.map(|found| answer(&found, Origin::Cache, lives, target)))
     }
 
     /// Queries the servers, or waits for a running query. If that is aborted, the session queries
@@ -256,12 +280,12 @@ fn is_unheard(failure: Failure) -> bool {
     [Cause::LookupFailed, Cause::LookupTimeout].contains(&failure.cause)
 }
 
-fn stale(last: &[IpAddr], allowed: &Allowed) -> Answer {
-    answer(last, Origin::Stale, stale::LIVES, allowed)
+fn stale(last: &[IpAddr], target: &Target) -> Answer {
+    answer(last, Origin::Stale, stale::LIVES, target)
 }
 
-fn answer(found: &[IpAddr], origin: Origin, lives: Duration, allowed: &Allowed) -> Answer {
-    let port = allowed.target().port;
+fn answer(found: &[IpAddr], origin: Origin, lives: Duration, target: &Target) -> Answer {
+    let port = target.port;
     let addresses = found.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
     Answer { addresses, origin, lives }
 }

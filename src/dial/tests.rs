@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::connect::connect;
 use super::*;
 use crate::policy::{
     Allowed, Cause, ClientIdentity, Enforcement, Failure, NameServer, OwnAddresses, Permit,

@@ -11,12 +11,14 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::upstream::Upstream;
 use crate::policy::{Cause, Failure, Name, Side};
 
 /// HTTP/1.1 is what the gate speaks within (RFC 7301).
@@ -107,12 +109,12 @@ impl TlsClients {
     /// `upstream-tls`, with what is wrong; `connect-timeout` when the deadline comes first.
     pub async fn handshake(
         &self,
-        socket: TcpStream,
+        socket: Upstream,
         name: &Name,
         (registry, generation): (&Arc<str>, u64),
         ca: &[CertificateDer<'static>],
         by: Instant,
-    ) -> Result<TlsStream<TcpStream>, TlsFault> {
+    ) -> Result<TlsStream<Upstream>, TlsFault> {
         connect(self.config(registry, generation, ca), socket, name, by).await
     }
 
@@ -145,12 +147,12 @@ impl TlsClients {
     }
 }
 
-async fn connect(
+async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     config: Arc<ClientConfig>,
-    socket: TcpStream,
+    socket: S,
     name: &Name,
     by: Instant,
-) -> Result<TlsStream<TcpStream>, TlsFault> {
+) -> Result<TlsStream<S>, TlsFault> {
     let server = ServerName::try_from(name.as_str().to_owned()).map_err(|error| TlsFault {
         failure: upstream(Cause::UpstreamTls),
         detail: error.to_string(),

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::pool::{Connection, Key, Pool};
 use super::trouble::{LONGEST_ANSWER, Trouble, broken, late};
-use crate::dial::{self, Resolver, TlsClients};
+use crate::dial::{Caller, Dialler, TlsClients};
 use crate::oci::Request;
 use crate::policy::{
     Allowed, AllowedRequest, Cause, Denial, OwnAddresses, PolicySet, Reason, Target,
@@ -68,14 +68,14 @@ pub(super) struct Answered {
 /// Reaches hosts.
 #[derive(Debug)]
 pub(super) struct Exchanger {
-    resolver: Arc<Resolver>,
+    dialler: Arc<Dialler>,
     tls: Arc<TlsClients>,
     pool: Arc<Pool>,
 }
 
 impl Exchanger {
-    pub(super) fn new(resolver: Arc<Resolver>, tls: Arc<TlsClients>) -> Self {
-        Self { resolver, tls, pool: Arc::default() }
+    pub(super) fn new(dialler: Arc<Dialler>, tls: Arc<TlsClients>) -> Self {
+        Self { dialler, tls, pool: Arc::default() }
     }
 
     /// Sends a request to a host, on a connection that is open already or on a new one.
@@ -125,17 +125,16 @@ impl Exchanger {
             let remedy = "too many connections to registries";
             Denial::with_remedy(Reason::SessionLimit, remedy)
         })?;
-        let answer = self.resolver.resolve(asked.set, allowed, by).await?;
-        let vetted = asked.set.judge_addresses(allowed.clone(), &answer.addresses, asked.own);
-        let vetted = vetted.map_err(|none| none.denial)?;
-        let (socket, address) = dial::connect(&vetted.permit, by).await?;
+        let by_policy = (asked.set, asked.own);
+        let reached = self.dialler.reach(by_policy, allowed, &Caller::default(), by).await?;
+        let (socket, address) = (reached.upstream, reached.address);
         let registry = (&key.registry, key.generation);
         let ca = &asked.allowed.grant().ca;
         let name = &allowed.target().name;
         let stream = self.tls.handshake(socket, name, registry, ca, by).await;
         let stream = stream.map_err(|fault| {
             let detail = Some(fault.detail);
-            Trouble { stop: fault.failure.into(), detail, upstream: Some(address) }
+            Trouble { stop: fault.failure.into(), detail, upstream: address }
         })?;
         let opened =
             timeout_at(by, Connection::open(stream, &self.pool, key, address, place)).await;

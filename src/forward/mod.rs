@@ -22,7 +22,7 @@ pub use blob::BlobBody;
 pub use exchange::Asked;
 pub use trouble::Trouble;
 
-use crate::dial::{Resolver, TlsClients};
+use crate::dial::{Dialler, TlsClients};
 use crate::oci::{Algorithm, Digest, Location, Method, Operation};
 use crate::policy::{Allowed, Blobs, Cause, Denial, Name, Reason};
 use exchange::{Answered, Exchanger, Outgoing, whole};
@@ -57,7 +57,7 @@ pub struct Answer {
     /// The next part of a list.
     pub next: Option<Operation>,
     /// Who answered last.
-    pub upstream: SocketAddr,
+    pub upstream: Option<SocketAddr>,
     /// What would have denied it, were the policy enforced.
     pub would_deny: Option<Reason>,
 }
@@ -74,8 +74,8 @@ pub enum AnswerBody {
 impl Forward {
     /// Makes a client with the system's roots.
     #[must_use]
-    pub fn new(resolver: Arc<Resolver>, tls: Arc<TlsClients>) -> Self {
-        Self { exchanger: Exchanger::new(resolver, tls), tokens: Tokens::default() }
+    pub fn new(dialler: Arc<Dialler>, tls: Arc<TlsClients>) -> Self {
+        Self { exchanger: Exchanger::new(dialler, tls), tokens: Tokens::default() }
     }
 
     /// Sends a request to the registry's login server, with a token where it wants one, and follows

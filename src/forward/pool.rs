@@ -12,11 +12,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 
+use crate::dial::Upstream;
 use crate::policy::Target;
 
 /// Connections to registries at once, in use or not.
@@ -78,7 +78,8 @@ struct Idle {
 #[derive(Debug)]
 struct Live {
     sender: SendRequest<Full<Bytes>>,
-    address: SocketAddr,
+    /// `None` if a parent has chosen it.
+    address: Option<SocketAddr>,
     /// Given back when the connection closes.
     _place: OwnedSemaphorePermit,
 }
@@ -152,10 +153,10 @@ impl Pool {
 impl Connection {
     /// Begins HTTP on a connection.
     pub(super) async fn open(
-        stream: TlsStream<TcpStream>,
+        stream: TlsStream<Upstream>,
         pool: &Arc<Pool>,
         key: Key,
-        address: SocketAddr,
+        address: Option<SocketAddr>,
         place: OwnedSemaphorePermit,
     ) -> Result<Self, hyper::Error> {
         let (sender, driver) = http1::Builder::new()
@@ -168,8 +169,8 @@ impl Connection {
         Ok(Self { live: Live { sender, address, _place: place }, key, pool: pool.clone() })
     }
 
-    /// Returns the server's address.
-    pub(super) fn address(&self) -> SocketAddr {
+    /// Returns the server's address. `None` if a parent proxy has chosen it.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
         self.live.address
     }
 

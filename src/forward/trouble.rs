@@ -31,8 +31,8 @@ impl Trouble {
         Self { detail: Some(detail.into()), ..Self::from(failure(cause)) }
     }
 
-    pub(super) fn at(self, upstream: SocketAddr) -> Self {
-        Self { upstream: Some(upstream), ..self }
+    pub(super) fn at(self, upstream: Option<SocketAddr>) -> Self {
+        Self { upstream, ..self }
     }
 }
 

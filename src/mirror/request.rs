@@ -213,7 +213,7 @@ impl Connection {
             }
         };
         let Answer { status, headers, body, next, upstream, would_deny } = answer;
-        account.upstream = Some(upstream);
+        account.upstream = upstream;
         account.status = status.as_u16();
         account.would_deny = account.would_deny.or(would_deny);
         let mut response = match body {

@@ -15,6 +15,7 @@ mod location;
 mod mirror;
 mod name;
 mod name_server;
+mod parent;
 mod permits;
 mod preset;
 mod reason;
@@ -22,11 +23,14 @@ mod regions;
 mod registry;
 mod registry_spec;
 mod requests;
+mod routes;
 mod rules;
 mod set;
 mod strangers;
 mod target;
 mod users;
+mod via;
+mod way_out;
 
 pub use addresses::{AddressFault, Class, PrivateOnly, canonical, class_of};
 pub use budget::{Budget, Budgets, LEAST_RESPONSE};
@@ -40,9 +44,15 @@ pub use location::{Fault, Located, Location};
 pub use mirror::{BlobHosts, Blobs, Credentials, Mirror, MirrorSpec, TunnelHosts, parse_blob_host};
 pub use name::{LONGEST_NAME, Name, NameError};
 pub use name_server::NameServer;
+pub use parent::{
+    ConnectBy, NO_PARENT, Parent, ParentAddress, ParentChoice, ParentCredentials, ParentHost,
+    ParentPermit, ParentTls, Route, never_a_parent,
+};
 pub use permits::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 pub use preset::{AbsentHost, PresetInUse};
-pub use reason::{Cause, Denial, DetailedFailure, Ending, Failure, Reason, Side, Stop};
+pub use reason::{
+    Cause, Denial, DetailedFailure, Ending, Failure, ParentFailure, Reason, Side, Stop,
+};
 pub use registry::Registry;
 pub use registry_spec::{Clientele, DataSpec, Origin, RegistrySpec};
 pub use requests::{AllowedRequest, denial_of_request};
@@ -52,3 +62,4 @@ pub use rules::{
 pub use set::PolicySet;
 pub use target::{HTTPS, Target, TargetError, parse_port};
 pub use users::{Challenge, MOST_MEMORY_KIB, PasswordHash, PasswordHashFault, User, Users};
+pub use via::{GateId, Via};

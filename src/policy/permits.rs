@@ -12,6 +12,7 @@ use super::budget::Budget;
 use super::clients::Client;
 use super::endpoint::EndpointKind;
 use super::location::Location;
+use super::parent::Route;
 use super::reason::Denial;
 use super::target::Target;
 
@@ -43,6 +44,7 @@ pub struct Allowed {
     pub(super) grant: Option<Grant>,
     pub(super) client: Option<Arc<Client>>,
     pub(super) would_deny: Option<Denial>,
+    pub(super) route: Route,
 }
 
 impl Allowed {
@@ -75,9 +77,15 @@ impl Allowed {
     pub fn would_deny(&self) -> Option<&Denial> {
         self.would_deny.as_ref()
     }
+
+    /// How its tunnels leave: directly or through a parent proxy.
+    #[must_use]
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
 }
 
-/// The permission to dial vetted addresses of an allowed name. Only a decision creates it.
+/// The right to dial: an allowed name, its route and its vetted addresses. Only a judgement makes it.
 #[derive(Debug, Clone)]
 pub struct Permit {
     pub(super) allowed: Allowed,
@@ -91,7 +99,8 @@ impl Permit {
         &self.allowed
     }
 
-    /// Returns the vetted addresses in the resolver's order; never empty.
+    /// The addresses that were vetted, in the resolver's order. Empty only if the route is a parent
+    /// that is asked to connect by name.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses

@@ -53,6 +53,7 @@ codes! {
         ProxyHeaderInvalid "proxy-header-invalid" "The PROXY protocol header is missing, malformed or from a network that may not send it.",
         ProxyTls "proxy-tls" "The TLS handshake between the client and the gate failed.",
         CertificateRejected "certificate-rejected" "The client's certificate is missing or was refused.",
+        ProxyLoop "proxy-loop" "The request has passed this gate before, or too many gates.",
         BadTarget "bad-target" "The request target is not host:port.",
         MethodNotAllowed "method-not-allowed" "The method is not CONNECT.",
         IpLiteral "ip-literal" "The target is an IP address; the policy knows names only.",
@@ -102,6 +103,10 @@ codes! {
         ConnectRefused "connect-refused" "Every address refused the connection.",
         ConnectTimeout "connect-timeout" "No address accepted the connection in time.",
         ConnectUnreachable "connect-unreachable" "No address could be reached.",
+        ParentUnreachable "parent-unreachable" "No address of the parent proxy could be reached, or none answered.",
+        ParentRefused "parent-refused" "The parent proxy refused to connect, or could not.",
+        ParentAuth "parent-auth" "The parent proxy asks for other credentials than the gate has.",
+        ParentMalformed "parent-malformed" "The parent proxy's answer is not an HTTP/1 response to CONNECT.",
         LocalPorts "local-ports" "The gate's host has no local port left for connections to the address.",
         ClientAborted "client-aborted" "The client reset the connection.",
         UpstreamAborted "upstream-aborted" "The upstream reset the connection.",
@@ -195,7 +200,17 @@ pub struct DetailedFailure {
     pub detail: String,
 }
 
-/// How a successful session ended.
+/// A parent proxy did not open a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}: {detail}")]
+pub struct ParentFailure {
+    /// What went wrong.
+    pub cause: Cause,
+    /// What the parent answered, or why it could not be asked: printable, and never secret.
+    pub detail: String,
+}
+
+/// How a session that went well came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// Both sides closed in order.
@@ -219,6 +234,12 @@ pub enum Stop {
 impl From<DetailedFailure> for Stop {
     fn from(detailed: DetailedFailure) -> Self {
         Self::Detailed(Box::new(detailed))
+    }
+}
+
+impl From<ParentFailure> for Stop {
+    fn from(ParentFailure { cause, detail }: ParentFailure) -> Self {
+        DetailedFailure { failure: Failure { side: Side::Upstream, cause }, detail }.into()
     }
 }
 

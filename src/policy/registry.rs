@@ -16,6 +16,7 @@ use super::budget::Budgets;
 use super::endpoint::Endpoint;
 use super::location::Fault;
 use super::mirror::{Mirror, TunnelHosts};
+use super::parent::ParentChoice;
 use super::preset::PresetInUse;
 use super::registry_spec::{Clientele, RegistrySpec};
 
@@ -34,6 +35,7 @@ pub struct Registry {
     mirror: Option<Arc<Mirror>>,
     ca: Arc<[CertificateDer<'static>]>,
     preset: Option<PresetInUse>,
+    parent: ParentChoice,
 }
 
 impl Registry {
@@ -58,6 +60,7 @@ impl Registry {
             mirror,
             ca: spec.ca.clone(),
             preset: spec.preset.clone(),
+            parent: spec.parent.clone(),
         })
     }
 
@@ -101,6 +104,12 @@ impl Registry {
     #[must_use]
     pub fn download_bytes_per_second(&self) -> Option<u64> {
         self.download_bytes_per_second
+    }
+
+    /// How its tunnels leave, as its file says it.
+    #[must_use]
+    pub fn parent(&self) -> &ParentChoice {
+        &self.parent
     }
 
     /// Returns which of its hosts tunnels may reach.

@@ -8,6 +8,7 @@ use super::addresses::PrivateOnly;
 use super::budget::Budgets;
 use super::location::{Located, Location};
 use super::mirror::{MirrorSpec, TunnelHosts};
+use super::parent::ParentChoice;
 use super::preset::PresetInUse;
 
 /// The content of a registry file, as written.
@@ -41,7 +42,9 @@ pub struct RegistrySpec {
     pub clientele: Clientele,
     /// Maximum download rate of all its tunnels, in bytes per second.
     pub download_bytes_per_second: Option<u64>,
-    /// The hosts that tunnels can reach.
+    /// How its tunnels leave.
+    pub parent: ParentChoice,
+    /// Which of its hosts tunnels may reach.
     pub tunnel: TunnelHosts,
     /// `[mirror]`.
     pub mirror: Option<MirrorSpec>,
@@ -70,6 +73,7 @@ impl RegistrySpec {
             budgets: Budgets::default(),
             clientele: Clientele::default(),
             download_bytes_per_second: None,
+            parent: ParentChoice::Inherited,
             tunnel: TunnelHosts::default(),
             mirror: None,
             ca: Arc::default(),

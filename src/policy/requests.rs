@@ -11,6 +11,7 @@ use super::cloud::HostKind;
 use super::endpoint::{Endpoint, EndpointKind};
 use super::mirror::{BlobHosts, Blobs, Mirror};
 use super::name::Name;
+use super::parent::Route;
 use super::permits::{Allowed, Grant};
 use super::reason::{Denial, Reason};
 use super::rules::Enforcement;
@@ -27,6 +28,7 @@ pub struct AllowedRequest {
     client: Option<Arc<Client>>,
     would_deny: Option<Denial>,
     enforcement: Enforcement,
+    route: Route,
 }
 
 impl PolicySet {
@@ -54,7 +56,7 @@ impl PolicySet {
         enforcement: Enforcement,
         admit: impl FnOnce() -> Result<Option<Arc<Client>>, Denial>,
     ) -> Result<AllowedRequest, Denial> {
-        let (_, mirror, grant) = self.mirrored(request.registry.as_ref())?;
+        let (registry, mirror, grant) = self.mirrored(request.registry.as_ref())?;
         let mut would_deny = None;
         let mut report = |denial: Denial| {
             let passes = enforcement == Enforcement::Report && denial.reason.is_reportable();
@@ -74,7 +76,8 @@ impl PolicySet {
         if let Err(fault) = rule(&mirror, &request.operation) {
             report(denial_of(fault, &request.operation))?;
         }
-        Ok(AllowedRequest { mirror, grant, client, would_deny, enforcement })
+        let route = self.route(registry);
+        Ok(AllowedRequest { mirror, grant, client, would_deny, enforcement, route })
     }
 
     /// Judges a request for any client of a group.
@@ -154,7 +157,8 @@ impl PolicySet {
             return Err(revoked());
         }
         let again = self.judge_request(request, asker, enforcement).map_err(|_| revoked())?;
-        let same = again.grant.registry == allowed.grant.registry;
+        let same =
+            again.grant.registry == allowed.grant.registry && again.route.keeps(&allowed.route);
         if same { Ok(()) } else { Err(revoked()) }
     }
 }
@@ -308,7 +312,8 @@ impl AllowedRequest {
     }
 
     fn allowed(&self, target: Target, grant: Grant) -> Allowed {
-        Allowed { target, grant: Some(grant), client: self.client.clone(), would_deny: None }
+        let (client, route) = (self.client.clone(), self.route.clone());
+        Allowed { target, grant: Some(grant), client, would_deny: None, route }
     }
 }
 

@@ -11,6 +11,7 @@ use super::clients::Client;
 use super::limits::Limits;
 use super::name::Name;
 use super::name_server::NameServer;
+use super::parent::{Parent, ParentChoice};
 use super::registry::Registry;
 use super::users::Users;
 
@@ -86,4 +87,8 @@ pub struct Rules {
     pub pins: HashMap<Name, Vec<StaticAddress>>,
     /// `[limits]`.
     pub limits: Limits,
+    /// The `[[parent]]`s, in their order.
+    pub parents: Vec<Arc<Parent>>,
+    /// `[policy] parent`, for registries whose files do not say.
+    pub parent: ParentChoice,
 }

@@ -9,15 +9,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::addresses::{self, AddressFault, Opened, PrivateOnly};
-use super::clients::{Client, ClientIdentity, Clients, Login};
+use super::clients::{Client, ClientIdentity, Clients};
 use super::endpoint::{Endpoint, EndpointKind};
 use super::limits::Limits;
 use super::location::{Fault, Location};
 use super::mirror::MirrorNames;
 use super::name::Name;
+use super::parent::Route;
 use super::permits::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 use super::reason::{Denial, Reason};
 use super::registry::Registry;
+use super::routes::{routes, unverifiable};
 use super::rules::{
     Enforcement, LABELLED_REGISTRIES, OTHER_LABEL, OwnAddresses, Rules, StaticAddress,
 };
@@ -35,7 +37,11 @@ pub struct PolicySet {
     strangers: Strangers,
     pub(super) clients: Clients,
     pub(super) mirror_names: MirrorNames,
-    /// [`OTHER_LABEL`], shared.
+    /// How the tunnels of each registry leave, in the order of the registries.
+    pub(super) routes: Vec<Route>,
+    /// How the tunnels leave that report mode lets pass.
+    pub(super) default_route: Route,
+    /// [`OTHER_LABEL`], shared by all that it is given to.
     other_label: Arc<str>,
 }
 
@@ -49,9 +55,9 @@ impl PolicySet {
     /// Compiles the rules into a set.
     ///
     /// # Errors
-    /// All errors between registries: a login, data or regional endpoint of two registries, a host
-    /// that is `also` in one and such an endpoint of another; and clients that a registry names but
-    /// that do not exist.
+    /// Every fault that registries have among one another: a login, data or regional endpoint that
+    /// stands in two, a host that is `also` in one and such an endpoint of another; and clients
+    /// that a registry names and nobody knows; and parents likewise.
     pub fn new(generation: u64, rules: Rules) -> Result<Self, Vec<Fault>> {
         let mut hosts: HashMap<Name, Vec<Entry>> = HashMap::new();
         let mut faults = Vec::new();
@@ -86,11 +92,24 @@ impl PolicySet {
             faults.extend(found);
             MirrorNames::default()
         });
+        let (default_route, routes) =
+            routes(&rules.parents, &rules.parent, &rules.registries, &mut faults);
+        faults.extend(unverifiable(rules.verify_upstream, &rules.registries, &routes));
         match Clients::new(&rules.clients, &rules.registries) {
             Ok(clients) if faults.is_empty() => {
                 let other_label = OTHER_LABEL.into();
                 let strangers = Strangers::new(&rules.registries);
-                Ok(Self { generation, rules, hosts, strangers, clients, mirror_names, other_label })
+                Ok(Self {
+                    generation,
+                    rules,
+                    hosts,
+                    strangers,
+                    clients,
+                    mirror_names,
+                    routes,
+                    default_route,
+                    other_label,
+                })
             }
             Ok(_) => Err(faults),
             Err(of_clients) => {
@@ -126,8 +145,8 @@ impl PolicySet {
 
     /// Returns the static addresses of a name, which take precedence over DNS.
     #[must_use]
-    pub fn pins(&self, allowed: &Allowed) -> Option<&[StaticAddress]> {
-        self.rules.pins.get(&allowed.target.name).map(Vec::as_slice)
+    pub fn pins(&self, name: &Name) -> Option<&[StaticAddress]> {
+        self.rules.pins.get(name).map(Vec::as_slice)
     }
 
     /// Judges a target before any name is resolved.
@@ -150,14 +169,16 @@ impl PolicySet {
             Err(denial) => {
                 let would_deny = Some(reported(denial)?);
                 let (target, client) = (target.clone(), group());
-                return Ok(Allowed { target, grant: None, client, would_deny });
+                let route = self.default_route.clone();
+                return Ok(Allowed { target, grant: None, client, would_deny, route });
             }
         };
         let (client, would_deny) = match self.clients.admit(registry, asker) {
             Ok(client) => (client, None),
             Err(denial) => (group(), Some(reported(denial)?)),
         };
-        Ok(Allowed { target: target.clone(), grant: Some(grant), client, would_deny })
+        let (target, route) = (target.clone(), self.route(registry));
+        Ok(Allowed { target, grant: Some(grant), client, would_deny, route })
     }
 
     /// Returns the right to look up a host that a registry names, for the gate's own use: whoever
@@ -171,12 +192,13 @@ impl PolicySet {
             let registry = self.rules.registries.get(entry.registry as usize)?;
             let endpoint = registry.endpoints().get(entry.endpoint as usize)?;
             let is_it = endpoint.target.port == target.port;
-            is_it.then(|| self.grant_of(entry.registry as usize, registry, endpoint))
+            let number = entry.registry as usize;
+            is_it.then(|| (self.route(number), self.grant_of(number, registry, endpoint)))
         });
         match grant {
-            Some(grant) => {
+            Some((route, grant)) => {
                 let (target, grant) = (target.clone(), Some(grant));
-                Ok(Allowed { target, grant, client: None, would_deny: None })
+                Ok(Allowed { target, grant, client: None, would_deny: None, route })
             }
             None => Err(self.grant(target).err().unwrap_or(Reason::HostNotAllowed.into())),
         }
@@ -190,7 +212,8 @@ impl PolicySet {
         let (registry, grant) = self.grant(target)?;
         self.clients.admit_group(registry, group)?;
         let (target, client) = (target.clone(), Some(group.clone()));
-        Ok(Allowed { target, grant: Some(grant), client, would_deny: None })
+        let route = self.route(registry);
+        Ok(Allowed { target, grant: Some(grant), client, would_deny: None, route })
     }
 
     /// Returns the registry that names a target, for any client.
@@ -313,7 +336,7 @@ impl PolicySet {
         Ok(Vetted { permit: Permit { allowed, addresses }, dropped })
     }
 
-    fn judge_address(
+    pub(super) fn judge_address(
         &self,
         grant: Option<&Grant>,
         address: SocketAddr,
@@ -347,33 +370,6 @@ impl PolicySet {
             return Err(Reason::SniMismatch.into());
         }
         Ok(Cleared { permit })
-    }
-
-    /// Judges a permit of an older set after a reload, with the dialled address. Returns the permit
-    /// of this set.
-    ///
-    /// # Errors
-    /// `policy-revoked`.
-    pub fn still_stands(
-        &self,
-        permit: &Permit,
-        upstream: SocketAddr,
-        asker: &ClientIdentity,
-        enforcement: Enforcement,
-        own: &OwnAddresses,
-    ) -> Result<Allowed, Denial> {
-        let revoked = || Denial::new(Reason::PolicyRevoked);
-        if matches!(&asker.login, Login::Proved(user) if !self.rules.users.still_have(user)) {
-            return Err(revoked());
-        }
-        let target = &permit.allowed.target;
-        let allowed = self.judge_name(target, asker, enforcement).map_err(|_| revoked())?;
-        let registry_of = |allowed: &Allowed| allowed.grant().map(|grant| grant.registry.clone());
-        if registry_of(&permit.allowed).is_some_and(|name| registry_of(&allowed) != Some(name)) {
-            return Err(revoked());
-        }
-        self.judge_address(allowed.grant.as_ref(), upstream, own).map_err(|_| revoked())?;
-        Ok(allowed)
     }
 }
 
@@ -585,7 +581,7 @@ mod tests {
         let own = OwnAddresses::default();
         let permit = first.judge_addresses(allowed, &[upstream], &own).unwrap().permit;
         let stands = |set: &PolicySet| {
-            set.still_stands(&permit, upstream, &local(), Enforcement::Enforce, &own).is_ok()
+            set.still_stands(&permit, Some(upstream), &local(), Enforcement::Enforce, &own).is_ok()
         };
         assert!(stands(&first));
         assert!(!stands(&set(vec![])));

@@ -7,12 +7,12 @@ use tokio::net::TcpStream;
 /// The two connections of a tunnel. The relay borrows them, because a future stores both an
 /// argument and the place that it is moved to for as long as the tunnel lives.
 #[derive(Debug)]
-pub struct TunnelEnds<C> {
+pub struct TunnelEnds<C, U = TcpStream> {
     /// The client connection, read up to the end of its ClientHello. It should use TCP_NODELAY,
     /// because bytes are forwarded as they arrive.
     pub client: C,
     /// The upstream connection, on which nothing was sent.
-    pub upstream: TcpStream,
+    pub upstream: U,
     /// Timeout for a second ClientHello, from the server's request to its last byte.
     pub second_hello: Duration,
     /// Idle timeout: how long neither side may send a byte.

@@ -1,6 +1,7 @@
 //! The first phase of a tunnel: forwards the ClientHello, and copies all bytes through the guard
 //! until neither side can select another server. Its memory is freed when it ends.
 
+use crate::relay::layer::Layered;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,7 +10,6 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::ends::TunnelEnds;
@@ -24,9 +24,9 @@ use crate::policy::{Reason, Side, Stop};
 const READ: usize = 4 * 1024;
 
 /// A tunnel in its handshake.
-pub(super) struct Opening<'a, C> {
+pub(super) struct Opening<'a, C, U> {
     client: &'a mut C,
-    upstream: &'a mut TcpStream,
+    upstream: &'a mut U,
     traffic: &'a Traffic,
     idle: Duration,
     /// Timeout for a second ClientHello, and the deadline once one is due.
@@ -55,9 +55,9 @@ enum Input {
     Upstream(io::Result<Option<Result<(), Cut>>>),
 }
 
-impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
-    /// Creates a handshake whose accepted ClientHello was not sent yet.
-    pub(super) fn new(sides: &'a mut TunnelEnds<C>, hello: Hello, traffic: &'a Traffic) -> Self {
+impl<'a, C: AsyncRead + AsyncWrite + Unpin, U: Layered> Opening<'a, C, U> {
+    /// A handshake whose judged hello has not gone out yet.
+    pub(super) fn new(sides: &'a mut TunnelEnds<C, U>, hello: Hello, traffic: &'a Traffic) -> Self {
         let TunnelEnds { client, upstream, second_hello, idle } = sides;
         let output = Output { to_server: hello.raw, ..Output::default() };
         let guard = Guard::new(hello.facts);
@@ -158,8 +158,8 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
         })
     }
 
-    /// Returns why the tunnel ends if no more bytes can arrive.
-    fn late(&mut self) -> impl Future<Output = Stop> + use<C> {
+    /// Why it ends where nothing more comes, once that is so.
+    fn late(&mut self) -> impl Future<Output = Stop> + use<C, U> {
         let now = Instant::now();
         let by = self
             .guard
@@ -196,6 +196,7 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin> Opening<'a, C> {
         if !to_server.is_empty() {
             self.spend(to_server.len())?;
             self.upstream.write_all(&to_server).await.map_err(|_| aborted(Side::Upstream))?;
+            self.upstream.flush().await.map_err(|_| aborted(Side::Upstream))?;
             self.traffic.up.copied(to_server.len());
         }
         if !to_client.is_empty() {

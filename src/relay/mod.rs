@@ -13,6 +13,7 @@ mod close;
 mod copy;
 mod ends;
 mod handshake;
+mod layer;
 mod leftover;
 mod meter;
 mod pacing;
@@ -36,6 +37,7 @@ use tunnel::Life;
 
 pub use close::{Closing, hear_out};
 pub use ends::TunnelEnds;
+pub use layer::Layered;
 pub use meter::{Count, Tally, Traffic};
 pub use pipe_pool::{PIPE_SIZE, Pipes, SMALL_PIPE_SIZE};
 pub use shared::{Relay, Settings};
@@ -77,13 +79,13 @@ impl TunnelOutcome {
     }
 }
 
-impl<C> TunnelEnds<C> {
+impl<C, U: Layered> TunnelEnds<C, U> {
     /// Closes the upstream, with a reset on a stop. Finish the returned closing after the session
     /// is recorded.
     pub fn closing(self, carried: &TunnelOutcome) -> Closing<C> {
         let Self { client, upstream, .. } = self;
         if carried.outcome.is_err() {
-            socket::reset(upstream);
+            socket::reset(upstream.into_socket());
         }
         match (carried.owed, &carried.outcome) {
             (FinalNotice::Nothing, _) => Closing::done(),
@@ -111,10 +113,10 @@ impl Relay {
 
     /// Variant of [`Self::relay`] for a client behind another layer, such as TLS: copies every
     /// byte.
-    pub fn carry_wrapped<C: AsyncRead + AsyncWrite + Unpin>(
+    pub fn carry_wrapped<C: AsyncRead + AsyncWrite + Unpin, U: Layered>(
         &self,
         _: &Cleared,
-        sides: &mut TunnelEnds<C>,
+        sides: &mut TunnelEnds<C, U>,
         hello: Box<Hello>,
         traffic: &Traffic,
         stop: Pin<&mut impl Future<Output = Stop>>,
@@ -139,9 +141,9 @@ impl Relay {
         }
     }
 
-    async fn carry_layered<C: AsyncRead + AsyncWrite + Unpin>(
+    async fn carry_layered<C: AsyncRead + AsyncWrite + Unpin, U: Layered>(
         &self,
-        sides: &mut TunnelEnds<C>,
+        sides: &mut TunnelEnds<C, U>,
         hello: Box<Hello>,
         traffic: &Traffic,
         mut stop: Pin<&mut impl Future<Output = Stop>>,
@@ -158,8 +160,8 @@ impl Relay {
 }
 
 /// Runs the handshake in a box that is freed after it.
-fn open<'a, C: AsyncRead + AsyncWrite + Unpin>(
-    sides: &'a mut TunnelEnds<C>,
+fn open<'a, C: AsyncRead + AsyncWrite + Unpin, U: Layered>(
+    sides: &'a mut TunnelEnds<C, U>,
     hello: Hello,
     traffic: &'a Traffic,
     stop: Pin<&'a mut impl Future<Output = Stop>>,

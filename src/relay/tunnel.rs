@@ -1,5 +1,6 @@
 //! The second phase of a tunnel: what ends it, with splice or with copying.
 
+use crate::relay::layer::Layered;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -279,10 +280,10 @@ impl Ways {
     }
 }
 
-/// Runs both directions if the client is not a bare socket.
-pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin>(
+/// Both directions where a side is not a bare socket.
+pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin, U: Layered>(
     client: &mut C,
-    upstream: &mut TcpStream,
+    upstream: &mut U,
     open: Open,
     life: Life<'_, impl Future<Output = Stop>>,
 ) -> Result<Ending, Stop> {
@@ -292,7 +293,7 @@ pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin>(
     let mut parting = Parting::default();
     life.until_over(|context, age| {
         if age == Age::Grown {
-            socket::keep_alive(upstream);
+            socket::keep_alive(upstream.socket());
         }
         let upstream_done = down.has_ended();
         let sent = up.poll(context, traffic, client, upstream);
@@ -300,7 +301,7 @@ pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin>(
             true => Poll::Pending,
             false => down.poll(context, traffic, upstream, client),
         };
-        let given = || down.has_delivered() && socket::is_dry(upstream);
+        let given = || down.has_delivered() && socket::is_dry(upstream.socket());
         let received =
             parting.keep_back(context, received, sent.is_ready() || up.has_ended(), given);
         let (sent, done) = told(sent, &received, up.has_ended(), up.has_said_so());

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
 use crate::config::TlsOfListeners;
-use crate::dial::{Resolver, Verifier};
+use crate::dial::{Dialler, Resolver, Verifier};
 #[cfg(feature = "mirror")]
 use crate::forward::Forward;
 use crate::limits::{Passwords, PendingConnections, Quotas, Sessions};
@@ -28,6 +28,8 @@ pub struct Gate {
     pub resolver: Arc<Resolver>,
     /// Verifies servers, where the policy wants it.
     pub verifier: Arc<Verifier>,
+    /// Connects as it is permitted, directly or through parent proxies.
+    pub dialler: Arc<Dialler>,
     /// Relays the bytes of tunnels.
     pub relay: Relay,
     /// Limits open sessions and their rate.

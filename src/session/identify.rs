@@ -50,6 +50,7 @@ impl Session {
             if let Some(slot) = &mut self.slot {
                 slot.belongs_to(client);
             }
+            self.peer_port = 0;
             self.account.record.note("balancer", AuditText::new(&balancer.to_string()));
         }
         Ok(())

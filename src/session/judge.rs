@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -10,11 +9,11 @@ use super::relay::upload_quota;
 use super::request::Request;
 use super::state::{Admission, Session};
 use crate::account::{AuditText, Stage};
-use crate::dial;
+use crate::dial::{self, Caller, Connection};
 use crate::listen::http::authorization::Authorization;
 use crate::policy::{
     Allowed, Cause, ClientAddress, Denial, DetailedFailure, Enforcement, Failure, Login, Permit,
-    Reason, Stop,
+    Reason, Side, Stop,
 };
 
 /// The content type of a TLS handshake record (RFC 8446 §5.1).
@@ -23,8 +22,7 @@ const TLS_HANDSHAKE: u8 = 22;
 /// A dialled upstream, and its permit.
 pub(super) struct Dialled {
     pub(super) permit: Permit,
-    pub(super) upstream: TcpStream,
-    pub(super) address: SocketAddr,
+    pub(super) connection: Connection,
 }
 
 impl Session {
@@ -44,6 +42,10 @@ impl Session {
         self.setup = Some(self.gate.sessions.sets_up(client));
         self.account.admit()?;
         self.slot = None;
+        if request.via().is_loop(self.gate.dialler.id()) {
+            let remedy = "a parent proxy leads back to the gate";
+            return Err(Denial::with_remedy(Reason::ProxyLoop, remedy));
+        }
         if request.early().first().is_some_and(|first| *first != TLS_HANDSHAKE) {
             return Err(Denial::with_remedy(Reason::NotTls, "other protocols are not forwarded"));
         }
@@ -137,24 +139,29 @@ impl Session {
         }
     }
 
-    /// Dials one of the permitted addresses. If they come from an expired DNS answer and refuse the
-    /// connection, the registry may have moved, so it waits for DNS.
+    /// Connects to one of the permitted addresses, or through the parent. If the addresses are of an
+    /// expired DNS answer and refuse the connection, the registry may have moved: then DNS is waited
+    /// for.
     pub(super) async fn dial(
         &mut self,
         permit: Permit,
+        request: &Request,
         deadline: Instant,
     ) -> Result<Dialled, Stop> {
         self.account.record.stages.enter(Stage::Dial);
-        let dialled = match dial::connect(&permit, deadline).await {
-            Err(failure) if self.account.record.is_stale() && is_gone(failure) => {
-                Box::pin(self.dial_fresh(permit.allowed().clone(), deadline)).await?
+        self.account.record.leave_by(permit.allowed().route());
+        let caller = self.caller(request);
+        let dialled = match self.dial_by(&permit, &caller, deadline).await {
+            Err(Stop::Failed(failure)) if self.account.record.is_stale() && is_gone(failure) => {
+                let allowed = permit.allowed().clone();
+                Box::pin(self.dial_fresh(allowed, &caller, deadline)).await?
             }
-            connected => {
-                let (upstream, address) = connected?;
-                Dialled { permit, upstream, address }
-            }
+            connected => Dialled { permit, connection: connected? },
         };
-        self.account.record.upstream = Some(dialled.address);
+        self.account.record.upstream = dialled.connection.address;
+        if let Some(parent) = &dialled.connection.parent {
+            self.account.record.note("parent-address", AuditText::new(parent));
+        }
         Ok(dialled)
     }
 
@@ -168,21 +175,53 @@ impl Session {
         if !self.policy.rules().verify_upstream {
             return Ok(());
         }
-        let Dialled { permit, address, .. } = dialled;
+        let Dialled { permit, connection } = dialled;
+        let Some(address) = connection.address else {
+            let failure = Failure { side: Side::Gate, cause: Cause::UpstreamCertificate };
+            let detail = "a parent proxy has chosen the address".to_owned();
+            return Err(DetailedFailure { failure, detail });
+        };
         // In a box: a handshake is large, and few sessions make one.
-        Box::pin(self.gate.verifier.verify(permit, *address, deadline)).await?;
+        Box::pin(self.gate.verifier.verify(permit, address, deadline)).await?;
         self.account.record.is_verified = true;
         Ok(())
     }
 
-    /// Waits for DNS, and dials an address of its answer.
-    async fn dial_fresh(&mut self, allowed: Allowed, deadline: Instant) -> Result<Dialled, Stop> {
+    /// Dials by the permit's route.
+    fn dial_by(
+        &self,
+        permit: &Permit,
+        caller: &Caller,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Connection, Stop>> {
+        let (gate, policy) = (self.gate.clone(), self.policy.clone());
+        let own = gate.own.borrow().clone();
+        async move { gate.dialler.dial((&policy, &own), permit, caller, deadline).await }
+    }
+
+    /// On whose behalf the gate connects: of use to parents only.
+    fn caller(&self, request: &Request) -> Caller {
+        let client = SocketAddr::new(self.account.record.client, self.peer_port);
+        Caller {
+            client: Some(client),
+            listener: Some(self.listener.address),
+            via: request.via().clone(),
+        }
+    }
+
+    /// Waits for DNS, and connects to an address of its answer.
+    async fn dial_fresh(
+        &mut self,
+        allowed: Allowed,
+        caller: &Caller,
+        deadline: Instant,
+    ) -> Result<Dialled, Stop> {
         let name = &allowed.target().name;
         info!(%name, "the address of an expired DNS answer refused the connection; waiting for DNS");
         let answer = self.gate.resolver.resolve_anew(&self.policy, &allowed, deadline).await?;
         let permit = self.judge_addresses(allowed, &answer.addresses)?;
-        let (upstream, address) = dial::connect(&permit, deadline).await?;
-        Ok(Dialled { permit, upstream, address })
+        let connection = self.dial_by(&permit, caller, deadline).await?;
+        Ok(Dialled { permit, connection })
     }
 }
 

@@ -24,6 +24,7 @@ use std::os::fd::OwnedFd;
 
 use tokio::time::Instant;
 
+use crate::dial::Connection;
 use crate::policy::Stop;
 use future_size::boxed;
 use judge::Dialled;
@@ -49,7 +50,7 @@ pub async fn run(incoming: Box<Incoming>) {
 
 /// Maximum size of each phase, in bytes.
 const ESTABLISH: usize = 2304;
-const RELAY: usize = 1664;
+const RELAY: usize = 1728;
 const REFUSE: usize = 1024;
 
 impl Session {
@@ -57,11 +58,12 @@ impl Session {
     async fn establish(&mut self, socket: OwnedFd) -> Result<Box<Tunnel>, Box<Refusal>> {
         let client = self.identify(socket).await?; // PROXY header, TLS, client certificate
         let mut request = self.read_request(client).await?; // CONNECT head, or the first ClientHello
-        let Dialled { permit, upstream, address } = match self.reach(&mut request).await {
+        let Dialled { permit, connection } = match self.reach(&mut request).await {
             Ok(dialled) => dialled,
             Err(stop) => return Err(request.refuse(stop)),
         };
         let Opened { client, hello, cleared } = self.open_tunnel(request, permit).await?;
+        let Connection { upstream, address, .. } = connection;
         Ok(Box::new(Tunnel { client, upstream, address, cleared, hello }))
     }
 
@@ -80,8 +82,11 @@ impl Session {
     async fn judge_and_dial(&mut self, request: &mut Request) -> Result<Dialled, Stop> {
         let allowed = self.judge_name(request).await?; // user, client group, registry
         let deadline = Instant::now() + self.policy.limits().dial_timeout;
-        let permit = self.resolve(allowed, deadline).await?; // DNS, addresses
-        let dialled = self.dial(permit, deadline).await?;
+        let permit = match self.policy.leave_to_parent(&allowed) {
+            Some(permit) => permit, // a parent proxy that is asked by name
+            None => self.resolve(allowed, deadline).await?, // DNS, addresses
+        };
+        let dialled = self.dial(permit, request, deadline).await?; // directly, or through a parent
         self.verify(&dialled, deadline).await?; // the server's certificate, where it is wanted
         Ok(dialled)
     }

@@ -40,11 +40,11 @@ impl Session {
             gate, listener, client, certificate, mut account, permit, policy_updates, ..
         } = *self;
         let Tunnel { client: socket, upstream, address, cleared, hello } = *tunnel;
-        let mut ends = match socket {
-            Either::Left(client) => {
+        let mut ends = match (socket, upstream) {
+            (Either::Left(client), Either::Left(upstream)) => {
                 Either::Left(TunnelEnds { client, upstream, second_hello, idle })
             }
-            Either::Right(client) => {
+            (client, upstream) => {
                 Either::Right(TunnelEnds { client, upstream, second_hello, idle })
             }
         };
@@ -57,15 +57,15 @@ impl Session {
             let relay = &gate.relay;
             let outcome = match &mut ends {
                 Either::Left(bare) => relay.carry(&cleared, bare, hello, &traffic, revoked).await,
-                Either::Right(tls) => {
-                    let carried = relay.carry_wrapped(&cleared, tls, hello, &traffic, revoked);
-                    // Boxed: it is the larger of the two, and few tunnels need it.
+                Either::Right(layered) => {
+                    let carried = relay.carry_wrapped(&cleared, layered, hello, &traffic, revoked);
+                    // In a box: it is the larger of the two, and few tunnels need it.
                     Box::pin(carried).await
                 }
             };
             let closing = match ends {
                 Either::Left(bare) => bare.closing(&outcome).map(Either::Left),
-                Either::Right(tls) => tls.closing(&outcome).map(Either::Right),
+                Either::Right(layered) => layered.closing(&outcome),
             };
             account.record.volume = volume(&traffic);
             account.record.splice_refused = traffic.splice_was_refused();
@@ -87,7 +87,7 @@ struct RevocationWatch {
     client: ClientIdentity,
     certificate: Option<Box<CertificateWatch>>,
     policy_updates: watch::Receiver<Arc<PolicySet>>,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     began: Instant,
 }
 

@@ -15,11 +15,11 @@ use crate::config::{Capture, Mode};
 use crate::hello::Hello;
 use crate::listen::http::answer::shown;
 use crate::listen::http::authorization::Authorization;
-use crate::listen::http::head::Version;
+use crate::listen::http::head::{Head, Version};
 use crate::listen::intake::{self, Arrived, NoHead, NoHello};
 use crate::listen::tls::ClientStream;
 use crate::listen::transparent::original_destination;
-use crate::policy::{Cleared, HTTPS, Login, Permit, Reason, Stop, Target};
+use crate::policy::{Cleared, HTTPS, Login, Permit, Reason, Stop, Target, Via};
 
 /// The request of a client.
 pub(super) struct Request {
@@ -27,6 +27,8 @@ pub(super) struct Request {
     pub(super) target: Target,
     /// The password authentication.
     pub(super) authorization: Option<Authorization>,
+    /// The gates that it has passed.
+    via: Via,
     client: ClientStream,
     form: Form,
 }
@@ -61,7 +63,12 @@ impl Request {
         }
     }
 
-    /// Rejects the client in the protocol that it speaks now.
+    /// The gates that it has passed.
+    pub(super) fn via(&self) -> &Via {
+        &self.via
+    }
+
+    /// Refuses it, in the protocol that the client speaks now.
     pub(super) fn refuse(self, stop: Stop) -> Box<Refusal> {
         match self.form {
             Form::Connect { head, .. } => {
@@ -100,7 +107,8 @@ impl Session {
         let mut early = Bytes::from(bytes);
         let form =
             Form::Connect { version: head.version, head: early.split_to(head.length), early };
-        Ok(Request { target: head.target, authorization: head.authorization, client, form })
+        let Head { target, authorization, via, .. } = head;
+        Ok(Request { target, authorization, via, client, form })
     }
 
     /// Reads the ClientHello of a redirected client. Its server name is the target.
@@ -138,7 +146,13 @@ impl Session {
         // The port is judged like any other. A client that connected to the listener directly means
         // 443.
         let target = Target { name, port: original_dst.map_or(HTTPS, |to| to.port()) };
-        Ok(Request { target, authorization: None, client, form: Form::Hello(hello) })
+        Ok(Request {
+            target,
+            authorization: None,
+            via: Via::default(),
+            client,
+            form: Form::Hello(hello),
+        })
     }
 
     /// Answers 200 and reads the ClientHello, unless it was read before. Then judges its name.

@@ -5,13 +5,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::gate::Gate;
 use crate::account::{Arrival, Open, Stage};
 use crate::config::{ListenerSpec, Mode, TlsOfListeners, TlsPaths};
+use crate::dial::Upstream;
 use crate::hello::Hello;
 use crate::limits::{PendingSlot, SessionPermit, SetupSlot};
 use crate::listen::tls::{ClientCertificate, ClientStream};
@@ -60,7 +60,9 @@ pub(super) struct Session {
     pub(super) permit: Option<SessionPermit>,
     /// Its slot among the sessions that are not tunnels yet. `None` before and after that.
     pub(super) setup: Option<SetupSlot>,
-    /// Deadline of the request.
+    /// The client's port, where it connected itself: for parents that want a PROXY header.
+    pub(super) peer_port: u16,
+    /// By when the request must be complete.
     pub(super) request_deadline: Instant,
     /// Subscribed before `policy` is read, so that no reload is missed.
     pub(super) policy_updates: watch::Receiver<Arc<PolicySet>>,
@@ -70,8 +72,9 @@ pub(super) struct Session {
 /// A tunnel that can be relayed.
 pub(super) struct Tunnel {
     pub(super) client: ClientStream,
-    pub(super) upstream: TcpStream,
-    pub(super) address: SocketAddr,
+    pub(super) upstream: Upstream,
+    /// The registry's address. `None` if a parent has chosen it.
+    pub(super) address: Option<SocketAddr>,
     pub(super) cleared: Cleared,
     pub(super) hello: Box<Hello>,
 }
@@ -113,6 +116,7 @@ impl Session {
             slot: Some(slot),
             permit: None,
             setup: None,
+            peer_port: peer.port(),
             request_deadline: Instant::now() + timeout,
             policy_updates,
             policy,

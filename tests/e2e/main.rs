@@ -34,6 +34,7 @@ mod mutual;
 mod node_local;
 mod observability;
 mod page;
+mod parent;
 mod presets;
 mod probe;
 mod pull;

@@ -102,8 +102,8 @@ function show(state) {
   });
   at("denials").replaceChildren(...(denials.length ? denials : [made("li", "None since the start.")]));
 
-  at("policy").textContent = state.files.length + (state.files.length === 1 ? " registry" : " registries") + ", generation " + state.generation + (state.stale ? ", older than its files" : ", same as its files");
-  at("files").replaceChildren(...state.files.map((file) => made("li", file.name + ": " + file.hosts + (file.hosts === 1 ? " host, " : " hosts, ") + file.file)));
+  at("policy").textContent = state.files.length + (state.files.length === 1 ? " registry" : " registries") + ", generation " + state.generation + (state.stale ? ", older than its files" : ", as its files say");
+  at("files").replaceChildren(...state.files.map((file) => made("li", file.name + ": " + file.hosts + (file.hosts === 1 ? " host, " : " hosts, ") + file.file + (file.route === "direct" ? "" : ", " + file.route + (state.parents.some((one) => !one.up && file.route.startsWith("parent " + one.name + " ")) ? ", which cannot be reached" : "")))));
   before = state;
 }
 

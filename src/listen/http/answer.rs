@@ -47,21 +47,15 @@ impl RefusalAnswer<'_> {
     #[must_use]
     pub fn phrase(&self) -> String {
         let tail = format!(" [{} {}]", self.stop.code(), self.id);
-        let (says, remedy) = match self.stop {
-            Stop::Denied(denial) => (describe_reason(denial.reason), denial.remedy.as_deref()),
-            Stop::Failed(failure) => (describe_cause(failure.cause), None),
-            Stop::Detailed(detailed) => {
-                (describe_cause(detailed.failure.cause), Some(detailed.detail.as_str()))
-            }
-        };
+        let (says, remedy) = describe(self.stop);
         let host = printable(self.host.unwrap_or("the request"));
         let mut remedy = remedy.map(printable).unwrap_or_default();
         let fixed = "pullgate: ".len() + 1 + says.len() + tail.len();
         let room = LONGEST_PHRASE.saturating_sub(fixed);
         if let Stop::Detailed(_) = self.stop {
-            // As much of what was seen as fits.
+            // As much of what was seen, or of a parent's words, as fits.
             let most = room.saturating_sub(host.len().min(SHORTEST_HOST) + "; ".len());
-            remedy = remedy.chars().take(most).collect::<String>().into();
+            remedy = remedy.chars().take(most).collect::<String>().trim_end().to_owned().into();
         }
         let with_remedy = host.len().min(SHORTEST_HOST) + "; ".len() + remedy.len() <= room;
         let mut phrase = String::with_capacity(LONGEST_PHRASE);
@@ -80,13 +74,7 @@ impl RefusalAnswer<'_> {
     /// Returns the unabridged phrase for a body. `detail` follows the remedy.
     #[must_use]
     pub fn message(&self, detail: Option<&str>) -> String {
-        let (says, remedy) = match self.stop {
-            Stop::Denied(denial) => (describe_reason(denial.reason), denial.remedy.as_deref()),
-            Stop::Failed(failure) => (describe_cause(failure.cause), None),
-            Stop::Detailed(detailed) => {
-                (describe_cause(detailed.failure.cause), Some(detailed.detail.as_str()))
-            }
-        };
+        let (says, remedy) = describe(self.stop);
         let mut message = format!("pullgate: {} {says}", printable(self.host.unwrap_or_default()));
         for more in remedy.into_iter().chain(detail) {
             message.push_str("; ");
@@ -131,6 +119,17 @@ impl RefusalAnswer<'_> {
     }
 }
 
+/// What follows the host, and what the user should do or know.
+fn describe(stop: &Stop) -> (&'static str, Option<&str>) {
+    match stop {
+        Stop::Denied(denial) => (describe_reason(denial.reason), denial.remedy.as_deref()),
+        Stop::Failed(failure) => (describe_cause(failure.cause), None),
+        Stop::Detailed(detailed) => {
+            (describe_cause(detailed.failure.cause), Some(&*detailed.detail))
+        }
+    }
+}
+
 /// The body, for programs.
 #[derive(Debug, Serialize)]
 struct Body<'a> {
@@ -158,6 +157,7 @@ fn status_and_error(stop: &Stop) -> (StatusCode, &'static str) {
             Reason::HostMismatch => (StatusCode::MISDIRECTED_REQUEST, DENIED),
             Reason::OperationNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, DENIED),
             Reason::BadTarget => (StatusCode::BAD_REQUEST, "http_request_error"),
+            Reason::ProxyLoop => (StatusCode::BAD_REQUEST, "proxy_loop_detected"),
             Reason::HeadTooLarge => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "http_request_error")
             }
@@ -186,10 +186,14 @@ fn status_of_cause(cause: Cause) -> (StatusCode, &'static str) {
         Cause::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "connection_timeout"),
         Cause::ConnectUnreachable => (StatusCode::BAD_GATEWAY, "destination_ip_unroutable"),
         Cause::UpstreamCertificate => (StatusCode::BAD_GATEWAY, "tls_certificate_error"),
+        Cause::ParentUnreachable => (StatusCode::BAD_GATEWAY, "destination_unavailable"),
+        Cause::ParentRefused => (StatusCode::BAD_GATEWAY, "http_request_denied"),
+        Cause::ParentAuth => (StatusCode::BAD_GATEWAY, "proxy_configuration_error"),
         Cause::UpstreamTls => (StatusCode::BAD_GATEWAY, "tls_protocol_error"),
         Cause::UpstreamAuth | Cause::UpstreamMalformed | Cause::DigestMismatch => {
             (StatusCode::BAD_GATEWAY, "http_protocol_error")
         }
+        Cause::ParentMalformed => (StatusCode::BAD_GATEWAY, "http_protocol_error"),
         Cause::ClientAborted
         | Cause::UpstreamAborted
         | Cause::IdleTimeout
@@ -208,6 +212,7 @@ fn describe_reason(reason: Reason) -> &'static str {
         Reason::ProxyTls => "must use TLS to the gate",
         Reason::CertificateRejected => "needs a valid client certificate",
         Reason::BadTarget => "is not a valid host:port",
+        Reason::ProxyLoop => "goes in a circle of proxies",
         Reason::MethodNotAllowed => "must use CONNECT",
         Reason::IpLiteral => "is an IP address; only names are allowed",
         Reason::PortNotAllowed => "is allowed, but not on this port",
@@ -255,6 +260,10 @@ fn describe_cause(cause: Cause) -> &'static str {
         Cause::ConnectRefused => "refused the connection",
         Cause::ConnectTimeout => "did not accept the connection in time",
         Cause::ConnectUnreachable => "cannot be reached",
+        Cause::ParentUnreachable => "failed: no parent proxy",
+        Cause::ParentRefused => "refused by parent",
+        Cause::ParentAuth => "failed: parent proxy login",
+        Cause::ParentMalformed => "failed: bad parent answer",
         Cause::LocalPorts => "cannot be dialled: the gate's host has no local port left",
         Cause::ClientAborted | Cause::UpstreamAborted => "was aborted",
         Cause::IdleTimeout => "was idle too long",

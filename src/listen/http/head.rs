@@ -6,7 +6,7 @@
 //! verdict out.
 
 use super::authorization::Authorization;
-use crate::policy::{Denial, Reason, Target};
+use crate::policy::{Denial, Reason, Target, Via};
 
 /// Maximum size of a head, in bytes. Kerberos tickets in `Proxy-Authorization` fit.
 pub const LARGEST_HEAD: usize = 16 * 1024;
@@ -25,6 +25,8 @@ pub struct Head {
     pub length: usize,
     /// `Proxy-Authorization`.
     pub authorization: Option<Authorization>,
+    /// The gates that it has passed.
+    pub via: Via,
 }
 
 /// A supported HTTP version.
@@ -253,6 +255,7 @@ fn judge(head: &[u8]) -> Result<Head, Refused> {
     };
     let mut host = None;
     let mut authorization = None;
+    let mut via = Via::default();
     let mut content = Ok(());
     for (count, line) in lines.take_while(|line| !line.is_empty()).enumerate() {
         if count >= MOST_FIELDS {
@@ -266,6 +269,9 @@ fn judge(head: &[u8]) -> Result<Head, Refused> {
             && authorization.replace(Authorization::parse(value)).is_some()
         {
             return Err(refused(HeadFault::AuthorizationTwice));
+        }
+        if name.eq_ignore_ascii_case("via") {
+            via.read(value);
         }
         let announces = ["content-length", "transfer-encoding"];
         if announces.iter().any(|one| name.eq_ignore_ascii_case(one)) {
@@ -284,7 +290,7 @@ fn judge(head: &[u8]) -> Result<Head, Refused> {
         let host = Some(host.to_owned());
         return Err(Refused { host, ..refused(HeadFault::HostDiffers) });
     }
-    Ok(Head { target: parsed, version, length: head.len(), authorization })
+    Ok(Head { target: parsed, version, length: head.len(), authorization, via })
 }
 
 /// Splits method, request target and version at exactly one space each.

@@ -40,7 +40,10 @@ pub(super) fn rules(
     text.line(&format!("define gate = {}", word(user)));
     text.comment("The ports of the hosts in the policy, and the ports that the gate dials.");
     text.line(&format!("define ports = {}", set(kit.ports())));
-    text.line(&format!("define dialled = {}", set(kit.dialled_ports())));
+    let dialled = kit.dialled_ports();
+    if !dialled.is_empty() {
+        text.line(&format!("define dialled = {}", set(dialled)));
+    }
     text.comment(
         "Conntrack marks: connections of the gate, and connections that came in by an interface.",
     );
@@ -233,9 +236,30 @@ fn identity(text: &mut Text, cgroup: Option<&Cgroup>) {
 fn gate(text: &mut Text, kit: &Kit<'_>) {
     text.comment("Connections of the gate to upstreams and DNS servers.");
     text.rules_of("gate", |text| {
-        text.line("ct state new tcp dport $dialled ct mark set $own accept");
+        if !kit.dialled_ports().is_empty() {
+            text.line("ct state new tcp dport $dialled ct mark set $own accept");
+        }
+        parents(text, kit);
         servers(text, kit);
     });
+}
+
+/// The parent proxies.
+fn parents(text: &mut Text, kit: &Kit<'_>) {
+    let (known, ports) = kit.parents();
+    for address in known {
+        let daddr = format!("{} daddr {}", Family::of(address.ip()).word(), address.ip());
+        let port = address.port();
+        text.line(&format!("ct state new {daddr} tcp dport {port} ct mark set $own accept"));
+    }
+    if !ports.is_empty() {
+        text.comment(
+            "Parent proxies whose names are in DNS only: pin them in [dns.hosts] to permit only \
+             their addresses.",
+        );
+        let ports = set(ports);
+        text.line(&format!("ct state new tcp dport {ports} ct mark set $own accept"));
+    }
 }
 
 fn servers(text: &mut Text, kit: &Kit<'_>) {

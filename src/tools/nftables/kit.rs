@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::text::Text;
 use crate::config::{Capture, Mode, Settings};
-use crate::policy::{HTTPS, PolicySet, Registry};
+use crate::policy::{HTTPS, ParentHost, PolicySet, Registry};
 
 /// The packet mark for TPROXY, and the number of its routing table.
 pub(super) const MARK: &str = "0x3129";
@@ -164,10 +164,40 @@ impl Kit<'_> {
         ports.map(|endpoint| endpoint.target.port).chain([HTTPS]).collect()
     }
 
-    /// Returns the ports that the gate dials: the same, except those that static addresses replace.
+    /// The ports that the gate dials: those of the hosts that are not reached through a parent, and
+    /// those that fixed answers replace. Empty if the gate dials its parents only.
     pub(super) fn dialled_ports(&self) -> BTreeSet<u16> {
+        let direct = self.policy.routes().filter(|(_, route)| route.parent().is_none());
+        let ports = direct.flat_map(|(registry, _)| registry.endpoints());
+        let mut ports: BTreeSet<u16> = ports.map(|endpoint| endpoint.target.port).collect();
+        if ports.is_empty() && !self.policy.rules().parents.is_empty() {
+            return ports;
+        }
+        ports.insert(HTTPS);
         let pins = self.policy.rules().pins.values().flatten();
-        self.ports().into_iter().chain(pins.filter_map(|pin| pin.port)).collect()
+        ports.extend(pins.filter_map(|pin| pin.port));
+        ports
+    }
+
+    /// Where the gate dials its parents: addresses and ports, and the ports of those whose addresses
+    /// are known to DNS only.
+    pub(super) fn parents(&self) -> (BTreeSet<SocketAddr>, BTreeSet<u16>) {
+        let rules = self.policy.rules();
+        let (mut known, mut ports) = (BTreeSet::new(), BTreeSet::new());
+        for address in rules.parents.iter().flat_map(|parent| &parent.addresses) {
+            let port = address.port();
+            match address.host() {
+                ParentHost::Ip(ip) => drop(known.insert(SocketAddr::new(*ip, port))),
+                ParentHost::Name(name) => match rules.pins.get(name) {
+                    Some(pins) => known.extend(
+                        pins.iter()
+                            .map(|pin| SocketAddr::new(pin.address, pin.port.unwrap_or(port))),
+                    ),
+                    None => drop(ports.insert(port)),
+                },
+            }
+        }
+        (known, ports)
     }
 
     /// Returns the `define` lines and the heading of all rules.
