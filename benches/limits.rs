@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use pullgate::app::{self, Inherited, Prepared};
 use pullgate::config::{self, File, Files};
-use pullgate::hello::{Hello, HelloReader, Step};
+use pullgate::hello::{Hello, HelloReader, HelloStep};
 use pullgate::limits::{Bounds, Throttle, UploadQuota};
 use pullgate::policy::{
     Budget, Cleared, ClientIdentity, Ending, Enforcement, OwnAddresses, Target,
@@ -255,7 +255,7 @@ async fn hello(from: &mut (impl AsyncRead + Unpin)) -> Hello {
     let mut buffer = [0; 4096];
     loop {
         let read = from.read(&mut buffer).await.unwrap();
-        if let Step::Complete(hello) = reader.feed(&buffer[..read]).unwrap() {
+        if let HelloStep::Complete(hello) = reader.feed(&buffer[..read]).unwrap() {
             return hello;
         }
     }

@@ -17,7 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use flights::flights;
 use pullgate::config::{self, File, Files};
-use pullgate::hello::{Guard, Hello, HelloReader, Onward, Output, Step};
+use pullgate::hello::{Guard, Hello, HelloReader, HelloStep, Onward, Output};
 use pullgate::policy::{ClientIdentity, Enforcement, OwnAddresses, Permit, PolicySet, Target};
 
 /// The host of the registry in the middle of the set.
@@ -37,7 +37,7 @@ fn hellos(criterion: &mut Criterion) {
         let mut reader = HelloReader::new();
         let mut hello = None;
         for piece in pieces {
-            if let Step::Complete(whole) = reader.feed(piece).unwrap() {
+            if let HelloStep::Complete(whole) = reader.feed(piece).unwrap() {
                 hello = Some(whole);
             }
         }

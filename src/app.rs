@@ -36,7 +36,7 @@ use crate::session::Gate;
 use accept::Acceptor;
 use bind::BoundSockets;
 use build::Inputs;
-use drain::{Drain, Phase};
+use drain::{Drain, DrainPhase};
 use signals::{SignalEvent, Signals};
 use systemd::Systemd;
 use workers::Workers;
@@ -138,9 +138,9 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
     spawn_until(until_end(), keep_status);
     spawn_until(until_end(), status::follow_own_addresses(own, addresses));
     let draining = gate.draining.clone();
-    spawn_until(until_end(), cancel_after(drain.reached(Phase::Draining), draining));
+    spawn_until(until_end(), cancel_after(drain.reached(DrainPhase::Draining), draining));
     let (reload, reloads) = mpsc::channel(1);
-    spawn_until(drain.reached(Phase::Terminating), reloader.run(reloads));
+    spawn_until(drain.reached(DrainPhase::Terminating), reloader.run(reloads));
 
     let listeners: Vec<_> = bound.listeners.iter().map(|(spec, _)| spec.clone()).collect();
     let sharing = bound.sharing();
@@ -148,13 +148,16 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         let until = background.child_token();
         if sharing != Sharing::Exclusive {
             // The successor listens on the same address.
-            spawn_until(until_end(), cancel_after(drain.reached(Phase::Draining), until.clone()));
+            spawn_until(
+                until_end(),
+                cancel_after(drain.reached(DrainPhase::Draining), until.clone()),
+            );
         }
         serve_admin(socket, until, &gate, status, &listeners);
     }
     serve_dns(&settings, bound.dns, &gate, &drain);
     serve_sessions(bound.listeners, &gate, &workers, &drain)?;
-    drain.enter(Phase::Serving);
+    drain.enter(DrainPhase::Serving);
     let (threads, background) = (threads, background.drop_guard());
     Ok(Running {
         listeners,
@@ -198,7 +201,7 @@ impl Running {
 
     /// Stops accepting sessions, waits at most `patience` for open ones, then closes them.
     pub async fn stop(self, patience: Duration) {
-        self.drain.enter(Phase::Draining);
+        self.drain.enter(DrainPhase::Draining);
         if timeout(patience, self.drained()).await.is_err() {
             self.terminate().await;
         }
@@ -210,7 +213,7 @@ impl Running {
         let patience = self.gate.policy.borrow().limits().drain_timeout;
         let open = self.workers.sessions();
         info!(open, "ending: no new sessions; open ones have {} s", patience.as_secs());
-        self.drain.enter(Phase::Draining);
+        self.drain.enter(DrainPhase::Draining);
         service_manager.stopping(format!("{open} sessions open"));
         let mut due = interval(systemd::ENDING);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -253,13 +256,13 @@ impl Running {
 
     /// Closes the open sessions. Each notifies its client, within its own timeout.
     async fn terminate(&self) {
-        self.drain.enter(Phase::Terminating);
+        self.drain.enter(DrainPhase::Terminating);
         self.drained().await;
     }
 
     /// Ends everything else and writes the last audit lines.
     async fn finish(self) {
-        self.drain.enter(Phase::Over);
+        self.drain.enter(DrainPhase::Over);
         let _ = timeout(REFUSAL_TIMEOUT, self.drain.all_refused()).await;
         let account = self.gate.account.clone();
         // Waits for the audit thread.
@@ -291,7 +294,7 @@ fn serve_dns(settings: &Settings, bound: Vec<dns::Bound>, gate: &Gate, drain: &D
     let server = DnsServer::new(answerer, gate.into());
     for bound in bound {
         info!("answering DNS on {}", bound.address());
-        spawn_until(drain.reached(Phase::Draining), server.clone().serve(bound));
+        spawn_until(drain.reached(DrainPhase::Draining), server.clone().serve(bound));
     }
 }
 
@@ -351,9 +354,9 @@ mod tests {
         });
         assert!(!now.await, "it is kept");
         // As a panic in it would.
-        running.drain.enter(Phase::Terminating);
+        running.drain.enter(DrainPhase::Terminating);
         lost.await;
-        assert_eq!(running.gate.policy.has_changed().ok(), None, "and its sessions are told");
+        assert_eq!(running.gate.policy.has_changed().ok(), None, "and its sessions see it");
         running.stop(Duration::ZERO).await;
     }
 }

@@ -87,7 +87,7 @@ fn said(compiled: &Result<Loaded, Vec<Fault>>) -> String {
 }
 
 #[test]
-fn every_broken_folder_is_told_as_expected() {
+fn every_invalid_folder_is_reported_as_expected() {
     let bless = std::env::var_os("BLESS").is_some();
     let mut cases = 0;
     for folder in entries(&root().join("tests/faults")) {
@@ -281,10 +281,10 @@ fn what_az_prints_while_data_endpoints_are_off_is_imported() {
 }
 
 #[test]
-fn what_cannot_be_imported_is_told() {
+fn input_that_cannot_be_imported_is_reported() {
     let cases = [
         ("{", 1, "nterminated"),
-        ("[]", 1, "a file of its own"),
+        ("[]", 1, "its own file"),
         ("{\"loginServer\": \"ghcr.io\", \"dataEndpoints\": []}", 1, "not a login server of Azure"),
         ("{\n\"loginServer\": \"a.azurecr.io\",\n\"dataEndpoints\": []}", 3, "no data endpoint"),
         (

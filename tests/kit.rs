@@ -65,7 +65,7 @@ fn what_is_deployed_is_what_is_printed() {
 }
 
 #[test]
-fn what_the_configuration_lacks_is_told() {
+fn missing_listeners_are_reported() {
     let listen = |address: &str, capture: &str| {
         loaded(&format!(
             "[[listen]]\nmode = \"transparent\"\naddress = \"{address}\"\ncapture = \"{capture}\"\n"

@@ -87,7 +87,7 @@ fn every_example_loads() {
 /// Returns the keys of a table, as listed in the remedy for an unknown key.
 fn keys(faults: &[Fault]) -> Vec<String> {
     let listed = |fault: &Fault| {
-        let list = fault.remedy.split_once("known are ")?.1;
+        let list = fault.remedy.split_once("known keys are ")?.1;
         Some(list.split(", ").map(str::to_owned).collect::<Vec<_>>())
     };
     faults.iter().filter_map(listed).flatten().collect()

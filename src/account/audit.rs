@@ -45,7 +45,7 @@ pub(super) struct Audit {
 
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// Wakes the writer.
     work: Condvar,
     /// Wakes the thread that waits for the writer to end.
@@ -56,14 +56,14 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     pending: Vec<u8>,
     /// Number of queued bytes that are denials.
     denials: usize,
     folds: Dedup,
     lost: Lost,
     reopen: Reopen,
-    life: Life,
+    life: WriterState,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ enum Reopen {
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Life {
+enum WriterState {
     #[default]
     Writing,
     Closing,
@@ -171,16 +171,16 @@ impl Audit {
     /// `patience`. Blocks the thread.
     pub(super) fn finish(&self, patience: Duration) {
         let mut state = self.shared.lock();
-        if state.life == Life::Writing {
-            state.life = Life::Closing;
+        if state.life == WriterState::Writing {
+            state.life = WriterState::Closing;
         }
         self.shared.work.notify_one();
         let waited = self
             .shared
             .ended
-            .wait_timeout_while(state, patience, |state| state.life != Life::Ended);
+            .wait_timeout_while(state, patience, |state| state.life != WriterState::Ended);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if state.life != Life::Ended {
+        if state.life != WriterState::Ended {
             tracing::warn!(bytes = state.pending.len(), "the audit's last lines are not written");
         }
     }
@@ -189,8 +189,8 @@ impl Audit {
 impl Drop for Audit {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        if state.life == Life::Writing {
-            state.life = Life::Closing;
+        if state.life == WriterState::Writing {
+            state.life = WriterState::Closing;
             self.shared.work.notify_one();
         }
     }
@@ -203,7 +203,7 @@ enum Share {
     Denials,
 }
 
-impl State {
+impl QueueState {
     /// Returns the number of bytes in use of a share.
     fn used(&self, share: Share) -> usize {
         match share {
@@ -215,15 +215,15 @@ impl State {
 
 impl Shared {
     /// Returns the state. It is consistent between any two statements, even after a panic.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Queues a line if there is room, and wakes the writer if needed.
     #[must_use]
-    fn push(&self, state: &mut State, line: &[u8], share: Share) -> bool {
+    fn push(&self, state: &mut QueueState, line: &[u8], share: Share) -> bool {
         let bytes = line.len() + 1;
-        if state.used(share) + bytes > QUEUE || state.life == Life::Ended {
+        if state.used(share) + bytes > QUEUE || state.life == WriterState::Ended {
             return false;
         }
         let before = state.pending.len();
@@ -275,12 +275,12 @@ impl Writer {
                 batch.shrink_to(PLENTY);
             }
             let mut state = self.shared.lock();
-            if life == Life::Closing && (state.pending.is_empty() || !batch.is_empty()) {
+            if life == WriterState::Closing && (state.pending.is_empty() || !batch.is_empty()) {
                 self.count_unwritten(&batch);
                 self.count_unwritten(&state.pending);
                 state.pending.clear();
                 state.denials = 0;
-                state.life = Life::Ended;
+                state.life = WriterState::Ended;
                 self.shared.ended.notify_all();
                 return;
             }
@@ -288,13 +288,13 @@ impl Writer {
     }
 
     /// Waits for work, and swaps the queued lines for an empty batch.
-    fn next(&self, batch: &mut Vec<u8>) -> (Lost, Reopen, Life) {
+    fn next(&self, batch: &mut Vec<u8>) -> (Lost, Reopen, WriterState) {
         let shared = &*self.shared;
         let mut state = shared.lock();
         loop {
             self.close_folds(&mut state);
             let idle = state.pending.is_empty() && state.lost == Lost::default();
-            if !idle || state.reopen == Reopen::Asked || state.life != Life::Writing {
+            if !idle || state.reopen == Reopen::Asked || state.life != WriterState::Writing {
                 break;
             }
             state = match state.folds.next_close() {
@@ -306,10 +306,10 @@ impl Writer {
                 }
             };
         }
-        let calm = |state: &mut State| {
+        let calm = |state: &mut QueueState| {
             state.pending.len() < PLENTY
                 && state.reopen == Reopen::No
-                && state.life == Life::Writing
+                && state.life == WriterState::Writing
         };
         let waited = shared.work.wait_timeout_while(state, LINGER, calm);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -321,8 +321,10 @@ impl Writer {
 
     /// Waits before retrying a failed write. Ends early if the file must be reopened or the writer
     /// must end.
-    fn again(&self) -> (Lost, Reopen, Life) {
-        let waits = |state: &mut State| state.reopen == Reopen::No && state.life == Life::Writing;
+    fn again(&self) -> (Lost, Reopen, WriterState) {
+        let waits = |state: &mut QueueState| {
+            state.reopen == Reopen::No && state.life == WriterState::Writing
+        };
         let state = self.shared.lock();
         let waited = self.shared.work.wait_timeout_while(state, AGAIN, waits);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -331,10 +333,10 @@ impl Writer {
     }
 
     /// Writes the summaries that are due; all of them when closing.
-    fn close_folds(&self, state: &mut State) {
+    fn close_folds(&self, state: &mut QueueState) {
         let now = match state.life {
-            Life::Writing => Instant::now(),
-            Life::Closing | Life::Ended => Instant::now() + 2 * super::dedup::WINDOW,
+            WriterState::Writing => Instant::now(),
+            WriterState::Closing | WriterState::Ended => Instant::now() + 2 * super::dedup::WINDOW,
         };
         let mut folds = std::mem::take(&mut state.folds);
         folds.close_until(now, |line, repeated| {

@@ -67,7 +67,7 @@ type GroupKey = (IpAddr, &'static str);
 
 /// The denials of one client and reason within a window.
 #[derive(Debug)]
-struct Group {
+struct DedupGroup {
     lines: u32,
     /// Set after [`LINES`] lines.
     rest: Option<Fold>,
@@ -76,7 +76,7 @@ struct Group {
 
 /// What closes at the end of its window.
 #[derive(Debug)]
-enum Closing {
+enum DueGroup {
     Kind(DenialKey),
     Group(GroupKey),
 }
@@ -99,8 +99,8 @@ struct Fold {
 #[derive(Debug, Default)]
 pub(super) struct Dedup {
     open: HashMap<DenialKey, Fold>,
-    groups: HashMap<GroupKey, Group>,
-    order: VecDeque<(Instant, Closing)>,
+    groups: HashMap<GroupKey, DedupGroup>,
+    order: VecDeque<(Instant, DueGroup)>,
 }
 
 impl Fold {
@@ -125,7 +125,7 @@ impl Fold {
     }
 }
 
-impl Group {
+impl DedupGroup {
     fn count(&mut self, kind: &DenialKey, started: SystemTime) -> Option<SessionId> {
         let id = self.rest.as_mut()?.count(started);
         let text = kind.target.as_ref().or(kind.sni.as_ref());
@@ -169,8 +169,8 @@ impl Dedup {
                 }
             }
             Entry::Vacant(place) if room => {
-                place.insert(Group { lines: 1, rest: None, samples: Vec::new() });
-                self.order.push_back((closes, Closing::Group(key)));
+                place.insert(DedupGroup { lines: 1, rest: None, samples: Vec::new() });
+                self.order.push_back((closes, DueGroup::Group(key)));
             }
             Entry::Vacant(_) => {}
         }
@@ -179,7 +179,7 @@ impl Dedup {
         }
         let Entry::Vacant(place) = self.open.entry(kind) else { return };
         let fold = Fold::new(record, place.key().outcome);
-        self.order.push_back((closes, Closing::Kind(place.key().clone())));
+        self.order.push_back((closes, DueGroup::Kind(place.key().clone())));
         place.insert(fold);
     }
 
@@ -196,7 +196,7 @@ impl Dedup {
         while self.order.front().is_some_and(|(closes, _)| *closes <= now) {
             let Some((_, closing)) = self.order.pop_front() else { return };
             let (fold, line) = match &closing {
-                Closing::Kind(kind) => {
+                DueGroup::Kind(kind) => {
                     let Some(fold) = self.open.remove(kind) else { continue };
                     let granted = fold.granted.as_ref();
                     let line = serde_json::to_vec(&AuditLine {
@@ -209,7 +209,7 @@ impl Dedup {
                     });
                     (fold, line)
                 }
-                Closing::Group(key) => {
+                DueGroup::Group(key) => {
                     let Some(group) = self.groups.remove(key) else { continue };
                     let Some(fold) = group.rest else { continue };
                     let samples = group.samples.iter().map(text).collect();

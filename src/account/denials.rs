@@ -21,11 +21,11 @@ const GROUPS: usize = 50;
 /// The groups.
 #[derive(Debug, Default)]
 pub struct Denials {
-    groups: Mutex<HashMap<(Option<AuditText>, Reason), Group>>,
+    groups: Mutex<HashMap<(Option<AuditText>, Reason), DenialGroup>>,
 }
 
 #[derive(Debug)]
-struct Group {
+struct DenialGroup {
     count: u64,
     last: SystemTime,
     client: IpAddr,
@@ -57,7 +57,7 @@ impl Denials {
             }
         }
         let remedy = denial.remedy.as_deref().map(AuditText::new);
-        let group = groups.entry(key).or_insert(Group {
+        let group = groups.entry(key).or_insert(DenialGroup {
             count: 0,
             last: record.started,
             client: record.client,
@@ -73,15 +73,16 @@ impl Denials {
     #[must_use]
     pub fn rows(&self) -> Vec<DenialRow> {
         let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        let row = |((host, reason), group): (&(Option<AuditText>, Reason), &Group)| DenialRow {
-            host: host.as_ref().map_or("(no host)", AuditText::as_str).to_owned(),
-            reason: reason.code(),
-            meaning: reason.meaning(),
-            remedy: group.remedy.as_ref().map(|remedy| remedy.as_str().to_owned()),
-            count: group.count,
-            last: Timestamp(group.last),
-            client: group.client,
-        };
+        let row =
+            |((host, reason), group): (&(Option<AuditText>, Reason), &DenialGroup)| DenialRow {
+                host: host.as_ref().map_or("(no host)", AuditText::as_str).to_owned(),
+                reason: reason.code(),
+                meaning: reason.meaning(),
+                remedy: group.remedy.as_ref().map(|remedy| remedy.as_str().to_owned()),
+                count: group.count,
+                last: Timestamp(group.last),
+                client: group.client,
+            };
         let mut rows: Vec<DenialRow> = groups.iter().map(row).collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.last.0));
         rows

@@ -94,55 +94,55 @@ macro_rules! metrics {
 
 metrics! {
     sessions: IntCounterVec "pullgate_sessions_total" ["registry", "endpoint", "outcome", "reason"]
-        "Sessions that ended, by what became of them.";
+        "Ended sessions, by outcome.";
     open_sessions: IntGauge "pullgate_open_sessions" []
-        "Sessions open now.";
+        "Open sessions.";
     bytes: IntCounterVec "pullgate_relayed_bytes_total" ["registry", "endpoint", "direction", "path"]
-        "Bytes relayed, live sessions included.";
+        "Bytes relayed, including open sessions.";
     client_sessions: IntCounterVec "pullgate_client_sessions_total" ["client", "outcome"]
-        "Sessions of a [[client]] that ended, by what became of them.";
+        "Ended sessions of a [[client]], by outcome.";
     client_bytes: IntCounterVec "pullgate_client_relayed_bytes_total" ["client", "direction"]
-        "Bytes relayed for a [[client]], live sessions included.";
+        "Bytes relayed for a [[client]], including open sessions.";
     stages: HistogramVec "pullgate_stage_seconds" ["stage"]
-        "How long sessions spent at each stage.";
+        "Time that sessions spent in each stage, in seconds.";
     parent_up: IntGaugeVec "pullgate_parent_up" ["parent"]
         "0 while no address of a parent proxy can be reached.";
     parent_seconds: Histogram "pullgate_parent_seconds" []
         "How long parent proxies took to open a tunnel, or to refuse it.";
     generation: IntGauge "pullgate_policy_generation" []
-        "The policy in force, counted from the first.";
+        "Generation of the current policy, counted from the first.";
     stale: IntGauge "pullgate_policy_stale" []
         "1 while the files hold a policy that could not be loaded.";
     enforcing: IntGauge "pullgate_enforcing" []
         "0 while some listener only reports what it would deny.";
     spoofed: IntCounter "pullgate_spoofed_destinations_total" []
-        "Sessions headed for an address that the name in their hello has not.";
+        "Sessions whose original destination is not an address of the name in their ClientHello.";
     stale_answers: IntCounter "pullgate_stale_answers_total" []
-        "Sessions dialled by an answer of DNS that had run out, since no server answered.";
+        "Sessions dialled with an expired DNS answer, because no server answered.";
     splice_refused: IntCounter "pullgate_splice_refused_total" []
         "Sessions whose bytes were copied because the kernel refused splice(2).";
     queries: IntCounterVec "pullgate_dns_queries_total" ["result"]
-        "Queries that the answerer was asked, by what became of them.";
+        "DNS queries of clients, by result.";
     requests: IntCounterVec "pullgate_requests_total" ["registry", "operation", "outcome", "reason"]
-        "Registry requests that ended, by what became of them.";
+        "Ended registry requests, by outcome.";
     request_seconds: HistogramVec "pullgate_request_seconds" ["operation"]
-        "How long registry requests took.";
+        "Duration of registry requests, in seconds.";
     panics: IntCounter "pullgate_session_panics_total" []
-        "Sessions ended by a fault of the gate's own code.";
+        "Sessions ended by a bug in the gate (panic).";
     audit_dropped: IntCounter "pullgate_audit_dropped_total" []
-        "Audit lines lost: the queue was full, or they could not be written.";
+        "Audit lines dropped because the queue was full or they could not be written.";
     audit_failing: IntGauge "pullgate_audit_failing" []
         "1 while audit lines cannot be written, and wait.";
     storage_asks: IntGauge "pullgate_storage_account_asks_by_one_client" []
-        "The most that one client asked for storage accounts, within ten to twenty minutes.";
+        "Highest number of requests for storage accounts by one client within ten to twenty minutes.";
     open_sessions_limit: IntGauge "pullgate_open_sessions_limit" []
-        "Sessions that may be open at once: the limit, or what descriptors allow.";
+        "Maximum number of open sessions, by the limit and by file descriptors.";
     certificate_expiry: IntGaugeVec "pullgate_certificate_expiry_seconds" ["file"]
         "When a file of certificates expires, in seconds since 1970.";
     tasks: IntGauge "pullgate_runtime_tasks" []
-        "Tasks alive in all threads' runtimes.";
+        "Live tasks in the runtimes of all threads.";
     build: IntGaugeVec "pullgate_build_info" ["version"]
-        "Always 1; the label tells the version.";
+        "Always 1. The label is the version.";
 }
 
 /// All metrics, and the Prometheus registry that collects them.
@@ -158,7 +158,7 @@ pub struct Metrics {
 
 /// Values that are not counters.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Told {
+pub struct MetricsInput {
     /// Whether audit lines cannot be written now.
     pub audit_failing: bool,
     /// The highest recent number of storage requests of one client.
@@ -191,12 +191,12 @@ impl Metrics {
     pub fn text(
         &self,
         open: &OpenSessions,
-        told: Told,
+        input: MetricsInput,
         status: &Status,
     ) -> Result<String, prometheus::Error> {
-        self.series.audit_failing.set(i64::from(told.audit_failing));
+        self.series.audit_failing.set(i64::from(input.audit_failing));
         open.credit(|labels, volume| self.relayed(labels, volume));
-        self.series.storage_asks.set(i64::try_from(told.storage_asks).unwrap_or(i64::MAX));
+        self.series.storage_asks.set(i64::try_from(input.storage_asks).unwrap_or(i64::MAX));
         let limit = i64::try_from(status.open_sessions_limit).unwrap_or(i64::MAX);
         self.series.open_sessions_limit.set(limit);
         self.series.open_sessions.set(i64::try_from(open.count()).unwrap_or(i64::MAX));

@@ -55,8 +55,8 @@ use crate::policy::{Allowed, Cause, Denial, Ending, Failure, Reason, Side, Stop,
 use audit::Audit;
 use id::Ids;
 use labels::Labels;
-use metrics::Told;
-use open_sessions::{Asked, ListedSession};
+use metrics::MetricsInput;
+use open_sessions::{ListedSession, SessionTarget};
 use record::Verdict;
 use shortages::Shortages;
 use sink::Outlet;
@@ -144,7 +144,12 @@ impl Account {
         let id = self.ids.next(started);
         let mut record = Record::new(id, started, arrival.client, arrival.listener);
         record.stages = Stages::start(arrival.first, arrival.accepted);
-        Open { account: self.clone(), record: Box::new(record), listed: None, state: State::Open }
+        Open {
+            account: self.clone(),
+            record: Box::new(record),
+            listed: None,
+            state: RecordState::Open,
+        }
     }
 
     /// The open sessions.
@@ -176,11 +181,11 @@ impl Account {
     /// # Errors
     /// When a metric cannot be written as text.
     pub fn metrics_text(&self, status: &Status) -> Result<String, prometheus::Error> {
-        let told = Told {
+        let input = MetricsInput {
             audit_failing: self.audit.is_failing(),
             storage_asks: self.askers.most(Instant::now()),
         };
-        self.metrics.text(&self.open, told, status)
+        self.metrics.text(&self.open, input, status)
     }
 
     /// Counts a query.
@@ -225,11 +230,11 @@ pub struct Open {
     /// What the session fills.
     pub record: Box<Record>,
     listed: Option<ListedSession>,
-    state: State,
+    state: RecordState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum RecordState {
     Open,
     /// Under which id the audit has it.
     Closed(Option<SessionId>),
@@ -270,7 +275,7 @@ impl Open {
     pub fn allow(&mut self, allowed: &Allowed) {
         self.record.allow(allowed);
         if let (Some(listed), Some(target)) = (&self.listed, &self.record.target) {
-            listed.describe(Asked {
+            listed.describe(SessionTarget {
                 target: target.clone(),
                 granted: self.record.granted.clone(),
                 client_name: self.record.client_name.clone(),
@@ -279,7 +284,7 @@ impl Open {
     }
 
     /// Lets `/sessions` and the counters see what the relay moves while it lasts. At the close it
-    /// goes ahead of the record's own volume, so that an interrupted session is told in full.
+    /// goes ahead of the record's own volume, so that an interrupted session is counted in full.
     pub fn follow(&mut self, progress: Progress) {
         if let Some(listed) = &self.listed {
             listed.follow(progress);
@@ -292,8 +297,8 @@ impl Open {
     /// Returns the id to put into the answer: the first's where repeated denials are folded; none
     /// when the audit has lost the line.
     pub fn close(&mut self, end: &Result<Ending, Stop>) -> Option<SessionId> {
-        if let State::Closed(told) = self.state {
-            return told;
+        if let RecordState::Closed(id) = self.state {
+            return id;
         }
         let record = &mut self.record;
         record.stages.finish();
@@ -320,15 +325,15 @@ impl Open {
         let volume =
             self.listed.as_ref().map_or(record.volume, |listed| listed.credit(record.volume));
         account.metrics.relayed(Labels::of_record(record), volume);
-        let told = account.audit.take(record, verdict);
-        self.state = State::Closed(told);
-        told
+        let id = account.audit.take(record, verdict);
+        self.state = RecordState::Closed(id);
+        id
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if self.state != State::Open {
+        if self.state != RecordState::Open {
             return;
         }
         if std::thread::panicking() {

@@ -19,22 +19,22 @@ pub type Progress = Box<dyn Fn() -> Volume + Send + Sync>;
 /// All open sessions.
 #[derive(Debug, Default)]
 pub struct OpenSessions {
-    sessions: DashMap<SessionId, Arc<Entry>>,
+    sessions: DashMap<SessionId, Arc<SessionEntry>>,
 }
 
 /// The public state of an open session.
-pub(super) struct Entry {
+pub(super) struct SessionEntry {
     id: SessionId,
     client: IpAddr,
     listener: Arc<str>,
     started: SystemTime,
-    asked: OnceLock<Asked>,
+    asked: OnceLock<SessionTarget>,
     progress: OnceLock<Progress>,
     credited: Mutex<Volume>,
 }
 
 /// The target of a session, once it is known.
-pub(super) struct Asked {
+pub(super) struct SessionTarget {
     pub(super) target: AuditText,
     pub(super) granted: Option<Granted>,
     pub(super) client_name: Option<Arc<str>>,
@@ -44,7 +44,7 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) struct ListedSession {
     all: Arc<OpenSessions>,
-    entry: Arc<Entry>,
+    entry: Arc<SessionEntry>,
 }
 
 /// A row of `/sessions`.
@@ -86,7 +86,7 @@ impl OpenSessions {
 
     /// Lists a session until the returned value is dropped.
     pub(super) fn list(self: &Arc<Self>, session: &Record) -> ListedSession {
-        let entry = Arc::new(Entry {
+        let entry = Arc::new(SessionEntry {
             id: session.id,
             client: session.client,
             listener: session.listener.clone(),
@@ -113,7 +113,7 @@ impl OpenSessions {
     }
 }
 
-impl Entry {
+impl SessionEntry {
     /// Stores the total and returns the difference to the last one.
     fn credit(&self, total: Volume) -> Volume {
         let mut credited = self.credited.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,9 +146,10 @@ impl Entry {
 impl ListedSession {
     /// The heap memory of an open session in this module, with its share of the maps, in bytes.
     #[cfg(test)]
-    pub(super) const HEAP: usize = size_of::<Entry>() + 2 * size_of::<(SessionId, Arc<Entry>)>();
+    pub(super) const HEAP: usize =
+        size_of::<SessionEntry>() + 2 * size_of::<(SessionId, Arc<SessionEntry>)>();
 
-    pub(super) fn describe(&self, asked: Asked) {
+    pub(super) fn describe(&self, asked: SessionTarget) {
         // Set once per session. A second call would be a bug; the first value is kept.
         drop(self.entry.asked.set(asked));
     }
@@ -173,8 +174,8 @@ impl Drop for ListedSession {
     }
 }
 
-impl std::fmt::Debug for Entry {
+impl std::fmt::Debug for SessionEntry {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Entry({})", self.id)
+        write!(out, "SessionEntry({})", self.id)
     }
 }

@@ -35,12 +35,12 @@ pub enum Sink {
 /// An open destination.
 #[derive(Debug)]
 pub(super) struct Outlet {
-    way: Way,
+    way: AuditOutput,
     complained: Option<Instant>,
 }
 
 #[derive(Debug)]
-enum Way {
+enum AuditOutput {
     Stream(Stream),
     Service(Service),
 }
@@ -58,12 +58,12 @@ struct Stream {
 #[derive(Debug)]
 struct Service {
     path: PathBuf,
-    form: Form,
+    form: LineFormat,
     socket: UnixDatagram,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum LineFormat {
     Syslog,
     Journal,
 }
@@ -79,25 +79,27 @@ impl Outlet {
             let socket = UnixDatagram::unbound()?;
             socket.set_write_timeout(Some(SERVICE))?;
             let service = Service { path: path.to_owned(), form, socket };
-            Ok(Self { way: Way::Service(service), complained: None })
+            Ok(Self { way: AuditOutput::Service(service), complained: None })
         };
         match sink {
             Sink::StandardOutput => {
                 Ok(Self::of(io::stdout().as_fd().try_clone_to_owned()?.into(), None))
             }
             Sink::File(path) => Ok(Self::of(open(path)?, Some(path.clone()))),
-            Sink::Syslog(path) => service(path, Form::Syslog),
-            Sink::Journal(path) => service(path, Form::Journal),
+            Sink::Syslog(path) => service(path, LineFormat::Syslog),
+            Sink::Journal(path) => service(path, LineFormat::Journal),
         }
     }
 
     pub(super) fn of(file: File, path: Option<PathBuf>) -> Self {
-        Self { way: Way::Stream(Stream { file, path, torn: 0 }), complained: None }
+        Self { way: AuditOutput::Stream(Stream { file, path, torn: 0 }), complained: None }
     }
 
     /// Reopens the path. Keeps the old file if that fails.
     pub(super) fn reopen(&mut self) {
-        let Way::Stream(Stream { file, path: Some(path), torn }) = &mut self.way else { return };
+        let AuditOutput::Stream(Stream { file, path: Some(path), torn }) = &mut self.way else {
+            return;
+        };
         match open(path) {
             Ok(fresh) => {
                 *file = fresh;
@@ -116,8 +118,8 @@ impl Outlet {
     #[must_use]
     pub(super) fn write<'a>(&mut self, lines: &'a [u8]) -> &'a [u8] {
         let (left, result) = match &mut self.way {
-            Way::Stream(stream) => stream.write(lines),
-            Way::Service(service) => service.write(lines),
+            AuditOutput::Stream(stream) => stream.write(lines),
+            AuditOutput::Service(service) => service.write(lines),
         };
         if let Err(error) = result {
             self.complain(&error);
@@ -164,7 +166,7 @@ impl Service {
     }
 }
 
-impl Form {
+impl LineFormat {
     /// Returns a line in the format of the service.
     fn datagram(self, line: &[u8]) -> Vec<u8> {
         match self {

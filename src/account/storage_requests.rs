@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_of_one_client_is_told_for_a_while() {
+    fn the_highest_count_is_reported_for_a_while() {
         let askers = StorageRequests::default();
         let start = Instant::now();
         let (one, two) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());

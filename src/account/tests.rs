@@ -87,12 +87,12 @@ fn a_session_is_one_line_and_one_count() {
     open.admit().unwrap();
     open.allow(&allowed("contoso.azurecr.io:443", Enforcement::Enforce));
     open.record.volume.down.spliced = 5;
-    let told = open.close(&Ok(Ending::Closed)).unwrap();
-    assert_eq!(open.close(&Err(Reason::Draining.into())), Some(told));
+    let reported = open.close(&Ok(Ending::Closed)).unwrap();
+    assert_eq!(open.close(&Err(Reason::Draining.into())), Some(reported));
     drop(open);
     let lines = books.lines();
     assert_eq!(lines.len(), 1);
-    assert_eq!(lines[0]["id"], told.to_string());
+    assert_eq!(lines[0]["id"], reported.to_string());
     assert_eq!(lines[0]["client"], "10.0.0.7");
     assert_eq!(lines[0]["registry"], "contoso");
     let sessions = "pullgate_sessions_total{endpoint=\"login\",outcome=\"relayed\",\
@@ -109,8 +109,8 @@ fn repeated_denials_are_folded_under_the_firsts_id() {
     let account = &books.account;
     let first = deny(account, "10.0.0.7", HOSTILE, Reason::StorageAccount).unwrap();
     for _ in 0..4 {
-        let told = deny(account, "10.0.0.7", HOSTILE, Reason::StorageAccount);
-        assert_eq!(told, Some(first));
+        let reported = deny(account, "10.0.0.7", HOSTILE, Reason::StorageAccount);
+        assert_eq!(reported, Some(first));
     }
     let others = [
         deny(account, "10.0.0.8", HOSTILE, Reason::StorageAccount),
@@ -181,7 +181,7 @@ fn folds_close_after_their_window_and_are_bounded() {
 }
 
 #[test]
-fn a_reader_that_stalls_holds_nobody_up_and_every_loss_is_told() {
+fn a_stalled_reader_blocks_no_session_and_every_loss_is_counted() {
     let (reader, writer) = rustix::pipe::pipe().unwrap();
     let outlet = Outlet::of(writer.into(), None);
     let account = Account::with_outlet(Metered::new(), outlet, OnFull::GoOn).unwrap();
@@ -213,9 +213,10 @@ fn a_reader_that_stalls_holds_nobody_up_and_every_loss_is_told() {
     account.finish(PATIENCE);
     let text = reading.join().unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let told: u64 = lines.iter().filter_map(|line| line["dropped"].as_u64()).sum();
-    let told_denied: u64 = lines.iter().filter_map(|line| line["dropped-denied"].as_u64()).sum();
-    assert_eq!((told, told_denied), (lost, lost_denials));
+    let reported: u64 = lines.iter().filter_map(|line| line["dropped"].as_u64()).sum();
+    let reported_denials: u64 =
+        lines.iter().filter_map(|line| line["dropped-denied"].as_u64()).sum();
+    assert_eq!((reported, reported_denials), (lost, lost_denials));
     let sessions = lines.iter().filter(|line| line.get("outcome").is_some()).count();
     assert_eq!(sessions as u64, kept);
 }
@@ -224,7 +225,7 @@ fn a_reader_that_stalls_holds_nobody_up_and_every_loss_is_told() {
 fn ever_new_hosts_of_one_client_are_folded_after_some_lines() {
     let books = Books::new();
     let names = |number: u32| format!("{number}.blob.core.windows.net:443");
-    let told: Vec<_> = (0..10_000)
+    let reported: Vec<_> = (0..10_000)
         .map(|number| {
             deny(&books.account, "10.0.0.7", &names(number), Reason::StorageAccount).unwrap()
         })
@@ -238,8 +239,8 @@ fn ever_new_hosts_of_one_client_are_folded_after_some_lines() {
         lines.iter().partition(|line| line.get("repeated").is_some());
     assert_eq!(single.len(), first + 1 + 2);
     let [folded] = folded.as_slice() else { panic!("{folded:?}") };
-    // Those that were folded were told the id of the line that counts them.
-    assert!(told[first..].iter().all(|id| folded["id"] == id.to_string()));
+    // Deduplicated denials have the id of the line that counts them.
+    assert!(reported[first..].iter().all(|id| folded["id"] == id.to_string()));
     assert_eq!(folded["repeated"], 10_000 - first as u64 - 1);
     assert_eq!(folded["samples"].as_array().unwrap().len(), 8);
     assert_eq!(folded["samples"][0], names(first as u32 + 1));

@@ -119,8 +119,8 @@ mod tests {
             ("contoso\\SECRET", "contoso/"),
             ("a\0b\r\n\u{202e}", "a\\u{0}b\\u{d}\\u{a}\\u{202e}"),
         ];
-        for (asked, told) in cases {
-            assert_eq!(AuditText::of_request(asked).as_str(), told, "{asked:?}");
+        for (asked, shown) in cases {
+            assert_eq!(AuditText::of_request(asked).as_str(), shown, "{asked:?}");
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) fn asset(_: &str) -> Option<(&'static str, &'static str)> {
     None
 }
 
-/// Adds no headers: there is no page.
+/// Adds no headers, because the page does not exist.
 pub(super) fn fence<B>(_: &mut Response<B>) {}
 
 /// Returns 404 instead of a stream.

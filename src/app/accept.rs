@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::drain::{Drain, Phase};
+use super::drain::{Drain, DrainPhase};
 use super::workers::{Among, Workers};
 #[cfg(feature = "mirror")]
 use crate::config::Mode;
@@ -37,7 +37,7 @@ impl Acceptor {
         let accepting = self.drain.accepts();
         let name = &self.listener.spec.name;
         tokio::select! {
-            () = self.drain.reached(Phase::Draining) => {}
+            () = self.drain.reached(DrainPhase::Draining) => {}
             () = self.accept(Admission::Open) => {}
         }
         match self.listener.sharing {
@@ -56,7 +56,7 @@ impl Acceptor {
             Sharing::Exclusive => {
                 drop(accepting);
                 tokio::select! {
-                    () = self.drain.reached(Phase::Over) => {}
+                    () = self.drain.reached(DrainPhase::Over) => {}
                     () = self.accept(Admission::Draining) => {}
                 }
             }

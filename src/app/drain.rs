@@ -6,7 +6,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// The phase of the gate. It only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
+pub(super) enum DrainPhase {
     /// Not all listeners are bound yet.
     Starting,
     /// Sessions are accepted.
@@ -22,7 +22,7 @@ pub(super) enum Phase {
 /// Moves the phase forward and waits for tasks that must finish first. Clones share their state.
 #[derive(Debug, Clone)]
 pub(super) struct Drain {
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<DrainPhase>,
     /// The listeners that still accept sessions.
     accepting: TaskTracker,
     /// Connections that are rejected because the gate drains.
@@ -32,11 +32,11 @@ pub(super) struct Drain {
 impl Drain {
     pub(super) fn new() -> Self {
         let (accepting, refused) = (TaskTracker::new(), TaskTracker::new());
-        Self { phase: watch::Sender::new(Phase::Starting), accepting, refused }
+        Self { phase: watch::Sender::new(DrainPhase::Starting), accepting, refused }
     }
 
     /// Enters a phase, unless it has passed.
-    pub(super) fn enter(&self, phase: Phase) {
+    pub(super) fn enter(&self, phase: DrainPhase) {
         self.phase.send_if_modified(|now| {
             let is_later = *now < phase;
             if is_later {
@@ -47,7 +47,7 @@ impl Drain {
     }
 
     /// Resolves in this and each later phase.
-    pub(super) fn reached(&self, phase: Phase) -> impl Future<Output = ()> + Send + 'static {
+    pub(super) fn reached(&self, phase: DrainPhase) -> impl Future<Output = ()> + Send + 'static {
         let mut now = self.phase.subscribe();
         async move {
             // Without a sender, nothing remains to wait for.
@@ -56,7 +56,7 @@ impl Drain {
     }
 
     /// Returns a receiver of the phases.
-    pub(super) fn phases(&self) -> watch::Receiver<Phase> {
+    pub(super) fn phases(&self) -> watch::Receiver<DrainPhase> {
         self.phase.subscribe()
     }
 
@@ -94,14 +94,14 @@ mod tests {
     fn phases_move_forward_only_and_wake_who_waits() {
         let drain = Drain::new();
         let mut context = Context::from_waker(Waker::noop());
-        let mut terminating = pin!(drain.reached(Phase::Terminating));
-        drain.enter(Phase::Draining);
+        let mut terminating = pin!(drain.reached(DrainPhase::Terminating));
+        drain.enter(DrainPhase::Draining);
         assert!(terminating.as_mut().poll(&mut context).is_pending());
-        drain.enter(Phase::Over);
-        drain.enter(Phase::Serving);
-        assert_eq!(*drain.phases().borrow(), Phase::Over);
+        drain.enter(DrainPhase::Over);
+        drain.enter(DrainPhase::Serving);
+        assert_eq!(*drain.phases().borrow(), DrainPhase::Over);
         assert!(terminating.as_mut().poll(&mut context).is_ready());
-        assert!(pin!(drain.reached(Phase::Draining)).poll(&mut context).is_ready());
+        assert!(pin!(drain.reached(DrainPhase::Draining)).poll(&mut context).is_ready());
     }
 
     #[tokio::test]

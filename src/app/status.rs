@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::drain::Phase;
+use super::drain::DrainPhase;
 use crate::account::{self, ParentStatus, Status};
 use crate::config::{self, Settings};
 use crate::dial;
@@ -44,7 +44,7 @@ pub(super) async fn follow_own_addresses(
 pub(super) fn status(
     gate: &Gate,
     settings: &Settings,
-    mut phase: watch::Receiver<Phase>,
+    mut phase: watch::Receiver<DrainPhase>,
     mut stale: watch::Receiver<Staleness>,
 ) -> (watch::Receiver<Status>, impl Future<Output = ()> + Send + 'static) {
     let mut policy = gate.policy.clone();
@@ -53,7 +53,7 @@ pub(super) fn status(
     let tls = gate.tls.clone();
     let dialler = gate.dialler.clone();
     let mut parents = dialler.parent_changes();
-    let now = move |policy: &PolicySet, phase: Phase, stale: &Staleness| {
+    let now = move |policy: &PolicySet, phase: DrainPhase, stale: &Staleness| {
         let default = policy.rules().enforcement;
         let reports =
             listeners.iter().any(|one| one.enforcement.unwrap_or(default) == Enforcement::Report);
@@ -77,7 +77,7 @@ pub(super) fn status(
         }
     };
     let fresh = move |policy: &mut watch::Receiver<Arc<PolicySet>>,
-                      phase: &mut watch::Receiver<Phase>,
+                      phase: &mut watch::Receiver<DrainPhase>,
                       stale: &mut watch::Receiver<Staleness>| {
         now(&policy.borrow_and_update(), *phase.borrow_and_update(), &stale.borrow_and_update())
     };
@@ -99,12 +99,12 @@ pub(super) fn status(
     (receiver, work)
 }
 
-impl From<Phase> for account::Phase {
-    fn from(phase: Phase) -> Self {
+impl From<DrainPhase> for account::Phase {
+    fn from(phase: DrainPhase) -> Self {
         match phase {
-            Phase::Starting => Self::Starting,
-            Phase::Serving => Self::Serving,
-            Phase::Draining | Phase::Terminating | Phase::Over => Self::Draining,
+            DrainPhase::Starting => Self::Starting,
+            DrainPhase::Serving => Self::Serving,
+            DrainPhase::Draining | DrainPhase::Terminating | DrainPhase::Over => Self::Draining,
         }
     }
 }

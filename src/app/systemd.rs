@@ -41,8 +41,8 @@ impl Systemd {
     /// # Errors
     /// If the system cannot create a thread.
     pub(super) fn new() -> io::Result<Self> {
-        let (messages, told) = sync_channel(WAITING);
-        std::thread::Builder::new().name("manager".into()).spawn(move || tell_all(&told))?;
+        let (messages, receiver) = sync_channel(WAITING);
+        std::thread::Builder::new().name("manager".into()).spawn(move || tell_all(&receiver))?;
         Ok(Self { messages })
     }
 
@@ -81,7 +81,7 @@ impl Systemd {
 
 fn tell_all(messages: &Receiver<Message>) {
     for message in messages {
-        let told = match &message {
+        let sent = match &message {
             Message::Ready(status) => {
                 sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)])
             }
@@ -96,8 +96,8 @@ fn tell_all(messages: &Receiver<Message>) {
             }
             Message::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
         };
-        if let Err(error) = told {
-            warn!(%error, "the service manager cannot be told how the gate stands");
+        if let Err(error) = sent {
+            warn!(%error, "cannot notify the service manager");
         }
     }
 }

@@ -150,10 +150,10 @@ mod tests {
     #[tokio::test]
     async fn a_session_that_panics_takes_none_with_it() {
         let (workers, _dismissed) = Workers::start(1).unwrap();
-        let (told, heard) = oneshot::channel();
+        let (sender, heard) = oneshot::channel();
         workers.serve(Among::Sessions, async { panic!("on purpose") });
         workers.serve(Among::Sessions, async {
-            let _ = told.send(());
+            let _ = sender.send(());
         });
         heard.await.unwrap();
         workers.emptied().await;
@@ -164,9 +164,9 @@ mod tests {
         let (workers, _dismissed) = Workers::start(2).unwrap();
         workers.has_answered().await;
         let (free, stands) = std::sync::mpsc::sync_channel::<()>(1);
-        let (told, still) = oneshot::channel();
+        let (sender, still) = oneshot::channel();
         workers.spawn_acceptor(async move {
-            let _ = told.send(());
+            let _ = sender.send(());
             let _ = stands.recv();
         });
         still.await.unwrap();

@@ -211,7 +211,7 @@ fn show(preset: &Preset, date: Date, json: bool) -> anyhow::Result<()> {
 
 fn difference(preset: &Preset, from: Date, to: Date, json: bool) -> anyhow::Result<()> {
     let changes = preset.changes(from, to);
-    let told = Difference {
+    let difference = Difference {
         name: &preset.name,
         from: from.to_string(),
         to: to.to_string(),
@@ -219,15 +219,15 @@ fn difference(preset: &Preset, from: Date, to: Date, json: bool) -> anyhow::Resu
         removed: changes.removed.iter().map(|host| (*host).into()).collect(),
     };
     if json {
-        return output::print_json(&told);
+        return output::print_json(&difference);
     }
     let mut out = String::new();
     writeln!(out, "{}, from {from} to {to}:", preset.name)?;
     if changes.is_empty() {
         writeln!(out, "  no host changes")?;
     }
-    write_hosts(&mut out, "+ ", &told.added)?;
-    write_hosts(&mut out, "- ", &told.removed)?;
+    write_hosts(&mut out, "+ ", &difference.added)?;
+    write_hosts(&mut out, "- ", &difference.removed)?;
     let moved = changes.added.iter().any(|host| host.kind == PresetKind::Login);
     if moved {
         writeln!(out, "  the login server changes: clients must ask for the new one")?;

@@ -95,7 +95,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let registries = &loaded.policy.rules().registries;
     let Some(registry) = registries.iter().find(|one| **one.name() == *args.registry) else {
         let known: Vec<&str> = registries.iter().take(20).map(|one| &**one.name()).collect();
-        eprintln!("pullgate: no registry {:?}; known are {}", args.registry, known.join(", "));
+        eprintln!("pullgate: no registry {:?}; known keys are {}", args.registry, known.join(", "));
         return Ok(ExitCode::from(2));
     };
     let image = args.image.as_deref().map(|image| {

@@ -33,7 +33,7 @@ const OPTIONS: ParseOptions = ParseOptions {
 };
 
 /// The remedy for text that is not the output of `az`.
-const AS_IT_STANDS: &str = "save what az printed as it stands";
+const AS_IT_STANDS: &str = "save the output of az unchanged";
 
 /// Maximum nesting depth. The output of `az` is flat.
 const DEEPEST: usize = 64;
@@ -47,7 +47,7 @@ struct Regional {
 
 /// The endpoints in the output of `az`.
 #[derive(Debug)]
-struct Told {
+struct AzEndpoints {
     login: Located<String>,
     data: Vec<Regional>,
     regional: Vec<Regional>,
@@ -63,17 +63,17 @@ pub(super) fn read(
     name: Arc<str>,
     inherited: &Inherited,
 ) -> Option<RegistrySpec> {
-    let told = told(source)?;
-    let mut spec = RegistrySpec::new(name, told.login);
-    if told.data.is_empty() {
+    let az = parse_endpoints(source)?;
+    let mut spec = RegistrySpec::new(name, az.login);
+    if az.data.is_empty() {
         let label = spec.login.iter().flat_map(|login| login.value.split(['.', '-'])).next();
         let label = label.unwrap_or("NAME");
         source.fault(
-            told.data_place,
+            az.data_place,
             "the registry has no data endpoint: dedicated data endpoints are off",
             format!(
-                "az acr show-endpoints --name {label} | pullgate import makes the file of those to \
-                 come: roll it out, then az acr update --name {label} --data-endpoint-enabled"
+                "az acr show-endpoints --name {label} | pullgate import creates the file with the \
+                 future ones: deploy it, then run az acr update --name {label} --data-endpoint-enabled"
             ),
         );
     }
@@ -82,17 +82,17 @@ pub(super) fn read(
     spec.download_bytes_per_second = inherited.download;
     spec.clientele = inherited.clientele.clone();
     spec.budgets = Uploads::default().budgets(&inherited.uploads, false);
-    spec.data = DataSpec::Listed(hosts(told.data));
-    spec.regional = hosts(told.regional);
+    spec.data = DataSpec::Listed(hosts(az.data));
+    spec.regional = hosts(az.regional);
     Some(spec)
 }
 
-fn told(source: &Source<'_>) -> Option<Told> {
+fn parse_endpoints(source: &Source<'_>) -> Option<AzEndpoints> {
     let object = object(source)?;
     let place = source.place(object.range.start);
     let Some(login) = property(source, &object, "loginServer") else {
-        let remedy = "save what az acr show-endpoints or az acr show printed";
-        source.fault(place, "there is no loginServer", remedy);
+        let remedy = "save the output of az acr show-endpoints or az acr show";
+        source.fault(place, "loginServer is missing", remedy);
         return None;
     };
     let login = string(source, "loginServer", login)?;
@@ -110,7 +110,7 @@ fn told(source: &Source<'_>) -> Option<Told> {
         Some(value) => endpoints(source, "regionalEndpoints", value)?,
         None => Vec::new(),
     };
-    Some(Told { login, data, regional, data_place: data_place.unwrap_or(place) })
+    Some(AzEndpoints { login, data, regional, data_place: data_place.unwrap_or(place) })
 }
 
 /// The object that `az` prints.
@@ -143,8 +143,9 @@ fn object<'a>(source: &Source<'a>) -> Option<Object<'a>> {
         Some(Value::Object(object)) => Some(object),
         Some(Value::Array(list)) => {
             let place = source.place(list.range.start);
-            let remedy = "save what az acr show-endpoints --name NAME prints, a file a registry";
-            source.fault(place, "it is a list, and a registry has a file of its own", remedy);
+            let remedy =
+                "save the output of az acr show-endpoints --name NAME, one file per registry";
+            source.fault(place, "it is a list, but each registry must have its own file", remedy);
             None
         }
         _ => {
@@ -181,7 +182,7 @@ fn property<'a, 'b>(
     let first = found.next()?;
     if let Some(second) = found.next() {
         let place = source.place(second.range.start);
-        source.fault(place, format!("{key} stands twice"), AS_IT_STANDS);
+        source.fault(place, format!("{key} is listed twice"), AS_IT_STANDS);
     }
     Some(&first.value).filter(|value| !matches!(value, Value::NullKeyword(_)))
 }
@@ -263,24 +264,24 @@ pub enum ImportedEndpoints {
 /// All errors in the text.
 pub fn import(file: &Arc<str>, text: &str) -> Result<Import, Vec<Fault>> {
     let source = Source::new(file, text);
-    let made = told(&source).and_then(|told| imported(&source, told));
+    let made = parse_endpoints(&source).and_then(|az| imported(&source, az));
     match made {
         Some(made) if source.is_faultless() => Ok(made),
         _ => Err(source.take_faults()),
     }
 }
 
-fn imported(source: &Source<'_>, told: Told) -> Option<Import> {
-    let login = parse_host(&told.login.value).ok();
+fn imported(source: &Source<'_>, az: AzEndpoints) -> Option<Import> {
+    let login = parse_host(&az.login.value).ok();
     let kind = login.as_ref().map(|login| HostKind::of(&login.name));
     let Some(HostKind::Login { cloud, label }) = kind else {
-        let what = format!("{:?} is not a login server of Azure", told.login.value);
-        source.fault(told.login.place, what, "print it with az acr show-endpoints --name NAME");
+        let what = format!("{:?} is not a login server of Azure", az.login.value);
+        source.fault(az.login.place, what, "print it with az acr show-endpoints --name NAME");
         return None;
     };
     let mut endpoints = ImportedEndpoints::Present;
     let mut data: Vec<Located<String>> = Vec::new();
-    for Regional { mut host, region } in told.data {
+    for Regional { mut host, region } in az.data {
         if is_storage(&host.value) {
             endpoints = ImportedEndpoints::Future;
             let Some(region) = region.as_deref().and_then(region_in_names) else {
@@ -296,20 +297,20 @@ fn imported(source: &Source<'_>, told: Told) -> Option<Import> {
     }
     if data.is_empty() && source.is_faultless() {
         source.fault(
-            told.data_place,
+            az.data_place,
             "there is no data endpoint, nor a region to derive one from",
-            "print it with az acr show-endpoints --name NAME, which tells the regions",
+            "print it with az acr show-endpoints --name NAME, which lists the regions",
         );
     }
-    let mut toml = format!("login-server = {:?}\n", told.login.value);
+    let mut toml = format!("login-server = {:?}\n", az.login.value);
     list(&mut toml, "data-endpoints", &data);
-    let regional: Vec<Located<String>> = told.regional.into_iter().map(|one| one.host).collect();
+    let regional: Vec<Located<String>> = az.regional.into_iter().map(|one| one.host).collect();
     if !regional.is_empty() {
         list(&mut toml, "regional-endpoints", &regional);
     }
     let resource = label.split('-').next().unwrap_or_default().to_owned();
     let name: Arc<str> = label.into();
-    let mut spec = RegistrySpec::new(name.clone(), told.login);
+    let mut spec = RegistrySpec::new(name.clone(), az.login);
     spec.origin = Origin::Az;
     spec.data = DataSpec::Listed(data);
     spec.regional = regional;
@@ -327,8 +328,8 @@ fn is_storage(host: &str) -> bool {
 }
 
 /// Returns a region as it appears in host names: `az` prints `eastus`, the portal `East US`.
-fn region_in_names(told: &str) -> Option<String> {
-    let region = told.replace(' ', "").to_ascii_lowercase();
+fn region_in_names(written: &str) -> Option<String> {
+    let region = written.replace(' ', "").to_ascii_lowercase();
     let plain = !region.is_empty() && region.bytes().all(|byte| byte.is_ascii_alphanumeric());
     plain.then_some(region)
 }

@@ -37,8 +37,8 @@ pub(super) fn read(
         tables.into_iter().filter_map(|table| client(source, table, asked)).collect();
     let asked_for = tls.iter().any(|tls| tls.value.clients.is_some());
     for client in clients.iter().filter(|one| !asked_for && !one.certificate_names.is_empty()) {
-        let what = "no listener asks for certificates, so that nobody is known by them";
-        source.warn(client.place.clone(), what, "write client-ca into the tls of a [[listen]]");
+        let what = "no listener requests client certificates, so they cannot match";
+        source.warn(client.place.clone(), what, "add client-ca to the tls of a [[listen]]");
     }
     clients.into_iter().map(Arc::new).collect()
 }
@@ -58,7 +58,7 @@ fn client(
     let users = table.strings("users");
     let kinds = ["networks", "certificate-names", "users"];
     if !kinds.iter().any(|kind| table.has(kind)) {
-        let what = "a [[client]] says nothing that it could be recognised by";
+        let what = "a [[client]] has no criteria";
         source.missing(
             table.place(),
             what,
@@ -67,14 +67,14 @@ fn client(
     }
     for kind in kinds {
         if table.is_empty_list(kind) {
-            let what = format!("{kind} is empty, so that nobody has any");
-            source.missing(table.place(), what, "fill it, or take it out");
+            let what = format!("{kind} is empty, so no client matches");
+            source.missing(table.place(), what, "fill it, or remove it");
         }
     }
     let networks = written.iter().filter_map(|written| {
         let network = parse_range(&written.value);
         if network.is_none() {
-            let what = format!("{:?} is no range of addresses", written.value);
+            let what = format!("{:?} is not an address range", written.value);
             let remedy = "write it as 10.1.0.0/24, fd00:1::/64 or a single address";
             source.fault(written.place.clone(), what, remedy);
         }
@@ -96,8 +96,8 @@ fn client(
         return None;
     }
     if [EVERYONE, NO_LABEL].contains(&name.as_str()) {
-        let what = format!("{name:?} has another meaning");
-        source.fault(at, what, "call the client otherwise");
+        let what = format!("{name:?} is reserved");
+        source.fault(at, what, "choose another name");
         return None;
     }
     asked.extend(users.iter().cloned());
@@ -133,15 +133,20 @@ pub(super) fn clientele(source: &Source<'_>, table: &mut Table<'_>) -> Option<Cl
 }
 
 /// Warns about a registry that no client can use, because its file names none.
-pub(super) fn warn_of_nobody(source: &Source<'_>, clients: &[Arc<Client>], registry: &Registry) {
+pub(super) fn warn_about_unusable_registry(
+    source: &Source<'_>,
+    clients: &[Arc<Client>],
+    registry: &Registry,
+) {
     let (what, remedy) = match registry.clientele() {
         Clientele::Unsaid if !clients.is_empty() => (
-            "there are [[client]]s and it names none, so that nobody may use it",
-            "write clients into it or, for every file that is silent, into [policy]",
+            "[[client]]s are configured but this registry names none, so no client can use it",
+            "add clients to it, or to [policy] as the default",
         ),
-        Clientele::Named(names) if names.is_empty() => {
-            ("clients is empty, so that nobody may use it", "name one, or write \"everyone\"")
-        }
+        Clientele::Named(names) if names.is_empty() => (
+            "clients is empty, so no client can use the registry",
+            "name one, or write \"everyone\"",
+        ),
         Clientele::Unsaid | Clientele::Everyone | Clientele::Named(_) => return,
     };
     source.warn(source.whole(), what, remedy);

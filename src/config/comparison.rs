@@ -22,7 +22,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Whether there is no difference.
+    /// Returns whether both are equal.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lacking.is_empty() && self.surplus.is_empty()

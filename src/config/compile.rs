@@ -114,7 +114,7 @@ pub fn faults_without_folder(main: &File, error: &str) -> Vec<Fault> {
 /// # Errors
 /// Every error in every file, with file and line.
 pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
-    let mut found = Found::default();
+    let mut found = CompileState::default();
     let main = match text_of(&files.main, NAME_ANOTHER) {
         Ok(text) => main(&Source::new(&files.main.path, text), &files.registries, &mut found),
         Err(fault) => {
@@ -147,17 +147,17 @@ pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
 }
 
 /// Reads the users if a client names one. Each named user must exist.
-fn users(main: &Main, files: &[ReferencedFile], found: &mut Found) -> Users {
+fn users(main: &Main, files: &[ReferencedFile], found: &mut CompileState) -> Users {
     let Some(first) = main.named_users.first() else { return Users::default() };
     let path = &main.users_file;
     let before = found.faults.len();
-    let told = (&mut found.faults, &mut found.warnings);
-    let users = users::read(referenced_files::find(files, path), path, &first.place, told);
+    let sinks = (&mut found.faults, &mut found.warnings);
+    let users = users::read(referenced_files::find(files, path), path, &first.place, sinks);
     if found.faults.len() == before {
         let strangers = main.named_users.iter().filter(|user| !users.has(&user.value));
         found.faults.extend(strangers.map(|user| Fault {
             place: user.place.clone(),
-            what: format!("{:?} is no user in {}", user.value, path.display()),
+            what: format!("{:?} is not a user in {}", user.value, path.display()),
             remedy: format!("pullgate user add {}", user.value),
         }));
     }
@@ -166,12 +166,12 @@ fn users(main: &Main, files: &[ReferencedFile], found: &mut Found) -> Users {
 
 /// The results so far, file by file.
 #[derive(Debug, Default)]
-struct Found {
+struct CompileState {
     faults: Vec<Fault>,
     warnings: Vec<Fault>,
 }
 
-impl Found {
+impl CompileState {
     fn take(&mut self, source: &Source<'_>) {
         self.faults.extend(source.take_faults());
         self.warnings.extend(source.take_warnings());
@@ -192,18 +192,18 @@ fn text_of<'a>(file: &'a File, remedy: &str) -> Result<&'a str, Fault> {
     })
 }
 
-fn main(source: &Source<'_>, registries: &[File], found: &mut Found) -> Main {
+fn main(source: &Source<'_>, registries: &[File], found: &mut CompileState) -> Main {
     let main = main_file::read(source);
     match &main.deny_all {
         None if registries.is_empty() && !main.allow_empty => source.missing(
             &main.registries.place,
-            format!("the folder {} holds no registry", main.registries.value),
+            format!("the folder {} contains no registry", main.registries.value),
             "put az acr show-endpoints' output into it, or write [policy] allow-empty = true",
         ),
         Some(place) if !registries.is_empty() => source.warn(
             place.clone(),
-            "deny-all only says that an empty folder is meant, and the folder has registries",
-            "they are allowed; take their files away, or deny-all",
+            "deny-all only permits an empty folder, but the folder has registries",
+            "they are allowed; remove their files or deny-all",
         ),
         None | Some(_) => {}
     }
@@ -215,13 +215,13 @@ fn registries(
     all: &Files,
     inherited: &Inherited,
     clients: &[Arc<Client>],
-    found: &mut Found,
+    found: &mut CompileState,
 ) -> Vec<Registry> {
     let files = &all.registries;
     let mut registries = Vec::with_capacity(files.len());
     let mut stems: HashMap<Arc<str>, &Arc<str>> = HashMap::with_capacity(files.len());
     for file in files {
-        let remedy = "make it UTF-8 text that the gate's user may read, or take it away";
+        let remedy = "make it UTF-8 text that the gate's user can read, or remove it";
         let text = match text_of(file, remedy) {
             Ok(text) => text,
             Err(fault) => {
@@ -237,7 +237,7 @@ fn registries(
             source.fault(source.whole(), what, remedy);
         }
         if let Some(other) = stems.insert(stem.clone(), &file.path) {
-            let what = format!("{other} has the same name, and a registry has one file");
+            let what = format!("{other} has the same name, but a registry must have one file");
             source.fault(source.whole(), what, "rename or remove one of the two");
         }
         let json = path.extension().is_some_and(|kind| kind == "json");
@@ -249,7 +249,7 @@ fn registries(
             Some(Ok(registry)) => {
                 warn_of_absent_data(&source, &registry);
                 warn_of_docker_io(&source, &registry);
-                clients::warn_of_nobody(&source, clients, &registry);
+                clients::warn_about_unusable_registry(&source, clients, &registry);
                 registries.push(registry);
             }
             // Reported through the source, which ignores lines that are already broken.
@@ -264,14 +264,14 @@ fn registries(
 }
 
 /// Finds registries that no mirror listener offers.
-fn judge_mirrors(settings: &Settings, registries: &[Registry], found: &mut Found) {
+fn judge_mirrors(settings: &Settings, registries: &[Registry], found: &mut CompileState) {
     let listens = settings.listeners.iter().any(|listener| listener.mode == Mode::Mirror);
     let mirrored = registries.iter().find(|registry| registry.mirror().is_some());
     if let Some(registry) = mirrored.filter(|_| !listens) {
         found.warnings.push(Fault {
             place: Location { file: registry.file().clone(), line: 1 },
-            what: "it has a [mirror], and no listener is one".into(),
-            remedy: "write a [[listen]] with mode = \"mirror\", or take [mirror] out".into(),
+            what: "it has a [mirror], but there is no mirror listener".into(),
+            remedy: "write a [[listen]] with mode = \"mirror\", or remove [mirror]".into(),
         });
     }
 }

@@ -241,17 +241,17 @@ fn audit(source: &Source<'_>, mut table: Table<'_>) -> (AuditTarget, OnFull) {
 fn range(source: &Source<'_>, written: &Located<String>) -> Option<IpNet> {
     let place = written.place.clone();
     let Some(range) = parse_range(&written.value) else {
-        let what = format!("{:?} is no range of addresses", written.value);
+        let what = format!("{:?} is not an address range", written.value);
         let remedy = "write it as 10.1.0.0/24, fd00:1::/64 or a single address";
         source.fault(place, what, remedy);
         return None;
     };
     if let Some(why) = never_dialled(&range) {
-        source.fault(place, format!("{range} is {why}, which nothing opens"), "take it out");
+        source.fault(place, format!("{range} is {why}, which no setting allows"), "remove it");
         return None;
     }
     if range.prefix_len() == 0 {
-        let what = format!("{range} opens every address that can be opened, for every registry");
+        let what = format!("{range} allows every address that can be allowed, for every registry");
         source.warn(place, what, "list the ranges that are needed");
     }
     Some(range)

@@ -71,7 +71,7 @@ pub(super) fn ca(
     let ca = authorities(source, &written, files);
     if !is_used {
         let what = "ca has no effect without [mirror] or [policy] verify-upstream";
-        source.fault(written.place, what, "write one of them, or take ca out");
+        source.fault(written.place, what, "write one of them, or remove ca");
     }
     ca.into()
 }
@@ -113,8 +113,8 @@ fn rules(source: &Source<'_>, table: &mut Table<'_>) -> Rules {
         globs
     });
     if table.is_empty_list("repositories") {
-        let what = "repositories is empty, so that nothing can be pulled";
-        let remedy = "name repositories, or take the key out to allow all of them";
+        let what = "repositories is empty, so nothing can be pulled";
+        let remedy = "list repositories, or remove the key to allow all of them";
         source.missing(table.place(), what, remedy);
     }
     let tags = table.has("tags").then(|| {
@@ -154,7 +154,7 @@ fn blobs(source: &Source<'_>, table: &mut Table<'_>) -> Blobs {
         }
     {
         let what = "blob-hosts has no effect with blobs = \"redirect\"";
-        let remedy = "write blobs = \"relay\", or take blob-hosts out";
+        let remedy = "write blobs = \"relay\", or remove blob-hosts";
         source.fault(first.place.clone(), what, remedy);
     }
     if !relays {

@@ -29,7 +29,7 @@ pub(super) struct PresetKeys {
     without: Strings,
 }
 
-/// What the file itself says of hosts.
+/// The hosts that the file itself lists.
 #[derive(Debug)]
 pub(super) struct OwnHosts<'a> {
     /// All hosts that it lists. They stay the file's own.
@@ -81,7 +81,7 @@ impl PresetKeys {
         let without = self.without.first().map(|one| ("preset-without", &one.place));
         for (key, place) in [date, parameters, without].into_iter().flatten() {
             let what = format!("{key} has no effect without preset");
-            source.missing(place, what, "name a preset (pullgate preset list), or take it out");
+            source.missing(place, what, "name a preset (pullgate preset list), or remove it");
         }
     }
 }
@@ -150,7 +150,7 @@ fn values(
     for (name, written) in entries {
         let Some(parameter) = preset.parameters.iter().find(|one| one.name == name.value) else {
             let what = format!("preset {} has no parameter {:?}", preset.name, name.value);
-            fault(&name.place, what, "take it out".into());
+            fault(&name.place, what, "remove it".into());
             continue;
         };
         // What is neither a string nor a list has been reported.
@@ -203,8 +203,7 @@ fn left_out(
             }
             Ok(target) => {
                 let what = format!("{target} is no host of preset {} on {date}", preset.name);
-                let remedy =
-                    format!("take it out (pullgate preset show {} lists them)", preset.name);
+                let remedy = format!("remove it (pullgate preset show {} lists them)", preset.name);
                 source.fault(host.place.clone(), what, remedy);
             }
             Err(fault) => {

@@ -20,12 +20,12 @@ pub(super) struct Source<'a> {
     /// Errors, collected by all readers of the file.
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<Fault>>,
-    broken: RefCell<Broken>,
+    broken: RefCell<MalformedLines>,
 }
 
 /// The malformed lines of a file.
 #[derive(Debug, Default)]
-struct Broken {
+struct MalformedLines {
     /// The lines.
     lines: HashSet<u32>,
     /// The first of them that starts a `[header]`.
@@ -136,7 +136,7 @@ impl<'a> Source<'a> {
     /// Parses TOML and reports every syntax error.
     pub(super) fn toml(&self) -> Spanned<DeTable<'a>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
-        let mut broken = Broken::default();
+        let mut broken = MalformedLines::default();
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
             let place = self.place(at);
@@ -149,7 +149,7 @@ impl<'a> Source<'a> {
                 broken.header = Some(broken.header.map_or(place.line, |at| at.min(place.line)));
             }
             let message = error.message().lines().collect::<Vec<_>>().join(", ");
-            self.fault(place, format!("column {}: {message}", self.column(at)), "mend the TOML");
+            self.fault(place, format!("column {}: {message}", self.column(at)), "fix the TOML");
         }
         self.broken.replace(broken);
         table

@@ -201,9 +201,9 @@ impl<'a> Table<'a> {
             let nearest = self.read.iter().min_by_key(|known| distance(known, name));
             let remedy = match nearest.filter(|known| distance(known, name) <= 3) {
                 Some(known) => format!("did you mean {known}?"),
-                None => format!("take it out; known are {}", self.read.join(", ")),
+                None => format!("remove it; known keys are {}", self.read.join(", ")),
             };
-            self.source.fault(place, format!("{within} knows no key {name:?}"), remedy);
+            self.source.fault(place, format!("{name:?} is not a known key of {within}"), remedy);
         }
     }
 }

@@ -176,7 +176,7 @@ pub(super) fn read(
                 [("client-crls", revocations.first()), ("client-certificates", presence.as_ref())];
             for (key, written) in without {
                 let Some(written) = written else { continue };
-                let what = format!("{key} without client-ca has no meaning");
+                let what = format!("{key} without client-ca has no effect");
                 source.fault(written.place.clone(), what, "write client-ca = \"tls/clients.pem\"");
             }
             None
@@ -186,7 +186,7 @@ pub(super) fn read(
 }
 
 /// An error about one file.
-type Said = (String, &'static str);
+type FileError = (String, &'static str);
 
 /// Builds the TLS configuration from the files, and reports every error in them.
 pub(super) fn make(
@@ -218,13 +218,13 @@ pub(super) struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    fn fault(&self, (what, remedy): Said) -> Fault {
+    fn fault(&self, (what, remedy): FileError) -> Fault {
         Fault { place: self.place.clone(), what, remedy: remedy.into() }
     }
 
     fn tls(&self, paths: &TlsPaths) -> Result<Tls, Fault> {
         const ALL_OF_THEM: &str =
-            "write it as PEM: the gate's certificate first, then those between";
+            "write it as PEM: the gate's certificate first, then its intermediates";
         const UNENCRYPTED: &str = "write it as PEM, without a passphrase";
         const USABLE: &str = "make a key for ECDSA P-256 or P-384, Ed25519, or RSA with 2048 to 8192 \
              bits, and have a certificate issued for it";
@@ -232,7 +232,8 @@ impl Maker<'_> {
             self.all(&paths.certificate, "certificate", ALL_OF_THEM)?;
         let key = self.content(&paths.key)?;
         let key = PrivateKeyDer::from_pem_slice(key.expose());
-        let key = key.map_err(|_| self.bad(&paths.key, "it holds no private key", UNENCRYPTED))?;
+        let key =
+            key.map_err(|_| self.bad(&paths.key, "it contains no private key", UNENCRYPTED))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         provider
             .key_provider
@@ -322,13 +323,13 @@ impl Maker<'_> {
             T::pem_slice_iter(self.content(path)?.expose()).collect();
         match items {
             Ok(items) if !items.is_empty() => Ok(items),
-            Ok(_) => Err(self.bad(path, &format!("it holds no {what}"), remedy)),
+            Ok(_) => Err(self.bad(path, &format!("it contains no {what}"), remedy)),
             Err(error) => Err(self.bad(path, &error.to_string(), remedy)),
         }
     }
 
     pub(super) fn content(&self, path: &Path) -> Result<&Secret, Fault> {
-        let remedy = "put it there, readable for the gate's user";
+        let remedy = "create it, readable for the gate's user";
         match find(self.files, path).map(|file| file.content.as_ref()) {
             Some(Ok(content)) => Ok(content),
             Some(Err(error)) => Err(self.bad(path, &format!("it cannot be read: {error}"), remedy)),
@@ -374,9 +375,9 @@ mod tests {
             ("gate.key", None, None, None),
             ("gate.key", Some("gate.pem"), None, None),
             ("another.key", None, None, Some("another.key: it is not the key of gate.pem")),
-            ("encrypted.key", None, None, Some("encrypted.key: it holds no private key")),
-            ("gate.key", Some("empty.pem"), None, Some("empty.pem: it holds no certificate")),
-            ("gate.key", Some("gate.pem"), Some("gate.pem"), Some("gate.pem: it holds no list")),
+            ("encrypted.key", None, None, Some("encrypted.key: it contains no private key")),
+            ("gate.key", Some("empty.pem"), None, Some("empty.pem: it contains no certificate")),
+            ("gate.key", Some("gate.pem"), Some("gate.pem"), Some("gate.pem: it contains no list")),
             ("gate.key", Some("gate.pem"), Some("bad.crl"), Some("bad.crl: ")),
         ];
         for (key, authorities, revocations, expected) in cases {

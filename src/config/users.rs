@@ -34,13 +34,13 @@ pub(super) fn read(
     let content = file.map_or(Err("it was not read"), |file| {
         file.content.as_ref().map(Secret::expose).map_err(String::as_str)
     });
-    let text = content.and_then(|bytes| std::str::from_utf8(bytes).map_err(|_| "it is no UTF-8"));
+    let text = content.and_then(|bytes| std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8"));
     let text = match text {
         Ok(text) => text,
         Err(error) => {
             let what = format!("{}: it cannot be read: {error}", path.display());
             let remedy = format!(
-                "make it with pullgate user add NAME; if it is there, the gate's user must be able \
+                "create it with pullgate user add NAME; if it is there, the gate's user must be able \
                  to read it: chgrp pullgate {0} && chmod 640 {0}",
                 path.display()
             );
@@ -61,11 +61,11 @@ pub(super) fn read(
         match PasswordHash::parse(hash) {
             Err(error) => {
                 let what = format!("the hash of {name}: {error}");
-                fault(place(number), what, "make it anew with pullgate user add");
+                fault(place(number), what, "create it again with pullgate user add");
             }
             Ok(hash) => {
                 if !users.add(name, hash) {
-                    fault(place(number), format!("{name} stands twice"), "keep one");
+                    fault(place(number), format!("{name} is listed twice"), "keep one");
                 }
             }
         }

@@ -20,25 +20,25 @@ const MOST_NAMES: usize = 10_000;
 /// The names that are cached or being queried.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    names: DashMap<Name, Line>,
+    names: DashMap<Name, CacheEntry>,
 }
 
 /// The entry of a name, valid for the servers at that time.
 #[derive(Debug)]
-struct Line {
+struct CacheEntry {
     servers: Arc<Servers>,
-    state: State,
+    state: CacheState,
 }
 
 #[derive(Debug)]
-enum State {
-    Asked(Waiting),
+enum CacheState {
+    Asked(PendingLookUp),
     Known(Instant, Result<Arc<[IpAddr]>, Failure>),
 }
 
 /// A running query.
 #[derive(Debug, Clone)]
-pub(super) struct Waiting {
+pub(super) struct PendingLookUp {
     /// From this time, a session with a stale answer uses it.
     pub(super) stale_from: Instant,
     /// The result. The channel closes if the query was aborted.
@@ -49,11 +49,11 @@ pub(super) struct Waiting {
 #[derive(Debug)]
 pub(super) enum Turn {
     Take(Fresh),
-    Wait(Waiting),
-    Ask(watch::Sender<Option<Fresh>>, Waiting),
+    Wait(PendingLookUp),
+    Ask(watch::Sender<Option<Fresh>>, PendingLookUp),
 }
 
-impl State {
+impl CacheState {
     /// The cached result and its remaining lifetime.
     fn living(&self, now: Instant) -> Option<Fresh> {
         let Self::Known(until, found) = self else { return None };
@@ -76,9 +76,9 @@ impl Cache {
         }
         let ask = || {
             let (tell, found) = watch::channel(None);
-            let waiting = Waiting { stale_from, found };
-            let state = State::Asked(waiting.clone());
-            (Turn::Ask(tell, waiting), Line { servers: servers.clone(), state })
+            let waiting = PendingLookUp { stale_from, found };
+            let state = CacheState::Asked(waiting.clone());
+            (Turn::Ask(tell, waiting), CacheEntry { servers: servers.clone(), state })
         };
         match self.names.entry(name.clone()) {
             Entry::Vacant(vacant) => {
@@ -92,7 +92,7 @@ impl Cache {
                 if let Some(fresh) = known.state.living(Instant::now()).filter(|_| is_current) {
                     return Turn::Take(fresh);
                 }
-                if let State::Asked(waiting) = &known.state
+                if let CacheState::Asked(waiting) = &known.state
                     && is_current
                     && waiting.found.has_changed().is_ok()
                 {
@@ -111,15 +111,15 @@ impl Cache {
             self.names.remove(name);
             return;
         }
-        let state = State::Known(Instant::now() + fresh.lives, fresh.found.clone());
-        self.names.insert(name.clone(), Line { servers, state });
+        let state = CacheState::Known(Instant::now() + fresh.lives, fresh.found.clone());
+        self.names.insert(name.clone(), CacheEntry { servers, state });
     }
 
     fn make_room(&self) {
         let now = Instant::now();
         self.names.retain(|_, line| match &line.state {
-            State::Known(until, _) => *until > now,
-            State::Asked(waiting) => waiting.found.has_changed().is_ok(),
+            CacheState::Known(until, _) => *until > now,
+            CacheState::Asked(waiting) => waiting.found.has_changed().is_ok(),
         });
         if self.names.len() >= MOST_NAMES {
             self.names.clear();

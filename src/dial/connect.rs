@@ -272,11 +272,11 @@ mod tests {
         for (ports, expected) in cases {
             let start = Instant::now();
             let begun = RefCell::new(Vec::new());
-            let told = |address| {
+            let connect = |address| {
                 begun.borrow_mut().push(start.elapsed().as_millis() as u64);
                 attempt(address)
             };
-            race(addresses(ports), in_ten_seconds(), told).await.unwrap();
+            race(addresses(ports), in_ten_seconds(), connect).await.unwrap();
             assert_eq!(begun.into_inner(), *expected, "{ports:?}");
         }
     }

@@ -38,13 +38,13 @@ impl From<io::Error> for NoAnswer {
 
 /// The parameters of a query.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
+pub(super) struct QueryParameters<'a> {
     pub(super) name: &'a Name,
     pub(super) family: RecordType,
     pub(super) extension: Extension,
 }
 
-impl Asked<'_> {
+impl QueryParameters<'_> {
     fn question(&self, extension: Extension) -> Question {
         Question::new(self.name, self.family, extension)
     }
@@ -56,14 +56,14 @@ impl Asked<'_> {
 /// without it (RFC 6891 §7). Returns the answer and the query that it belongs to.
 pub(super) async fn ask(
     server: SocketAddr,
-    asked: Asked<'_>,
+    asked: QueryParameters<'_>,
     step: Duration,
 ) -> Result<(Message, Extension), NoAnswer> {
     let (received, extension) = over_udp(server, asked, step).await?;
     match received {
         Some(answer) => Ok((answer, extension)),
         None => {
-            let over_tcp = over_tcp(server, Asked { extension, ..asked });
+            let over_tcp = over_tcp(server, QueryParameters { extension, ..asked });
             // The server answered before.
             timeout(step, over_tcp).await.unwrap_or(Err(NoAnswer::Failed))
         }
@@ -73,7 +73,7 @@ pub(super) async fn ask(
 /// Returns the answer over UDP; `None` if it must be queried over TCP.
 async fn over_udp(
     server: SocketAddr,
-    asked: Asked<'_>,
+    asked: QueryParameters<'_>,
     step: Duration,
 ) -> Result<(Option<Message>, Extension), NoAnswer> {
     let any: SocketAddr = match server {
@@ -138,7 +138,10 @@ async fn send(socket: &UdpSocket, question: &Question) -> Result<(), NoAnswer> {
     Ok(())
 }
 
-async fn over_tcp(server: SocketAddr, asked: Asked<'_>) -> Result<(Message, Extension), NoAnswer> {
+async fn over_tcp(
+    server: SocketAddr,
+    asked: QueryParameters<'_>,
+) -> Result<(Message, Extension), NoAnswer> {
     let shortage_or_failure = |error: io::Error| match NoAnswer::from(error) {
         NoAnswer::Shortage => NoAnswer::Shortage,
         _ => NoAnswer::Failed,

@@ -23,7 +23,7 @@ pub use connect::connect_to;
 pub use dialler::Dialler;
 pub use own::interfaces;
 pub use parent::Caller;
-pub use resolve::{Answer, Origin, Resolver};
+pub use resolve::{AnswerSource, Resolution, Resolver};
 pub use servers::MOST_ADDRESSES;
 pub use system::system_servers;
 pub use tls::{Examined, SeenCertificate, TlsClients, TlsFault};

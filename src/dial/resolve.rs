@@ -34,7 +34,7 @@ const PINNED: Duration = Duration::from_secs(60);
 
 /// The source of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum AnswerSource {
     /// `[dns.hosts]`.
     Pinned,
     /// An answer that has not expired.
@@ -47,11 +47,11 @@ pub enum Origin {
 
 /// The addresses of an allowed name.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Resolution {
     /// The addresses with the port to dial; not vetted.
     pub addresses: Vec<SocketAddr>,
     /// Where they came from.
-    pub origin: Origin,
+    pub origin: AnswerSource,
     /// Their lifetime.
     pub lives: Duration,
 }
@@ -105,7 +105,7 @@ impl Resolver {
         set: &PolicySet,
         allowed: &Allowed,
         by: Instant,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Resolution, Failure> {
         self.resolve_target(set, allowed.target(), by).await
     }
 
@@ -128,7 +128,7 @@ impl Resolver {
         set: &PolicySet,
         target: &Target,
         by: Instant,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Resolution, Failure> {
         let rules = set.rules();
         let name = &target.name;
         let last = || self.memory.last.find(name, &rules.dns_servers, rules.dns_stale);
@@ -144,7 +144,7 @@ impl Resolver {
         let looked_up = self.look_up(name, &rules.dns_servers, had_last, by).await;
         let failure = match looked_up {
             LookedUp::Ended(Fresh { found: Ok(addresses), lives }) => {
-                return Ok(answer(&addresses, Origin::Server, lives, target));
+                return Ok(answer(&addresses, AnswerSource::Server, lives, target));
             }
             LookedUp::Ended(Fresh { found: Err(failure), .. }) => failure,
             LookedUp::Late => LATE,
@@ -165,29 +165,29 @@ impl Resolver {
         set: &PolicySet,
         allowed: &Allowed,
         by: Instant,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Resolution, Failure> {
         if let Some(answer) = self.at_hand(set, allowed.target()) {
             return answer;
         }
         let name = &allowed.target().name;
         match self.look_up(name, &set.rules().dns_servers, false, by).await {
             LookedUp::Ended(Fresh { found, lives }) => {
-                Ok(answer(&found?, Origin::Server, lives, allowed.target()))
+                Ok(answer(&found?, AnswerSource::Server, lives, allowed.target()))
             }
             LookedUp::Late => Err(LATE),
         }
     }
 
     /// A fixed answer, or what is known.
-    fn at_hand(&self, set: &PolicySet, target: &Target) -> Option<Result<Answer, Failure>> {
+    fn at_hand(&self, set: &PolicySet, target: &Target) -> Option<Result<Resolution, Failure>> {
         if let Some(pins) = set.pins(&target.name) {
             let pinned = pins.iter().map(|pin| (pin.address, pin.port.unwrap_or(target.port)));
             let addresses = pinned.map(SocketAddr::from).collect();
-            return Some(Ok(Answer { addresses, origin: Origin::Pinned, lives: PINNED }));
+            return Some(Ok(Resolution { addresses, origin: AnswerSource::Pinned, lives: PINNED }));
         }
         let Fresh { found, lives } =
             self.memory.names.known(&target.name, &set.rules().dns_servers)?;
-        Some(found.map(|found| answer(&found, Origin::Cache, lives, target)))
+        Some(found.map(|found| answer(&found, AnswerSource::Cache, lives, target)))
     }
 
     /// Queries the servers, or waits for a running query. If that is aborted, the session queries
@@ -280,14 +280,14 @@ fn is_unheard(failure: Failure) -> bool {
     [Cause::LookupFailed, Cause::LookupTimeout].contains(&failure.cause)
 }
 
-fn stale(last: &[IpAddr], target: &Target) -> Answer {
-    answer(last, Origin::Stale, stale::LIVES, target)
+fn stale(last: &[IpAddr], target: &Target) -> Resolution {
+    answer(last, AnswerSource::Stale, stale::LIVES, target)
 }
 
-fn answer(found: &[IpAddr], origin: Origin, lives: Duration, target: &Target) -> Answer {
+fn answer(found: &[IpAddr], origin: AnswerSource, lives: Duration, target: &Target) -> Resolution {
     let port = target.port;
     let addresses = found.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
-    Answer { addresses, origin, lives }
+    Resolution { addresses, origin, lives }
 }
 
 #[cfg(test)]

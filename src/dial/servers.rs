@@ -16,7 +16,7 @@ use hickory_proto::rr::{self, RecordType};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use super::exchange::{self, Asked, NoAnswer};
+use super::exchange::{self, NoAnswer, QueryParameters};
 use super::reply::{self, Content, Extension, LONGEST_CHAIN, MOST_OF_FAMILY};
 use super::system::{Stamp, name_servers, socket_address};
 use crate::policy::{Cause, Failure, Name, NameServer, Side};
@@ -99,7 +99,7 @@ struct Learnt {
 
 /// The result for one address family.
 #[derive(Debug)]
-enum Family {
+enum FamilyResult {
     Found(Vec<IpAddr>, Duration),
     Empty(Duration),
     Failed(Failure),
@@ -170,7 +170,7 @@ impl Servers {
         both(v4, v6)
     }
 
-    async fn ask_family(&self, name: &rr::Name, family: RecordType, by: Instant) -> Family {
+    async fn ask_family(&self, name: &rr::Name, family: RecordType, by: Instant) -> FamilyResult {
         let mut failure = match self.servers.is_empty() {
             true => Cause::LookupFailed,
             false => Cause::LookupTimeout,
@@ -185,7 +185,7 @@ impl Servers {
                     Err(NoAnswer::Silent) => {}
                     Err(NoAnswer::Unreachable | NoAnswer::Failed) => failure = Cause::LookupFailed,
                     Err(NoAnswer::Shortage) => {
-                        return Family::Failed(Failure {
+                        return FamilyResult::Failed(Failure {
                             side: Side::Gate,
                             cause: Cause::Internal,
                         });
@@ -196,7 +196,7 @@ impl Servers {
                 break;
             }
         }
-        Family::Failed(Failure { side: Side::Upstream, cause: failure })
+        FamilyResult::Failed(Failure { side: Side::Upstream, cause: failure })
     }
 
     /// Returns the responsive servers in order, then those that timed out.
@@ -229,7 +229,7 @@ impl Server {
         name: &rr::Name,
         family: RecordType,
         step: Duration,
-    ) -> Result<Family, NoAnswer> {
+    ) -> Result<FamilyResult, NoAnswer> {
         let mut name = name.clone();
         let mut lives = LONGEST;
         let mut names = LONGEST_CHAIN;
@@ -237,7 +237,7 @@ impl Server {
             let answer = self.exchange(&name, family, step).await?;
             match reply::content(&answer, &name, family, names) {
                 Content::Addresses(addresses, ttl) => {
-                    return Ok(Family::Found(addresses, lives.min(seconds(ttl))));
+                    return Ok(FamilyResult::Found(addresses, lives.min(seconds(ttl))));
                 }
                 Content::Nothing(ttl) => return Ok(empty(ttl)),
                 Content::Alias { end, names: followed, ttl } => {
@@ -261,7 +261,9 @@ impl Server {
         let is_plain = plain_until.is_some_and(|until| Instant::now() < until);
         let extension = if is_plain { Extension::Plain } else { Extension::Edns };
         let ended = match socket_address(&self.address) {
-            Ok(address) => exchange::ask(address, Asked { name, family, extension }, step).await,
+            Ok(address) => {
+                exchange::ask(address, QueryParameters { name, family, extension }, step).await
+            }
             Err(_) => Err(NoAnswer::Unreachable),
         };
         self.learn(
@@ -302,17 +304,17 @@ impl Server {
 }
 
 /// Waits for the second family; without limit only if the first has no addresses.
-async fn beside(first: &Family, second: impl Future<Output = Family>) -> Family {
-    if !matches!(first, Family::Found(..)) {
+async fn beside(first: &FamilyResult, second: impl Future<Output = FamilyResult>) -> FamilyResult {
+    if !matches!(first, FamilyResult::Found(..)) {
         return second.await;
     }
     let late = Failure { side: Side::Upstream, cause: Cause::LookupTimeout };
-    timeout(GRACE, second).await.unwrap_or(Family::Failed(late))
+    timeout(GRACE, second).await.unwrap_or(FamilyResult::Failed(late))
 }
 
 /// One family with addresses is enough; a negative result needs both.
-fn both(v4: Family, v6: Family) -> Fresh {
-    use Family::{Empty, Failed, Found};
+fn both(v4: FamilyResult, v6: FamilyResult) -> Fresh {
+    use FamilyResult::{Empty, Failed, Found};
     let found = |addresses: Vec<IpAddr>, lives| Fresh { found: Ok(addresses.into()), lives };
     match (v4, v6) {
         (Found(v4, lives), Found(v6, others)) => found([v4, v6].concat(), lives.min(others)),
@@ -349,9 +351,9 @@ fn nothing(lives: Duration) -> Fresh {
     Fresh { found: Err(failure), lives }
 }
 
-fn empty(ttl: Option<u32>) -> Family {
+fn empty(ttl: Option<u32>) -> FamilyResult {
     let lives = ttl.map_or(NEGATIVE.0, |ttl| seconds(ttl).clamp(NEGATIVE.0, NEGATIVE.1));
-    Family::Empty(lives)
+    FamilyResult::Empty(lives)
 }
 
 fn seconds(ttl: u32) -> Duration {

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shortages_are_told_from_the_networks_doing() {
+    fn shortages_are_distinguished_from_network_errors() {
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
             assert_eq!(Shortage::of(&errno.into()), Some(Shortage::Resources));
         }

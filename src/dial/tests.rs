@@ -62,7 +62,7 @@ async fn found(resolver: &Resolver, set: &PolicySet, host: &str) -> Result<Vec<S
     Ok(answer.addresses.iter().map(|address| address.ip().to_string()).collect())
 }
 
-async fn origin(resolver: &Resolver, set: &PolicySet, host: &str) -> Origin {
+async fn origin(resolver: &Resolver, set: &PolicySet, host: &str) -> AnswerSource {
     resolver.resolve(set, &allowed(set, host), soon()).await.unwrap().origin
 }
 
@@ -296,14 +296,14 @@ async fn answers_live_as_long_as_their_ttl() {
     ];
     for (label, lives) in cases {
         let host = format!("{label}.example.com");
-        assert_eq!(origin(&resolver, &set, &host).await, Origin::Server, "{label}");
+        assert_eq!(origin(&resolver, &set, &host).await, AnswerSource::Server, "{label}");
         if lives > 0 {
             pass(lives - 5).await;
-            assert_eq!(origin(&resolver, &set, &host).await, Origin::Cache, "{label}");
+            assert_eq!(origin(&resolver, &set, &host).await, AnswerSource::Cache, "{label}");
             pass(6).await;
         }
         server.asked();
-        assert_eq!(origin(&resolver, &set, &host).await, Origin::Server, "{label}");
+        assert_eq!(origin(&resolver, &set, &host).await, AnswerSource::Server, "{label}");
         assert!(server.asked().len() >= 2, "{label}: asked anew, and not of a cache below");
     }
 }
@@ -441,15 +441,15 @@ async fn a_reload_changes_the_servers_and_forgets_what_the_old_ones_said() {
     let second = Server::start(|asked| one_address(asked, 600)).await;
     let (old, new) = (set_with(&[&first]), set_with(&[&second]));
     let resolver = Resolver::new(&old.rules().dns_servers);
-    assert_eq!(origin(&resolver, &old, "contoso.azurecr.io").await, Origin::Server);
-    assert_eq!(origin(&resolver, &old, "contoso.azurecr.io").await, Origin::Cache);
-    assert_eq!(origin(&resolver, &new, "contoso.azurecr.io").await, Origin::Server);
-    assert_eq!(origin(&resolver, &new, "contoso.azurecr.io").await, Origin::Cache);
+    assert_eq!(origin(&resolver, &old, "contoso.azurecr.io").await, AnswerSource::Server);
+    assert_eq!(origin(&resolver, &old, "contoso.azurecr.io").await, AnswerSource::Cache);
+    assert_eq!(origin(&resolver, &new, "contoso.azurecr.io").await, AnswerSource::Server);
+    assert_eq!(origin(&resolver, &new, "contoso.azurecr.io").await, AnswerSource::Cache);
     assert_eq!((first.asked().len(), second.asked().len()), (2, 2));
 }
 
 #[tokio::test]
-async fn fixed_answers_ask_nobody() {
+async fn static_addresses_cause_no_query() {
     let server = Server::start(|asked| one_address(asked, 60)).await;
     let pins = [
         StaticAddress { address: ip("10.1.0.4"), port: None },
@@ -464,7 +464,7 @@ async fn fixed_answers_ask_nobody() {
     let resolver = Resolver::new(&set.rules().dns_servers);
     let allowed = set.judge_name(&target, &local(), Enforcement::Report).unwrap();
     let answer = resolver.resolve(&set, &allowed, soon()).await.unwrap();
-    assert_eq!(answer.origin, Origin::Pinned);
+    assert_eq!(answer.origin, AnswerSource::Pinned);
     let expected = ["10.1.0.4:5000", "10.1.0.5:8443"].map(|text| text.parse().unwrap());
     assert_eq!(answer.addresses, expected);
     assert_eq!(server.asked(), []);

@@ -31,12 +31,12 @@ fn upstream(cause: Cause) -> Failure {
     Failure { side: Side::Upstream, cause }
 }
 
-/// Why there is no TLS, and what was seen.
+/// Why the TLS handshake failed, and what was observed.
 #[derive(Debug)]
 pub struct TlsFault {
     /// For the account.
     pub failure: Failure,
-    /// For whoever reads it.
+    /// A description for operators.
     pub detail: String,
     /// Whether the certificate was rejected, and not something else failed.
     pub is_of_certificate: bool,

@@ -25,7 +25,7 @@ use crate::config::{self, Answer};
 use crate::dial::Resolver;
 use crate::limits::QueryRates;
 use crate::policy::{Allowed, Cause, ClientIdentity, OwnAddresses, PolicySet, Reason};
-use query::{DnsReply, Kind, Question};
+use query::{DnsReply, QueryType, Question};
 
 /// TTL of the gate's own addresses, and maximum TTL of real ones.
 const LONGEST_TTL: Duration = Duration::from_secs(60);
@@ -124,19 +124,19 @@ impl DnsServer {
             Err(denial) => {
                 self.record_refused(question, client, listener, denial.reason, &set);
                 return Next::Answer(match question.kind() {
-                    Kind::Unserved => DnsReply::Refused,
+                    QueryType::Unserved => DnsReply::Refused,
                     _ => DnsReply::Denied,
                 });
             }
         };
         match (question.kind(), &self.answer) {
-            (Kind::Unserved, _) => Next::Answer(DnsReply::Refused),
-            (Kind::Other, _) => Next::Answer(DnsReply::Withheld),
-            (Kind::Service, _) => Next::Answer(DnsReply::NoData),
-            (Kind::A | Kind::Aaaa, Answer::Gate(own)) => {
+            (QueryType::Unserved, _) => Next::Answer(DnsReply::Refused),
+            (QueryType::Other, _) => Next::Answer(DnsReply::Withheld),
+            (QueryType::Service, _) => Next::Answer(DnsReply::NoData),
+            (QueryType::A | QueryType::Aaaa, Answer::Gate(own)) => {
                 Next::Answer(of_kind(question.kind(), own.iter().copied(), LONGEST_TTL))
             }
-            (Kind::A | Kind::Aaaa, Answer::Real) => Next::LookUp(set, allowed),
+            (QueryType::A | QueryType::Aaaa, Answer::Real) => Next::LookUp(set, allowed),
         }
     }
 
@@ -206,7 +206,7 @@ impl DnsServer {
 }
 
 /// Returns the addresses of the requested type, without duplicates.
-fn of_kind(kind: Kind, addresses: impl Iterator<Item = IpAddr>, lives: Duration) -> DnsReply {
+fn of_kind(kind: QueryType, addresses: impl Iterator<Item = IpAddr>, lives: Duration) -> DnsReply {
     let mut found: Vec<IpAddr> = Vec::new();
     for address in addresses.filter(|address| kind.takes(address)) {
         if !found.contains(&address) {

@@ -38,7 +38,7 @@ pub(super) enum Transport {
 
 /// The type of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum QueryType {
     /// IPv4 addresses.
     A,
     /// IPv6 addresses.
@@ -51,7 +51,7 @@ pub(super) enum Kind {
     Unserved,
 }
 
-impl Kind {
+impl QueryType {
     /// Returns whether an address belongs to the requested family.
     pub(super) fn takes(self, address: &IpAddr) -> bool {
         match self {
@@ -153,14 +153,14 @@ impl Question {
         Name::parse(&self.asked()).ok()
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> QueryType {
         match self.query.query_type() {
-            _ if self.query.query_class() != DNSClass::IN => Kind::Unserved,
-            RecordType::A => Kind::A,
-            RecordType::AAAA => Kind::Aaaa,
-            RecordType::HTTPS | RecordType::SVCB => Kind::Service,
-            RecordType::AXFR | RecordType::IXFR => Kind::Unserved,
-            _ => Kind::Other,
+            _ if self.query.query_class() != DNSClass::IN => QueryType::Unserved,
+            RecordType::A => QueryType::A,
+            RecordType::AAAA => QueryType::Aaaa,
+            RecordType::HTTPS | RecordType::SVCB => QueryType::Service,
+            RecordType::AXFR | RecordType::IXFR => QueryType::Unserved,
+            _ => QueryType::Other,
         }
     }
 
@@ -286,7 +286,7 @@ mod tests {
         let message = asking("CONtoso.azurecr.IO.", RecordType::A);
         let question = read(&message);
         assert_eq!(question.name().unwrap().as_str(), "contoso.azurecr.io");
-        assert_eq!(question.kind(), Kind::A);
+        assert_eq!(question.kind(), QueryType::A);
         let addresses = vec!["10.7.0.1".parse().unwrap(), "10.7.0.2".parse().unwrap()];
         let answer = decoded(&question, &DnsReply::Addresses(addresses, Duration::from_secs(60)));
         assert_eq!(answer.metadata.id, message.metadata.id);
@@ -303,22 +303,22 @@ mod tests {
     #[test]
     fn types_and_classes() {
         for (kind, expected) in [
-            (RecordType::A, Kind::A),
-            (RecordType::AAAA, Kind::Aaaa),
-            (RecordType::HTTPS, Kind::Service),
-            (RecordType::SVCB, Kind::Service),
-            (RecordType::ANY, Kind::Other),
-            (RecordType::AXFR, Kind::Unserved),
-            (RecordType::IXFR, Kind::Unserved),
-            (RecordType::TXT, Kind::Other),
-            (RecordType::CNAME, Kind::Other),
-            (RecordType::NS, Kind::Other),
-            (RecordType::Unknown(65_400), Kind::Other),
+            (RecordType::A, QueryType::A),
+            (RecordType::AAAA, QueryType::Aaaa),
+            (RecordType::HTTPS, QueryType::Service),
+            (RecordType::SVCB, QueryType::Service),
+            (RecordType::ANY, QueryType::Other),
+            (RecordType::AXFR, QueryType::Unserved),
+            (RecordType::IXFR, QueryType::Unserved),
+            (RecordType::TXT, QueryType::Other),
+            (RecordType::CNAME, QueryType::Other),
+            (RecordType::NS, QueryType::Other),
+            (RecordType::Unknown(65_400), QueryType::Other),
         ] {
             let mut message = asking("contoso.azurecr.io.", kind);
             assert_eq!(read(&message).kind(), expected, "{kind}");
             message.queries[0].set_query_class(DNSClass::CH);
-            assert_eq!(read(&message).kind(), Kind::Unserved, "{kind}");
+            assert_eq!(read(&message).kind(), QueryType::Unserved, "{kind}");
         }
     }
 
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_question() {
+    fn messages_without_a_valid_question() {
         let sound = asking("contoso.azurecr.io.", RecordType::A).to_vec().unwrap();
         let changed = |at: usize, byte: u8| {
             let mut bytes = sound.clone();

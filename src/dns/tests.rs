@@ -157,7 +157,7 @@ async fn real_addresses_are_those_that_may_be_dialled() {
 }
 
 #[tokio::test]
-async fn a_refused_name_is_told_to_the_operator() {
+async fn a_denied_name_is_recorded() {
     let gateway = gateway(gate(), policy(&["contoso"], ""));
     for (name, kind, reply) in [
         ("x.blob.core.windows.net.", RecordType::A, DnsReply::Denied),

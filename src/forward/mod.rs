@@ -167,7 +167,7 @@ impl Forward {
             };
             let is_blob = matches!(asked.request.operation, Operation::Blob { .. });
             if !is_blob {
-                let remedy = "the registry redirects what is no blob";
+                let remedy = "the registry redirects a request that is not for a blob";
                 let denial = Denial::with_remedy(Reason::RedirectNotAllowed, remedy);
                 return Err(Trouble::from(denial).at(upstream));
             }

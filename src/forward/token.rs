@@ -98,7 +98,7 @@ impl Tokens {
             self.known.clear();
         }
         let entry = self.known.entry(key).or_default().clone();
-        // Whoever had the lock before may have obtained it.
+        // An earlier holder of the lock may have obtained it.
         let mut token = entry.lock().await;
         if let Some(known) = living(token.as_ref(), asked)
             && Some(&known.value) != refused.as_ref()
@@ -156,7 +156,8 @@ async fn exchange(
         return Err(auth("the token server's URL is not https on port 443"));
     };
     let Some(server) = asked.allowed.token_server(&host) else {
-        let detail = format!("the token server {host} is no host of this registry; add it to also");
+        let detail =
+            format!("the token server {host} is not a host of this registry; add it to also");
         return Err(auth(detail));
     };
     let outgoing = outgoing(asked, bearer, target)?;

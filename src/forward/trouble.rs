@@ -9,12 +9,12 @@ use crate::policy::{Cause, Failure, Side, Stop};
 /// A shorter `idle-timeout-ms` holds here, too.
 pub(super) const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 
-/// Why there is no answer.
+/// Why a request has no answer.
 #[derive(Debug)]
 pub struct Trouble {
     /// For the account.
     pub stop: Stop,
-    /// For whoever reads it, beside the stop.
+    /// A description for operators, besides the stop.
     pub detail: Option<String>,
     /// Who was dialled, if anybody.
     pub upstream: Option<SocketAddr>,

@@ -7,7 +7,7 @@
 
 use super::cross_check;
 use super::fault::{HelloFault, JoinFault, RecordFault};
-use super::reader::{Seen, Walk};
+use super::reader::{ExtensionSet, Walk};
 use super::reassembler::{CLIENT_HELLO, LARGEST_MESSAGE, MESSAGE_HEADER, MessageReader};
 use crate::policy::{Name, NameError};
 
@@ -151,7 +151,7 @@ impl Extensions {
     fn read(bytes: &[u8]) -> Result<Self, HelloFault> {
         // Without supported_versions, only the legacy version is offered.
         let mut found = Self { server_name: None, offers_tls12: true, offers_tls13: false };
-        let mut seen = Seen::none();
+        let mut seen = ExtensionSet::none();
         let mut count = 0;
         let mut walk = Walk::over(bytes);
         while !walk.is_at_end() {
@@ -244,7 +244,7 @@ pub struct Hello {
 
 /// Progress of the reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum HelloStep {
     /// Valid so far, but not complete.
     NeedMore,
     /// Complete and valid.
@@ -299,7 +299,7 @@ impl HelloReader {
     /// ClientHello are an error: a client without early data sends nothing before the server's
     /// reply, so they can only be an attack. A reader that has returned its ClientHello rejects
     /// further bytes for the same reason.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<Step, HelloFault> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<HelloStep, HelloFault> {
         let mut rest = bytes;
         let step = self.take(&mut rest)?;
         if rest.is_empty() { Ok(step) } else { Err(HelloFault::BytesBehind) }
@@ -307,23 +307,23 @@ impl HelloReader {
 
     /// Variant of [`Self::feed`] that stops after the last byte of the ClientHello. Bytes after it
     /// stay in the input.
-    pub(super) fn take(&mut self, bytes: &mut &[u8]) -> Result<Step, HelloFault> {
+    pub(super) fn take(&mut self, bytes: &mut &[u8]) -> Result<HelloStep, HelloFault> {
         if let Some(fault) = self.over {
             let finished = fault == HelloFault::BytesBehind && bytes.is_empty();
-            return if finished { Ok(Step::NeedMore) } else { Err(fault) };
+            return if finished { Ok(HelloStep::NeedMore) } else { Err(fault) };
         }
         let step = self.advance(bytes);
         self.over = match &step {
-            Ok(Step::NeedMore) => None,
-            Ok(Step::Complete(_)) => Some(HelloFault::BytesBehind),
+            Ok(HelloStep::NeedMore) => None,
+            Ok(HelloStep::Complete(_)) => Some(HelloFault::BytesBehind),
             Err(fault) => Some(*fault),
         };
         step
     }
 
-    fn advance(&mut self, bytes: &mut &[u8]) -> Result<Step, HelloFault> {
+    fn advance(&mut self, bytes: &mut &[u8]) -> Result<HelloStep, HelloFault> {
         if !self.message.feed(bytes).map_err(|fault| self.tell(fault))? {
-            return Ok(Step::NeedMore);
+            return Ok(HelloStep::NeedMore);
         }
         if self.message.record_left() > 0 {
             return Err(HelloFault::MessageBehind);
@@ -335,7 +335,7 @@ impl HelloReader {
         drop(message);
         let message =
             std::mem::replace(&mut self.message, MessageReader::new(CLIENT_HELLO, largest));
-        Ok(Step::Complete(Hello { facts, raw: message.into_fewest_records() }))
+        Ok(HelloStep::Complete(Hello { facts, raw: message.into_fewest_records() }))
     }
 
     /// Returns the error of a ClientHello for an error of the reassembler.

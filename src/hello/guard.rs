@@ -24,12 +24,12 @@
 //! Records are forwarded whole, after inspection, so no part of an invalid record is forwarded.
 //! Only payload whose header the [`RecordWatch`] has accepted is forwarded as it arrives.
 
-use super::client::{ClientHello, Hello, HelloReader, Step};
+use super::client::{ClientHello, Hello, HelloReader, HelloStep};
 use super::fault::{Cut, JoinFault, ReplyFault, UploadFault};
 use super::reassembler::{LARGEST_MESSAGE, MESSAGE_HEADER, MessageReader, SERVER_HELLO};
-use super::record::{self, HEADER, Header, Kind, RecordWatch};
-use super::server::{self, Reply};
-use super::upload::{ClearUpload, Then};
+use super::record::{self, ContentType, HEADER, Header, RecordWatch};
+use super::server::{self, ServerReply};
+use super::upload::{ClearUpload, UploadStep};
 
 /// The maximum payload of a small record: an alert (2) or a change_cipher_spec (1).
 const LARGEST_SMALL: usize = 2;
@@ -57,7 +57,7 @@ pub enum Onward {
 #[derive(Debug)]
 pub struct Guard {
     hello: ClientHello,
-    stage: Stage,
+    stage: GuardStage,
     reply: MessageReader,
     /// An incomplete small record from the server.
     server_held: Vec<u8>,
@@ -69,7 +69,7 @@ pub struct Guard {
 }
 
 #[derive(Debug)]
-enum Stage {
+enum GuardStage {
     /// The first ClientHello was sent.
     FirstHello,
     /// The server asked for a second one.
@@ -115,7 +115,7 @@ impl Guard {
     pub fn new(hello: ClientHello) -> Self {
         Self {
             hello,
-            stage: Stage::FirstHello,
+            stage: GuardStage::FirstHello,
             reply: MessageReader::new(SERVER_HELLO, LARGEST_MESSAGE),
             server_held: Vec::new(),
             client_held: Vec::new(),
@@ -127,13 +127,13 @@ impl Guard {
     /// Returns whether the server must send next. Bytes from the client are a violation then.
     #[must_use]
     pub fn is_servers_turn(&self) -> bool {
-        matches!(self.stage, Stage::FirstHello | Stage::SecondHello)
+        matches!(self.stage, GuardStage::FirstHello | GuardStage::SecondHello)
     }
 
     /// Returns whether a second ClientHello is due or incomplete.
     #[must_use]
     pub fn awaits_second_hello(&self) -> bool {
-        matches!(self.stage, Stage::Retry { .. })
+        matches!(self.stage, GuardStage::Retry { .. })
     }
 
     /// Returns whether the client got bytes after which it cannot read an unencrypted alert. A
@@ -147,8 +147,8 @@ impl Guard {
     #[must_use]
     pub fn onward(&self) -> Option<Onward> {
         match &self.stage {
-            Stage::Free => Some(Onward::Free),
-            Stage::Records(watch) if self.client_held.is_empty() => {
+            GuardStage::Free => Some(Onward::Free),
+            GuardStage::Records(watch) if self.client_held.is_empty() => {
                 Some(Onward::Records(watch.clone()))
             }
             _ => None,
@@ -163,7 +163,8 @@ impl Guard {
     pub fn client(&mut self, bytes: &[u8], out: &mut Output) -> Result<(), Cut> {
         let mut input = bytes;
         while !input.is_empty() {
-            self.client_step(&mut input, out).inspect_err(|cut| self.stage = Stage::Cut(*cut))?;
+            self.client_step(&mut input, out)
+                .inspect_err(|cut| self.stage = GuardStage::Cut(*cut))?;
         }
         Ok(())
     }
@@ -175,7 +176,8 @@ impl Guard {
     pub fn server(&mut self, bytes: &[u8], out: &mut Output) -> Result<(), Cut> {
         let mut input = bytes;
         while !input.is_empty() {
-            self.server_step(&mut input, out).inspect_err(|cut| self.stage = Stage::Cut(*cut))?;
+            self.server_step(&mut input, out)
+                .inspect_err(|cut| self.stage = GuardStage::Cut(*cut))?;
         }
         Ok(())
     }
@@ -184,8 +186,8 @@ impl Guard {
     fn client_step(&mut self, input: &mut &[u8], out: &mut Output) -> Result<(), Cut> {
         let held = &mut self.client_held;
         match &mut self.stage {
-            Stage::FirstHello | Stage::SecondHello => Err(Cut::BehindHello),
-            Stage::Retry { second, dummy } => {
+            GuardStage::FirstHello | GuardStage::SecondHello => Err(Cut::BehindHello),
+            GuardStage::Retry { second, dummy } => {
                 let beside = second.is_fresh() && is_small(held, input);
                 if beside {
                     let passed = pass_small(held, input, *dummy, &mut out.to_server)?;
@@ -195,29 +197,29 @@ impl Guard {
                     return Ok(());
                 }
                 match second.take(input).map_err(Cut::SecondHello)? {
-                    Step::NeedMore => Ok(()),
-                    Step::Complete(second) => self.second_hello(&second, out),
+                    HelloStep::NeedMore => Ok(()),
+                    HelloStep::Complete(second) => self.second_hello(&second, out),
                 }
             }
-            Stage::Upload(upload) => {
-                if upload.advance(input, &mut out.to_server)? == Then::Finished {
-                    self.stage = Stage::Records(RecordWatch::at_boundary());
+            GuardStage::Upload(upload) => {
+                if upload.advance(input, &mut out.to_server)? == UploadStep::Finished {
+                    self.stage = GuardStage::Records(RecordWatch::at_boundary());
                 }
                 Ok(())
             }
-            Stage::Records(watch) => watch_step(watch, held, input, &mut out.to_server),
-            Stage::Free => {
+            GuardStage::Records(watch) => watch_step(watch, held, input, &mut out.to_server),
+            GuardStage::Free => {
                 out.to_server.extend_from_slice(std::mem::take(input));
                 Ok(())
             }
-            Stage::Refused => {
+            GuardStage::Refused => {
                 if !is_small(held, input) {
                     return Err(UploadFault::OutOfOrder.into());
                 }
                 pass_small(held, input, Dummy::MayNotCome, &mut out.to_server)?;
                 Ok(())
             }
-            Stage::Cut(cut) => Err(*cut),
+            GuardStage::Cut(cut) => Err(*cut),
         }
     }
 
@@ -229,33 +231,33 @@ impl Guard {
             return Err(Cut::OtherHello);
         }
         out.to_server.extend_from_slice(&second.raw);
-        self.stage = Stage::SecondHello;
+        self.stage = GuardStage::SecondHello;
         Ok(())
     }
 
     /// Consumes at least one byte, at most to the end of a record or message.
     fn server_step(&mut self, input: &mut &[u8], out: &mut Output) -> Result<(), Cut> {
         match &self.stage {
-            Stage::FirstHello | Stage::SecondHello | Stage::Retry { .. } => {
+            GuardStage::FirstHello | GuardStage::SecondHello | GuardStage::Retry { .. } => {
                 if self.reply.is_fresh() && is_small(&self.server_held, input) {
                     return self.server_small(input, out);
                 }
-                if matches!(self.stage, Stage::Retry { .. }) {
+                if matches!(self.stage, GuardStage::Retry { .. }) {
                     return Err(ReplyFault::OutOfTurn.into());
                 }
                 self.server_message(input, out)
             }
-            Stage::Upload(_) | Stage::Records(_) | Stage::Free => {
+            GuardStage::Upload(_) | GuardStage::Records(_) | GuardStage::Free => {
                 out.to_client.extend_from_slice(std::mem::take(input));
                 Ok(())
             }
-            Stage::Refused => {
+            GuardStage::Refused => {
                 if !is_small(&self.server_held, input) {
                     return Err(ReplyFault::AfterAlert.into());
                 }
                 self.server_small(input, out)
             }
-            Stage::Cut(cut) => Err(*cut),
+            GuardStage::Cut(cut) => Err(*cut),
         }
     }
 
@@ -270,7 +272,7 @@ impl Guard {
                 self.served = true;
                 if alert == Alert::Last {
                     self.server_dummy = Dummy::MayNotCome;
-                    self.stage = Stage::Refused;
+                    self.stage = GuardStage::Refused;
                 }
             }
             Err(UploadFault::Record(fault)) => return Err(ReplyFault::Record(fault).into()),
@@ -288,18 +290,24 @@ impl Guard {
             server::judge(message.get(MESSAGE_HEADER..).unwrap_or_default(), &self.hello)?
         };
         let stage = match (reply, &self.stage) {
-            (Reply::Retry, Stage::SecondHello) => return Err(ReplyFault::SecondRetry.into()),
-            (Reply::Tls12 { .. }, Stage::SecondHello) => return Err(ReplyFault::Downgrade.into()),
-            (Reply::Retry, _) => {
+            (ServerReply::Retry, GuardStage::SecondHello) => {
+                return Err(ReplyFault::SecondRetry.into());
+            }
+            (ServerReply::Tls12 { .. }, GuardStage::SecondHello) => {
+                return Err(ReplyFault::Downgrade.into());
+            }
+            (ServerReply::Retry, _) => {
                 self.server_dummy = Dummy::MayCome;
                 let second = Box::new(HelloReader::with_limit(self.hello.largest()));
-                Stage::Retry { second, dummy: Dummy::MayCome }
+                GuardStage::Retry { second, dummy: Dummy::MayCome }
             }
-            (Reply::Tls12 { suite }, _) => Stage::Upload(Box::new(ClearUpload::new(suite))),
-            (Reply::Tls13, _) => Stage::Free,
+            (ServerReply::Tls12 { suite }, _) => {
+                GuardStage::Upload(Box::new(ClearUpload::new(suite)))
+            }
+            (ServerReply::Tls13, _) => GuardStage::Free,
         };
         // In TLS 1.2, the same record can hold the certificate and more.
-        if !matches!(reply, Reply::Tls12 { .. }) && self.reply.record_left() > 0 {
+        if !matches!(reply, ServerReply::Tls12 { .. }) && self.reply.record_left() > 0 {
             return Err(ReplyFault::MessageBehind.into());
         }
         let message =
@@ -311,7 +319,7 @@ impl Guard {
         } else {
             out.to_client.extend_from_slice(&raw);
         }
-        self.served |= reply != Reply::Retry;
+        self.served |= reply != ServerReply::Retry;
         self.stage = stage;
         Ok(())
     }
@@ -319,8 +327,8 @@ impl Guard {
 
 /// Returns whether the current or next record is an alert or a change_cipher_spec.
 fn is_small(held: &[u8], input: &[u8]) -> bool {
-    let first = held.first().or(input.first()).copied().and_then(Kind::of);
-    matches!(first, Some(Kind::Alert | Kind::ChangeCipherSpec))
+    let first = held.first().or(input.first()).copied().and_then(ContentType::of);
+    matches!(first, Some(ContentType::Alert | ContentType::ChangeCipherSpec))
 }
 
 /// Collects a small record and forwards it if it is allowed.
@@ -340,12 +348,12 @@ fn pass_small(
 fn small(header: Header, payload: &[u8], dummy: Dummy) -> Result<Small, UploadFault> {
     match (header.kind, payload) {
         // RFC 5246 §7.2: level and description; description 0 is close_notify.
-        (Kind::Alert, [1, 0] | [2, _]) => Ok(Small::Alert(Alert::Last)),
-        (Kind::Alert, [1, _]) => Ok(Small::Alert(Alert::Warning)),
-        (Kind::Alert, _) => Err(UploadFault::Alert),
-        (Kind::ChangeCipherSpec, [1]) if dummy == Dummy::MayCome => Ok(Small::Dummy),
-        (Kind::ChangeCipherSpec, _) => Err(UploadFault::ChangeCipherSpec),
-        (Kind::Handshake | Kind::ApplicationData, _) => Err(UploadFault::OutOfOrder),
+        (ContentType::Alert, [1, 0] | [2, _]) => Ok(Small::Alert(Alert::Last)),
+        (ContentType::Alert, [1, _]) => Ok(Small::Alert(Alert::Warning)),
+        (ContentType::Alert, _) => Err(UploadFault::Alert),
+        (ContentType::ChangeCipherSpec, [1]) if dummy == Dummy::MayCome => Ok(Small::Dummy),
+        (ContentType::ChangeCipherSpec, _) => Err(UploadFault::ChangeCipherSpec),
+        (ContentType::Handshake | ContentType::ApplicationData, _) => Err(UploadFault::OutOfOrder),
     }
 }
 

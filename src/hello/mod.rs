@@ -35,7 +35,7 @@ mod server;
 mod upload;
 
 pub use alert::{ACCESS_DENIED, INTERNAL_ERROR};
-pub use client::{ClientHello, Hello, HelloReader, MOST_EXTENSIONS, Step};
+pub use client::{ClientHello, Hello, HelloReader, HelloStep, MOST_EXTENSIONS};
 pub use fault::{Cut, HelloFault, RecordFault, ReplyFault, UploadFault};
 pub use guard::{Guard, Onward, Output};
 pub use reassembler::{LARGEST_MESSAGE, LARGEST_RAW};

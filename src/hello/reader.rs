@@ -58,13 +58,13 @@ const FEW: usize = 32;
 
 /// A set of extension types. A few are searched linearly; more are stored in a bitmap of 65,536
 /// types, so that each insertion costs the same.
-pub(super) struct Seen {
+pub(super) struct ExtensionSet {
     few: [u16; FEW],
     count: usize,
     marks: Option<Box<[u64; 1024]>>,
 }
 
-impl Seen {
+impl ExtensionSet {
     pub(super) fn none() -> Self {
         Self { few: [0; FEW], count: 0, marks: None }
     }
@@ -117,7 +117,7 @@ mod tests {
                 proptest::collection::vec(any::<u16>(), 0..100),
             ],
         ) {
-            let (mut seen, mut set) = (Seen::none(), HashSet::new());
+            let (mut seen, mut set) = (ExtensionSet::none(), HashSet::new());
             for kind in kinds {
                 prop_assert_eq!(seen.is_new(kind), set.insert(kind));
             }

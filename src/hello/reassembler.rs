@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::fault::JoinFault;
-use super::record::{HANDSHAKE, HEADER, Header, Kind, LARGEST_CLEAR};
+use super::record::{ContentType, HANDSHAKE, HEADER, Header, LARGEST_CLEAR};
 
 /// The maximum length of a handshake message, in bytes, with its header of four bytes.
 pub const LARGEST_MESSAGE: usize = 64 * 1024;
@@ -162,7 +162,8 @@ impl MessageReader {
         self.header += self.take(input, HEADER - self.header).len();
         let begun = self.raw.get(self.raw.len() - self.header..).unwrap_or_default();
         // Checked before the rest of the header, so that the error does not depend on the chunks.
-        if begun.first().is_some_and(|&byte| Kind::of(byte) != Some(Kind::Handshake)) {
+        if begun.first().is_some_and(|&byte| ContentType::of(byte) != Some(ContentType::Handshake))
+        {
             return Err(JoinFault::OtherRecord);
         }
         let header = match self.wanted_type {

@@ -18,14 +18,14 @@ const LARGEST_CIPHERTEXT: usize = LARGEST_CLEAR + 2048;
 /// The content type of a record (RFC 8446 §5.1). Heartbeats (24) and other registered types are
 /// unknown here, and so denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ContentType {
     ChangeCipherSpec,
     Alert,
     Handshake,
     ApplicationData,
 }
 
-impl Kind {
+impl ContentType {
     /// Returns the content type for the first byte of a record.
     pub(super) fn of(byte: u8) -> Option<Self> {
         match byte {
@@ -41,7 +41,7 @@ impl Kind {
 /// A valid header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
-    pub(super) kind: Kind,
+    pub(super) kind: ContentType,
     /// Length of the payload in bytes, at least 1.
     pub(super) length: usize,
 }
@@ -67,7 +67,7 @@ impl Header {
         largest: usize,
     ) -> Result<Option<Self>, RecordFault> {
         let Some(&first) = begun.first() else { return Ok(None) };
-        let kind = Kind::of(first).ok_or(RecordFault::Kind(first))?;
+        let kind = ContentType::of(first).ok_or(RecordFault::Kind(first))?;
         if let Some(&major) = begun.get(1)
             && major != 3
         {
@@ -148,8 +148,10 @@ impl RecordWatch {
             return Err(UploadFault::OutOfStep);
         };
         match judged.kind {
-            Kind::ApplicationData | Kind::Alert => {}
-            Kind::Handshake | Kind::ChangeCipherSpec => return Err(UploadFault::Renegotiation),
+            ContentType::ApplicationData | ContentType::Alert => {}
+            ContentType::Handshake | ContentType::ChangeCipherSpec => {
+                return Err(UploadFault::Renegotiation);
+            }
         }
         self.left = judged.length;
         Ok(judged.length)

@@ -3,7 +3,7 @@
 
 use super::client::{ClientHello, LONGEST_SESSION_ID, RANDOM, SUPPORTED_VERSIONS, TLS12, TLS13};
 use super::fault::ReplyFault;
-use super::reader::{Seen, Walk};
+use super::reader::{ExtensionSet, Walk};
 
 /// The random of a ServerHello that is a HelloRetryRequest: the SHA-256 of "HelloRetryRequest" (RFC
 /// 8446 §4.1.3).
@@ -14,7 +14,7 @@ pub(super) const RETRY: [u8; RANDOM] = [
 
 /// The server's reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(super) enum ServerReply {
     /// TLS 1.2 with this cipher suite: the handshake continues unencrypted.
     Tls12 { suite: u16 },
     /// TLS 1.3: the rest is encrypted.
@@ -24,7 +24,7 @@ pub(super) enum Reply {
 }
 
 /// Validates the body of a ServerHello, without the message header, as a reply to `hello`.
-pub(super) fn judge(body: &[u8], hello: &ClientHello) -> Result<Reply, ReplyFault> {
+pub(super) fn judge(body: &[u8], hello: &ClientHello) -> Result<ServerReply, ReplyFault> {
     let mut walk = Walk::over(body);
     let version = walk.short().ok_or(ReplyFault::Length)?;
     if version != TLS12 {
@@ -49,11 +49,11 @@ pub(super) fn judge(body: &[u8], hello: &ClientHello) -> Result<Reply, ReplyFaul
     match chosen {
         None if random == RETRY => Err(ReplyFault::Version(version)),
         None if !hello.offers_tls12() => Err(ReplyFault::NotOffered),
-        None => Ok(Reply::Tls12 { suite }),
+        None => Ok(ServerReply::Tls12 { suite }),
         Some(TLS13) if !hello.offers_tls13() => Err(ReplyFault::NotOffered),
         Some(TLS13) if session_id != hello.session_id() => Err(ReplyFault::SessionId),
-        Some(TLS13) if random == RETRY => Ok(Reply::Retry),
-        Some(TLS13) => Ok(Reply::Tls13),
+        Some(TLS13) if random == RETRY => Ok(ServerReply::Retry),
+        Some(TLS13) => Ok(ServerReply::Tls13),
         Some(other) => Err(ReplyFault::Version(other)),
     }
 }
@@ -61,7 +61,7 @@ pub(super) fn judge(body: &[u8], hello: &ClientHello) -> Result<Reply, ReplyFaul
 /// Returns the version in supported_versions; `None` without this extension.
 fn chosen_version(extensions: &[u8]) -> Result<Option<u16>, ReplyFault> {
     let mut chosen = None;
-    let mut seen = Seen::none();
+    let mut seen = ExtensionSet::none();
     let mut walk = Walk::over(extensions);
     while !walk.is_at_end() {
         let kind = walk.short().ok_or(ReplyFault::Length)?;

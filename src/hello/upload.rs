@@ -3,7 +3,7 @@
 
 use super::fault::{RecordFault, UploadFault};
 use super::reassembler::{CLIENT_HELLO, MESSAGE_HEADER};
-use super::record::{self, HEADER, Header, Kind, LARGEST_CLEAR};
+use super::record::{self, ContentType, HEADER, Header, LARGEST_CLEAR};
 
 /// Returns the maximum payload, in bytes, of the record with the client's Finished (16
 /// bytes) with a cipher suite.
@@ -44,7 +44,7 @@ fn largest_finished(suite: u16) -> usize {
 
 /// Progress of the client's handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum UploadPhase {
     /// Unencrypted handshake messages.
     Clear,
     /// The change_cipher_spec was forwarded; the Finished is due.
@@ -53,7 +53,7 @@ enum Phase {
 
 /// The messages of a client's handshake, in order (RFC 5246 §7.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Progress {
+enum UploadStage {
     Nothing,
     Certificate,
     KeyExchange,
@@ -63,8 +63,8 @@ enum Progress {
 /// Reads this part of the upload.
 #[derive(Debug)]
 pub(super) struct ClearUpload {
-    phase: Phase,
-    progress: Progress,
+    phase: UploadPhase,
+    progress: UploadStage,
     /// Maximum payload of the record with the Finished, in bytes.
     largest_finished: usize,
     /// The incomplete record.
@@ -78,7 +78,7 @@ pub(super) struct ClearUpload {
 
 /// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Then {
+pub(super) enum UploadStep {
     /// More records are due.
     More,
     /// The Finished was forwarded.
@@ -89,8 +89,8 @@ impl ClearUpload {
     /// The upload of a session whose server chose this cipher suite.
     pub(super) fn new(suite: u16) -> Self {
         Self {
-            phase: Phase::Clear,
-            progress: Progress::Nothing,
+            phase: UploadPhase::Clear,
+            progress: UploadStage::Nothing,
             largest_finished: largest_finished(suite),
             held: Vec::new(),
             begun: [0; MESSAGE_HEADER],
@@ -105,15 +105,15 @@ impl ClearUpload {
         &mut self,
         input: &mut &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<Then, UploadFault> {
+    ) -> Result<UploadStep, UploadFault> {
         let largest = match self.phase {
-            Phase::Clear => LARGEST_CLEAR,
-            Phase::Changed => self.largest_finished,
+            UploadPhase::Clear => LARGEST_CLEAR,
+            UploadPhase::Changed => self.largest_finished,
         };
         let header = match record::collect(&mut self.held, input, largest) {
             Ok(Some(header)) => header,
-            Ok(None) => return Ok(Then::More),
-            Err(RecordFault::TooLong(length)) if self.phase == Phase::Changed => {
+            Ok(None) => return Ok(UploadStep::More),
+            Err(RecordFault::TooLong(length)) if self.phase == UploadPhase::Changed => {
                 return Err(UploadFault::Finished(length));
             }
             Err(fault) => return Err(fault.into()),
@@ -126,19 +126,24 @@ impl ClearUpload {
         Ok(then)
     }
 
-    fn judge(&mut self, header: Header, payload: &[u8]) -> Result<Then, UploadFault> {
+    fn judge(&mut self, header: Header, payload: &[u8]) -> Result<UploadStep, UploadFault> {
         match (self.phase, header.kind) {
-            (Phase::Clear, Kind::Handshake) => self.messages(payload)?,
-            (Phase::Clear, Kind::ChangeCipherSpec) => self.change(payload)?,
-            (Phase::Clear, Kind::Alert) if payload.len() != 2 => return Err(UploadFault::Alert),
-            (Phase::Clear | Phase::Changed, Kind::Alert) => {}
-            (Phase::Changed, Kind::Handshake) => return Ok(Then::Finished),
-            (Phase::Clear, Kind::ApplicationData)
-            | (Phase::Changed, Kind::ApplicationData | Kind::ChangeCipherSpec) => {
+            (UploadPhase::Clear, ContentType::Handshake) => self.messages(payload)?,
+            (UploadPhase::Clear, ContentType::ChangeCipherSpec) => self.change(payload)?,
+            (UploadPhase::Clear, ContentType::Alert) if payload.len() != 2 => {
+                return Err(UploadFault::Alert);
+            }
+            (UploadPhase::Clear | UploadPhase::Changed, ContentType::Alert) => {}
+            (UploadPhase::Changed, ContentType::Handshake) => return Ok(UploadStep::Finished),
+            (UploadPhase::Clear, ContentType::ApplicationData)
+            | (
+                UploadPhase::Changed,
+                ContentType::ApplicationData | ContentType::ChangeCipherSpec,
+            ) => {
                 return Err(UploadFault::OutOfOrder);
             }
         }
-        Ok(Then::More)
+        Ok(UploadStep::More)
     }
 
     /// Validates the messages in a record. A message can span records.
@@ -173,9 +178,9 @@ impl ClearUpload {
     fn begin(&mut self, kind: u8) -> Result<(), UploadFault> {
         // RFC 5246 §7.4: certificate, client_key_exchange, certificate_verify.
         let step = match kind {
-            11 => Progress::Certificate,
-            16 => Progress::KeyExchange,
-            15 => Progress::CertificateVerify,
+            11 => UploadStage::Certificate,
+            16 => UploadStage::KeyExchange,
+            15 => UploadStage::CertificateVerify,
             CLIENT_HELLO => return Err(UploadFault::Renegotiation),
             _ => return Err(UploadFault::Message(kind)),
         };
@@ -190,10 +195,10 @@ impl ClearUpload {
         let between_messages = self.have == 0 && self.left == 0;
         // A resumed session has no client_key_exchange, but a client with a certificate always
         // sends one.
-        if payload != [1] || !between_messages || self.progress == Progress::Certificate {
+        if payload != [1] || !between_messages || self.progress == UploadStage::Certificate {
             return Err(UploadFault::ChangeCipherSpec);
         }
-        self.phase = Phase::Changed;
+        self.phase = UploadPhase::Changed;
         Ok(())
     }
 }

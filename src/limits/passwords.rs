@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_guesses_is_slowed_down_and_nobody_else() {
+    async fn only_clients_that_guess_are_slowed_down() {
         let (passwords, users) = (Passwords::new(1).unwrap(), users());
         let mut reasons = Vec::new();
         for number in 0..GUESSES * 3 {

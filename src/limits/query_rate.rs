@@ -23,11 +23,11 @@ pub struct QueryRates {
     /// Time after which a bucket has regained one query.
     cost: Duration,
     started: Instant,
-    clients: Mutex<Clients>,
+    clients: Mutex<QueryBuckets>,
 }
 
 #[derive(Debug, Default)]
-struct Clients {
+struct QueryBuckets {
     buckets: HashMap<IpAddr, TokenBucket>,
     /// When idle clients were last removed.
     swept: Option<Duration>,
@@ -61,7 +61,7 @@ impl QueryRates {
     }
 }
 
-impl Clients {
+impl QueryBuckets {
     fn has_room_for(&mut self, key: &IpAddr, now: Duration) -> bool {
         if self.buckets.len() < CLIENTS || self.buckets.contains_key(key) {
             return true;

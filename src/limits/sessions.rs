@@ -17,12 +17,12 @@ const LEAVING: usize = 32;
 #[derive(Debug, Default)]
 pub struct Sessions {
     rates: SessionRates,
-    open: Arc<Open>,
+    open: Arc<OpenCounts>,
     setup: Arc<SetupSlots>,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenCounts {
     all: AtomicUsize,
     /// By client address, as returned by [`subscriber`].
     clients: DashMap<IpAddr, usize>,
@@ -33,7 +33,7 @@ struct Open {
 /// One open session. It counts until it is dropped.
 #[derive(Debug)]
 pub struct SessionPermit {
-    open: Arc<Open>,
+    open: Arc<OpenCounts>,
     subscriber: IpAddr,
     group: Option<Arc<str>>,
 }

@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// How long so many bytes take, by tunnels that share the rates.
+    /// Returns how long the tunnels that share the rates take for a number of bytes.
     async fn moving(throttles: &[Arc<Throttle>], tunnels: usize, bytes: u64) -> Duration {
         let began = Instant::now();
         let moves = (0..tunnels).map(|_| {

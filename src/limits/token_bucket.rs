@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_as_long_as_told_may() {
+    fn the_delay_is_sufficient() {
         let mut bucket = TokenBucket::default();
         bucket.charge(Duration::ZERO, UNIT * 7);
         let wait = bucket.wait(Duration::ZERO, UNIT * 3).unwrap();

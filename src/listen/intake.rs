@@ -9,8 +9,8 @@ use std::task::{Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
-use super::http::head::{Head, HeadReader, Progress, Refused};
-use crate::hello::{Hello, HelloFault, HelloReader, Step};
+use super::http::head::{Head, HeadProgress, HeadReader, Refused};
+use crate::hello::{Hello, HelloFault, HelloReader, HelloStep};
 
 /// Size of a read, in bytes. A head with its fields fits, and so does a post-quantum ClientHello.
 const CHUNK: usize = 4 * 1024;
@@ -53,8 +53,10 @@ pub async fn head(socket: &mut (impl AsyncRead + Unpin), by: Instant) -> Result<
             Ok(Ok(Some(fed))) => fed,
         };
         match fed.map_err(NoHead::Refused)? {
-            Progress::NeedMore => {}
-            Progress::Complete(head) => return Ok(Arrived { head, bytes: reader.into_bytes() }),
+            HeadProgress::NeedMore => {}
+            HeadProgress::Complete(head) => {
+                return Ok(Arrived { head, bytes: reader.into_bytes() });
+            }
         }
     }
 }
@@ -87,7 +89,7 @@ pub async fn hello(
     let mut reader = HelloReader::with_limit(largest);
     let mut step = reader.feed(early).map_err(NoHello::Refused)?;
     loop {
-        if let Step::Complete(hello) = step {
+        if let HelloStep::Complete(hello) = step {
             return Ok(hello);
         }
         if reader.memory() > 0 {

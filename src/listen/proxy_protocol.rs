@@ -22,7 +22,7 @@ const CHUNK: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderFault {
     /// The peer is not in the networks that may send one.
-    #[error("its sender may send none")]
+    #[error("its sender is not in proxy-protocol-from")]
     Stranger,
     /// The first bytes are not a header.
     #[error("there is none")]
@@ -34,7 +34,7 @@ pub enum HeaderFault {
     #[error("it is too large")]
     TooLarge,
     /// Its client cannot have connected over TCP: a Unix socket or a datagram.
-    #[error("it is not about TCP")]
+    #[error("it is not for a TCP connection")]
     NotTcp,
 }
 
@@ -72,13 +72,13 @@ pub async fn header(socket: &mut TcpStream, by: Instant) -> Result<Option<IpAddr
         // While it is incomplete, all peeked bytes belong to the header.
         let step = step(&read).map_err(NoHeader::Refused)?;
         let own = match &step {
-            Step::NeedMore => seen,
-            Step::Complete { length, .. } => length.saturating_sub(known),
+            HeaderStep::NeedMore => seen,
+            HeaderStep::Complete { length, .. } => length.saturating_sub(known),
         };
         let taken = read.get_mut(known..known + own).unwrap_or_default();
         // The bytes were peeked, so they can be read.
         socket.read_exact(taken).await.map_err(NoHeader::Broken)?;
-        if let Step::Complete { client, .. } = step {
+        if let HeaderStep::Complete { client, .. } = step {
             return Ok(client);
         }
     }
@@ -86,15 +86,15 @@ pub async fn header(socket: &mut TcpStream, by: Instant) -> Result<Option<IpAddr
 
 /// The result of the bytes so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum HeaderStep {
     NeedMore,
     Complete { client: Option<IpAddr>, length: usize },
 }
 
-fn step(bytes: &[u8]) -> Result<Step, HeaderFault> {
+fn step(bytes: &[u8]) -> Result<HeaderStep, HeaderFault> {
     match proxy_protocol_rs::parse(bytes) {
-        Ok((info, length)) => Ok(Step::Complete { client: client(&info)?, length }),
-        Err(ParseError::Incomplete) if bytes.len() < LARGEST => Ok(Step::NeedMore),
+        Ok((info, length)) => Ok(HeaderStep::Complete { client: client(&info)?, length }),
+        Err(ParseError::Incomplete) if bytes.len() < LARGEST => Ok(HeaderStep::NeedMore),
         Err(ParseError::Incomplete) => Err(HeaderFault::TooLarge),
         Err(ParseError::NotProxyProtocol) => Err(HeaderFault::Absent),
         Err(_) => Err(HeaderFault::Malformed),
@@ -158,10 +158,15 @@ mod tests {
     fn headers_and_their_clients() {
         for (bytes, expected) in headers() {
             let client = expected.map(|text| text.parse().unwrap());
-            let whole = Step::Complete { client, length: bytes.len() };
+            let whole = HeaderStep::Complete { client, length: bytes.len() };
             assert_eq!(step(&bytes), Ok(whole), "{}", bytes.escape_ascii());
             for cut in 1..bytes.len() {
-                assert_eq!(step(&bytes[..cut]), Ok(Step::NeedMore), "{}", bytes.escape_ascii());
+                assert_eq!(
+                    step(&bytes[..cut]),
+                    Ok(HeaderStep::NeedMore),
+                    "{}",
+                    bytes.escape_ascii()
+                );
             }
             let with_more = [&bytes, &b"\x16\x03\x01"[..]].concat();
             assert_eq!(step(&with_more), Ok(whole), "{}", bytes.escape_ascii());
@@ -272,7 +277,7 @@ mod tests {
             let whole = step(&bytes);
             for cut in 0..bytes.len() {
                 match step(&bytes[..cut]) {
-                    Ok(Step::NeedMore) => {}
+                    Ok(HeaderStep::NeedMore) => {}
                     // Whatever is said of a part holds for the whole.
                     verdict => prop_assert_eq!(verdict, whole),
                 }

@@ -114,7 +114,7 @@ pub async fn accept(
         (&certificate, session.handshake_kind())
         && let Err(error) = certificate.judge_by(tls)
     {
-        let fault = told(&error);
+        let fault = describe(&error);
         let (socket, _) = stream.into_inner();
         return Err(NoTls::Refused { stop: rejected(&error).into(), fault, socket });
     }
@@ -171,7 +171,7 @@ fn refusal(error: &io::Error, socket: TcpStream) -> NoTls {
         }
         _ => Reason::ProxyTls.into(),
     };
-    NoTls::Refused { stop, fault: told(tls), socket }
+    NoTls::Refused { stop, fault: describe(tls), socket }
 }
 
 fn rejected(error: &rustls::Error) -> Denial {
@@ -180,7 +180,7 @@ fn rejected(error: &rustls::Error) -> Denial {
 }
 
 /// Describes an error, in our words if we have any, otherwise in the library's.
-fn told(error: &rustls::Error) -> AuditText {
+fn describe(error: &rustls::Error) -> AuditText {
     fault_of(error).map_or_else(|| AuditText::new(&error.to_string()), AuditText::new)
 }
 
@@ -193,10 +193,10 @@ fn fault_of(error: &rustls::Error) -> Option<&'static str> {
             Fault::Expired | Fault::ExpiredContext { .. } => "it has expired",
             Fault::NotValidYet | Fault::NotValidYetContext { .. } => "it is not valid yet",
             Fault::Revoked => "it has been revoked",
-            Fault::UnknownIssuer => "its authority is not known here",
-            Fault::UnknownRevocationStatus => "no list of revocations covers it",
+            Fault::UnknownIssuer => "its authority is unknown",
+            Fault::UnknownRevocationStatus => "no revocation list covers it",
             Fault::ExpiredRevocationList | Fault::ExpiredRevocationListContext { .. } => {
-                "the list of revocations has expired"
+                "the revocation list has expired"
             }
             Fault::InvalidPurpose | Fault::InvalidPurposeContext { .. } => {
                 "it is not for clients (clientAuth)"

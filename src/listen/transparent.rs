@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_destination_that_the_kernel_kept_is_told() {
+    async fn the_original_destination_is_returned() {
         // To a listener that is elsewhere, as TPROXY would have it.
         let listener = TcpListener::bind("[::]:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -114,7 +114,7 @@ mod tests {
             let (client, accepted) = tokio::join!(TcpStream::connect(to), listener.accept());
             let elsewhere = elsewhere.parse().unwrap();
             let headed = original_destination(&accepted.unwrap().0, Capture::Tproxy, elsewhere);
-            assert_eq!(headed, Some(to), "told as IPv4");
+            assert_eq!(headed, Some(to), "reported as IPv4");
             drop(client);
         }
     }

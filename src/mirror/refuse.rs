@@ -1,4 +1,4 @@
-//! How a request is refused: recorded first, then told in the form of the OCI distribution spec.
+//! Rejects a request: records it first, then answers with an error of the OCI distribution spec.
 
 use bytes::Bytes;
 use hyper::ext::ReasonPhrase;

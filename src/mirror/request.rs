@@ -271,7 +271,7 @@ fn well_formed(request: &hyper::Request<Incoming>) -> Result<&str, Denial> {
     }
     let hosts = headers.get_all(header::HOST).iter().count();
     if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
-        return Err(malformed("there is no Host header, or more than one"));
+        return Err(malformed("the Host header is missing, or there is more than one"));
     }
     let reads = matches!(request.method(), &hyper::Method::GET | &hyper::Method::HEAD);
     let length = headers.get_all(header::CONTENT_LENGTH).iter();

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_the_grammar_is_no_challenge() {
+    fn an_invalid_header_has_no_challenge() {
         let long = format!("Bearer realm=\"{}\"", "a".repeat(LONGEST_CHALLENGE));
         let many = ["Basic, "; 20].concat();
         let parameters: String = (0..20).map(|at| format!("a{at}=b,")).collect();

@@ -47,7 +47,7 @@ impl Algorithm {
 /// Why a text is not a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DigestFault {
-    /// There is no colon.
+    /// The colon is missing.
     #[error("a digest is ALGORITHM:HEX")]
     Form,
     /// An algorithm that the gate cannot check.

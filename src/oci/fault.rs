@@ -30,12 +30,12 @@ pub enum RequestFault {
     #[error("the path has a dot segment")]
     DotSegment,
     /// It is no operation of the spec.
-    #[error("the path is no operation of the OCI distribution spec")]
+    #[error("the path is not an operation of the OCI distribution spec")]
     UnknownPath,
     /// The operation has not this method.
     #[error("the operation does not have this method")]
     Method,
-    /// The registry's name is no host.
+    /// The registry's name is not a valid host.
     #[error("the registry is not a host name")]
     Registry,
     /// The repository breaks the grammar.

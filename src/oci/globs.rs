@@ -16,7 +16,7 @@ pub enum GlobFault {
     #[error("is longer than any name")]
     TooLong,
     /// A character that no name has.
-    #[error("has a character that no such name has")]
+    #[error("has an invalid character")]
     Character,
     /// `**` beside other characters.
     #[error("has ** beside other characters; ** must be a whole path component")]
@@ -44,7 +44,7 @@ impl RepositoryGlobs {
         self.0.iter().any(|glob| glob.includes(&components))
     }
 
-    /// Whether there is no pattern.
+    /// Returns whether it has no patterns.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -92,7 +92,7 @@ impl Location {
 }
 
 impl fmt::Debug for Location {
-    /// Leaves path and query out: a signature there opens a blob to whoever reads it.
+    /// Leaves path and query out: a signature there gives its readers access to a blob.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Absolute { host, .. } => write!(out, "Location(https://{host}/…)"),

@@ -25,7 +25,7 @@ pub enum Naming {
 /// A request that was understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The method; GET and HEAD are told apart here, and by no operation.
+    /// The method; only this field distinguishes GET from HEAD.
     pub method: Method,
     /// What the client calls the registry; `None` where it did not say.
     pub registry: Option<RegistryName>,

@@ -245,7 +245,7 @@ pub fn canonical(address: IpAddr) -> IpAddr {
 
 /// The exceptions of one registry.
 #[derive(Debug, Clone, Copy)]
-pub struct Opened<'a> {
+pub struct AddressExceptions<'a> {
     /// `[addresses] allow`: ranges allowed for every registry, of any class except
     /// [`Class::Never`].
     pub everywhere: &'a [IpNet],
@@ -269,11 +269,11 @@ pub enum PrivateOnly {
 ///
 /// # Errors
 /// Why it is not dialled.
-pub fn judge(address: IpAddr, opened: &Opened<'_>) -> Result<(), AddressFault> {
+pub fn judge(address: IpAddr, opened: &AddressExceptions<'_>) -> Result<(), AddressFault> {
     reached(canonical(address)).try_for_each(|address| judge_alone(address, opened))
 }
 
-fn judge_alone(address: IpAddr, opened: &Opened<'_>) -> Result<(), AddressFault> {
+fn judge_alone(address: IpAddr, opened: &AddressExceptions<'_>) -> Result<(), AddressFault> {
     let covers = |ranges: &[IpNet]| ranges.iter().any(|range| range.contains(&address));
     match class_of(address) {
         Class::Never(what) => Err(AddressFault::Never(what)),

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_nobody_or_everybody_is_refused() {
+    fn patterns_that_match_no_client_or_all_are_rejected() {
         use CertificateNameFault::{Form, Wildcard};
         let cases = [
             ("", Form),

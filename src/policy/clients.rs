@@ -150,8 +150,8 @@ impl Clients {
                 let first = groups.get(first).map(|first| first.place.line).unwrap_or_default();
                 faults.push(Fault {
                     place: group.place.clone(),
-                    what: format!("the client {:?} stands in line {first} already", group.name),
-                    remedy: "give each a name of its own".into(),
+                    what: format!("the client {:?} is already defined in line {first}", group.name),
+                    remedy: "give each its own name".into(),
                 });
             }
         }
@@ -244,11 +244,11 @@ fn stranger(name: &Located<String>, groups: &[Arc<Client>]) -> Fault {
     let known: Vec<&str> = groups.iter().map(|group| &*group.name).collect();
     let remedy = match known.as_slice() {
         [] => "write a [[client]] with that name into the main file".to_owned(),
-        known => format!("write one, or name one of {}", known.join(", ")),
+        known => format!("add it, or use one of {}", known.join(", ")),
     };
     Fault {
         place: name.place.clone(),
-        what: format!("there is no [[client]] {:?}", name.value),
+        what: format!("the [[client]] {:?} does not exist", name.value),
         remedy,
     }
 }

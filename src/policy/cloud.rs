@@ -205,7 +205,7 @@ fn family_of_known_registry(text: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn told(text: &str) -> String {
+    fn described(text: &str) -> String {
         match HostKind::of(&Name::parse(text).unwrap()) {
             HostKind::Login { cloud, label } => format!("login {label} {}", cloud.registry_suffix),
             HostKind::Data { label, region, .. } => format!("data {label} {region}"),
@@ -254,7 +254,7 @@ mod tests {
             ("login.microsoftonline.com", "elsewhere"),
         ];
         for (host, expected) in cases {
-            assert_eq!(told(host), expected, "{host}");
+            assert_eq!(described(host), expected, "{host}");
         }
     }
 }

@@ -121,8 +121,8 @@ impl Mirror {
             match RegistryName::parse(&written.value) {
                 Some(name) if names.iter().any(|(one, _)| *one == name) => faults.push(Fault {
                     place: written.place.clone(),
-                    what: format!("{name} is a name of this registry already"),
-                    remedy: "take it out".into(),
+                    what: format!("{name} is already a name of this registry"),
+                    remedy: "remove it".into(),
                 }),
                 Some(name) => names.push((name, written.place.clone())),
                 None => faults.push(Fault {
@@ -218,7 +218,7 @@ impl MirrorNames {
                 match places.insert(name, place) {
                     Some(first) => faults.push(Fault {
                         place: place.clone(),
-                        what: format!("{name} is another registry's name too ({first})"),
+                        what: format!("{name} is also a name of another registry ({first})"),
                         remedy: "keep it in one of the two".into(),
                     }),
                     None => drop(found.names.insert(name.clone(), at)),

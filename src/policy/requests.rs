@@ -260,7 +260,10 @@ impl AllowedRequest {
             Location::Absolute { host, .. } => Name::parse(host).ok(),
         };
         let Some(name) = name else {
-            return Err(Denial::with_remedy(Reason::RedirectNotAllowed, "the host is no name"));
+            return Err(Denial::with_remedy(
+                Reason::RedirectNotAllowed,
+                "the host is not a valid name",
+            ));
         };
         if let Some(endpoint) = self.mirror.endpoint(&name)
             && (endpoint.kind == EndpointKind::Data || name == *from)
@@ -416,8 +419,8 @@ mod tests {
             allowed.judge_redirect(&Location::parse(text).unwrap()).map_err(|denial| denial.remedy)
         };
         assert_eq!(passed("https://contoso.eastus.data.azurecr.io/x"), Ok(None));
-        let told = passed("https://x.blob.core.windows.net/x").unwrap_err().unwrap();
-        assert!(told.contains("x.blob.core.windows.net") && told.contains("data endpoints"));
+        let remedy = passed("https://x.blob.core.windows.net/x").unwrap_err().unwrap();
+        assert!(remedy.contains("x.blob.core.windows.net") && remedy.contains("data endpoints"));
         assert!(passed("https://contoso.azurecr.io/x").is_err() && passed("/x").is_err());
         assert!(allowed.token_server("auth.example.com").is_some());
         assert!(allowed.token_server("evil.example.com").is_none());

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::addresses::{self, AddressFault, Opened, PrivateOnly};
+use super::addresses::{self, AddressExceptions, AddressFault, PrivateOnly};
 use super::clients::{Client, ClientIdentity, Clients};
 use super::endpoint::{Endpoint, EndpointKind};
 use super::limits::Limits;
@@ -33,7 +33,7 @@ pub struct PolicySet {
     generation: u64,
     rules: Rules,
     /// For each name, its entries in the order of the registries.
-    hosts: HashMap<Name, Vec<Entry>>,
+    hosts: HashMap<Name, Vec<NameEntry>>,
     strangers: Strangers,
     pub(super) clients: Clients,
     pub(super) mirror_names: MirrorNames,
@@ -46,7 +46,7 @@ pub struct PolicySet {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct NameEntry {
     registry: u32,
     endpoint: u32,
 }
@@ -59,7 +59,7 @@ impl PolicySet {
     /// stands in two, a host that is `also` in one and such an endpoint of another; and clients
     /// that a registry names and nobody knows; and parents likewise.
     pub fn new(generation: u64, rules: Rules) -> Result<Self, Vec<Fault>> {
-        let mut hosts: HashMap<Name, Vec<Entry>> = HashMap::new();
+        let mut hosts: HashMap<Name, Vec<NameEntry>> = HashMap::new();
         let mut faults = Vec::new();
         let mut owners: BTreeMap<&Target, (usize, EndpointKind, &Location)> = BTreeMap::new();
         for (index, registry) in rules.registries.iter().enumerate() {
@@ -68,16 +68,13 @@ impl PolicySet {
                 else {
                     break;
                 };
-                let entry = Entry { registry: number, endpoint: place };
+                let entry = NameEntry { registry: number, endpoint: place };
                 hosts.entry(endpoint.target.name.clone()).or_default().push(entry);
                 match owners.get(&endpoint.target) {
                     Some((_, EndpointKind::Also, _)) if endpoint.kind == EndpointKind::Also => {}
                     Some((owner, _, first)) if *owner != index => faults.push(Fault {
                         place: endpoint.place.clone(),
-                        what: format!(
-                            "{} stands in another registry too ({first})",
-                            endpoint.target
-                        ),
+                        what: format!("{} is also in another registry ({first})", endpoint.target),
                         remedy: "keep it in one of the two".into(),
                     }),
                     Some(_) => {}
@@ -348,7 +345,7 @@ impl PolicySet {
             return Err(AddressFault::Listener);
         }
         let everywhere = self.rules.allowed_addresses.as_slice();
-        let opened = Opened {
+        let opened = AddressExceptions {
             everywhere,
             private: grant.map_or(&[], |grant| &grant.private_addresses),
             private_only: grant.map_or(PrivateOnly::No, |grant| grant.private_only),
@@ -503,7 +500,7 @@ mod tests {
         assert_eq!(judged(Enforcement::Enforce).unwrap_err().reason, Reason::ClientNotAllowed);
         let passed = judged(Enforcement::Report).unwrap();
         assert_eq!(passed.would_deny().unwrap().reason, Reason::ClientNotAllowed);
-        // It is told whose registry it was, and as whom.
+        // The denial names the registry and the group.
         assert_eq!(&*passed.grant().unwrap().registry, "contoso");
         assert_eq!(&*passed.client().unwrap().name, "local");
     }

@@ -24,7 +24,7 @@ pub enum TargetError {
     #[error("the host {0}")]
     Name(#[from] NameError),
     /// `:port` is missing, which RFC 9112 §3.2.3 requires in authority-form.
-    #[error("it has no port; CONNECT takes host:port")]
+    #[error("it has no port; CONNECT requires host:port")]
     PortMissing,
     /// The port is missing, 0, too large, or has a sign or leading zeros.
     #[error("its port is not a number from 1 to 65535")]

@@ -19,11 +19,11 @@ const MOST_ROUNDS: (u32, u32) = (64, 16);
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash {
     text: Arc<str>,
-    kind: Kind,
+    kind: HashKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum HashKind {
     Argon2,
     Bcrypt,
 }
@@ -32,7 +32,7 @@ enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordHashFault {
     /// Neither Argon2 nor bcrypt.
-    #[error("it is no hash by Argon2 or bcrypt")]
+    #[error("it is not an Argon2 or bcrypt hash")]
     Form,
     /// It needs too much memory or too many rounds.
     #[error("checking it would take more than 256 MiB or too many rounds")]
@@ -55,7 +55,7 @@ impl PasswordHash {
             if params.m_cost() > MOST_MEMORY_KIB || params.t_cost() > MOST_ROUNDS.0 {
                 return Err(Cost);
             }
-            Kind::Argon2
+            HashKind::Argon2
         } else {
             // 2x marks hashes of a faulty program for non-ASCII characters.
             let known = ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| text.starts_with(prefix));
@@ -66,7 +66,7 @@ impl PasswordHash {
             if parts.get_cost() > MOST_ROUNDS.1 {
                 return Err(Cost);
             }
-            Kind::Bcrypt
+            HashKind::Bcrypt
         };
         Ok(Self { text: text.into(), kind })
     }
@@ -77,17 +77,17 @@ impl PasswordHash {
     /// If the system has no random numbers.
     pub fn of(password: &[u8]) -> Result<Self, argon2::password_hash::Error> {
         let text = Argon2::default().hash_password(password)?.to_string();
-        Ok(Self { text: text.into(), kind: Kind::Argon2 })
+        Ok(Self { text: text.into(), kind: HashKind::Argon2 })
     }
 
     /// Verifies a password. Slow, and uses up to [`MOST_MEMORY_KIB`].
     #[must_use]
     pub fn fits(&self, password: &[u8]) -> bool {
         match self.kind {
-            Kind::Argon2 => phc::PasswordHash::new(&self.text)
+            HashKind::Argon2 => phc::PasswordHash::new(&self.text)
                 .is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok()),
             // bcrypt uses 72 bytes only, so a longer password could match by its prefix.
-            Kind::Bcrypt => {
+            HashKind::Bcrypt => {
                 bcrypt::non_truncating_verify(password, &self.text).is_ok_and(|fits| fits)
             }
         }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hash_is_refused() {
+    fn an_invalid_hash_is_rejected() {
         use PasswordHashFault::{Cost, Form};
         assert!(PasswordHash::parse(BCRYPT).is_ok());
         let salted = "$c29tZXNhbHQwMDAw$RdescudvJCsgt3ub+b+cvEZQw+Q8sCY9DVV8sCYrh9w";
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_meets_a_hash_too_and_is_nobody() {
+    fn an_unknown_user_is_verified_against_a_hash_too() {
         let mut users = Users::default();
         assert!(users.challenge("ci").is_none());
         let hash = PasswordHash::parse(&bcrypt::hash("secret", 4).unwrap()).unwrap();

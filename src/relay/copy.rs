@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::leftover::Rest;
+use super::leftover::Leftover;
 use super::meter::{Direction, Tally, Traffic};
-use super::splice::{Broken, COPY, Flow, TURN};
+use super::splice::{COPY, Flow, SpliceError, TURN};
 use super::watch::Watch;
 use crate::policy::Reason;
 
@@ -19,7 +19,7 @@ use crate::policy::Reason;
 pub(super) struct Pump {
     direction: Direction,
     flow: Flow,
-    rest: Rest,
+    rest: Leftover,
     watch: Option<Box<Watch>>,
     /// Whether the destination may buffer bytes until it is flushed.
     unflushed: bool,
@@ -39,7 +39,7 @@ impl Pump {
     }
 
     fn new(direction: Direction) -> Self {
-        let (flow, rest) = (Flow::Open, Rest::default());
+        let (flow, rest) = (Flow::Open, Leftover::default());
         Self { direction, flow, rest, watch: None, unflushed: false, cut: false }
     }
 
@@ -65,20 +65,20 @@ impl Pump {
         traffic: &Traffic,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<(), SpliceError>> {
         let (mut from, mut to) = (Pin::new(from), Pin::new(to));
         let tally = traffic.tally(self.direction);
         let mut budget = TURN;
         loop {
             while !self.rest.is_empty() {
                 let wrote = ready!(self.rest.poll_stream(context, to.as_mut()));
-                tally.copied(wrote.map_err(Broken::Destination)?);
+                tally.copied(wrote.map_err(SpliceError::Destination)?);
                 self.unflushed = true;
             }
             match self.flow {
                 Flow::Open => {}
                 Flow::Ended => {
-                    ready!(to.as_mut().poll_shutdown(context)).map_err(Broken::Destination)?;
+                    ready!(to.as_mut().poll_shutdown(context)).map_err(SpliceError::Destination)?;
                     self.flow = Flow::Passed;
                     return Poll::Ready(Ok(()));
                 }
@@ -107,9 +107,9 @@ impl Pump {
         &mut self,
         context: &mut Context<'_>,
         to: Pin<&mut impl AsyncWrite>,
-    ) -> Poll<Result<T, Broken>> {
+    ) -> Poll<Result<T, SpliceError>> {
         if self.unflushed {
-            ready!(to.poll_flush(context)).map_err(Broken::Destination)?;
+            ready!(to.poll_flush(context)).map_err(SpliceError::Destination)?;
             self.unflushed = false;
         }
         Poll::Pending
@@ -122,12 +122,12 @@ impl Pump {
         tally: &Tally,
         mut to: Pin<&mut impl AsyncWrite>,
         mut bytes: &[u8],
-    ) -> Result<(), Broken> {
+    ) -> Result<(), SpliceError> {
         while !bytes.is_empty() {
             let Poll::Ready(wrote) = to.as_mut().poll_write(context, bytes) else { break };
-            let wrote = wrote.map_err(Broken::Destination)?;
+            let wrote = wrote.map_err(SpliceError::Destination)?;
             if wrote == 0 {
-                return Err(Broken::Destination(io::ErrorKind::WriteZero.into()));
+                return Err(SpliceError::Destination(io::ErrorKind::WriteZero.into()));
             }
             self.unflushed = true;
             tally.copied(wrote);
@@ -144,7 +144,7 @@ impl Pump {
         traffic: &Traffic,
         from: Pin<&mut impl AsyncRead>,
         to: Pin<&mut impl AsyncWrite>,
-    ) -> Poll<Result<usize, Broken>> {
+    ) -> Poll<Result<usize, SpliceError>> {
         let tally = traffic.tally(self.direction);
         if self.direction == Direction::Down {
             let Some(paced) = traffic.bounds.paced() else {
@@ -181,15 +181,15 @@ impl Pump {
         &mut self,
         context: &mut Context<'_>,
         from: Pin<&mut impl AsyncRead>,
-    ) -> Poll<Result<usize, Broken>> {
+    ) -> Poll<Result<usize, SpliceError>> {
         let mut byte = [0];
         let mut buffer = ReadBuf::new(&mut byte);
-        ready!(from.poll_read(context, &mut buffer)).map_err(Broken::Source)?;
+        ready!(from.poll_read(context, &mut buffer)).map_err(SpliceError::Source)?;
         if buffer.filled().is_empty() {
             self.flow = Flow::Ended;
             return Poll::Ready(Ok(0));
         }
-        Poll::Ready(Err(Broken::Cut(Reason::UploadBudget)))
+        Poll::Ready(Err(SpliceError::Cut(Reason::UploadBudget)))
     }
 
     /// Reads once from the source, at most `most` bytes, and returns the number. `rest` keeps
@@ -200,7 +200,7 @@ impl Pump {
         tally: &Tally,
         (from, to): (Pin<&mut impl AsyncRead>, Pin<&mut impl AsyncWrite>),
         most: usize,
-    ) -> Poll<Result<usize, Broken>> {
+    ) -> Poll<Result<usize, SpliceError>> {
         let mut buffer = [MaybeUninit::uninit(); COPY];
         let length = match &self.watch {
             None => COPY,
@@ -213,7 +213,7 @@ impl Pump {
             // TLS without close_notify. The protocol inside has its own end marker, so truncation
             // does not go unnoticed.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.cut = true,
-            read => read.map_err(Broken::Source)?,
+            read => read.map_err(SpliceError::Source)?,
         }
         let bytes = buffer.filled();
         if bytes.is_empty() {
@@ -222,7 +222,7 @@ impl Pump {
         }
         match &mut self.watch {
             Some(watch) if watch.passing() == 0 => {
-                if let Some(header) = watch.header(bytes).map_err(Broken::Cut)? {
+                if let Some(header) = watch.header(bytes).map_err(SpliceError::Cut)? {
                     self.rest.push(&header);
                 }
             }

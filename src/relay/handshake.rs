@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::ends::TunnelEnds;
 use super::meter::Traffic;
 use super::splice::Flow;
-use super::tunnel::{Open, aborted, idle_for_too_long};
+use super::tunnel::{AfterHandshake, aborted, idle_for_too_long};
 use super::watch::Watch;
 use crate::hello::{Cut, Guard, Hello, Onward, Output};
 use crate::policy::{Reason, Side, Stop};
@@ -38,9 +38,9 @@ pub(super) struct Opening<'a, C, U> {
 }
 
 /// The result of the handshake.
-pub(super) enum Opened {
+pub(super) enum HandshakeOutcome {
     /// The tunnel continues.
-    Through(Open),
+    Through(AfterHandshake),
     /// The upstream closed in order.
     Over,
     /// The tunnel ends; the client can still be sent an alert.
@@ -75,19 +75,22 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin, U: Layered> Opening<'a, C, U> {
     }
 
     /// Runs the handshake until the guard is finished.
-    pub(super) async fn carry(mut self, stop: Pin<&mut impl Future<Output = Stop>>) -> Opened {
+    pub(super) async fn carry(
+        mut self,
+        stop: Pin<&mut impl Future<Output = Stop>>,
+    ) -> HandshakeOutcome {
         match self.through(stop).await {
-            Ok(Some(open)) => Opened::Through(open),
-            Ok(None) => Opened::Over,
-            Err(stop) if self.guard.served() => Opened::Served(stop),
-            Err(stop) => Opened::Unserved(stop),
+            Ok(Some(open)) => HandshakeOutcome::Through(open),
+            Ok(None) => HandshakeOutcome::Over,
+            Err(stop) if self.guard.served() => HandshakeOutcome::Served(stop),
+            Err(stop) => HandshakeOutcome::Unserved(stop),
         }
     }
 
     async fn through(
         &mut self,
         mut stop: Pin<&mut impl Future<Output = Stop>>,
-    ) -> Result<Option<Open>, Stop> {
+    ) -> Result<Option<AfterHandshake>, Stop> {
         let mut cut: Result<(), Cut> = Ok(());
         loop {
             // Bytes that were accepted before the violation are forwarded, so the client's state is
@@ -105,7 +108,7 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin, U: Layered> Opening<'a, C, U> {
                     Onward::Free => None,
                     Onward::Records(records) => Some(Box::new(Watch::new(records))),
                 };
-                return Ok(Some(Open { upload: self.upload, watch }));
+                return Ok(Some(AfterHandshake { upload: self.upload, watch }));
             }
             let late = self.late();
             let input = tokio::select! {

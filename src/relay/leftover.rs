@@ -7,16 +7,16 @@ use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
-use super::socket::{self, Then};
+use super::socket::{self, MoreToCome};
 
 /// The bytes, and how many of them were written. Holds no memory while it is empty.
 #[derive(Debug, Default)]
-pub(super) struct Rest {
+pub(super) struct Leftover {
     bytes: Vec<u8>,
     gone: usize,
 }
 
-impl Rest {
+impl Leftover {
     /// Returns whether all bytes were written.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
@@ -52,7 +52,7 @@ impl Rest {
         &mut self,
         context: &mut Context<'_>,
         to: &TcpStream,
-        then: Then,
+        then: MoreToCome,
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(to.poll_write_ready(context))?;

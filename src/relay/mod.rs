@@ -32,8 +32,8 @@ use tokio::net::TcpStream;
 
 use crate::hello::Hello;
 use crate::policy::{Cleared, Ending, Stop};
-use handshake::{Opened, Opening};
-use tunnel::Life;
+use handshake::{HandshakeOutcome, Opening};
+use tunnel::TunnelContext;
 
 pub use close::{Closing, hear_out};
 pub use ends::TunnelEnds;
@@ -69,11 +69,13 @@ impl TunnelOutcome {
     }
 
     /// The tunnel ended in the handshake.
-    fn early(opened: Opened) -> Self {
+    fn early(opened: HandshakeOutcome) -> Self {
         let (outcome, owed) = match opened {
-            Opened::Through(_) | Opened::Over => (Ok(Ending::Closed), FinalNotice::End),
-            Opened::Unserved(stop) => (Err(stop), FinalNotice::Alert),
-            Opened::Served(stop) => (Err(stop), FinalNotice::End),
+            HandshakeOutcome::Through(_) | HandshakeOutcome::Over => {
+                (Ok(Ending::Closed), FinalNotice::End)
+            }
+            HandshakeOutcome::Unserved(stop) => (Err(stop), FinalNotice::Alert),
+            HandshakeOutcome::Served(stop) => (Err(stop), FinalNotice::End),
         };
         Self { outcome, owed }
     }
@@ -132,8 +134,8 @@ impl Relay {
         mut stop: Pin<&mut impl Future<Output = Stop>>,
     ) -> TunnelOutcome {
         match open(sides, *hello, traffic, stop.as_mut()).await {
-            Opened::Through(open) => {
-                let life = Life { traffic, idle: sides.idle, stop };
+            HandshakeOutcome::Through(open) => {
+                let life = TunnelContext { traffic, idle: sides.idle, stop };
                 let both = self.splice_both(&sides.client, &sides.upstream, open, life);
                 TunnelOutcome::through(both.await)
             }
@@ -149,8 +151,8 @@ impl Relay {
         mut stop: Pin<&mut impl Future<Output = Stop>>,
     ) -> TunnelOutcome {
         match open(sides, *hello, traffic, stop.as_mut()).await {
-            Opened::Through(open) => {
-                let life = Life { traffic, idle: sides.idle, stop };
+            HandshakeOutcome::Through(open) => {
+                let life = TunnelContext { traffic, idle: sides.idle, stop };
                 let both = tunnel::copy_both(&mut sides.client, &mut sides.upstream, open, life);
                 TunnelOutcome::through(both.await)
             }
@@ -165,7 +167,7 @@ fn open<'a, C: AsyncRead + AsyncWrite + Unpin, U: Layered>(
     hello: Hello,
     traffic: &'a Traffic,
     stop: Pin<&'a mut impl Future<Output = Stop>>,
-) -> Pin<Box<impl Future<Output = Opened>>> {
+) -> Pin<Box<impl Future<Output = HandshakeOutcome>>> {
     Box::pin(Opening::new(sides, hello, traffic).carry(stop))
 }
 

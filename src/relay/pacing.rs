@@ -67,7 +67,7 @@ pub(super) enum Woken {
 /// The pacing state of one direction. Every tunnel has two.
 #[derive(Debug)]
 pub(super) struct Pace {
-    stage: Stage,
+    stage: PacingStage,
     /// Start of the window, and the bytes and wake-ups in it.
     began: Moment,
     bytes: u64,
@@ -92,7 +92,7 @@ impl Moment {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum PacingStage {
     Interactive,
     /// Interactive since a request in the other direction; it was bulk before.
     Heard {
@@ -113,7 +113,7 @@ enum Stage {
     },
 }
 
-impl Stage {
+impl PacingStage {
     /// Returns a flow with this rate that is bulk from `now`.
     fn bulk(rate: u64, now: Moment) -> Self {
         Self::Bulk { rate, silent_since: now, batches: 0, empty_ticks: 0 }
@@ -124,7 +124,7 @@ impl Pace {
     /// Creates a direction that starts at `now`. All times are relative to one fixed moment.
     pub(super) fn new(now: Duration) -> Self {
         Self {
-            stage: Stage::Interactive,
+            stage: PacingStage::Interactive,
             began: Moment::at(now),
             bytes: 0,
             wakes: 0,
@@ -136,20 +136,20 @@ impl Pace {
     /// Creates a direction in the middle of a bulk flow.
     #[cfg(test)]
     pub(super) fn bulk(now: Duration) -> Self {
-        Self { stage: Stage::bulk(0, Moment::at(now)), ..Self::new(now) }
+        Self { stage: PacingStage::bulk(0, Moment::at(now)), ..Self::new(now) }
     }
 
     /// Returns what the direction waits for.
     pub(super) fn waits_for(&self) -> Wait {
         match self.stage {
-            Stage::Interactive | Stage::Heard { .. } => Wait::Byte,
-            Stage::Bulk { .. } => Wait::Batch,
+            PacingStage::Interactive | PacingStage::Heard { .. } => Wait::Byte,
+            PacingStage::Bulk { .. } => Wait::Batch,
         }
     }
 
     /// Returns whether bytes in the other direction have no effect.
     pub(super) fn is_interactive(&self) -> bool {
-        self.stage == Stage::Interactive
+        self.stage == PacingStage::Interactive
     }
 
     /// Records bytes in the other direction at `now`. After a pause, the next bytes of this
@@ -157,13 +157,14 @@ impl Pace {
     pub(super) fn spoken_to(&mut self, now: Duration, silence: Duration) -> Wait {
         let now = Moment::at(now);
         match &mut self.stage {
-            Stage::Interactive => {}
-            Stage::Heard { since, from, .. } => (*since, *from) = (now, self.bytes),
-            Stage::Bulk { silent_since, .. } if now.since(*silent_since) < silence => {
+            PacingStage::Interactive => {}
+            PacingStage::Heard { since, from, .. } => (*since, *from) = (now, self.bytes),
+            PacingStage::Bulk { silent_since, .. } if now.since(*silent_since) < silence => {
                 *silent_since = now;
             }
-            Stage::Bulk { rate, batches, .. } => {
-                self.stage = Stage::Heard { rate: *rate, since: now, from: 0, batches: *batches };
+            PacingStage::Bulk { rate, batches, .. } => {
+                self.stage =
+                    PacingStage::Heard { rate: *rate, since: now, from: 0, batches: *batches };
                 self.restart(now);
             }
         }
@@ -175,33 +176,33 @@ impl Pace {
     pub(super) fn dry(&mut self, woken: Woken, moved: u64, now: Duration) -> Wait {
         let now = Moment::at(now);
         self.stage = match self.stage {
-            Stage::Interactive => self.interactive(moved, now),
-            Stage::Heard { rate, since, from, batches } => {
+            PacingStage::Interactive => self.interactive(moved, now),
+            PacingStage::Heard { rate, since, from, batches } => {
                 self.heard(moved, now, (rate, since, from, batches))
             }
-            Stage::Bulk { rate, silent_since, batches, empty_ticks } => {
+            PacingStage::Bulk { rate, silent_since, batches, empty_ticks } => {
                 self.batch(woken, moved, now, (rate, silent_since, batches, empty_ticks))
             }
         };
         self.waits_for()
     }
 
-    fn interactive(&mut self, moved: u64, now: Moment) -> Stage {
+    fn interactive(&mut self, moved: u64, now: Moment) -> PacingStage {
         self.count(moved);
         let elapsed = now.since(self.began);
         if self.bytes < PROOF {
             if elapsed > WINDOW {
                 self.restart(now);
             }
-            return Stage::Interactive;
+            return PacingStage::Interactive;
         }
         let rate = per_second(self.bytes, elapsed);
         let in_pieces = self.bytes / u64::from(self.wakes.max(1)) < WORTH_A_WAKE;
         self.restart(now);
         if in_pieces && rate < FAST && now >= self.pause_until {
-            Stage::bulk(rate, now)
+            PacingStage::bulk(rate, now)
         } else {
-            Stage::Interactive
+            PacingStage::Interactive
         }
     }
 
@@ -212,17 +213,17 @@ impl Pace {
         moved: u64,
         now: Moment,
         (rate, since, from, batches): (u64, Moment, u64, u32),
-    ) -> Stage {
+    ) -> PacingStage {
         let came = self.bytes.saturating_sub(from) + moved;
         if came >= RESUMED && per_second(came, now.since(since)) >= rate / 4 {
             self.restart(now);
-            return Stage::Bulk { rate, silent_since: since, batches, empty_ticks: 0 };
+            return PacingStage::Bulk { rate, silent_since: since, batches, empty_ticks: 0 };
         }
         let began = self.began;
         match self.interactive(moved, now) {
             // The flow did not continue within the window.
-            Stage::Interactive if self.began != began => Stage::Interactive,
-            Stage::Interactive => Stage::Heard { rate, since, from, batches },
+            PacingStage::Interactive if self.began != began => PacingStage::Interactive,
+            PacingStage::Interactive => PacingStage::Heard { rate, since, from, batches },
             bulk => bulk,
         }
     }
@@ -233,9 +234,9 @@ impl Pace {
         moved: u64,
         now: Moment,
         (rate, silent_since, batches, empty_ticks): (u64, Moment, u32, u8),
-    ) -> Stage {
+    ) -> PacingStage {
         if woken == Woken::Tick && moved == 0 && empty_ticks + 1 < PATIENCE {
-            return Stage::Bulk { rate, silent_since, batches, empty_ticks: empty_ticks + 1 };
+            return PacingStage::Bulk { rate, silent_since, batches, empty_ticks: empty_ticks + 1 };
         }
         if woken == Woken::Tick && moved < THIN {
             return self.regret(batches, now);
@@ -249,10 +250,10 @@ impl Pace {
             }
             self.restart(now);
         }
-        Stage::Bulk { rate, silent_since, batches: batches.saturating_add(1), empty_ticks: 0 }
+        PacingStage::Bulk { rate, silent_since, batches: batches.saturating_add(1), empty_ticks: 0 }
     }
 
-    fn regret(&mut self, batches: u32, now: Moment) -> Stage {
+    fn regret(&mut self, batches: u32, now: Moment) -> PacingStage {
         let (first, longest) = REGRET;
         let pause = if batches >= VINDICATED {
             self.regrets = 0;
@@ -264,7 +265,7 @@ impl Pace {
         };
         self.pause_until = Moment(now.0.saturating_add(Moment::at(pause).0));
         self.restart(now);
-        Stage::Interactive
+        PacingStage::Interactive
     }
 
     fn count(&mut self, moved: u64) {
@@ -369,7 +370,11 @@ mod tests {
         assert_eq!(pace.spoken_to(now + silence * 2, silence), Wait::Byte);
         // Where little comes it stays as it is.
         let now = feed(&mut pace, now + silence * 2, (200, 500, MILLI * 2));
-        assert_eq!((pace.waits_for(), pace.stage), (Wait::Byte, Stage::Interactive), "{now:?}");
+        assert_eq!(
+            (pace.waits_for(), pace.stage),
+            (Wait::Byte, PacingStage::Interactive),
+            "{now:?}"
+        );
     }
 
     #[test]
@@ -383,9 +388,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_with_every_batch_is_no_request() {
+    fn bytes_with_every_batch_are_not_requests() {
         let (mut pace, mut now) = bulk();
-        pace.stage = Stage::bulk(8 << 20, Moment::at(now));
+        pace.stage = PacingStage::bulk(8 << 20, Moment::at(now));
         for _ in 0..1_000 {
             now += TICK;
             assert_eq!(pace.dry(Woken::Tick, 49_152, now), Wait::Batch);
@@ -430,8 +435,8 @@ mod tests {
         }
     }
 
-    /// How often 30 s of a flow wake its direction: so many bytes a second, in segments of 250 µs,
-    /// a pause of `gap` behind each `burst`, and every so many milliseconds a word the other way.
+    /// How often 30 s of a flow wake its direction: with a rate in bytes per second, in segments of 250 µs,
+    /// a pause of `gap` after each `burst`, and bytes in the other direction at an interval in milliseconds.
     fn wakes(rate: u64, burst: u64, gap: Duration, word: Option<u64>) -> u32 {
         const STEP: u64 = 250;
         let tick = Duration::from_millis(8);

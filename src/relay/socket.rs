@@ -128,7 +128,7 @@ pub(super) fn peek(stream: &TcpStream) -> io::Result<usize> {
 
 /// Whether more follows at once, so that the kernel may wait for it before it fills a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Then {
+pub(super) enum MoreToCome {
     /// It does.
     More,
     /// It may not.
@@ -141,10 +141,10 @@ pub(super) fn is_dry(stream: &TcpStream) -> bool {
 }
 
 /// Writes what fits of `bytes`.
-pub(super) fn write(stream: &TcpStream, bytes: &[u8], then: Then) -> io::Result<usize> {
+pub(super) fn write(stream: &TcpStream, bytes: &[u8], then: MoreToCome) -> io::Result<usize> {
     let flags = match then {
-        Then::More => SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE,
-        Then::Nothing => SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+        MoreToCome::More => SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE,
+        MoreToCome::Nothing => SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
     };
     at_once(stream, Interest::WRITABLE, || rustix::net::send(stream, bytes, flags))
 }
@@ -168,7 +168,7 @@ pub(super) fn finish(stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Closes `stream` with a reset: to its peer, what came before is no whole.
+/// Closes `stream` with a reset, so that its peer does not take the earlier bytes for complete.
 pub(super) fn reset(stream: TcpStream) {
     let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
     drop(stream);

@@ -18,12 +18,12 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
-use super::leftover::Rest;
+use super::leftover::Leftover;
 use super::meter::{Direction, Tally, Traffic};
 use super::pacing::{LOW_WATER, Pace, SILENCE, Wait, Woken};
 use super::pipe_pool::{Drained, Filled, Pipe};
 use super::shared::Relay;
-use super::socket::{self, Then};
+use super::socket::{self, MoreToCome};
 use super::watch::Watch;
 use crate::hello::HEADER;
 use crate::policy::Reason;
@@ -46,7 +46,7 @@ const SMALL: usize = 4 * 1024;
 
 /// Where an error occurred.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub(super) enum SpliceError {
     /// The source.
     Source(io::Error),
     /// The destination.
@@ -57,10 +57,10 @@ pub(super) enum Broken {
 
 /// One direction.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct Splice {
     direction: Direction,
     flow: Flow,
-    rest: Rest,
+    rest: Leftover,
     watch: Option<Box<Watch>>,
     pace: Pace,
     /// The next tick, while batching.
@@ -90,7 +90,7 @@ pub(super) enum Flow {
 }
 
 /// The result of one step.
-enum Step {
+enum SpliceStep {
     /// Read this many bytes from the source, the maximum for one step.
     Took(usize),
     /// Read this many bytes, and the source seems to be dry.
@@ -105,7 +105,7 @@ enum Step {
     Ended,
 }
 
-impl Step {
+impl SpliceStep {
     /// Returns the number of bytes read from the source.
     fn took(&self) -> usize {
         match self {
@@ -115,7 +115,7 @@ impl Step {
     }
 }
 
-impl Way {
+impl Splice {
     /// Creates the upload, which has forwarded `flow` so far. `watch` checks the record headers.
     pub(super) fn up(now: Duration, flow: Flow, watch: Option<Box<Watch>>) -> Self {
         Self { flow, watch, ..Self::new(now, Direction::Up) }
@@ -130,7 +130,7 @@ impl Way {
         Self {
             direction,
             flow: Flow::Open,
-            rest: Rest::default(),
+            rest: Leftover::default(),
             watch: None,
             pace: Pace::new(now),
             tick: None,
@@ -176,22 +176,22 @@ impl Way {
         traffic: &Traffic,
         (from, to): (&TcpStream, &TcpStream),
         other: Flow,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<(), SpliceError>> {
         let tally = traffic.tally(self.direction);
         let mut budget = TURN;
         loop {
             while !self.rest.is_empty() {
                 let fresh = self.watch.as_ref().is_some_and(|watch| watch.is_fresh());
-                let then = if fresh { Then::More } else { Then::Nothing };
+                let then = if fresh { MoreToCome::More } else { MoreToCome::Nothing };
                 let wrote = self.rest.poll_socket(context, to, then);
                 let Poll::Ready(wrote) = wrote else { return self.stalled() };
-                tally.copied(wrote.map_err(Broken::Destination)?);
+                tally.copied(wrote.map_err(SpliceError::Destination)?);
             }
             match self.flow {
                 Flow::Open => {}
                 Flow::Ended => {
                     if other != Flow::Passed {
-                        socket::finish(to).map_err(Broken::Destination)?;
+                        socket::finish(to).map_err(SpliceError::Destination)?;
                     }
                     self.flow = Flow::Passed;
                     self.tick = None;
@@ -208,20 +208,20 @@ impl Way {
             let Poll::Ready(writable) = to.poll_write_ready(context) else {
                 return self.stalled();
             };
-            writable.map_err(Broken::Destination)?;
+            writable.map_err(SpliceError::Destination)?;
             if self.direction == Direction::Down
                 && let Some(paced) = traffic.bounds.paced()
                 && paced.poll(context).is_pending()
             {
                 return self.stalled();
             }
-            ready!(self.poll_source(context, from)).map_err(Broken::Source)?;
+            ready!(self.poll_source(context, from)).map_err(SpliceError::Source)?;
             match self.bounded(relay, traffic, from, to)? {
-                Step::Took(count) => {
+                SpliceStep::Took(count) => {
                     self.moved += count as u64;
                     budget = budget.saturating_sub(count);
                 }
-                Step::TookAll(count) => {
+                SpliceStep::TookAll(count) => {
                     self.moved += count as u64;
                     budget = budget.saturating_sub(count);
                     // If more bytes arrive, the next tick finds them. Without a tick, only a read
@@ -230,14 +230,14 @@ impl Way {
                         self.wait(relay, from);
                     }
                 }
-                Step::Emptied(count) => {
+                SpliceStep::Emptied(count) => {
                     self.moved += count as u64;
                     budget = budget.saturating_sub(count);
                     self.wait(relay, from);
                 }
-                Step::Dry => self.wait(relay, from),
-                Step::Full => self.due = self.pace.waits_for() == Wait::Batch,
-                Step::Ended => self.flow = Flow::Ended,
+                SpliceStep::Dry => self.wait(relay, from),
+                SpliceStep::Full => self.due = self.pace.waits_for() == Wait::Batch,
+                SpliceStep::Ended => self.flow = Flow::Ended,
             }
         }
     }
@@ -324,7 +324,7 @@ impl Way {
         traffic: &Traffic,
         from: &TcpStream,
         to: &TcpStream,
-    ) -> Result<Step, Broken> {
+    ) -> Result<SpliceStep, SpliceError> {
         if self.direction == Direction::Down {
             let Some(paced) = traffic.bounds.paced() else {
                 return self.step(relay, traffic, from, to, usize::MAX);
@@ -344,18 +344,18 @@ impl Way {
             return Self::beyond(from);
         }
         let step = self.step(relay, traffic, from, to, reserved.bytes);
-        let took = step.as_ref().map_or(0, Step::took);
+        let took = step.as_ref().map_or(0, SpliceStep::took);
         traffic.bounds.settle(reserved, took, up, down);
         step
     }
 
     /// Returns whether the source has more bytes when no more may be read.
-    fn beyond(from: &TcpStream) -> Result<Step, Broken> {
+    fn beyond(from: &TcpStream) -> Result<SpliceStep, SpliceError> {
         match socket::peek(from) {
-            Ok(0) => Ok(Step::Ended),
-            Ok(_) => Err(Broken::Cut(Reason::UploadBudget)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Dry),
-            Err(error) => Err(Broken::Source(error)),
+            Ok(0) => Ok(SpliceStep::Ended),
+            Ok(_) => Err(SpliceError::Cut(Reason::UploadBudget)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(SpliceStep::Dry),
+            Err(error) => Err(SpliceError::Source(error)),
         }
     }
 
@@ -367,7 +367,7 @@ impl Way {
         from: &TcpStream,
         to: &TcpStream,
         most: usize,
-    ) -> Result<Step, Broken> {
+    ) -> Result<SpliceStep, SpliceError> {
         let tally = traffic.tally(self.direction);
         let mut length = most;
         if let Some(watch) = &mut self.watch {
@@ -385,8 +385,10 @@ impl Way {
         if self.pressed || self.fill > FIRST_FILL {
             match socket::room(to) {
                 Ok(room) => length = length.min(room.max(LEAST_FILL)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Full),
-                Err(error) => return Err(Broken::Destination(error)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(SpliceStep::Full);
+                }
+                Err(error) => return Err(SpliceError::Destination(error)),
             }
         }
         let pipe = if traffic.splice_was_refused() { None } else { relay.pipes.take() };
@@ -396,7 +398,7 @@ impl Way {
                 let step = self.splice(&mut pipe, traffic, from, to, length);
                 if self.fill < pipe.size()
                     && length == self.fill
-                    && matches!(step, Ok(Step::Took(_)))
+                    && matches!(step, Ok(SpliceStep::Took(_)))
                 {
                     self.fill = (self.fill * 4).min(pipe.size());
                 }
@@ -410,7 +412,7 @@ impl Way {
     }
 
     /// Reports the bytes of a step to the watch.
-    fn passed(&mut self, step: &Step) {
+    fn passed(&mut self, step: &SpliceStep) {
         if let (Some(watch), 1..) = (&mut self.watch, step.took()) {
             watch.passed(step.took());
         }
@@ -423,19 +425,20 @@ impl Way {
         from: &TcpStream,
         to: &TcpStream,
         length: usize,
-    ) -> Result<Step, Broken> {
+    ) -> Result<SpliceStep, SpliceError> {
         let tally = traffic.tally(self.direction);
         let filled = match pipe.fill(from, length) {
-            Ok(Filled::Bytes(0)) => return Ok(Step::Ended),
+            Ok(Filled::Bytes(0)) => return Ok(SpliceStep::Ended),
             Ok(Filled::Bytes(filled)) => filled,
             Ok(Filled::Refused) => {
                 traffic.refuse_splice();
                 return self.copy::<COPY>(tally, from, to, length);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Dry),
-            Err(error) => return Err(Broken::Source(error)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(SpliceStep::Dry),
+            Err(error) => return Err(SpliceError::Source(error)),
         };
-        let Drained { moved, rest, is_refused } = pipe.drain(to).map_err(Broken::Destination)?;
+        let Drained { moved, rest, is_refused } =
+            pipe.drain(to).map_err(SpliceError::Destination)?;
         if is_refused {
             traffic.refuse_splice();
         }
@@ -444,7 +447,7 @@ impl Way {
             self.pressed = true;
             self.rest.push_all(rest);
         }
-        Ok(if filled < length { Step::TookAll(filled) } else { Step::Took(filled) })
+        Ok(if filled < length { SpliceStep::TookAll(filled) } else { SpliceStep::Took(filled) })
     }
 
     fn copy<const MOST: usize>(
@@ -453,40 +456,40 @@ impl Way {
         from: &TcpStream,
         to: &TcpStream,
         length: usize,
-    ) -> Result<Step, Broken> {
+    ) -> Result<SpliceStep, SpliceError> {
         let mut buffer = [MaybeUninit::uninit(); MOST];
         let buffer = buffer.get_mut(..length.min(MOST)).unwrap_or_default();
         let room = buffer.len();
         let bytes = match socket::read(from, buffer) {
-            Ok([]) => return Ok(Step::Ended),
+            Ok([]) => return Ok(SpliceStep::Ended),
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Dry),
-            Err(error) => return Err(Broken::Source(error)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(SpliceStep::Dry),
+            Err(error) => return Err(SpliceError::Source(error)),
         };
-        let wrote = match socket::write(to, bytes, Then::Nothing) {
+        let wrote = match socket::write(to, bytes, MoreToCome::Nothing) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            answer => answer.map_err(Broken::Destination)?,
+            answer => answer.map_err(SpliceError::Destination)?,
         };
         tally.copied(wrote);
         self.rest.push(bytes.get(wrote..).unwrap_or_default());
         let took = bytes.len();
-        Ok(if took < room { Step::Emptied(took) } else { Step::Took(took) })
+        Ok(if took < room { SpliceStep::Emptied(took) } else { SpliceStep::Took(took) })
     }
 
     /// Reads more of a record header, which is forwarded only when it is complete and accepted.
-    fn header(&mut self, from: &TcpStream, most: usize) -> Result<Step, Broken> {
-        let Some(watch) = &mut self.watch else { return Ok(Step::Dry) };
+    fn header(&mut self, from: &TcpStream, most: usize) -> Result<SpliceStep, SpliceError> {
+        let Some(watch) = &mut self.watch else { return Ok(SpliceStep::Dry) };
         let mut buffer = [MaybeUninit::uninit(); HEADER];
         let buffer = buffer.get_mut(..watch.missing().min(most)).unwrap_or_default();
         let bytes = match socket::read(from, buffer) {
-            Ok([]) => return Ok(Step::Ended),
+            Ok([]) => return Ok(SpliceStep::Ended),
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Dry),
-            Err(error) => return Err(Broken::Source(error)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(SpliceStep::Dry),
+            Err(error) => return Err(SpliceError::Source(error)),
         };
-        if let Some(header) = watch.header(bytes).map_err(Broken::Cut)? {
+        if let Some(header) = watch.header(bytes).map_err(SpliceError::Cut)? {
             self.rest.push(&header);
         }
-        Ok(Step::Took(bytes.len()))
+        Ok(SpliceStep::Took(bytes.len()))
     }
 }

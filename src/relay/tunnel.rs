@@ -15,7 +15,7 @@ use super::copy::Pump;
 use super::meter::Traffic;
 use super::shared::Relay;
 use super::socket;
-use super::splice::{Broken, Flow, Way};
+use super::splice::{Flow, Splice, SpliceError};
 use super::watch::Watch;
 use crate::policy::{Cause, Ending, Failure, Side, Stop};
 
@@ -56,7 +56,7 @@ const PARTING: Duration = Duration::from_millis(500);
 struct Parting(Option<Box<Kept>>);
 
 /// The error, and until when it is deferred.
-type Kept = (Broken, Pin<Box<Sleep>>);
+type Kept = (SpliceError, Pin<Box<Sleep>>);
 
 impl Parting {
     /// Returns whether the upstream must not be polled again.
@@ -69,10 +69,10 @@ impl Parting {
     fn keep_back(
         &mut self,
         context: &mut Context<'_>,
-        received: Poll<Result<(), Broken>>,
+        received: Poll<Result<(), SpliceError>>,
         is_over: bool,
         given: impl FnOnce() -> bool,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<(), SpliceError>> {
         match received {
             Poll::Ready(Err(broken)) if broken.may_be_an_end(given) => {
                 self.0 = Some(Box::new((broken, Box::pin(sleep(PARTING)))));
@@ -89,7 +89,7 @@ impl Parting {
     }
 }
 
-impl Broken {
+impl SpliceError {
     fn may_be_an_end(&self, given: impl FnOnce() -> bool) -> bool {
         match self {
             Self::Source(error) => !is_ours(error) && given(),
@@ -120,12 +120,12 @@ enum Refusal {
 
 /// Returns the result of both directions once the error is no longer deferred: `sent` as far as it
 /// counts, and whether the client had ended. `said_so`: it sent a close_notify or FIN itself.
-fn told(
-    sent: Poll<Result<(), Broken>>,
-    received: &Poll<Result<(), Broken>>,
+fn combine(
+    sent: Poll<Result<(), SpliceError>>,
+    received: &Poll<Result<(), SpliceError>>,
     has_ended: bool,
     said_so: bool,
-) -> (Poll<Result<(), Broken>>, bool) {
+) -> (Poll<Result<(), SpliceError>>, bool) {
     let refusal = match received {
         Poll::Ready(Err(broken)) => broken.refusal(),
         _ => None,
@@ -136,14 +136,14 @@ fn told(
     };
     match sent {
         // The failed read is the same rejection.
-        Poll::Ready(Err(Broken::Source(_))) if refusal.is_some() => (Poll::Pending, done),
+        Poll::Ready(Err(SpliceError::Source(_))) if refusal.is_some() => (Poll::Pending, done),
         sent => (sent, done),
     }
 }
 
 /// The state after the handshake.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct AfterHandshake {
     /// Bytes that the upload has forwarded; the download is open.
     pub(super) upload: Flow,
     /// The watch over the upload.
@@ -151,7 +151,7 @@ pub(super) struct Open {
 }
 
 /// The parameters of a tunnel, except its two sides.
-pub(super) struct Life<'a, S> {
+pub(super) struct TunnelContext<'a, S> {
     /// Counts delivered bytes.
     pub(super) traffic: &'a Traffic,
     /// Idle timeout.
@@ -160,7 +160,7 @@ pub(super) struct Life<'a, S> {
     pub(super) stop: Pin<&'a mut S>,
 }
 
-impl<S: Future<Output = Stop>> Life<'_, S> {
+impl<S: Future<Output = Stop>> TunnelContext<'_, S> {
     /// Polls `ways` until they, the stop or the idle timeout end the tunnel. Passes them once that
     /// the tunnel is long-lived.
     ///
@@ -220,8 +220,8 @@ impl Relay {
         &self,
         client: &TcpStream,
         upstream: &TcpStream,
-        open: Open,
-        life: Life<'_, impl Future<Output = Stop>>,
+        open: AfterHandshake,
+        life: TunnelContext<'_, impl Future<Output = Stop>>,
     ) -> impl Future<Output = Result<Ending, Stop>> {
         let traffic = life.traffic;
         let mut ways = Ways::new(self.now(), open);
@@ -236,15 +236,15 @@ impl Relay {
 
 /// Both directions between two bare sockets.
 pub(super) struct Ways {
-    pub(super) up: Way,
-    pub(super) down: Way,
+    pub(super) up: Splice,
+    pub(super) down: Splice,
     parting: Parting,
 }
 
 impl Ways {
-    pub(super) fn new(now: Duration, open: Open) -> Self {
-        let Open { upload, watch } = open;
-        let (up, down) = (Way::up(now, upload, watch), Way::down(now));
+    pub(super) fn new(now: Duration, open: AfterHandshake) -> Self {
+        let AfterHandshake { upload, watch } = open;
+        let (up, down) = (Splice::up(now, upload, watch), Splice::down(now));
         Self { up, down, parting: Parting::default() }
     }
 
@@ -274,7 +274,7 @@ impl Ways {
         let given = || down.has_delivered() && socket::is_dry(upstream);
         let received =
             parting.keep_back(context, received, sent.is_ready() || up.has_ended(), given);
-        let (sent, done) = told(sent, &received, up.has_ended(), false);
+        let (sent, done) = combine(sent, &received, up.has_ended(), false);
         let ended = (done, upstream_done);
         judge(sent, received, ended, given)
     }
@@ -284,8 +284,8 @@ impl Ways {
 pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin, U: Layered>(
     client: &mut C,
     upstream: &mut U,
-    open: Open,
-    life: Life<'_, impl Future<Output = Stop>>,
+    open: AfterHandshake,
+    life: TunnelContext<'_, impl Future<Output = Stop>>,
 ) -> Result<Ending, Stop> {
     let traffic = life.traffic;
     let mut up = Pump::up(open.upload, open.watch);
@@ -304,7 +304,7 @@ pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin, U: Layered>(
         let given = || down.has_delivered() && socket::is_dry(upstream.socket());
         let received =
             parting.keep_back(context, received, sent.is_ready() || up.has_ended(), given);
-        let (sent, done) = told(sent, &received, up.has_ended(), up.has_said_so());
+        let (sent, done) = combine(sent, &received, up.has_ended(), up.has_said_so());
         let ended = (done, upstream_done);
         judge(sent, received, ended, given)
     })
@@ -320,22 +320,23 @@ pub(super) async fn copy_both<C: AsyncRead + AsyncWrite + Unpin, U: Layered>(
 /// did not read a close_notify or session ticket, and the kernel resets a connection that is closed
 /// with unread bytes.
 fn judge(
-    sent: Poll<Result<(), Broken>>,
-    received: Poll<Result<(), Broken>>,
+    sent: Poll<Result<(), SpliceError>>,
+    received: Poll<Result<(), SpliceError>>,
     ended: (bool, bool),
     given: impl FnOnce() -> bool,
 ) -> Poll<Result<Ending, Stop>> {
     let (side, error) = match (sent, received) {
-        (Poll::Ready(Err(Broken::Cut(reason))), _) | (_, Poll::Ready(Err(Broken::Cut(reason)))) => {
+        (Poll::Ready(Err(SpliceError::Cut(reason))), _)
+        | (_, Poll::Ready(Err(SpliceError::Cut(reason)))) => {
             return Poll::Ready(Err(reason.into()));
         }
-        (Poll::Ready(Err(Broken::Source(error))), _) if !is_ours(&error) && given() => {
+        (Poll::Ready(Err(SpliceError::Source(error))), _) if !is_ours(&error) && given() => {
             return Poll::Ready(Ok(Ending::Closed));
         }
-        (Poll::Ready(Err(Broken::Source(error))), _)
-        | (_, Poll::Ready(Err(Broken::Destination(error)))) => (Side::Client, error),
-        (Poll::Ready(Err(Broken::Destination(error))), _)
-        | (_, Poll::Ready(Err(Broken::Source(error)))) => (Side::Upstream, error),
+        (Poll::Ready(Err(SpliceError::Source(error))), _)
+        | (_, Poll::Ready(Err(SpliceError::Destination(error)))) => (Side::Client, error),
+        (Poll::Ready(Err(SpliceError::Destination(error))), _)
+        | (_, Poll::Ready(Err(SpliceError::Source(error)))) => (Side::Upstream, error),
         (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(Ending::Closed)),
         _ => return Poll::Pending,
     };

@@ -113,7 +113,7 @@ impl Session {
     ) -> Result<Permit, Stop> {
         self.account.record.stages.enter(Stage::Resolve);
         let answer = self.gate.resolver.resolve(&self.policy, &allowed, deadline).await?;
-        if answer.origin == dial::Origin::Stale {
+        if answer.origin == dial::AnswerSource::Stale {
             self.account.record.took_stale_answer();
         }
         Ok(self.judge_addresses(allowed, &answer.addresses)?)

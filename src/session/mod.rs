@@ -29,7 +29,7 @@ use crate::policy::Stop;
 use future_size::boxed;
 use judge::Dialled;
 use refuse::{Refusal, needed, session_limit};
-use request::{Opened, Request};
+use request::{Request, TunnelStart};
 use state::{Session, Tunnel};
 
 pub use gate::Gate;
@@ -62,7 +62,7 @@ impl Session {
             Ok(dialled) => dialled,
             Err(stop) => return Err(request.refuse(stop)),
         };
-        let Opened { client, hello, cleared } = self.open_tunnel(request, permit).await?;
+        let TunnelStart { client, hello, cleared } = self.open_tunnel(request, permit).await?;
         let Connection { upstream, address, .. } = connection;
         Ok(Box::new(Tunnel { client, upstream, address, cleared, hello }))
     }

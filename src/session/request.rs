@@ -30,11 +30,11 @@ pub(super) struct Request {
     /// The gates that it has passed.
     via: Via,
     client: ClientStream,
-    form: Form,
+    form: RequestForm,
 }
 
 /// The form of the request.
-enum Form {
+enum RequestForm {
     /// CONNECT.
     Connect {
         version: Version,
@@ -48,7 +48,7 @@ enum Form {
 }
 
 /// A client that got `200` and whose ClientHello was accepted.
-pub(super) struct Opened {
+pub(super) struct TunnelStart {
     pub(super) client: ClientStream,
     pub(super) hello: Box<Hello>,
     pub(super) cleared: Cleared,
@@ -58,8 +58,8 @@ impl Request {
     /// Bytes of the tunnel that arrived with the request.
     pub(super) fn early(&self) -> &[u8] {
         match &self.form {
-            Form::Connect { early, .. } => early,
-            Form::Hello(_) => &[],
+            RequestForm::Connect { early, .. } => early,
+            RequestForm::Hello(_) => &[],
         }
     }
 
@@ -71,10 +71,10 @@ impl Request {
     /// Refuses it, in the protocol that the client speaks now.
     pub(super) fn refuse(self, stop: Stop) -> Box<Refusal> {
         match self.form {
-            Form::Connect { head, .. } => {
+            RequestForm::Connect { head, .. } => {
                 Refusal::answer_to(self.client, stop, Some(head), shown(&self.target))
             }
-            Form::Hello(_) => Refusal::alert(self.client, stop),
+            RequestForm::Hello(_) => Refusal::alert(self.client, stop),
         }
     }
 }
@@ -105,8 +105,11 @@ impl Session {
             Err(none) => return Err(self.refuse_without_head(client, none)),
         };
         let mut early = Bytes::from(bytes);
-        let form =
-            Form::Connect { version: head.version, head: early.split_to(head.length), early };
+        let form = RequestForm::Connect {
+            version: head.version,
+            head: early.split_to(head.length),
+            early,
+        };
         let Head { target, authorization, via, .. } = head;
         Ok(Request { target, authorization, via, client, form })
     }
@@ -151,7 +154,7 @@ impl Session {
             authorization: None,
             via: Via::default(),
             client,
-            form: Form::Hello(hello),
+            form: RequestForm::Hello(hello),
         })
     }
 
@@ -160,11 +163,11 @@ impl Session {
         &mut self,
         request: Request,
         permit: Permit,
-    ) -> Result<Opened, Box<Refusal>> {
+    ) -> Result<TunnelStart, Box<Refusal>> {
         let Request { mut client, form, .. } = request;
         let read = match form {
-            Form::Hello(hello) => Ok(hello),
-            Form::Connect { version, early, head: _ } => {
+            RequestForm::Hello(hello) => Ok(hello),
+            RequestForm::Connect { version, early, head: _ } => {
                 let asked = &permit.allowed().target().name;
                 self.accept(&mut client, version, &early).await.inspect(|hello| {
                     let name = hello.facts.server_name();
@@ -181,7 +184,7 @@ impl Session {
         match judged {
             Ok((hello, cleared)) => {
                 self.setup = None;
-                Ok(Opened { client, hello, cleared })
+                Ok(TunnelStart { client, hello, cleared })
             }
             Err(stop) => Err(Refusal::alert(client, stop)),
         }

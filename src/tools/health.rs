@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_an_error() {
+    fn an_invalid_response_is_an_error() {
         for sent in ["", "SSH-2.0\r\n\r\n", "HTTP/1.1 200 OK\r\n"] {
             assert_eq!(asked(sent, false).unwrap_err().kind(), io::ErrorKind::InvalidData);
         }

@@ -56,7 +56,7 @@ fn no_header_and_a_strangers_header_are_refused() {
     let gate = lab.gate(&Policy::of(&["contoso"]).with_more(&behind));
     let through = "--proxy http://127.0.0.1:3129";
     for (client, says) in
-        [("127.0.0.1", "there is none"), ("127.0.6.1", "its sender may send none")]
+        [("127.0.0.1", "there is none"), ("127.0.6.1", "its sender is not in proxy-protocol-from")]
     {
         let line = format!("curl -sv --interface {client} {through} {URL}");
         let ran = lab.sh(Way::Direct, &line).failed();

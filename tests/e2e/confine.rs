@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use crate::harness::{Blobs, Lab, Policy, Way, az_json, wait_until};
 
 #[test]
-fn a_gate_reads_where_it_was_told_to_and_nowhere_else() {
+fn a_gate_reads_only_configured_paths() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let (ours, others) = (lab.dir().join("later"), lab.dir().join("others"));
     for folder in [&ours, &others] {

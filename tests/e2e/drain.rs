@@ -24,7 +24,7 @@ fn pull(lab: &Lab, gate: &Gate) -> Child {
 }
 
 #[test]
-fn a_pull_ends_whole_while_new_ones_are_told_to_come_again() {
+fn a_pull_completes_while_new_sessions_are_rejected_as_draining() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let mut gate = lab.gate(&Policy::of(&["contoso"]));
     let mut pull = pull(&lab, &gate);

@@ -147,7 +147,7 @@ fn forbidden() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn what_is_forbidden_reaches_nobody() {
+fn forbidden_traffic_reaches_no_host() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let resolver = resolver(&lab, &[Family::V4, Family::V6]);
     let attacker = Attacker::start(&lab);

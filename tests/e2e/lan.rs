@@ -250,7 +250,7 @@ fn what_began_before_the_rules_does_not_go_on() {
 }
 
 #[test]
-fn nor_on_a_host_of_its_own() {
+fn nor_on_a_host_with_its_own_gate() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let _resolver = resolver(&lab, &[Family::V4]);
     let attacker = Attacker::start(&lab);

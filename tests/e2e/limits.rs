@@ -29,7 +29,7 @@ fn ask(host: &str) -> (String, TcpStream) {
 
 /// Asserts that the answer contains the text, has a body, and closes in order.
 #[track_caller]
-fn assert_told((head, mut gate): (String, TcpStream), status: &str, says: &str) {
+fn assert_rejected((head, mut gate): (String, TcpStream), status: &str, says: &str) {
     assert!(head.starts_with(&format!("HTTP/1.1 {status} pullgate: ")), "{head}");
     assert!(head.contains(says) && head.contains("proxy-status: pullgate; error="), "{head}");
     let mut body = String::new();
@@ -51,7 +51,7 @@ fn sessions_are_limited_by_address_and_by_client() {
     let host = "contoso.azurecr.io";
     let held = [ask(host), ask(host)];
     assert!(held.iter().all(|(head, _)| head.starts_with("HTTP/1.1 200 ")));
-    assert_told(ask(host), "503", "too many open sessions; local has too many sessions open [");
+    assert_rejected(ask(host), "503", "too many open sessions; local has too many sessions open [");
     drop(held);
     wait_until("they have ended", || {
         (gate.metric("pullgate_open_sessions", &[]) == 0.0).then_some(())
@@ -78,7 +78,7 @@ fn new_sessions_are_limited_by_address_and_by_client() {
                 // Even on a slow machine, several of these arrive within one second.
                 let refused = (0..200).map(|_| ask("contoso.azurecr.io"));
                 let refused = { refused }.find(|(head, _)| !head.starts_with("HTTP/1.1 200 "));
-                assert_told(refused.unwrap(), "429", says);
+                assert_rejected(refused.unwrap(), "429", says);
                 gate.audited(&[("reason", "rate-limit"), ("outcome", "denied")]);
             });
         });

@@ -460,7 +460,7 @@ fn report_mode_lets_pass_and_records() {
 }
 
 #[test]
-fn a_certificate_of_a_stranger_is_no_registry() {
+fn a_registry_with_an_unknown_certificate_is_rejected() {
     let (lab, _image) = lab(Blobs::DataEndpoint);
     // Without `ca` the laboratory's authority is nobody's.
     let without = file(&lab, "", "blobs = \"relay\"");

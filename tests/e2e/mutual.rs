@@ -197,7 +197,7 @@ fn every_bad_certificate_is_refused_with_its_reason() {
                 "wrong authority",
                 Some(strangers.issue("stranger", &for_agent)),
                 rejected,
-                "its authority is not known here",
+                "its authority is unknown",
             ),
             (
                 "an authority of the same name",
@@ -237,7 +237,7 @@ fn every_bad_certificate_is_refused_with_its_reason() {
                 "a link is missing",
                 Some(lower.issue("unlinked", &for_agent)),
                 rejected,
-                "its authority is not known here",
+                "its authority is unknown",
             ),
             (
                 "a common name alone",

@@ -1,6 +1,6 @@
 //! Two-way flows through a gate: no byte of a forbidden record passes, and no byte after it.
 
-use pullgate::hello::{ACCESS_DENIED, Cut, Guard, HelloReader, Output, Step};
+use pullgate::hello::{ACCESS_DENIED, Cut, Guard, HelloReader, HelloStep, Output};
 use pullgate::policy::Reason;
 
 use crate::cases::drafts::{Draft, record};
@@ -23,7 +23,9 @@ impl Tunnel {
         assert!(client.head().await.starts_with("HTTP/1.1 200 "));
         let mut upstream = site.dialled().await;
         assert_eq!(upstream.take(hello.len()).await, hello);
-        let Ok(Step::Complete(hello)) = HelloReader::new().feed(&hello) else { panic!("a hello") };
+        let Ok(HelloStep::Complete(hello)) = HelloReader::new().feed(&hello) else {
+            panic!("a hello")
+        };
         Self { client, upstream, guard: Guard::new(hello.facts) }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use pullgate::hello::{ACCESS_DENIED, Hello, HelloFault, HelloReader, Step};
+use pullgate::hello::{ACCESS_DENIED, Hello, HelloFault, HelloReader, HelloStep};
 use pullgate::policy::{Limits, Reason};
 use serde_json::Value;
 
@@ -134,7 +134,7 @@ fn legal_hellos_reach_the_upstream_in_the_fewest_records() {
     on_a_site(PATIENT, async |site| {
         let largest = 5 + Limits::default().hello_bytes;
         for (case, hello) in legal() {
-            let Ok(Step::Complete(Hello { raw, .. })) = HelloReader::new().feed(&hello) else {
+            let Ok(HelloStep::Complete(Hello { raw, .. })) = HelloReader::new().feed(&hello) else {
                 panic!("{case}");
             };
             if raw.len() > largest {

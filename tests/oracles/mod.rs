@@ -13,8 +13,8 @@
 use std::sync::Arc;
 
 use pullgate::config::{self, File, Files};
-use pullgate::hello::{Cut, Guard, HelloFault, HelloReader, Onward, Output, Step};
-use pullgate::listen::http::head::{HeadReader, Progress};
+use pullgate::hello::{Cut, Guard, HelloFault, HelloReader, HelloStep, Onward, Output};
+use pullgate::listen::http::head::{HeadProgress, HeadReader};
 use pullgate::oci::{Naming, Operation, Repository, Request};
 
 /// Derives split positions from the input itself, so that a finding can be replayed.
@@ -40,7 +40,7 @@ pub fn head(bytes: &[u8]) {
         let mut reader = HeadReader::default();
         for piece in pieces {
             match reader.feed(piece) {
-                Ok(Progress::NeedMore) => {}
+                Ok(HeadProgress::NeedMore) => {}
                 settled => return Some(settled),
             }
         }
@@ -49,7 +49,7 @@ pub fn head(bytes: &[u8]) {
     let whole = judge(vec![bytes]);
     assert_eq!(whole, judge(cuts(bytes)), "the cuts change the verdict");
     assert_eq!(whole, judge(bytes.chunks(1).collect()), "byte by byte it is another");
-    if let Some(Ok(Progress::Complete(head))) = whole {
+    if let Some(Ok(HeadProgress::Complete(head))) = whole {
         let text = std::str::from_utf8(&bytes[..head.length]).expect("a head is ASCII");
         let mut words = text.lines().next().expect("it has a first line").split(' ');
         assert_eq!(words.next(), Some("CONNECT"));
@@ -74,8 +74,8 @@ fn hello_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<Result<Str
             return Some(Err(HelloFault::BytesBehind));
         }
         match reader.feed(piece) {
-            Ok(Step::NeedMore) => {}
-            Ok(Step::Complete(hello)) => {
+            Ok(HelloStep::NeedMore) => {}
+            Ok(HelloStep::Complete(hello)) => {
                 complete = Some(Ok(hello.facts.server_name().as_str().to_owned()));
             }
             Err(fault) => return Some(Err(fault)),
@@ -205,7 +205,7 @@ enum End {
 /// Feeds a guard. Returns what passed in each direction, and the end.
 fn guarded(operations: &[(From, &[u8])], size: usize) -> (Output, End) {
     let mut reader = HelloReader::new();
-    let Ok(Step::Complete(hello)) = reader.feed(FIRST_HELLO) else {
+    let Ok(HelloStep::Complete(hello)) = reader.feed(FIRST_HELLO) else {
         panic!("the first hello is a good one");
     };
     let mut guard = Guard::new(hello.facts);

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_is_not_waited_for() {
+    fn a_fifo_or_folder_is_rejected_without_waiting() {
         let folder = tempfile::tempdir().unwrap();
         let error = read(folder.path()).unwrap_err().to_string();
         assert!(error.ends_with("is not a regular file"), "{error}");

@@ -40,7 +40,7 @@ pub(super) fn read(
     table.finish();
     if let Some(first) = gate.first().filter(|_| is_real == Some(true)) {
         let what = "gate-addresses are for answer = \"gate\"";
-        source.fault(first.place.clone(), what, "take them out, or change the answer");
+        source.fault(first.place.clone(), what, "remove them, or change the answer");
     }
     let gate: Vec<IpAddr> = match names_gate {
         true => gate.iter().filter_map(|written| gate_address(source, written)).collect(),
@@ -59,7 +59,7 @@ pub(super) fn judge_servers(
 ) {
     for Located { value, place } in servers.iter() {
         if answerer.addresses.iter().any(|own| NameServer::from(*own) == *value) {
-            let what = format!("{value} is the answerer: the gate would ask itself");
+            let what = format!("{value} is the gate's own DNS server: it would query itself");
             source.fault(place.clone(), what, "name the servers that know the registries");
         }
     }
@@ -87,13 +87,13 @@ fn address(
     taken: &mut HashSet<SocketAddr>,
 ) -> Option<SocketAddr> {
     let Some(address) = parse(&written.value) else {
-        let what = format!("{:?} is no address to be asked on", written.value);
+        let what = format!("{:?} is not a valid listen address", written.value);
         source.fault(written.place.clone(), what, WRITE_ADDRESSES);
         return None;
     };
     let unfit = match (address.ip().is_unspecified(), address.port()) {
-        (true, _) => "is every address, and clients take answers from the one asked",
-        (_, 0) => "has no port, which clients have to know",
+        (true, _) => "is a wildcard address, but answers must come from the queried address",
+        (_, 0) => "has port 0, but clients must know the port",
         _ => {
             let written = Located { value: address.to_string(), place: written.place.clone() };
             return socket_address(source, &written, taken);
@@ -130,7 +130,7 @@ fn gate_address(source: &Source<'_>, written: &Located<String>) -> Option<IpAddr
     let address = written.value.parse().ok().map(canonical);
     let address = address.filter(|address: &IpAddr| !address.is_unspecified());
     if address.is_none() {
-        let what = format!("{:?} is no address of the gate", written.value);
+        let what = format!("{:?} is not an IP address", written.value);
         source.fault(written.place.clone(), what, "write gate-addresses = [\"10.0.0.1\"]");
     }
     address

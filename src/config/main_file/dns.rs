@@ -23,8 +23,7 @@ pub(super) fn server(source: &Source<'_>, written: &Located<String>) -> Option<N
     };
     if server.lacks_zone() {
         let what = format!("{} is link-local, and no interface is named", server.ip());
-        let remedy =
-            format!("name the interface that leads to it, such as \"{}%eth0\"", server.ip());
+        let remedy = format!("add its interface, such as \"{}%eth0\"", server.ip());
         source.warn(written.place.clone(), what, remedy);
     }
     Some(server)
@@ -48,11 +47,11 @@ pub(super) fn pins(source: &Source<'_>, hosts: Table<'_>) -> HashMap<Name, Vec<S
         };
         if matches!(HostKind::of(&name), HostKind::Storage { .. }) {
             let what = format!("{name} is a storage account");
-            source.warn(host.place.clone(), what, "take it out: no policy allows it");
+            source.warn(host.place.clone(), what, "remove it: no policy allows it");
         }
         // TOML keys are case-sensitive, host names are not.
         if pins.insert(name, found).is_some() {
-            source.fault(host.place, format!("{:?} stands here twice", host.value), "keep it once");
+            source.fault(host.place, format!("{:?} is listed twice", host.value), "keep it once");
         }
     }
     pins
@@ -72,14 +71,14 @@ fn pin(source: &Source<'_>, written: &Located<String>) -> Option<StaticAddress> 
     let Some(pin) = alone.or_else(with_port) else {
         source.fault(
             written.place.clone(),
-            format!("{text:?} is no address"),
+            format!("{text:?} is not an address"),
             "write it as \"10.1.0.4\", \"10.1.0.4:8443\" or \"[fd00::4]:8443\"",
         );
         return None;
     };
     if let Some(why) = never_dialled(&IpNet::from(pin.address)) {
         let what = format!("{} is {why}, which is never dialled", pin.address);
-        source.warn(written.place.clone(), what, "take it out");
+        source.warn(written.place.clone(), what, "remove it");
     }
     Some(pin)
 }

@@ -24,7 +24,7 @@ pub(super) fn listeners(
     let tables = file.tables("listen", "[[listen]]");
     if tables.is_empty() && !file.has("listen") {
         let remedy = "write [[listen]] with mode = \"connect\" and address = \"127.0.0.1:3128\"";
-        source.missing(&source.whole(), "there is no [[listen]]", remedy);
+        source.missing(&source.whole(), "no [[listen]] is configured", remedy);
     }
     let mut of_tls = Vec::new();
     let listener = |mut table: Table<'_>| {
@@ -41,13 +41,13 @@ pub(super) fn listeners(
         let tls = tls.and_then(|tls| tls::read(source, tls, |path| beside(source, path)));
         let place = table.place().clone();
         table.finish();
-        if let (Some(Word::Transparent), Some(tls)) = (word, &tls) {
-            let what = "tls is for connect listeners: who is redirected speaks to the registry";
-            source.fault(tls.place.clone(), what, "take it out");
+        if let (Some(ModeWord::Transparent), Some(tls)) = (word, &tls) {
+            let what = "tls is for connect listeners: redirected clients use TLS with the registry";
+            source.fault(tls.place.clone(), what, "remove it");
         }
         of_tls.extend(tls.clone());
         let address = socket_address(source, &address?, taken)?;
-        if word.is_some_and(|word| matches!(word, Word::Mirror))
+        if word.is_some_and(|word| matches!(word, ModeWord::Mirror))
             && tls.is_none()
             && !address.ip().to_canonical().is_loopback()
         {
@@ -56,9 +56,9 @@ pub(super) fn listeners(
             source.missing(&place, what, remedy);
         }
         let mode = match word? {
-            Word::Connect => Mode::Connect,
-            Word::Transparent => Mode::Transparent(capture?),
-            Word::Mirror => Mode::Mirror,
+            ModeWord::Connect => Mode::Connect,
+            ModeWord::Transparent => Mode::Transparent(capture?),
+            ModeWord::Mirror => Mode::Mirror,
         };
         let (name, tls) = (address.to_string().into(), tls.map(|tls| tls.value));
         Some(Arc::new(ListenerSpec { mode, address, name, enforcement, balancers, tls }))
@@ -69,13 +69,13 @@ pub(super) fn listeners(
 
 /// Parses the value of `mode`.
 #[derive(Debug, Clone, Copy)]
-enum Word {
+enum ModeWord {
     Connect,
     Transparent,
     Mirror,
 }
 
-fn mode(source: &Source<'_>, table: &mut Table<'_>) -> Option<Word> {
+fn mode(source: &Source<'_>, table: &mut Table<'_>) -> Option<ModeWord> {
     let Some(written) = table.string("mode") else {
         if !table.has("mode") {
             source.missing(table.place(), "a [[listen]] has no mode", WRITE_MODE);
@@ -83,9 +83,9 @@ fn mode(source: &Source<'_>, table: &mut Table<'_>) -> Option<Word> {
         return None;
     };
     let what = match written.value.as_str() {
-        "connect" => return Some(Word::Connect),
-        "transparent" => return Some(Word::Transparent),
-        "mirror" if cfg!(feature = "mirror") => return Some(Word::Mirror),
+        "connect" => return Some(ModeWord::Connect),
+        "transparent" => return Some(ModeWord::Transparent),
+        "mirror" if cfg!(feature = "mirror") => return Some(ModeWord::Mirror),
         "mirror" => {
             let what = "mode \"mirror\" is not part of this build";
             source.fault(written.place, what, "use a build with the feature `mirror`");
@@ -98,18 +98,18 @@ fn mode(source: &Source<'_>, table: &mut Table<'_>) -> Option<Word> {
 }
 
 /// Returns how traffic reaches a transparent listener. The default is redirect.
-fn capture(source: &Source<'_>, table: &mut Table<'_>, word: Option<Word>) -> Option<Capture> {
+fn capture(source: &Source<'_>, table: &mut Table<'_>, word: Option<ModeWord>) -> Option<Capture> {
     let Some(written) = table.string("capture") else {
         return (!table.has("capture")).then_some(Capture::Redirect);
     };
     let (what, remedy) = match (word?, written.value.as_str()) {
-        (Word::Transparent, "redirect") => return Some(Capture::Redirect),
-        (Word::Transparent, "tproxy") => return Some(Capture::Tproxy),
-        (Word::Transparent, other) => {
+        (ModeWord::Transparent, "redirect") => return Some(Capture::Redirect),
+        (ModeWord::Transparent, "tproxy") => return Some(Capture::Tproxy),
+        (ModeWord::Transparent, other) => {
             (format!("capture {other:?} is unknown"), "write \"redirect\" or \"tproxy\"")
         }
-        (Word::Connect | Word::Mirror, _) => {
-            ("capture is for transparent listeners".to_owned(), "take it out, or change the mode")
+        (ModeWord::Connect | ModeWord::Mirror, _) => {
+            ("capture is for transparent listeners".to_owned(), "remove it, or change the mode")
         }
     };
     source.fault(written.place, what, remedy);
@@ -124,20 +124,20 @@ fn balancers(source: &Source<'_>, table: &mut Table<'_>) -> Option<Vec<IpNet>> {
     let written = table.strings("proxy-protocol-from");
     let Some(required) = required else {
         if let Some(first) = written.first().filter(|_| !table.has("proxy-protocol")) {
-            let what = "proxy-protocol-from without proxy-protocol has no meaning";
+            let what = "proxy-protocol-from without proxy-protocol has no effect";
             source.fault(first.place.clone(), what, "write proxy-protocol = \"required\"");
         }
         return None;
     };
     if required.value != "required" {
         let what = format!("proxy-protocol {:?} is unknown", required.value);
-        source.fault(required.place, what, "write \"required\", or take it out");
+        source.fault(required.place, what, "write \"required\", or remove it");
         return None;
     }
     if written.is_empty() {
         let what = match are_named {
             true => "proxy-protocol-from names no network",
-            false => "proxy-protocol without networks would believe nobody",
+            false => "proxy-protocol without networks would reject every client",
         };
         source.missing(&required.place, what, WRITE_NETWORKS);
         return None;
@@ -145,13 +145,13 @@ fn balancers(source: &Source<'_>, table: &mut Table<'_>) -> Option<Vec<IpNet>> {
     let network = |written: &Located<String>| {
         let place = written.place.clone();
         let Some(network) = parse_range(&written.value) else {
-            let what = format!("{:?} is no range of addresses", written.value);
+            let what = format!("{:?} is not an address range", written.value);
             source.fault(place, what, WRITE_NETWORKS);
             return None;
         };
         if network.prefix_len() == 0 {
-            let what = format!("{network}: everybody may say which client it is");
-            source.warn(place, what, "name the network that the balancers are in");
+            let what = format!("{network}: any client can forge its address");
+            source.warn(place, what, "name the network of the load balancers");
         }
         Some(network)
     };
@@ -166,17 +166,17 @@ pub(super) fn socket_address(
 ) -> Option<SocketAddr> {
     let place = || written.place.clone();
     let Ok(address) = written.value.parse::<SocketAddr>() else {
-        let what = format!("{:?} is no address and port", written.value);
+        let what = format!("{:?} is not an address and port", written.value);
         source.fault(place(), what, WRITE_ADDRESS);
         return None;
     };
     if address.port() != 0 && !taken.insert(address) {
-        source.fault(place(), format!("{address} is listened on twice"), "keep one");
+        source.fault(place(), format!("{address} is used by two listeners"), "keep one");
         return None;
     }
     if address.ip().is_unspecified() {
-        let what = format!("{address} is open to every network of this machine");
-        source.warn(place(), what, "name the address of the network that the clients are in");
+        let what = format!("{address} accepts clients from every network of this machine");
+        source.warn(place(), what, "use the address of the clients' network");
     }
     Some(address)
 }

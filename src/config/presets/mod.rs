@@ -286,7 +286,7 @@ mod tests {
         let mut names = HashSet::new();
         for preset in catalog.presets() {
             let name = &preset.name;
-            assert!(names.insert(name), "{name} stands twice");
+            assert!(names.insert(name), "{name} is listed twice");
             assert!(!preset.title.is_empty(), "{name}");
             let mut hosts = HashSet::new();
             for host in &preset.hosts {

@@ -29,7 +29,7 @@ async fn another() -> Server {
     .await
 }
 
-async fn answer(resolver: &Resolver, set: &PolicySet, host: &str) -> (Origin, String) {
+async fn answer(resolver: &Resolver, set: &PolicySet, host: &str) -> (AnswerSource, String) {
     let answer = resolver.resolve(set, &allowed(set, host), soon()).await.unwrap();
     (answer.origin, answer.addresses[0].ip().to_string())
 }
@@ -40,9 +40,9 @@ async fn a_dead_first_server_is_passed_over_though_there_is_a_stale_answer() {
     let set = set_of_servers(&[first.address, second.address]);
     let resolver = Resolver::new(&set.rules().dns_servers);
     let host = "contoso.azurecr.io";
-    assert_eq!(answer(&resolver, &set, host).await, (Origin::Server, "20.1.2.3".into()));
+    assert_eq!(answer(&resolver, &set, host).await, (AnswerSource::Server, "20.1.2.3".into()));
     pass(2).await;
-    assert_eq!(answer(&resolver, &set, host).await, (Origin::Server, "20.9.9.9".into()));
+    assert_eq!(answer(&resolver, &set, host).await, (AnswerSource::Server, "20.9.9.9".into()));
     // It is remembered which one is dead.
     first.asked();
     assert_eq!(answer(&resolver, &set, "fabrikam.azurecr.io").await.1, "20.9.9.9");
@@ -80,16 +80,16 @@ async fn a_stale_answer_is_taken_at_once_while_all_servers_are_silent() {
     let set = set_of_servers(&[first.address]);
     let resolver = Resolver::new(&set.rules().dns_servers);
     for host in ["contoso.azurecr.io", "fabrikam.azurecr.io"] {
-        assert_eq!(answer(&resolver, &set, host).await.0, Origin::Server);
+        assert_eq!(answer(&resolver, &set, host).await.0, AnswerSource::Server);
     }
     pass(2).await;
-    assert_eq!(answer(&resolver, &set, "contoso.azurecr.io").await.0, Origin::Stale);
+    assert_eq!(answer(&resolver, &set, "contoso.azurecr.io").await.0, AnswerSource::Stale);
     first.wait_for(6).await;
     // That look-up goes on until the server is known to be silent.
     let ended = found(&resolver, &set, "wingtip.azurecr.io").await;
     assert_eq!(ended.unwrap_err().cause, Cause::LookupTimeout);
     first.asked();
-    assert_eq!(answer(&resolver, &set, "fabrikam.azurecr.io").await.0, Origin::Stale);
+    assert_eq!(answer(&resolver, &set, "fabrikam.azurecr.io").await.0, AnswerSource::Stale);
     first.wait_for(2).await;
 }
 
@@ -110,14 +110,14 @@ async fn who_is_refused_at_a_stale_address_waits_for_the_servers() {
     answer(&resolver, &set, host).await;
     pass(2).await;
     server.hold();
-    assert_eq!(answer(&resolver, &set, host).await, (Origin::Stale, "20.1.2.3".into()));
+    assert_eq!(answer(&resolver, &set, host).await, (AnswerSource::Stale, "20.1.2.3".into()));
     server.let_go();
     let anew = resolver.resolve_anew(&set, &allowed(&set, host), soon()).await.unwrap();
     assert_eq!(anew.addresses, ["20.7.7.7:443".parse().unwrap()]);
 }
 
 #[tokio::test]
-async fn a_server_that_nobody_listens_at_is_passed_over_at_once() {
+async fn a_server_that_refuses_is_skipped_at_once() {
     let gone = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let second = another().await;
     let set = set_of_servers(&[gone, second.address]);

@@ -8,7 +8,7 @@ use crate::cases::flows::{
     End, Flow, Op, alert, change, finished12, flight12, key_exchange, offending, passing, retried,
     sealed,
 };
-use crate::hello::{Cut, Guard, HelloReader, Onward, Output, RecordWatch, Step, UploadFault};
+use crate::hello::{Cut, Guard, HelloReader, HelloStep, Onward, Output, RecordWatch, UploadFault};
 use crate::policy::Reason;
 
 use Op::{Client, Server};
@@ -23,7 +23,7 @@ struct Outcome {
 
 fn guard(first: &Draft) -> Guard {
     match HelloReader::new().feed(&first.records()) {
-        Ok(Step::Complete(hello)) => Guard::new(hello.facts),
+        Ok(HelloStep::Complete(hello)) => Guard::new(hello.facts),
         other => panic!("{other:?}"),
     }
 }

@@ -6,29 +6,29 @@ use rustls::server::Acceptor;
 use crate::cases::cut;
 use crate::cases::drafts::{Draft, NAME, message, record, records, vector16};
 use crate::cases::hellos::{hostile, legal, samples};
-use crate::hello::{Hello, HelloFault, HelloReader, Step};
+use crate::hello::{Hello, HelloFault, HelloReader, HelloStep};
 use crate::policy::{Limits, Reason};
 
 /// Feeds the chunks, and goes on after the hello is complete.
-fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Step, HelloFault> {
+fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<HelloStep, HelloFault> {
     let mut reader = HelloReader::new();
-    let mut last = Step::NeedMore;
+    let mut last = HelloStep::NeedMore;
     for chunk in chunks {
         match reader.feed(chunk)? {
-            Step::NeedMore => {}
+            HelloStep::NeedMore => {}
             complete => last = complete,
         }
     }
     Ok(last)
 }
 
-fn read_whole(bytes: &[u8]) -> Result<Step, HelloFault> {
+fn read_whole(bytes: &[u8]) -> Result<HelloStep, HelloFault> {
     read([bytes])
 }
 
 fn accepted(bytes: &[u8]) -> Hello {
     match read_whole(bytes) {
-        Ok(Step::Complete(hello)) => hello,
+        Ok(HelloStep::Complete(hello)) => hello,
         other => panic!("{other:?}"),
     }
 }
@@ -42,7 +42,9 @@ fn legal_hellos_pass() {
             ("by sevens", read(bytes.chunks(7))),
             ("at random", read(cut(&bytes, 1))),
         ] {
-            let Ok(Step::Complete(hello)) = found else { panic!("{case}, {chunking}: {found:?}") };
+            let Ok(HelloStep::Complete(hello)) = found else {
+                panic!("{case}, {chunking}: {found:?}")
+            };
             assert_eq!(hello.facts.server_name().as_str(), NAME, "{case}");
             assert_eq!(rejoin(&hello.raw), rejoin(&bytes), "{case}");
             let records = hello.raw.len().div_ceil(5 + (1 << 14));
@@ -87,7 +89,7 @@ fn a_hello_of_the_default_limit_goes_out_in_one_record() {
     ] {
         let read = HelloReader::with_limit(limit).feed(&records(&padded(size), chunk));
         match (read, expected) {
-            (Ok(Step::Complete(hello)), None) => {
+            (Ok(HelloStep::Complete(hello)), None) => {
                 assert_eq!(hello.raw, [&[22, 3, 3, 0x40, 0], &*padded(size)].concat());
             }
             (read, expected) => assert_eq!(read.err(), expected, "{size} bytes"),
@@ -96,7 +98,7 @@ fn a_hello_of_the_default_limit_goes_out_in_one_record() {
 }
 
 #[test]
-fn each_reason_is_told() {
+fn each_reason_is_reported() {
     let reason =
         |wanted: &str| hostile().into_iter().find(|(case, ..)| *case == wanted).unwrap().2.reason();
     for (case, expected) in [
@@ -123,17 +125,17 @@ fn each_reason_is_told() {
 }
 
 #[test]
-fn what_is_no_tls_is_told_by_its_first_byte() {
+fn input_that_is_not_tls_is_rejected_by_its_first_byte() {
     for first in (0..=255).filter(|byte| *byte != 22) {
         assert_eq!(read_whole(&[first]), Err(HelloFault::NotTls), "{first}");
     }
-    assert_eq!(read_whole(&[22]), Ok(Step::NeedMore));
+    assert_eq!(read_whole(&[22]), Ok(HelloStep::NeedMore));
 }
 
 #[test]
 fn a_size_is_denied_once_it_is_declared() {
     let declared = [22, 3, 1, 0, 200, 1, 0, 0xff, 0xfd];
-    assert_eq!(read_whole(&declared[..8]), Ok(Step::NeedMore));
+    assert_eq!(read_whole(&declared[..8]), Ok(HelloStep::NeedMore));
     assert_eq!(read_whole(&declared), Err(HelloFault::TooLarge(0xfffd)));
 }
 
@@ -143,7 +145,7 @@ fn a_legal_hellos_prefixes_need_more() {
         // A sample: fed byte by byte, above, every prefix is tried.
         let step = 1 + bytes.len() / 100;
         for end in (0..bytes.len()).step_by(step) {
-            assert_eq!(read_whole(&bytes[..end]), Ok(Step::NeedMore), "{case}, {end}");
+            assert_eq!(read_whole(&bytes[..end]), Ok(HelloStep::NeedMore), "{case}, {end}");
         }
     }
 }
@@ -154,8 +156,8 @@ fn a_fault_stays() {
     assert_eq!(reader.feed(b"x"), Err(HelloFault::NotTls));
     assert_eq!(reader.feed(&Draft::modern().records()), Err(HelloFault::NotTls));
     let mut reader = HelloReader::new();
-    assert!(matches!(reader.feed(&Draft::modern().records()), Ok(Step::Complete(_))));
-    assert_eq!(reader.feed(b""), Ok(Step::NeedMore));
+    assert!(matches!(reader.feed(&Draft::modern().records()), Ok(HelloStep::Complete(_))));
+    assert_eq!(reader.feed(b""), Ok(HelloStep::NeedMore));
     assert_eq!(reader.feed(b"x"), Err(HelloFault::BytesBehind));
 }
 
@@ -268,7 +270,7 @@ proptest! {
 
     #[test]
     fn the_verdict_is_blind_to_records(bytes in mutated(), sizes in partition()) {
-        let Ok(Step::Complete(hello)) = read_whole(&bytes) else { return Ok(()) };
+        let Ok(HelloStep::Complete(hello)) = read_whole(&bytes) else { return Ok(()) };
         let message = rejoin(&bytes);
         let mut rest = message.as_slice();
         let mut split = Vec::new();
@@ -286,7 +288,7 @@ proptest! {
 
     #[test]
     fn others_accept_what_we_do(bytes in mutated()) {
-        if let Ok(Step::Complete(hello)) = read_whole(&bytes) {
+        if let Ok(HelloStep::Complete(hello)) = read_whole(&bytes) {
             others_agree(&hello);
         }
     }

@@ -15,7 +15,7 @@ use rustls::{
 
 use crate::cases::cut;
 use crate::cases::drafts::NAME;
-use crate::hello::{Guard, HEADER, HelloReader, Onward, Output, RecordWatch, Step};
+use crate::hello::{Guard, HEADER, HelloReader, HelloStep, Onward, Output, RecordWatch};
 
 /// What the two are set to.
 struct Pair {
@@ -158,7 +158,7 @@ impl Gate {
     fn client(&mut self, bytes: &[u8], out: &mut Output) {
         match self {
             Self::Hello(reader) => {
-                if let Step::Complete(hello) = reader.feed(bytes).unwrap() {
+                if let HelloStep::Complete(hello) = reader.feed(bytes).unwrap() {
                     assert_eq!(hello.facts.server_name().as_str(), NAME);
                     out.to_server.extend(hello.raw);
                     *self = Self::Guarded(Box::new(Guard::new(hello.facts)));

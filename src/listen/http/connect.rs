@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
     use crate::cases::heads::heads;
-    use crate::listen::http::head::{HeadReader, LARGEST_HEAD, Progress};
+    use crate::listen::http::head::{HeadProgress, HeadReader, LARGEST_HEAD};
 
     fn said(head: &'static str, status: u16) -> String {
         let mut response = Response::new(Full::default());
@@ -174,10 +174,11 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_accepted_is_told_so_in_its_own_version() {
+    fn an_accepted_client_is_answered_in_its_http_version() {
         let accepted = Accepted::new().unwrap();
-        let told = [Version::Http10, Version::Http11].map(|version| accepted.in_version(version));
-        assert_eq!(told, [&b"HTTP/1.0 200 OK\r\n\r\n"[..], b"HTTP/1.1 200 OK\r\n\r\n"]);
+        let answers =
+            [Version::Http10, Version::Http11].map(|version| accepted.in_version(version));
+        assert_eq!(answers, [&b"HTTP/1.0 200 OK\r\n\r\n"[..], b"HTTP/1.1 200 OK\r\n\r\n"]);
     }
 
     #[test]
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_head_is_an_error() {
+    fn an_invalid_head_is_an_error() {
         for head in ["", "CONNECT", "GET / HTTP/1.1\r\n", "\u{16}\u{3}\u{1}"] {
             let answered = answer(Bytes::from_static(head.as_bytes()), Response::default());
             assert!(answered.is_err(), "{head}");
@@ -210,7 +211,7 @@ mod tests {
     /// decided. (The 200 of an accepted CONNECT, made once at the start, is tested beside it.)
     fn passes_and_is_answered(head: &[u8]) -> bool {
         let mut reader = HeadReader::default();
-        let Ok(Progress::Complete(judged)) = reader.feed(head) else { return false };
+        let Ok(HeadProgress::Complete(judged)) = reader.feed(head) else { return false };
         let head = Bytes::from(reader.into_bytes()).split_to(judged.length);
         let request = std::str::from_utf8(&head).unwrap().lines().next().unwrap();
         let version = request.rsplit(' ').next().unwrap();

@@ -146,7 +146,7 @@ impl HeadFault {
 
 /// The result of the bytes so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
+pub enum HeadProgress {
     /// The head is not complete.
     NeedMore,
     /// The head is complete and valid.
@@ -184,7 +184,7 @@ impl HeadReader {
     /// # Errors
     /// The first error in the order of the bytes. Semantic errors follow in this order: fields,
     /// method, target.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<Progress, Refused> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<HeadProgress, Refused> {
         self.bytes.extend_from_slice(bytes);
         if self.bytes.first() == Some(&0x16) {
             return Err(HeadFault::Tls.into());
@@ -192,9 +192,9 @@ impl HeadReader {
         match self.head_length()? {
             Some(length) if length <= LARGEST_HEAD => {
                 let head = self.bytes.get(..length).unwrap_or_default();
-                Ok(Progress::Complete(judge(head)?))
+                Ok(HeadProgress::Complete(judge(head)?))
             }
-            None if self.bytes.len() < LARGEST_HEAD => Ok(Progress::NeedMore),
+            None if self.bytes.len() < LARGEST_HEAD => Ok(HeadProgress::NeedMore),
             Some(_) | None => Err(HeadFault::TooLarge.into()),
         }
     }

@@ -13,7 +13,7 @@ use super::*;
 
 const CASES: &str = include_str!("../../../tests/data/addresses.txt");
 
-fn told(class: Class) -> (&'static str, &'static str) {
+fn described(class: Class) -> (&'static str, &'static str) {
     match class {
         Class::Public => ("public", ""),
         Class::Private(what) => ("private", what),
@@ -38,18 +38,19 @@ fn everything() -> [IpNet; 2] {
     ["0.0.0.0/0", "::/0"].map(|range| range.parse().unwrap())
 }
 
-fn opens(ranges: &[IpNet]) -> Opened<'_> {
-    Opened { everywhere: ranges, private: ranges, private_only: PrivateOnly::No }
+fn opens(ranges: &[IpNet]) -> AddressExceptions<'_> {
+    AddressExceptions { everywhere: ranges, private: ranges, private_only: PrivateOnly::No }
 }
 
-const CLOSED: Opened<'_> = Opened { everywhere: &[], private: &[], private_only: PrivateOnly::No };
+const CLOSED: AddressExceptions<'_> =
+    AddressExceptions { everywhere: &[], private: &[], private_only: PrivateOnly::No };
 
 #[test]
 fn addresses_are_what_the_documents_say() {
     let cases = cases();
     assert!(cases.len() >= 80, "{}", cases.len());
     for (address, class, what) in cases {
-        assert_eq!(told(class_of(address)), (class, what), "{address}");
+        assert_eq!(described(class_of(address)), (class, what), "{address}");
     }
 }
 
@@ -57,8 +58,9 @@ fn addresses_are_what_the_documents_say() {
 fn each_class_is_opened_by_what_the_design_says() {
     let everything = everything();
     for (address, class, _) in cases() {
-        let by_registry = Opened { private: &everything, ..CLOSED };
-        let private_only = Opened { private_only: PrivateOnly::Yes, ..opens(&everything) };
+        let by_registry = AddressExceptions { private: &everything, ..CLOSED };
+        let private_only =
+            AddressExceptions { private_only: PrivateOnly::Yes, ..opens(&everything) };
         let verdicts = [CLOSED, by_registry, opens(&everything), private_only]
             .map(|opened| judge(address, &opened).is_ok());
         let carries_public = reached(canonical(address)).any(|ip| class_of(ip) == Class::Public);
@@ -286,7 +288,7 @@ proptest! {
 
     #[test]
     fn the_twin_agrees(address in any_address()) {
-        prop_assert_eq!(told(class_of(address)).0, twin::class_of(address), "{}", address);
+        prop_assert_eq!(described(class_of(address)).0, twin::class_of(address), "{}", address);
     }
 
     #[test]
@@ -296,7 +298,7 @@ proptest! {
         private_only in prop_oneof![Just(PrivateOnly::No), Just(PrivateOnly::Yes)],
     ) {
         ranges.extend(everything());
-        let verdict = judge(address, &Opened { private_only, ..opens(&ranges) });
+        let verdict = judge(address, &AddressExceptions { private_only, ..opens(&ranges) });
         if matches!(class_of(address), Class::Never(_)) {
             prop_assert!(matches!(verdict, Err(AddressFault::Never(_))), "{}", address);
         }

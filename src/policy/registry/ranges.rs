@@ -25,15 +25,15 @@ pub(super) fn private(written: &[Located<String>], faults: &mut Vec<Fault>) -> A
 fn judge(text: &str) -> Result<IpNet, (String, &'static str)> {
     let range = parse_range(text).ok_or_else(|| {
         let remedy = "write it as 10.1.0.0/24, fd00:1::/64 or a single address";
-        (format!("{text:?} is no range of addresses"), remedy)
+        (format!("{text:?} is not an address range"), remedy)
     })?;
     if !is_private(&range) {
-        let remedy = "private-addresses takes ranges of RFC 1918, fc00::/7 and 100.64.0.0/10; \
-                      others stand in [addresses] allow";
+        let remedy = "private-addresses accepts ranges of RFC 1918, fc00::/7 and 100.64.0.0/10; \
+                      use [addresses] allow for others";
         return Err((format!("{range} is not private"), remedy));
     }
     match never_dialled(&range) {
-        Some(why) => Err((format!("{range} is {why}, which nothing opens"), "take it out")),
+        Some(why) => Err((format!("{range} is {why}, which no setting allows"), "remove it")),
         None => Ok(range),
     }
 }

@@ -135,7 +135,7 @@ impl<'a> Judge<'a> {
             Some(login) => self.host(login, EndpointKind::Login),
             None => self.fault(
                 &Location { file: self.spec.file.clone(), line: 1 },
-                "there is no login-server",
+                "login-server is missing",
                 "write login-server = \"contoso.azurecr.io\"",
             ),
         }
@@ -181,7 +181,7 @@ impl<'a> Judge<'a> {
             }
         };
         if let Some(first) = self.seen.insert(target.clone(), place) {
-            let what = format!("{target} stands twice, in line {} already", first.line);
+            let what = format!("{target} is listed twice (also in line {})", first.line);
             return self.fault(place, what, "keep it once");
         }
         if let Some((what, remedy)) = self.objection(&target.name, kind) {
@@ -197,10 +197,10 @@ impl<'a> Judge<'a> {
         match (HostKind::of(name), kind) {
             (HostKind::Storage { .. }, _) => {
                 let remedy = match kind {
-                    Also => "take it out".to_owned(),
+                    Also => "remove it".to_owned(),
                     Login | Data | Regional => self.instead_of_storage(),
                 };
-                Some((format!("{name} is a storage account, which no policy opens"), remedy))
+                Some((format!("{name} is a storage account, which no policy allows"), remedy))
             }
             (HostKind::UnderRegistrySuffix { .. }, _) if without_private_link(name).is_some() => {
                 let public = without_private_link(name).unwrap_or_default();
@@ -209,7 +209,7 @@ impl<'a> Judge<'a> {
                 Some((format!("{name} is a name of Private Link's DNS zone"), remedy))
             }
             (HostKind::UnderRegistrySuffix { cloud }, _) => Some((
-                format!("{name} is no form of host that a registry of {} has", cloud.title),
+                format!("{name} is not a form of host that registries of {} have", cloud.title),
                 "take it from what az acr show-endpoints prints".to_owned(),
             )),
             (HostKind::Login { .. }, Login) if self.spec.azure_login.is_some() => Some((
@@ -243,13 +243,13 @@ impl<'a> Judge<'a> {
                 Some(self.stray(name, self.owner.kin(label, cloud), "regional-endpoints"))
             }
             (_, Regional) => Some((
-                format!("{name} is no regional endpoint"),
+                format!("{name} is not a regional endpoint"),
                 "write it as contoso.eastus.geo.azurecr.io, or list it in also".to_owned(),
             )),
             (_, Data) if self.is_below_custom_domain(name) => None,
             (_, Data) if matches!(self.owner, Owner::Azure { .. }) => Some((
-                format!("{name} is no data endpoint of an Azure registry"),
-                "list it in also, where it is needed at all".to_owned(),
+                format!("{name} is not a data endpoint of an Azure registry"),
+                "list it in also if it is needed".to_owned(),
             )),
             (HostKind::KnownRegistry { family }, Also) => {
                 let own = match &self.owner {
@@ -261,9 +261,9 @@ impl<'a> Judge<'a> {
                 (!own).then(|| Self::another_registry(name))
             }
             (HostKind::SharedStorage, _) if !self.accepted.contains(name) => Some((
-                format!("{name} is storage that all its tenants share"),
-                "whoever may reach it may write to an account of his own there; where that is \
-                 meant, list it in accept-shared-storage too"
+                format!("{name} is storage that all tenants share"),
+                "clients that can reach it can write to an account of their own; if that is \
+                 intended, list it in accept-shared-storage too"
                     .to_owned(),
             )),
             (
@@ -297,19 +297,19 @@ impl<'a> Judge<'a> {
         self.fault(&login.place, what, remedy);
     }
 
-    /// A host of Azure's that stands under the wrong key, or in the wrong file.
+    /// A host of Azure's that is under the wrong key, or in the wrong file.
     fn stray(&self, name: &Name, kin: Kin, key: &str) -> Objection {
         match kin {
             Kin::Foreign => Self::another_registry(name),
             Kin::Own | Kin::Unknown => {
-                (format!("{name} stands under the wrong key"), format!("move it to {key}"))
+                (format!("{name} is under the wrong key"), format!("move it to {key}"))
             }
         }
     }
 
     fn another_registry(name: &Name) -> Objection {
         let what = format!("{name} belongs to another registry");
-        (what, "give that registry a file of its own".to_owned())
+        (what, "create a separate file for that registry".to_owned())
     }
 
     fn other_label(&self, name: &Name) -> Objection {
@@ -322,7 +322,7 @@ impl<'a> Judge<'a> {
                 format!("{name} belongs to an Azure registry, and the login server does not")
             }
         };
-        (what, "correct it, or give that registry a file of its own".to_owned())
+        (what, "correct it, or create a separate file for that registry".to_owned())
     }
 
     fn wildcard(&mut self, written: &str, place: &Location) {
@@ -348,19 +348,19 @@ impl<'a> Judge<'a> {
     fn instead_of_storage(&self) -> String {
         let first = match (&self.owner, self.spec.origin) {
             (Owner::Outside { .. }, _) => {
-                return "take it out".to_owned();
+                return "remove it".to_owned();
             }
             (_, Origin::Az) => {
                 format!("import this file (pullgate import {})", self.spec.file)
             }
             (_, Origin::Operator) => {
-                "list the dedicated data endpoints (pullgate import makes them from what \
-                 az acr show-endpoints prints)"
+                "list the dedicated data endpoints (pullgate import creates them from the \
+                 output of az acr show-endpoints)"
                     .to_owned()
             }
         };
         format!(
-            "{first}, roll the policy out, then az acr update --name {} --data-endpoint-enabled",
+            "{first}, deploy the policy, then run az acr update --name {} --data-endpoint-enabled",
             self.owner.resource()
         )
     }
@@ -375,12 +375,12 @@ impl<'a> Judge<'a> {
             let (what, remedy) = match parse_host(&accepted.value) {
                 Err(fault) => (format!("{:?}: {fault}", accepted.value), fault.remedy()),
                 Ok(target) if matches!(HostKind::of(&target.name), HostKind::Storage { .. }) => (
-                    format!("{} is a storage account, which no policy opens", target.name),
-                    "take it out",
+                    format!("{} is a storage account, which no policy allows", target.name),
+                    "remove it",
                 ),
                 Ok(target) if !written.contains(&target.name) => (
-                    format!("{} is accepted, but is no host of this registry", target.name),
-                    "list it in data-endpoints or also, or take it out",
+                    format!("{} is accepted, but is not a host of this registry", target.name),
+                    "list it in data-endpoints or also, or remove it",
                 ),
                 Ok(_) => continue,
             };

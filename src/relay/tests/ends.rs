@@ -1,4 +1,4 @@
-//! Who is told to have ended a tunnel, and whether in order.
+//! Which side ended a tunnel, and whether in order.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::*;
 
 #[tokio::test]
-async fn a_reset_is_told_by_side() {
+async fn a_reset_is_attributed_to_its_side() {
     for (side, cause) in
         [(Side::Client, Cause::ClientAborted), (Side::Upstream, Cause::UpstreamAborted)]
     {
@@ -41,13 +41,13 @@ async fn a_client_that_is_done_may_refuse_the_last_bytes() {
     assert_eq!(tunnel.over.await.unwrap(), Ok(Ending::Closed));
 }
 
-/// A client of which the gate hears nothing until it is told something itself: then it has said
+/// A client that the gate does not read until it sends to it: by then it has sent
 /// its last word, ended in order, and closed.
 struct Gone {
     refused: bool,
     heard: bool,
     word: &'static [u8],
-    /// How it refuses what it is told.
+    /// How it rejects what is sent to it.
     refuses: io::ErrorKind,
     /// Whether it has said in TLS that it is done.
     says_so: bool,
@@ -105,7 +105,7 @@ async fn the_last_word_of_a_client_that_has_closed_is_heard() {
         let mut client =
             Gone { refused: false, heard: false, word: b"close_notify", refuses, says_so };
         let traffic = Traffic::default();
-        let life = Life { traffic: &traffic, idle: IDLE, stop: pin!(pending()) };
+        let life = TunnelContext { traffic: &traffic, idle: IDLE, stop: pin!(pending()) };
         let over = tunnel::copy_both(&mut client, &mut upstream, open(), life).await;
         assert_eq!(over, ends, "{refuses}, {says_so}");
         drop(upstream);

@@ -21,8 +21,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::pacing::{Pace, SILENCE};
-use super::splice::{Flow, Way};
-use super::tunnel::{Life, Open, Ways};
+use super::splice::{Flow, Splice};
+use super::tunnel::{AfterHandshake, TunnelContext, Ways};
 use super::watch::Watch;
 use super::*;
 use crate::config::BATCH;
@@ -40,8 +40,8 @@ fn relay(pipes: usize) -> Arc<Relay> {
     Arc::new(Relay::new(settings(pipes)))
 }
 
-fn open() -> Open {
-    Open { upload: Flow::Open, watch: None }
+fn open() -> AfterHandshake {
+    AfterHandshake { upload: Flow::Open, watch: None }
 }
 
 async fn pair() -> (TcpStream, TcpStream) {
@@ -63,17 +63,17 @@ struct Tunnel {
 
 const IDLE: Duration = Duration::from_secs(60);
 
-async fn tunnel(relay: &Arc<Relay>, open: Open) -> Tunnel {
+async fn tunnel(relay: &Arc<Relay>, open: AfterHandshake) -> Tunnel {
     tunnel_with(relay, open, IDLE).await
 }
 
-async fn tunnel_with(relay: &Arc<Relay>, open: Open, idle: Duration) -> Tunnel {
+async fn tunnel_with(relay: &Arc<Relay>, open: AfterHandshake, idle: Duration) -> Tunnel {
     tunnel_within(relay, open, idle, Arc::default()).await
 }
 
 async fn tunnel_within(
     relay: &Arc<Relay>,
-    open: Open,
+    open: AfterHandshake,
     idle: Duration,
     traffic: Arc<Traffic>,
 ) -> Tunnel {
@@ -90,7 +90,7 @@ async fn tunnel_within(
                     Err(_) => pending().await,
                 }
             });
-            let life = Life { traffic: &traffic, idle, stop };
+            let life = TunnelContext { traffic: &traffic, idle, stop };
             let mut both = pin!(relay.splice_both(&gate_client, &gate_upstream, open, life));
             poll_fn(|context| {
                 polls.fetch_add(1, Ordering::Relaxed);
@@ -349,7 +349,7 @@ async fn bulk_bytes_below_the_low_water_mark_arrive() {
         let (mut server, from) = pair().await;
         let (to, mut client) = pair().await;
         let traffic = Traffic::default();
-        let mut way = Way::down(relay.now());
+        let mut way = Splice::down(relay.now());
         way.make_bulk(Pace::bulk(relay.now()), &relay, &from);
         assert_eq!(socket::low_water(&from), 256 * 1024);
         server.write_all(b"a few bytes").await.unwrap();
@@ -401,7 +401,7 @@ async fn an_answer_after_bulk_waits_for_no_tick() {
             _ => (&mut server, &mut client),
         };
         let exchange = async {
-            // So many that they would pass for a flow, did no word lie between them.
+            // Without the questions between them, these answers would count as a flow.
             for number in 0..40 {
                 let (word, answer) = (noise(number, 3), noise(number, 1_000));
                 let mut came = [0; 1_000];
@@ -436,7 +436,7 @@ async fn the_watch_cuts_exactly_before_the_record() {
     for (pipes, piece) in [(1, 16_389), (1, 3), (1, 1_000_000), (0, 7_777)] {
         let piece_of = if piece == 3 { &good[..60_000] } else { &good[..] };
         let watch = Some(Box::new(Watch::new(RecordWatch::at_boundary())));
-        let mut tunnel = tunnel(&relay(pipes), Open { upload: Flow::Open, watch }).await;
+        let mut tunnel = tunnel(&relay(pipes), AfterHandshake { upload: Flow::Open, watch }).await;
         // With a whole last record when it is the long upload.
         let mut all = piece_of.to_vec();
         if piece != 3 {
@@ -505,7 +505,7 @@ async fn a_tunnel_that_stays_is_kept_alive() {
         }
         // It ends at the idle limit where nobody closes.
         let stop = pin!(pending::<Stop>());
-        let life = Life { traffic: &traffic, idle: IDLE, stop };
+        let life = TunnelContext { traffic: &traffic, idle: IDLE, stop };
         let over = if is_spliced {
             relay.splice_both(&gate_client, &gate_upstream, open(), life).await
         } else {
@@ -524,7 +524,7 @@ async fn a_tunnel_is_small() {
     let traffic = Traffic::default();
     let (client, upstream) = pair().await;
     let stop = pin!(pending::<Stop>());
-    let life = Life { traffic: &traffic, idle: IDLE, stop };
+    let life = TunnelContext { traffic: &traffic, idle: IDLE, stop };
     let both = relay.splice_both(&client, &upstream, open(), life);
     let size = size_of_val(&both);
     assert!(size <= 576, "{size} bytes");

@@ -44,7 +44,7 @@ async fn behind_another_layer_it_is_paced_too() {
     let down = noise(3, length);
     let began = std::time::Instant::now();
     let gate = async {
-        let life = Life { traffic: &traffic, idle: IDLE, stop: pin!(pending()) };
+        let life = TunnelContext { traffic: &traffic, idle: IDLE, stop: pin!(pending()) };
         tunnel::copy_both(&mut gate_client, &mut gate_upstream, open(), life).await
     };
     let peers = async {

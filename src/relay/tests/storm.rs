@@ -3,14 +3,14 @@
 
 use super::*;
 
-/// What one peer says, and the other then hears.
+/// What one peer sends and the other receives.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
-    /// So many bytes, written and read in pieces as large as that.
+    /// A number of bytes, written and read in pieces of these sizes.
     Flow { from: Side, bytes: usize, written: usize, read: usize },
-    /// So many questions, and answers of such a size.
+    /// A number of questions, and answers of this size.
     Exchange { asks: Side, count: usize, answer: usize },
-    /// Nothing, for so many ticks.
+    /// Silence for a number of ticks.
     Silence { ticks: u32 },
 }
 

@@ -9,7 +9,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
-use crate::hello::{ACCESS_DENIED, HelloReader, INTERNAL_ERROR, Step};
+use crate::hello::{ACCESS_DENIED, HelloReader, HelloStep, INTERNAL_ERROR};
 
 const NAME: &str = "contoso.azurecr.io";
 
@@ -42,7 +42,7 @@ async fn hello(from: &mut (impl AsyncRead + Unpin)) -> Hello {
     loop {
         let read = from.read(&mut buffer).await.unwrap();
         assert!(read > 0);
-        if let Step::Complete(hello) = reader.feed(&buffer[..read]).unwrap() {
+        if let HelloStep::Complete(hello) = reader.feed(&buffer[..read]).unwrap() {
             return hello;
         }
     }
@@ -193,7 +193,7 @@ async fn what_was_revoked_before_the_relay_sends_nothing() {
 }
 
 #[tokio::test]
-async fn a_stop_within_the_handshake_is_told_to_a_client_that_still_sends() {
+async fn a_stop_in_the_handshake_sends_an_alert_to_a_client_that_still_sends() {
     let (stop, stopped) = oneshot::channel();
     let stopped = async { stopped.await.unwrap() };
     let (Peers { mut client, mut server }, over) = whole(stopped).await;

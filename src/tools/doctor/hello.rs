@@ -76,14 +76,14 @@ pub(super) fn hello(name: Option<&Name>) -> Result<Vec<u8>, rustls::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hello::{HelloReader, Step};
+    use crate::hello::{HelloReader, HelloStep};
     use crate::policy::Reason;
 
     #[test]
     fn the_hello_is_one_that_a_gate_takes() {
         let name = Name::parse("contoso.azurecr.io").unwrap();
         let read = HelloReader::default().feed(&hello(Some(&name)).unwrap());
-        let Ok(Step::Complete(hello)) = read else { panic!("{read:?}") };
+        let Ok(HelloStep::Complete(hello)) = read else { panic!("{read:?}") };
         assert_eq!(*hello.facts.server_name(), name);
     }
 

@@ -100,7 +100,7 @@ impl fmt::Display for Finding {
 
 /// A test: what to try, how, and the remedy.
 #[derive(Debug)]
-struct Way {
+struct Test {
     title: String,
     trial: Trial,
     remedy: String,
@@ -117,7 +117,7 @@ pub async fn examine(plan: &Plan) -> Vec<Finding> {
     for (number, way) in ways.into_iter().enumerate() {
         let patience = plan.patience;
         trying.spawn(async move {
-            let Way { title, trial, remedy } = way;
+            let Test { title, trial, remedy } = way;
             let (verdict, seen) = trial.run(patience).await;
             let remedy = (!verdict.is_well()).then_some(remedy);
             (number, Finding { way: title, verdict, seen, remedy })
@@ -199,10 +199,10 @@ fn broken() -> Finding {
 
 /// Returns the tests of what must be closed.
 // long: one table, an entry per way out
-fn ways(plan: &Plan) -> Vec<Way> {
+fn ways(plan: &Plan) -> Vec<Test> {
     let mut ways = Vec::new();
     let mut add = |title: String, trial: Trial, remedy: String| {
-        ways.push(Way { title, trial, remedy });
+        ways.push(Test { title, trial, remedy });
     };
     for ip in &plan.outside {
         let at = |port| SocketAddr::new(*ip, port);
@@ -303,11 +303,11 @@ fn ways(plan: &Plan) -> Vec<Way> {
 }
 
 /// Returns the tests of what must work: without them, `closed` proves nothing.
-fn works(plan: &Plan) -> Vec<Way> {
+fn works(plan: &Plan) -> Vec<Test> {
     let mut ways = Vec::new();
     for target in &plan.allowed {
         if let Some(proxy) = &plan.proxy {
-            ways.push(Way {
+            ways.push(Test {
                 title: format!("{target} through {proxy}"),
                 trial: Trial::WorksThrough {
                     proxy: proxy.clone(),
@@ -319,7 +319,7 @@ fn works(plan: &Plan) -> Vec<Way> {
             continue;
         }
         for server in &plan.system_resolvers {
-            ways.push(Way {
+            ways.push(Test {
                 title: format!("DNS at {server} for {}", target.name),
                 trial: Trial::Asked { to: *server, name: target.name.clone() },
                 remedy: format!(
@@ -334,7 +334,7 @@ fn works(plan: &Plan) -> Vec<Way> {
              the gate to its DNS servers and {target}",
             target.port
         );
-        ways.push(Way {
+        ways.push(Test {
             title: format!("{target} at its address from DNS"),
             trial: Trial::WorksByDns { target: target.clone() },
             remedy: captured.clone(),
@@ -342,7 +342,7 @@ fn works(plan: &Plan) -> Vec<Way> {
         // The gate replaces the destination address.
         for ip in &plan.outside {
             let to = SocketAddr::new(*ip, target.port);
-            ways.push(Way {
+            ways.push(Test {
                 title: format!("{target} at {to}, a foreign address"),
                 trial: Trial::Works { to, name: target.name.clone() },
                 remedy: captured.clone(),

@@ -17,7 +17,7 @@ fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
 }
 
-/// A server that says something to whoever has said something, once for each connection.
+/// A server that answers the first bytes of each connection once.
 async fn server(says: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let at = listener.local_addr().unwrap();

@@ -61,7 +61,7 @@ pub(super) enum Transport {
 }
 
 /// The response of a proxy to a CONNECT.
-struct Answer {
+struct ProxyResponse {
     code: u16,
     line: String,
 }
@@ -186,7 +186,7 @@ fn judge_allowed(heard: Heard) -> Found {
     }
 }
 
-fn judge_refusal(answer: &Answer) -> Found {
+fn judge_refusal(answer: &ProxyResponse) -> Found {
     match answer.code {
         200..=299 => found(Verdict::Open, format!("the proxy opens a tunnel: {}", answer.line)),
         407 => found(Verdict::Fails, format!("the proxy requires credentials: {}", answer.line)),
@@ -291,7 +291,11 @@ async fn dns_over_tcp(to: SocketAddr, name: &Name, by: Instant) -> Found {
 }
 
 /// Requests a tunnel from a proxy.
-async fn connect(proxy: &Proxy, target: &str, by: Instant) -> io::Result<(Answer, TcpStream)> {
+async fn connect(
+    proxy: &Proxy,
+    target: &str,
+    by: Instant,
+) -> io::Result<(ProxyResponse, TcpStream)> {
     let exchange = async {
         let mut stream = TcpStream::connect(&*proxy.at).await?;
         let mut head =
@@ -315,7 +319,7 @@ async fn connect(proxy: &Proxy, target: &str, by: Instant) -> io::Result<(Answer
         let code = line.split(' ').nth(1).and_then(|code| code.parse().ok());
         let code = code.ok_or_else(|| io::Error::other("the answer is not HTTP"))?;
         let line = line.split_once(' ').map_or(line, |(_, line)| line).to_owned();
-        Ok((Answer { code, line }, stream))
+        Ok((ProxyResponse { code, line }, stream))
     };
     timeout_at(by, exchange).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
 }
@@ -388,7 +392,7 @@ mod tests {
             (502, Verdict::Fails),
             (503, Verdict::Fails),
         ] {
-            let answer = Answer { code, line: String::new() };
+            let answer = ProxyResponse { code, line: String::new() };
             assert_eq!(judge_refusal(&answer).0, expected, "{code}");
         }
     }

@@ -139,7 +139,7 @@ fn from_inside(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
             text.line(&format!("{to}tcp dport {} accept", door.port()));
         }
         if answerers(kit).next().is_some() {
-            text.comment("The answerer.");
+            text.comment("The DNS server of the gate.");
         }
         for door in answerers(kit) {
             let (to, port) = (at(Family::of(door.ip()), door), door.port());

@@ -62,7 +62,7 @@ fn remedy(stop: &Stop) -> String {
         Stop::Denied(denial) => match denial.reason {
             Reason::StorageAccount => {
                 "dedicated data endpoints are off: import the registry's endpoints with pullgate \
-                 import, roll the policy out, then az acr update --name NAME --data-endpoint-enabled"
+                 import, deploy the policy, then run az acr update --name NAME --data-endpoint-enabled"
             }
             Reason::AddressNotAllowed => {
                 "a private DNS zone in the wrong network, or missing private-addresses in the \

@@ -10,8 +10,8 @@ fn verdict<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Verdict {
     let mut reader = HeadReader::default();
     for chunk in chunks {
         match reader.feed(chunk) {
-            Ok(Progress::NeedMore) => {}
-            Ok(Progress::Complete(_)) => return Verdict::Whole,
+            Ok(HeadProgress::NeedMore) => {}
+            Ok(HeadProgress::Complete(_)) => return Verdict::Whole,
             Err(refused) => return Verdict::Wrong(refused.fault),
         }
     }
@@ -37,7 +37,7 @@ fn the_verdict_does_not_depend_on_the_cuts() {
 }
 
 #[test]
-fn the_target_is_told_where_one_was_written() {
+fn the_target_is_reported_if_there_is_one() {
     let refused = HeadReader::default().feed(b"CONNECT user@h:443 HTTP/1.0\r\n\r\n").unwrap_err();
     assert_eq!(refused.target.as_deref(), Some("user@h:443"));
     assert_eq!(refused.fault.denial().reason, Reason::BadTarget);
@@ -82,7 +82,7 @@ proptest! {
     ) {
         let text = format!("CONNECT {name}:{port} HTTP/1.1\r\nHost: {name}\r\n{fields}\r\nrest");
         let fed = HeadReader::default().feed(text.as_bytes());
-        let Ok(Progress::Complete(head)) = fed else {
+        let Ok(HeadProgress::Complete(head)) = fed else {
             return Err(TestCaseError::fail(text));
         };
         prop_assert_eq!(head.target.to_string(), format!("{name}:{port}"));
