@@ -24,7 +24,7 @@ use crate::policy::{Cause, Failure, Name, Side};
 /// HTTP/1.1 is what the gate speaks within (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
 
-/// So many characters of an issuer's name are shown.
+/// Maximum number of characters of an issuer's name that are shown.
 const LONGEST_ISSUER: usize = 60;
 
 fn upstream(cause: Cause) -> Failure {

@@ -18,7 +18,7 @@
 //! # What is rejected although some clients send it
 //!
 //! - Encrypted ClientHello in any form, with the GREASE variant that Chrome and Firefox send: it
-//!   cannot be told apart from a real one. Container clients send neither.
+//!   is indistinguishable from a real one. Container clients send neither.
 //! - Early data, because it would be forwarded before the server's reply.
 //! - Any bytes between a ClientHello and the server's reply, because no client sends any without
 //!   early data.

@@ -105,7 +105,7 @@ pub struct Parent {
     pub addresses: Vec<ParentAddress>,
     /// What it is asked to connect to.
     pub connect: ConnectBy,
-    /// What it is told of the gate's user.
+    /// The credentials that the gate sends to it; `None` sends none.
     pub credentials: Option<ParentCredentials>,
     /// TLS to it, for an `https://` parent.
     pub tls: Option<ParentTls>,

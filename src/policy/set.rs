@@ -178,8 +178,8 @@ impl PolicySet {
         Ok(Allowed { target, grant: Some(grant), client, would_deny, route })
     }
 
-    /// Returns the right to look up a host that a registry names, for the gate's own use: whoever
-    /// may ask, and whether tunnels may reach it or not.
+    /// Returns the right to look up a host that a registry names, for the gate's own use,
+    /// independent of clients and of `tunnel`.
     ///
     /// # Errors
     /// The denial of a host that no registry names.

@@ -52,7 +52,7 @@ impl Pipes {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// A pool of one pipe that splice(2) refuses to fill, with EINVAL, since it is no pipe.
+    /// A pool of one pipe that splice(2) refuses to fill, with EINVAL, because it is not a pipe.
     #[cfg(test)]
     pub(super) fn refusing() -> Self {
         let null = || {

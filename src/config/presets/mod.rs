@@ -113,8 +113,8 @@ impl From<PresetKind> for EndpointKind {
 pub type Values = Vec<(String, Vec<String>)>;
 
 impl Catalog {
-    /// Reads the table that is part of the program. A test holds that it is well-formed; without
-    /// it, there is no preset.
+    /// Reads the table that is part of the program. A test checks that it is well-formed; an
+    /// invalid table has no presets.
     #[must_use]
     pub fn built_in() -> Self {
         toml::from_str(TABLE).unwrap_or_default()

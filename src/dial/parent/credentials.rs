@@ -187,7 +187,7 @@ impl Values {
     }
 }
 
-/// Reads at most so many bytes; what comes beyond is read and dropped, so that the program can end.
+/// Returns the first `most` bytes. Further bytes are read and dropped, so that the program can end.
 async fn head(source: Option<impl AsyncRead + Unpin>, most: usize) -> Vec<u8> {
     let Some(mut source) = source else { return Vec::new() };
     let mut kept = Vec::new();

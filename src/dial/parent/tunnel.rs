@@ -30,7 +30,7 @@ pub(super) struct Times {
     pub(super) answer: Instant,
 }
 
-/// Why there is no tunnel.
+/// Why no tunnel was opened.
 pub(super) enum NoTunnel {
     /// The address cannot be reached.
     Unreachable(String),

@@ -26,7 +26,7 @@ use crate::policy::{
 
 const DAY: i64 = 24 * 60 * 60;
 
-/// A certificate that ends within so many days is a fault.
+/// A certificate that expires within this number of days is a fault.
 const EXPIRES_SOON: i64 = 7;
 
 /// What is probed, and with what.
