@@ -12,10 +12,13 @@ const LOOKED_AT: [&str; 2] = [
 #[test]
 fn every_metric_that_is_looked_at_is_exported_by_a_gate_that_runs() {
     let lab = Lab::new(Blobs::DataEndpoint);
-    let gate = lab.gate(&Policy::of(&["contoso"]));
+    let mirror = "[[listen]]\nmode = \"mirror\"\naddress = \"127.0.0.1:5000\"\n";
+    let gate = lab.gate(&Policy::of(&["contoso"]).with_more(mirror));
     let ask = |url: &str| lab.sh(Way::Through(&gate), &format!("curl -sS -o /dev/null {url}"));
     ask("https://contoso.azurecr.io/v2/").succeeded();
     ask("https://eusmanaged123.blob.core.windows.net/").failed();
+    let unknown = "http://127.0.0.1:5000/v2/nobody.example.com/app/manifests/v1";
+    lab.sh(Way::Direct, &format!("curl -sS -o /dev/null {unknown}")).succeeded();
     gate.audit_of_all();
     let (_, text) = gate.admin("/metrics");
     let exported: BTreeSet<&str> =
