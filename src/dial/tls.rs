@@ -12,7 +12,6 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -119,13 +118,13 @@ impl TlsClients {
     }
 
     /// Makes the same handshake, and returns what is known of the certificate, valid or not.
-    pub async fn examine(
+    pub async fn examine<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        socket: TcpStream,
+        socket: S,
         name: &Name,
         ca: &[CertificateDer<'static>],
         by: Instant,
-    ) -> Examined {
+    ) -> Examined<S> {
         let mut roots = self.roots.clone();
         roots.add_parsable_certificates(ca.iter().cloned());
         let recorder = match Recorder::new(roots) {
@@ -171,9 +170,9 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// A handshake and the certificate that was seen in it.
 #[derive(Debug)]
-pub struct Examined {
+pub struct Examined<S> {
     /// The stream, once the certificate has been verified.
-    pub stream: Result<TlsStream<TcpStream>, TlsFault>,
+    pub stream: Result<TlsStream<S>, TlsFault>,
     /// The server's certificate, verified or not.
     pub certificate: Option<SeenCertificate>,
 }

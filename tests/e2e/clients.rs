@@ -119,9 +119,9 @@ fn explain_says_who_may_pull() {
         lab.sh(Way::Direct, &format!("{program} explain --config {} {rest}", config.display()))
     };
     let text = explain("contoso").succeeded().text;
-    assert!(text.contains("clients:   build-agents"), "{text}");
+    assert!(text.contains("allowed:   build-agents"), "{text}");
     let text = explain("contoso.azurecr.io").succeeded().text;
-    assert!(text.contains("clients:   build-agents") && text.contains("127.0.0.1 (build-agents)"));
+    assert!(text.contains("allowed:   build-agents") && text.contains("127.0.0.1 (build-agents)"));
     for client in ["iot-fleet", "127.0.9.1"] {
         let text = explain(&format!("contoso.azurecr.io --client {client}")).failed().text;
         assert!(text.contains("denied [client-not-allowed]"), "{text}");

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::harness::{
-    Authority, Blobs, Certificate, IMPOSTOR, Lab, Policy, Way, impostor, write_config,
+    Authority, Blobs, Certificate, IMPOSTOR, Lab, Policy, Way, impostor, squid, write_config,
 };
 
 /// Probes contoso. Returns the report.
@@ -42,6 +42,33 @@ fn with_login_at(addresses: &str) -> Policy {
 
 fn elsewhere() -> Policy {
     with_login_at(&format!("\"{IMPOSTOR}\""))
+}
+
+/// Issue 18: the probe takes the route of the policy, and finds the twelfth fault of issue 21.
+#[test]
+fn the_probe_goes_through_the_parent_and_names_its_refusal() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    lab.push("contoso.azurecr.io/team/app:v1", 1, &[2000]);
+    for connect in ["name", "address"] {
+        let parent = format!(
+            "[[parent]]\nname = \"corp\"\naddresses = [\"127.0.0.1:8080\"]\nconnect = \"{connect}\"\n"
+        );
+        let policy = Policy::of(&["contoso"]).with_policy("parent = \"corp\"").with_more(&parent);
+        let finds = |fault| {
+            finds(&lab, &policy, "team/app:v1", fault);
+            fs::remove_dir_all(lab.dir().join("probed")).unwrap();
+        };
+        finds(("parent", "parent-unreachable", "[[parent]]"));
+        let denying = squid(&lab, "127.0.0.1:8080", "http_access deny all");
+        finds(("parent", "parent-refused", "ask its operator"));
+        drop(denying);
+        let allowing = squid(&lab, "127.0.0.1:8080", "http_access allow all");
+        let (well, report) = probe(&lab, &policy, "team/app:v1");
+        assert!(well, "{connect}: {report:#}");
+        assert!(report.to_string().contains("through parent corp"), "{report:#}");
+        fs::remove_dir_all(lab.dir().join("probed")).unwrap();
+        drop(allowing);
+    }
 }
 
 #[test]

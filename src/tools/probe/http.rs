@@ -8,9 +8,10 @@ use hyper::client::conn::http1;
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
+
+use crate::dial::Upstream;
 
 /// The largest body that is read, in bytes.
 const LARGEST: usize = 4 * 1024 * 1024;
@@ -31,7 +32,7 @@ impl Answer {
 
 /// Sends a GET on a fresh connection, and reads the answer. The body of a blob is not read.
 pub(super) async fn get(
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Upstream>,
     host: &str,
     target: &str,
     headers: &[(HeaderName, String)],

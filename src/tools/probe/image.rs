@@ -5,12 +5,12 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
 use hyper::header::{self, HeaderName};
 use serde::Deserialize;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use super::http::{self, Answer};
 use super::{Prober, Step, StepFault};
+use crate::dial::Upstream;
 use crate::oci::{Bearer, Challenges, Location, encoded};
 use crate::policy::{Credentials, Name, Target};
 
@@ -44,7 +44,7 @@ struct Described {
 
 impl Prober<'_> {
     /// Asks the login server, and follows an image to its first blob.
-    pub(super) async fn api(&self, stream: TlsStream<TcpStream>, steps: &mut Vec<Step>) {
+    pub(super) async fn api(&self, stream: TlsStream<Upstream>, steps: &mut Vec<Step>) {
         let Some(login) = self.plan.registry.endpoints().first().map(|one| &one.target) else {
             return;
         };

@@ -12,16 +12,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 pub use step::{Step, StepFault};
 
-use crate::dial::{self, Resolver, SeenCertificate, TlsClients};
+use crate::dial::{self, Caller, Dialler, Resolver, SeenCertificate, TlsClients, Upstream};
 use crate::policy::{
-    Cause, Credentials, DetailedFailure, EndpointKind, Failure, Permit, PolicySet, Registry, Side,
-    Target,
+    Cause, Credentials, DetailedFailure, EndpointKind, Failure, OwnAddresses, Permit, PolicySet,
+    Registry, Route, Side, Target,
 };
 
 const DAY: i64 = 24 * 60 * 60;
@@ -44,9 +43,12 @@ pub struct Plan<'a> {
 
 /// Probes a registry.
 pub async fn probe(plan: &Plan<'_>) -> Vec<Step> {
+    let resolver = Arc::new(Resolver::new(&plan.set.rules().dns_servers));
     let prober = Prober {
         plan,
-        resolver: Resolver::new(&plan.set.rules().dns_servers),
+        dialler: Dialler::new(resolver.clone()),
+        resolver,
+        own: OwnAddresses { interfaces: dial::interfaces(), listeners: Vec::new() },
         tls: Arc::new(TlsClients::with_system_roots()),
     };
     let mut steps = Vec::new();
@@ -68,7 +70,9 @@ pub async fn probe(plan: &Plan<'_>) -> Vec<Step> {
 
 struct Prober<'a> {
     plan: &'a Plan<'a>,
-    resolver: Resolver,
+    resolver: Arc<Resolver>,
+    dialler: Dialler,
+    own: OwnAddresses,
     tls: Arc<TlsClients>,
 }
 
@@ -82,8 +86,12 @@ impl Prober<'_> {
     }
 
     /// Tries a host at all of its addresses. Returns the first connection that is verified.
-    async fn host(&self, target: &Target, steps: &mut Vec<Step>) -> Option<TlsStream<TcpStream>> {
+    async fn host(&self, target: &Target, steps: &mut Vec<Step>) -> Option<TlsStream<Upstream>> {
         let permit = self.permit(target, steps).await?;
+        if let Route::Parent(parent) = permit.allowed().route() {
+            let parent = parent.name.to_string();
+            return self.through_parent(&permit, &parent, steps).await;
+        }
         let mut reached = None;
         let mut is_reached: Vec<SocketAddr> = Vec::new();
         let mut failed: Vec<(usize, SocketAddr)> = Vec::new();
@@ -96,13 +104,15 @@ impl Prober<'_> {
                 Ok(_) => "connected".to_owned(),
                 Err(failure) => failure.cause.meaning().to_owned(),
             };
-            steps.push(Step { step: "tcp", subject, took: began.elapsed(), seen, fault });
+            let step =
+                Step { step: "tcp", subject: subject.clone(), took: began.elapsed(), seen, fault };
+            steps.push(step);
             let Ok(socket) = connected else {
                 failed.push((steps.len() - 1, *address));
                 continue;
             };
             is_reached.push(*address);
-            let stream = self.tls(&permit, *address, socket, steps).await;
+            let stream = self.tls(&permit, subject, Upstream::Left(socket), steps).await;
             reached = reached.or(stream);
         }
         // A family that fails as a whole while the other works is a fault of its routes.
@@ -124,7 +134,28 @@ impl Prober<'_> {
         reached
     }
 
-    /// Looks a host up, and judges its addresses.
+    /// Connects through the registry's parent proxy, as sessions do: never past it.
+    async fn through_parent(
+        &self,
+        permit: &Permit,
+        parent: &str,
+        steps: &mut Vec<Step>,
+    ) -> Option<TlsStream<Upstream>> {
+        let began = Instant::now();
+        let subject = format!("{} through parent {parent}", permit.allowed().target());
+        let rules = (self.plan.set, &self.own);
+        let dialled = self.dialler.dial(rules, permit, &Caller::default(), self.by()).await;
+        let (seen, fault, upstream) = match dialled {
+            Ok(connection) => ("connected".to_owned(), None, Some(connection.upstream)),
+            Err(stop) => (stop.to_string(), Some(StepFault::of_stop(stop)), None),
+        };
+        let step =
+            Step { step: "parent", subject: subject.clone(), took: began.elapsed(), seen, fault };
+        steps.push(step);
+        self.tls(permit, subject, upstream?, steps).await
+    }
+
+    /// Looks a host up, and judges its addresses. A parent that is asked by name does that itself.
     async fn permit(&self, target: &Target, steps: &mut Vec<Step>) -> Option<Permit> {
         let began = Instant::now();
         let subject = target.to_string();
@@ -139,6 +170,9 @@ impl Prober<'_> {
                 return None;
             }
         };
+        if let Some(permit) = self.plan.set.leave_to_parent(&allowed) {
+            return Some(permit);
+        }
         let answer = match self.resolver.resolve(self.plan.set, &allowed, self.by()).await {
             Ok(answer) => answer,
             Err(failure) => {
@@ -148,9 +182,7 @@ impl Prober<'_> {
         };
         let listed: Vec<String> = answer.addresses.iter().map(ToString::to_string).collect();
         step("dns", listed.join(", "), None);
-        let own =
-            crate::policy::OwnAddresses { interfaces: dial::interfaces(), listeners: Vec::new() };
-        match self.plan.set.judge_addresses(allowed, &answer.addresses, &own) {
+        match self.plan.set.judge_addresses(allowed, &answer.addresses, &self.own) {
             Ok(vetted) => {
                 if !vetted.dropped.is_empty() {
                     let dropped = vetted.dropped.iter().map(|(at, why)| format!("{at} {why}"));
@@ -171,10 +203,10 @@ impl Prober<'_> {
     async fn tls(
         &self,
         permit: &Permit,
-        address: SocketAddr,
-        socket: TcpStream,
+        subject: String,
+        socket: Upstream,
         steps: &mut Vec<Step>,
-    ) -> Option<TlsStream<TcpStream>> {
+    ) -> Option<TlsStream<Upstream>> {
         let began = Instant::now();
         let target = permit.allowed().target();
         let roots = permit.allowed().roots();
@@ -208,7 +240,6 @@ impl Prober<'_> {
                 (None, Some(wrong))
             }
         };
-        let subject = format!("{target} at {address}");
         steps.push(Step { step: "tls", subject, took: began.elapsed(), seen, fault });
         stream
     }

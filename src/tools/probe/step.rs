@@ -8,7 +8,7 @@ use crate::policy::{Cause, Reason, Stop};
 /// What a step tried, and how it went.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// `name`, `dns`, `addresses`, `tcp`, `tls`, `api`, `token`, `manifest` or `blob`.
+    /// `name`, `dns`, `addresses`, `tcp`, `parent`, `tls`, `api`, `token`, `manifest` or `blob`.
     pub step: &'static str,
     /// What it was tried on: a host, an address, an image.
     pub subject: String,
@@ -94,6 +94,10 @@ fn of_cause(cause: Cause) -> &'static str {
         Cause::ConnectRefused => "check what listens there, and the firewall on the way",
         Cause::ConnectTimeout => "a firewall drops the packets: open port 443 to this address",
         Cause::ConnectUnreachable => "there is no route to it: check the gate's routes",
+        Cause::ParentUnreachable => "check the addresses of the [[parent]], and the way to them",
+        Cause::ParentRefused => "the parent proxy does not allow the host: ask its operator",
+        Cause::ParentAuth => "check credentials-file or credentials-command of the [[parent]]",
+        Cause::ParentMalformed => "check that the address of the [[parent]] is an HTTP proxy",
         Cause::LocalPorts => "widen net.ipv4.ip_local_port_range",
         Cause::UpstreamTls | Cause::UpstreamCertificate => {
             "a private authority: set ca; otherwise a firewall intercepts TLS: exempt the host there"
