@@ -231,7 +231,7 @@ fn every_bad_certificate_is_refused_with_its_reason() {
                 "no list covers its authority",
                 Some(lower.issue("lower-leaf", &for_agent).with(&lower.pem())),
                 rejected,
-                "no list of revocations",
+                "no revocation list",
             ),
             (
                 "a link is missing",

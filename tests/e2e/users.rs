@@ -182,7 +182,7 @@ fn a_reload_that_drops_a_user_ends_its_tunnels() {
         let remove = format!("{program} user remove ci --file {}", users.display());
         lab.sh(Way::Direct, &remove).succeeded();
     });
-    assert!(gate.log().contains("\"ci\" is no user in"), "{}", gate.log());
+    assert!(gate.log().contains("\"ci\" is not a user in"), "{}", gate.log());
     reloaded(&gate, || {
         let text = fs::read_to_string(&config).unwrap();
         fs::write(&config, text.replace("users = [\"ci\"]", "users = [\"bot\"]")).unwrap();
