@@ -42,6 +42,7 @@ mod refuse;
 mod reload;
 mod report;
 mod revoke;
+mod router;
 mod second_hello;
 
 mod tls;
