@@ -15,6 +15,7 @@
 )]
 
 mod bare;
+mod bench;
 mod chart;
 mod claim;
 mod load;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use crate::bench::Bench;
 use crate::load::bulk::{self, Bulk, Content, Direction};
 use crate::load::ping::{self, Before};
-use crate::load::{Bench, crowd, idle, setups};
+use crate::load::{crowd, idle, setups};
 use crate::peer::{Kind, Peer};
 use crate::sample::Sample;
 

@@ -10,7 +10,8 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::Options;
-use crate::load::{self, Bench};
+use crate::bench::Bench;
+use crate::load;
 use crate::peer::{self, Kind, Peer, Started};
 use crate::process::{self, Role};
 use crate::row::{ROWS, Row};

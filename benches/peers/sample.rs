@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::load::Bench;
+use crate::bench::Bench;
 use crate::peer::Peer;
 use crate::process;
 

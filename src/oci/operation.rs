@@ -1,5 +1,7 @@
 //! What a client asks of a registry: one operation, and the request target that stands for it.
 
+// long: the two halves of one grammar, in one place.
+
 use std::fmt;
 use std::sync::Arc;
 

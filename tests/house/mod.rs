@@ -186,10 +186,16 @@ fn is_test(attributes: &[syn::Attribute]) -> bool {
 
 /// Every source file below `src/` outside tests.
 pub fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let found = sources_of("src");
+    assert!(found.len() > 100, "src/ was not read");
+    found
+}
+
+/// Every source file below a folder of the project outside tests.
+pub fn sources_of(folder: &str) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut found = Vec::new();
     collect(&root, &root, &mut found);
-    assert!(found.len() > 100, "src/ was not read");
     found
 }
 
@@ -249,5 +255,27 @@ impl<'a> House<'a> {
             Some(path) => self.resolve(&at, path, depth - 1).or(Some(&file.path)),
             None => Some(&file.path),
         }
+    }
+
+    /// Pairs of files on a circle of imports.
+    pub fn circles(&self) -> Vec<String> {
+        let files = self.files.values();
+        let graph: BTreeMap<&str, BTreeSet<&str>> =
+            files.map(|source| (source.path.as_str(), self.imports(source))).collect();
+        let reaches = |from: &str, to: &str| {
+            let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+            while let Some(file) = next.pop() {
+                if file == to {
+                    return true;
+                }
+                if seen.insert(file) {
+                    next.extend(graph.get(file).into_iter().flatten());
+                }
+            }
+            false
+        };
+        let arrows = graph.iter().flat_map(|(from, all)| all.iter().map(move |to| (*from, *to)));
+        let circular = arrows.filter(|(from, to)| from != to && reaches(to, from));
+        circular.map(|(from, to)| format!("{from} -> {to}")).collect()
     }
 }

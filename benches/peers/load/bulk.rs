@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use socket2::SockRef;
 
-use super::Bench;
+use crate::bench::Bench;
 use crate::peer::Peer;
 use crate::sample::{Meter, Sample};
 use crate::socket::Discard;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::Bench;
+use crate::bench::Bench;
 use crate::peer::Peer;
 use crate::sample::{Meter, Sample};
 use crate::socket::Discard;

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::Bench;
+use crate::bench::Bench;
 use crate::peer::Peer;
 use crate::process;
 use crate::sample::{Meter, Sample};

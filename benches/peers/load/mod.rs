@@ -8,58 +8,16 @@ pub mod setups;
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
+use crate::bench::Bench;
 use crate::peer::{Ask, Peer, Route};
-use crate::process::Role;
 use crate::wire::{Framing, Hello, Order, second_flight};
-
-/// Timeout until all connections of a measurement have ended.
-const SETTLE: Duration = Duration::from_secs(10);
 
 /// Timeout for a single answer, so that a proxy that hangs does not block the run.
 const ANSWER: Duration = Duration::from_secs(10);
-
-/// Context shared by all measurements.
-pub struct Bench {
-    pub origin: Role,
-    /// The origin's certificate, for real TLS.
-    pub certificate: Vec<u8>,
-    /// Hello for pulls: [`DATA`].
-    pub pull: Hello,
-    /// Hello for small exchanges and pushes: [`LOGIN`](crate::wire::LOGIN).
-    pub push: Hello,
-    /// Hello for pushes with TLS 1.2.
-    pub push_tls12: Hello,
-    /// Number of denied names so far; each name is requested once.
-    pub denied: AtomicU64,
-}
-
-impl Bench {
-    /// Returns the origin's open connections and the number of bytes that it received.
-    pub fn counts(&mut self) -> anyhow::Result<(u64, u64)> {
-        let said = self.origin.ask()?;
-        let (open, taken) = said.split_once(' ').context("the origin is gone")?;
-        Ok((open.parse()?, taken.parse()?))
-    }
-
-    /// Waits until every connection of the measurement has ended.
-    pub fn settle(&mut self) -> anyhow::Result<()> {
-        let end = Instant::now() + SETTLE;
-        while self.counts()?.0 > 0 {
-            if Instant::now() > end {
-                bail!("connections of the measurement stay open");
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        // The kernel still cleans up after the connections.
-        std::thread::sleep(Duration::from_millis(20));
-        Ok(())
-    }
-}
 
 /// Opens a tunnel and completes the client's part of the handshake.
 pub fn tunnel(route: &Route, hello: &Hello) -> io::Result<TcpStream> {

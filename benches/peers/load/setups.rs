@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
-use super::Bench;
+use crate::bench::Bench;
 use crate::peer::{Peer, Route};
 use crate::sample::{Meter, Sample};
 use crate::wire::{Hello, Order, answer_length, second_flight};
