@@ -317,7 +317,7 @@ fn on_a_host(capture: &str, capabilities: &str, kit: &str) {
     let well = says(&lab, GATEWAY, &host, 0);
     says(&lab, GATEWAY, &explicit, 0);
     assert_eq!(attacker.reached(), before, "{well}");
-    // Rules that accept what belongs to the gate's questions, whoever sends it.
+    // Rules that accept what belongs to queries of the gate, sent by any user.
     let swept = format!("{host},{}", RESOLVER[0]);
     says(&lab, GATEWAY, &swept, 0);
     let weaker = rules.replace(" tcp flags & syn == 0", "");

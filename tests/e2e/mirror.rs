@@ -169,7 +169,7 @@ fn blobs_come_from_the_storage_that_the_registry_announces() {
     }
     let after = lab.reached_storage().0;
     assert!(after > before);
-    // The same account stays closed to whoever names it.
+    // The same account stays closed to clients that name it.
     let storage = "eusmanaged123.blob.core.windows.net";
     let tunnel = lab.sh(Way::Through(&gate), &format!("curl -sv https://{storage}/"));
     assert!(tunnel.failed().text.contains("storage-account"));
@@ -355,7 +355,7 @@ fn parts_conditions_and_heads_are_answered_as_by_a_registry() {
     // By the default, and a ping.
     curl(&lab, &format!("-f -I https://{MIRROR}/v2/team/app/manifests/v1")).succeeded();
     assert_eq!(curl(&lab, &format!("-f https://{MIRROR}/v2/")).stdout(), "{}");
-    // Who speaks HTTP to the TLS port is told so.
+    // Clear-text HTTP on the TLS port gets an error that says so.
     let clear = curl(&lab, "http://gate.example.com:5443/v2/");
     assert!(clear.text.contains("https://"), "{}", clear.text);
     drop(gate);
