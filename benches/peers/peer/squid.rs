@@ -59,7 +59,16 @@ visible_hostname squid.invalid
     fs::write(&file, text)?;
     let mut command = Command::new(program("squid").unwrap_or_default());
     let log = folder.join("log");
-    Daemon::start(command.arg("-N").arg("-f").arg(file), &log)?.accepting(*address)
+    // Shared memory is named after the service, and a Squid that was killed leaves it behind, where
+    // the next one of that name does not start.
+    let service = format!("bench{}", address.port());
+    let command = command.args(["-N", "-d", "1", "-n", &service, "-f"]).arg(file);
+    let started = Daemon::start(command, &log)?.accepting(*address);
+    // Squid has its memory mapped by now; nobody else opens it by name.
+    for part in ["metadata", "queues", "readers"] {
+        let _ = fs::remove_file(format!("/dev/shm/{service}-cf__{part}.shm"));
+    }
+    started
 }
 
 pub fn version() -> String {
