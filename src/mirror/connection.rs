@@ -3,18 +3,16 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::account::{Moved, Open, SessionId, Volume};
-use crate::config::{ListenerSpec, TlsOfListeners, TlsPaths};
+use crate::config::ListenerSpec;
 use crate::forward::Forward;
 use crate::limits::SessionPermit;
-use crate::listen::tls::ClientCertificate;
 use crate::policy::{Cause, Client, ClientIdentity, Denial, Ending, Failure, Reason, Side, Stop};
-use crate::session::Gate;
+use crate::session::{CertificateWatch, Gate};
 
-pub(super) const CLIENT_ABORTED: Failure =
-    Failure { side: Side::Client, cause: Cause::ClientAborted };
+const CLIENT_ABORTED: Failure = Failure { side: Side::Client, cause: Cause::ClientAborted };
 
 /// A client's connection, as its requests share it.
 pub(super) struct Connection {
@@ -23,7 +21,8 @@ pub(super) struct Connection {
     pub(super) forward: Arc<Forward>,
     /// Who connected; a user is known by request.
     pub(super) identity: ClientIdentity,
-    pub(super) proof: Option<Proof>,
+    /// Judged again where there is something new to judge it by.
+    pub(super) certificate: Option<Mutex<Box<CertificateWatch>>>,
     pub(super) session: SessionId,
     pub(super) account: Mutex<Open>,
     /// Its place among the open sessions, and the group that it counts for.
@@ -35,32 +34,23 @@ pub(super) struct Connection {
     pub(super) moved: Arc<AtomicU64>,
 }
 
-/// A client's certificate, and what it is judged by after a reload.
-pub(super) struct Proof {
-    pub(super) certificate: ClientCertificate,
-    pub(super) paths: TlsPaths,
-    pub(super) tls: Mutex<watch::Receiver<Arc<TlsOfListeners>>>,
-}
-
-impl Proof {
-    /// Judges the certificate again, where there is something new to judge it by.
-    pub(super) fn still_stands(&self) -> bool {
-        let mut tls = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
-        if !tls.has_changed().unwrap_or(false) {
-            return true;
-        }
-        let every = tls.borrow_and_update().clone();
-        let stands =
-            every.get(&self.paths).is_some_and(|tls| self.certificate.judge_by(tls).is_ok());
-        if !stands {
-            // The next request asks again.
-            tls.mark_changed();
-        }
-        stands
-    }
-}
-
 impl Connection {
+    /// Whether the client's certificate, if it has one, is still valid.
+    pub(super) fn certificate_is_valid(&self) -> bool {
+        let (Some(watch), Some(paths)) = (&self.certificate, &self.listener.tls) else {
+            return true;
+        };
+        watch.lock().unwrap_or_else(PoisonError::into_inner).is_still_valid(paths)
+    }
+
+    /// When the connection must be judged again without a reload: at its end, or when the client's
+    /// certificate expires before.
+    pub(super) fn next_judgement(&self, end: Instant) -> Instant {
+        let Some(watch) = &self.certificate else { return end };
+        let left = watch.lock().unwrap_or_else(PoisonError::into_inner).until_expiry();
+        left.map_or(end, |left| end.min(Instant::now() + left))
+    }
+
     /// Counts the connection for its group of clients, at its first request as one of them.
     pub(super) fn admit_to_group(&self, client: &Client) -> Result<(), Denial> {
         let mut held = self.permit.lock().unwrap_or_else(PoisonError::into_inner);

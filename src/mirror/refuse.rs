@@ -6,7 +6,7 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::body::MirrorBody;
-use crate::account::{OpenRequest, SessionId};
+use crate::account::OpenRequest;
 use crate::listen::http::answer::{RefusalAnswer, status_of};
 use crate::oci::{ErrorCode, error_body};
 use crate::policy::{Cause, Reason, Stop};
@@ -74,20 +74,6 @@ pub(super) fn pong() -> Response<MirrorBody> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(API_VERSION, HeaderValue::from_static(VERSION));
     response
-}
-
-/// An answer to a client that speaks HTTP where TLS is spoken.
-pub(super) fn in_clear(stop: &Stop, id: Option<SessionId>) -> Vec<u8> {
-    let id = id.map(|id| id.to_string()).unwrap_or_default();
-    let refusal = RefusalAnswer { stop, host: Some("the request"), id: &id };
-    let body = error_body(ErrorCode::Denied, &refusal.message(None));
-    let head = format!(
-        "HTTP/1.1 400 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         connection: close\r\n\r\n",
-        refusal.phrase(),
-        body.len()
-    );
-    (head + &body).into_bytes()
 }
 
 fn status(stop: &Stop) -> StatusCode {

@@ -79,7 +79,7 @@ impl Connection {
         }
         // The audit may have become full since the connection was admitted.
         self.account().admit()?;
-        if self.proof.as_ref().is_some_and(|proof| !proof.still_stands()) {
+        if !self.certificate_is_valid() {
             return Err(Denial::new(Reason::PolicyRevoked).into());
         }
         let target = well_formed(request).map_err(Refused::from)?;

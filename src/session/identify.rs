@@ -61,7 +61,7 @@ impl Session {
         let socket = Either::Left(socket);
         match (&stop, self.listener.mode, &self.listener.tls) {
             (Stop::Failed(_) | Stop::Detailed(_), _, _) => Refusal::silent(stop),
-            (_, Mode::Connect, None) => Refusal::answer(socket, stop),
+            (_, Mode::Connect | Mode::Mirror, None) => Refusal::answer(socket, stop),
             (_, _, _) => Refusal::alert(socket, stop),
         }
     }
@@ -101,7 +101,7 @@ impl Session {
         match none {
             NoTls::Gone => Refusal::silent(CLIENT_ABORTED),
             NoTls::Clear(socket) => {
-                let remedy = "this port speaks TLS; the proxy URL must begin with https://";
+                let remedy = "this port speaks TLS; its URL must begin with https://";
                 let denial = Denial::with_remedy(Reason::ProxyTls, remedy);
                 Refusal::answer(Either::Left(socket), denial)
             }

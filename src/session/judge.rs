@@ -26,10 +26,24 @@ pub(super) struct Dialled {
 }
 
 impl Session {
-    /// Counts the session and takes the current policy.
+    /// Counts a session that has sent its request.
     pub(super) fn admit(&mut self, request: &Request) -> Result<(), Denial> {
         self.account.ask_for(&request.target);
-        // The policy may have changed while the gate waited for the request.
+        self.admit_session()?;
+        self.setup = Some(self.gate.sessions.sets_up(self.account.record.client));
+        if request.via().is_loop(self.gate.dialler.id()) {
+            let remedy = "a parent proxy leads back to the gate";
+            return Err(Denial::with_remedy(Reason::ProxyLoop, remedy));
+        }
+        if request.early().first().is_some_and(|first| *first != TLS_HANDSHAKE) {
+            return Err(Denial::with_remedy(Reason::NotTls, "other protocols are not forwarded"));
+        }
+        Ok(())
+    }
+
+    /// Counts the session and takes the current policy.
+    pub(super) fn admit_session(&mut self) -> Result<(), Denial> {
+        // The policy may have changed while the gate waited for the client.
         self.policy = self.policy_updates.borrow_and_update().clone();
         self.account.record.generation = self.policy.generation();
         if self.admission == Admission::Draining {
@@ -39,16 +53,8 @@ impl Session {
         limits.open_sessions = limits.open_sessions.min(self.gate.max_sessions);
         let client = self.account.record.client;
         self.permit = Some(self.gate.sessions.admit(client, &limits)?);
-        self.setup = Some(self.gate.sessions.sets_up(client));
         self.account.admit()?;
         self.slot = None;
-        if request.via().is_loop(self.gate.dialler.id()) {
-            let remedy = "a parent proxy leads back to the gate";
-            return Err(Denial::with_remedy(Reason::ProxyLoop, remedy));
-        }
-        if request.early().first().is_some_and(|first| *first != TLS_HANDSHAKE) {
-            return Err(Denial::with_remedy(Reason::NotTls, "other protocols are not forwarded"));
-        }
         Ok(())
     }
 

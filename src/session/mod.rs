@@ -13,6 +13,7 @@
 
 pub mod future_size;
 mod gate;
+mod identified;
 mod identify;
 mod judge;
 mod refuse;
@@ -33,7 +34,8 @@ use request::{Request, TunnelStart};
 use state::{Session, Tunnel};
 
 pub use gate::Gate;
-pub use state::{Admission, Incoming};
+pub use identified::{Identified, identify};
+pub use state::{Admission, CertificateWatch, Incoming};
 
 /// Serves one connection until it ends, in the runtime that polls the future.
 ///

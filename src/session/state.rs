@@ -80,12 +80,15 @@ pub(super) struct Tunnel {
 }
 
 /// A client certificate, and the trust anchors to verify it after a reload.
-pub(super) struct CertificateWatch {
-    pub(super) certificate: ClientCertificate,
+#[derive(Debug)]
+pub struct CertificateWatch {
+    certificate: ClientCertificate,
     /// Marked as seen when the certificate was last verified.
-    pub(super) tls: watch::Receiver<Arc<TlsOfListeners>>,
+    tls: watch::Receiver<Arc<TlsOfListeners>>,
     /// When it must be verified again; `None` if nothing in its chain expires later.
-    pub(super) expiry: Option<SystemTime>,
+    expiry: Option<SystemTime>,
+    /// Whether it was valid when it was last verified.
+    is_valid: bool,
 }
 
 impl Session {
@@ -137,24 +140,27 @@ impl CertificateWatch {
         tls: watch::Receiver<Arc<TlsOfListeners>>,
     ) -> Self {
         let expiry = certificate.next_expiry(SystemTime::now());
-        Self { certificate, tls, expiry }
+        Self { certificate, tls, expiry, is_valid: true }
     }
 
     /// Verifies the certificate again if the listener's TLS files changed, or if a certificate in
-    /// the chain has expired. Returns `false` if it is no longer valid.
-    pub(super) fn is_still_valid(&mut self, paths: &TlsPaths) -> bool {
+    /// the chain has expired. Returns whether it is still valid.
+    pub fn is_still_valid(&mut self, paths: &TlsPaths) -> bool {
         let now = SystemTime::now();
         let has_expired = self.expiry.is_some_and(|expiry| expiry <= now);
         if !has_expired && !self.tls.has_changed().unwrap_or(false) {
-            return true;
+            return self.is_valid;
         }
         self.expiry = self.certificate.next_expiry(now);
         let every = self.tls.borrow_and_update().clone();
-        every.get(paths).is_some_and(|tls| self.certificate.judge_by(tls).is_ok())
+        let judged = every.get(paths).map(|tls| self.certificate.judge_by(tls));
+        self.is_valid = matches!(judged, Some(Ok(())));
+        self.is_valid
     }
 
     /// Returns the time until it must be verified again; `None` if it need not be.
-    pub(super) fn until_expiry(&self) -> Option<Duration> {
+    #[must_use]
+    pub fn until_expiry(&self) -> Option<Duration> {
         Some(self.expiry?.duration_since(SystemTime::now()).unwrap_or_default())
     }
 }

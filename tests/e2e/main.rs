@@ -30,6 +30,7 @@ mod handover;
 mod lan;
 mod limits;
 mod mirror;
+mod mirror_clients;
 mod mutual;
 mod node_local;
 mod observability;

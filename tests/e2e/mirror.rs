@@ -14,11 +14,11 @@ use crate::reload::reloaded;
 const SIZES: [usize; 4] = [4 << 20, 3 << 20, 1 << 20, 2000];
 
 /// The mirror in TLS, and one in clear text on loopback.
-const MIRROR: &str = "gate.example.com:5443";
-const CLEAR: &str = "127.0.0.1:5080";
+pub(crate) const MIRROR: &str = "gate.example.com:5443";
+pub(crate) const CLEAR: &str = "127.0.0.1:5080";
 
 /// A registry's file with a `[mirror]` table of these lines.
-fn file(lab: &Lab, top: &str, mirror: &str) -> String {
+pub(crate) fn file(lab: &Lab, top: &str, mirror: &str) -> String {
     format!(
         "login-server = \"contoso.azurecr.io\"\n\
          data-endpoints = [\"contoso.eastus.data.azurecr.io\"]\nca = \"{}\"\n{top}\n[mirror]\n{mirror}\n",
@@ -26,7 +26,7 @@ fn file(lab: &Lab, top: &str, mirror: &str) -> String {
     )
 }
 
-fn policy(lab: &Lab, top: &str, mirror: &str) -> Policy {
+pub(crate) fn policy(lab: &Lab, top: &str, mirror: &str) -> Policy {
     let (certificate, key) = lab.server_certificate();
     let listeners = format!(
         "[[listen]]\nmode = \"mirror\"\naddress = \"127.0.0.1:5443\"\n\
@@ -51,12 +51,12 @@ fn asked_since(lab: &Lab, before: usize) -> Vec<String> {
     log.lines().skip(before).map(ToOwned::to_owned).collect()
 }
 
-fn asked(lab: &Lab) -> usize {
+pub(crate) fn asked(lab: &Lab) -> usize {
     lab.asked("contoso.azurecr.io").lines().count()
 }
 
 /// The audit lines of requests, once every session has ended.
-fn requests(gate: &Gate) -> Vec<Value> {
+pub(crate) fn requests(gate: &Gate) -> Vec<Value> {
     let lines = gate.audit_of_all();
     lines.into_iter().filter(|line| line["kind"] == "request").collect()
 }
@@ -64,7 +64,7 @@ fn requests(gate: &Gate) -> Vec<Value> {
 /// docker-registry wants it for manifests of the OCI form.
 const ACCEPT: &str = "Accept:application/vnd.oci.image.manifest.v1+json";
 
-fn curl(lab: &Lab, arguments: &str) -> Ran {
+pub(crate) fn curl(lab: &Lab, arguments: &str) -> Ran {
     lab.sh(Way::Direct, &format!("curl -sS --noproxy * -H {ACCEPT} {arguments}"))
 }
 
