@@ -43,5 +43,7 @@ pub mod oci;
 pub mod policy;
 pub mod relay;
 pub mod reload;
+#[cfg(feature = "mirror")]
+pub mod serve;
 pub mod session;
 pub mod tools;

@@ -7,10 +7,7 @@
 //! A connection is a session with a record of its own; a request has an audit line of its own. The
 //! client's `Authorization` is for the gate and goes no further.
 
-mod body;
 mod connection;
-mod guarded;
-mod refuse;
 mod request;
 
 use std::convert::Infallible;
@@ -29,9 +26,9 @@ use crate::forward::Forward;
 use crate::limits::PendingSlot;
 use crate::listen::tls::ClientStream;
 use crate::policy::Reason;
+use crate::serve::Guarded;
 use crate::session::{self, Identified, Incoming};
 use connection::{Connection, volume};
-use guarded::Guarded;
 
 /// The most bytes and lines of a request's head.
 const LARGEST_HEAD: usize = 32 * 1024;

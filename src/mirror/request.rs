@@ -9,9 +9,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode, Version};
 use tokio::time::Instant;
 
-use super::body::{MirrorBody, Streamed};
 use super::connection::Connection;
-use super::refuse::{Refused, pong};
 use crate::account::{Granted, OpenRequest, Via};
 use crate::forward::{Answer, AnswerBody, Asked, Trouble};
 use crate::limits::{Credentials, Paced, RateOwner, Throttle};
@@ -21,14 +19,15 @@ use crate::policy::{
     AllowedRequest, ClientAddress, ClientIdentity, Denial, Ending, Enforcement, Login, PolicySet,
     Reason, Stop, denial_of_request,
 };
+use crate::serve::{Refused, ResponseBody, Streamed, pong};
 
 type Revoked = Pin<Box<dyn Future<Output = Stop> + Send>>;
 
 /// Answers a request.
-pub(super) async fn respond(
+pub async fn respond(
     connection: Arc<Connection>,
     request: hyper::Request<Incoming>,
-) -> Response<MirrorBody> {
+) -> Response<ResponseBody> {
     let ClientAddress(client) = connection.identity.address;
     let account = &connection.gate.account;
     let mut account = account.open_request(
@@ -195,7 +194,7 @@ impl Connection {
         sending: Sending,
         headers: &HeaderMap,
         mut account: OpenRequest,
-    ) -> Response<MirrorBody> {
+    ) -> Response<ResponseBody> {
         let Sending { set, request, prefix, allowed, mut revoked } = sending;
         let own = self.gate.own.borrow().clone();
         let asked = Asked { set: &set, own: &own, allowed: &allowed, request: &request, headers };
@@ -221,18 +220,18 @@ impl Connection {
                 account.bytes_down = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
                 self.moved.fetch_add(account.bytes_down, Ordering::Relaxed);
                 account.close(&Ok(Ending::Closed));
-                Response::new(MirrorBody::whole(bytes))
+                Response::new(ResponseBody::whole(bytes))
             }
             AnswerBody::Streamed(blob) => {
                 let pace = Paced::by(self.rates(&allowed));
                 let moved = self.moved.clone();
                 let streamed = Streamed { blob: *blob, account, revoked, pace, moved };
-                Response::new(MirrorBody::Streamed(Box::new(streamed)))
+                Response::new(ResponseBody::Streamed(Box::new(streamed)))
             }
         };
         *response.status_mut() = status;
         *response.headers_mut() = headers;
-        let is_whole = matches!(response.body(), MirrorBody::Whole(_));
+        let is_whole = matches!(response.body(), ResponseBody::Whole(_));
         let kept = response.headers_mut();
         if is_whole && request.method != oci::Method::Head {
             kept.remove(header::CONTENT_LENGTH);

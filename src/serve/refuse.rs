@@ -5,7 +5,7 @@ use hyper::ext::ReasonPhrase;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use super::body::MirrorBody;
+use super::body::ResponseBody;
 use crate::account::OpenRequest;
 use crate::listen::http::answer::{RefusalAnswer, status_of};
 use crate::oci::{ErrorCode, error_body};
@@ -17,13 +17,13 @@ const VERSION: &str = "registry/2.0";
 
 /// A request that gets no answer of the registry.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub struct Refused {
     /// Why.
-    pub(super) stop: Stop,
+    pub stop: Stop,
     /// What beside it.
-    pub(super) detail: Option<String>,
+    pub detail: Option<String>,
     /// What the message begins with: a repository, a registry.
-    pub(super) subject: String,
+    pub subject: String,
 }
 
 impl<T: Into<Stop>> From<T> for Refused {
@@ -34,12 +34,12 @@ impl<T: Into<Stop>> From<T> for Refused {
 
 impl Refused {
     /// With what the message begins with.
-    pub(super) fn of(self, subject: &str) -> Self {
+    pub fn of(self, subject: &str) -> Self {
         Self { subject: subject.to_owned(), ..self }
     }
 
     /// Writes the account, and answers.
-    pub(super) fn answer(self, account: &mut OpenRequest) -> Response<MirrorBody> {
+    pub fn answer(self, account: &mut OpenRequest) -> Response<ResponseBody> {
         let status = status(&self.stop);
         account.status = status.as_u16();
         let id = account.close(&Err(self.stop.clone()));
@@ -47,7 +47,7 @@ impl Refused {
         let refusal = RefusalAnswer { stop: &self.stop, host: Some(&self.subject), id: &id };
         let message = refusal.message(self.detail.as_deref());
         let text = error_body(code(status), &message);
-        let mut response = Response::new(MirrorBody::whole(Bytes::from(text)));
+        let mut response = Response::new(ResponseBody::whole(Bytes::from(text)));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -68,8 +68,8 @@ impl Refused {
 }
 
 /// The answer to `/v2/`.
-pub(super) fn pong() -> Response<MirrorBody> {
-    let mut response = Response::new(MirrorBody::whole(Bytes::from_static(b"{}")));
+pub fn pong() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(Bytes::from_static(b"{}")));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(API_VERSION, HeaderValue::from_static(VERSION));

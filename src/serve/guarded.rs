@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A stream with a limit on how long a write may wait.
-pub(super) struct Guarded<S> {
+pub struct Guarded<S> {
     stream: S,
     idle: Duration,
     /// Set while a write waits.
@@ -18,7 +18,8 @@ pub(super) struct Guarded<S> {
 }
 
 impl<S> Guarded<S> {
-    pub(super) fn new(stream: S, idle: Duration) -> Self {
+    /// Limits how long a write to `stream` may wait.
+    pub fn new(stream: S, idle: Duration) -> Self {
         Self { stream, idle, waiting: None }
     }
 

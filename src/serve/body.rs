@@ -16,7 +16,7 @@ use crate::limits::Paced;
 use crate::policy::{Ending, Stop};
 
 /// A response's body.
-pub(super) enum MirrorBody {
+pub enum ResponseBody {
     /// It is here; nothing once it was taken.
     Whole(Option<Bytes>),
     /// It comes from a registry.
@@ -24,25 +24,27 @@ pub(super) enum MirrorBody {
 }
 
 /// A blob on its way to a client, and what may end it.
-pub(super) struct Streamed {
-    pub(super) blob: BlobBody,
+pub struct Streamed {
+    /// What the registry sends.
+    pub blob: BlobBody,
     /// Closed at the end, well or not.
-    pub(super) account: OpenRequest,
+    pub account: OpenRequest,
     /// Resolves when a reload takes the request away.
-    pub(super) revoked: Pin<Box<dyn Future<Output = Stop> + Send>>,
-    pub(super) pace: Option<Box<Paced>>,
+    pub revoked: Pin<Box<dyn Future<Output = Stop> + Send>>,
+    /// The rates that it keeps.
+    pub pace: Option<Box<Paced>>,
     /// All bodies of the connection.
-    pub(super) moved: Arc<AtomicU64>,
+    pub moved: Arc<AtomicU64>,
 }
 
-impl MirrorBody {
+impl ResponseBody {
     /// A body that is here.
-    pub(super) fn whole(bytes: Bytes) -> Self {
+    pub fn whole(bytes: Bytes) -> Self {
         Self::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()))
     }
 }
 
-impl Body for MirrorBody {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = io::Error;
 
