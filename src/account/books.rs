@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::audit::Audit;
-use super::denials::Denials;
 use super::id::Ids;
+use super::incidents::Incidents;
 use super::metrics::Metrics;
 use super::open_sessions::OpenSessions;
 use super::shortages::Shortages;
@@ -17,7 +17,7 @@ pub struct Account {
     pub(super) audit: Audit,
     pub(super) on_full: OnFull,
     pub(super) askers: StorageRequests,
-    pub(super) denials: Denials,
+    pub(super) incidents: Incidents,
     pub(super) metrics: Metrics,
     pub(super) open: Arc<OpenSessions>,
     pub(super) shortages: Shortages,

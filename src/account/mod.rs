@@ -9,9 +9,10 @@ mod audit_line;
 mod books;
 mod clock;
 mod dedup;
-mod denials;
+mod doctor_mark;
 mod headed;
 mod id;
+mod incidents;
 mod labels;
 mod metrics;
 mod open_sessions;
@@ -38,9 +39,10 @@ use prometheus::Registry;
 pub use audit_line::{AuditLine, Dropped, Facts, Field};
 pub use books::{Account, OnFull};
 pub use clock::ClockBehind;
-pub use denials::{DenialRow, Denials};
+pub use doctor_mark::{DOCTOR_MARK, DOCTOR_STORAGE, is_from_doctor};
 pub use headed::Headed;
 pub use id::SessionId;
+pub use incidents::{IncidentRow, Incidents};
 pub use metrics::Metrics;
 pub use open_sessions::{OpenSessions, Progress, SessionRow};
 pub use query::{QueryResult, RefusedQuery};
@@ -130,7 +132,7 @@ impl Account {
             audit,
             on_full,
             askers: StorageRequests::default(),
-            denials: Denials::default(),
+            incidents: Incidents::default(),
             metrics,
             open: Arc::default(),
             shortages: Shortages::default(),
@@ -158,10 +160,10 @@ impl Account {
         &self.open
     }
 
-    /// The latest denials.
+    /// The denials and failures of the last hour.
     #[must_use]
-    pub fn denials(&self) -> &Denials {
-        &self.denials
+    pub fn incidents(&self) -> &Incidents {
+        &self.incidents
     }
 
     /// What was relayed so far, up and down, by the registry's label; live sessions included.
@@ -314,11 +316,6 @@ impl Open {
         let account = &self.account;
         account.metrics.ended(record, verdict);
         account.shortages.note(record, end);
-        match (end, record.would_deny) {
-            (Err(Stop::Denied(denial)), _) => account.denials.note(record, denial),
-            (_, Some(reason)) => account.denials.note(record, &Denial::new(reason)),
-            _ => {}
-        }
         if verdict.reason == Some(Reason::StorageAccount.code()) {
             account.askers.count(record.client, Instant::now());
         }
@@ -326,6 +323,7 @@ impl Open {
             self.listed.as_ref().map_or(record.volume, |listed| listed.credit(record.volume));
         account.metrics.relayed(Labels::of_record(record), volume);
         let id = account.audit.take(record, verdict);
+        account.incidents.note(record, end, id);
         self.state = RecordState::Closed(id);
         id
     }

@@ -16,7 +16,7 @@ use super::id::SessionId;
 use super::record::{Granted, Outcome, Record, Verdict};
 use super::text::AuditText;
 use crate::oci::Request;
-use crate::policy::{Cause, Denial, Ending, Failure, NO_LABEL, Reason, Side, Stop};
+use crate::policy::{Cause, Ending, Failure, NO_LABEL, Reason, Side, Stop};
 
 /// How a request arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,14 +140,6 @@ impl OpenRequest {
             (_, Some(reason)) => (Outcome::WouldDeny, Some(reason.code())),
         };
         let (outcome, reason) = verdict;
-        match end {
-            Err(Stop::Denied(denial)) => self.account.denials.note(&self.folded(), denial),
-            _ => {
-                if let Some(reason) = self.would_deny {
-                    self.account.denials.note(&self.folded(), &Denial::new(reason));
-                }
-            }
-        }
         let verdict = Verdict { outcome, reason, ended: None };
         let spent = self.began.elapsed();
         let label = self.granted.as_ref().map_or(NO_LABEL, |granted| &*granted.label);
@@ -179,7 +171,9 @@ impl OpenRequest {
         // What was answered has its own numbers, and so its own line.
         let folding = reason.filter(|_| is_denial && self.bytes_down == 0);
         let kind = folding.map(|reason| DenialKey::of(&record, outcome, reason));
-        self.account.audit.take_line(&line, &record, is_denial, kind)
+        let id = self.account.audit.take_line(&line, &record, is_denial, kind);
+        self.account.incidents.note(&record, end, id);
+        id
     }
 
     /// What repetitions of its denial are summed up by.
@@ -189,6 +183,7 @@ impl OpenRequest {
         record.client_name = self.client_name.clone();
         record.granted = self.granted.clone();
         record.target = self.asked.clone();
+        record.would_deny = self.would_deny;
         record
     }
 }

@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::source::Admin;
-use crate::account::{DenialRow, Phase, SessionRow};
+use crate::account::{IncidentRow, Phase, SessionRow};
 use crate::listen::http::answer::{RefusalAnswer, shown};
 use crate::policy::{ClientIdentity, Denial, Enforcement, HTTPS, Stop, Target};
 
@@ -120,7 +120,7 @@ struct Snapshot {
     limit: usize,
     sessions: Vec<SessionRow>,
     registries: Vec<RegistryTraffic>,
-    denials: Vec<DenialRow>,
+    incidents: Vec<IncidentRow>,
     files: Vec<RegistryFile>,
     parents: Vec<ParentHealth>,
 }
@@ -186,7 +186,7 @@ impl Admin {
             limit: status.open_sessions_limit,
             sessions,
             registries: moved.into_iter().take(MOST_REGISTRIES).map(of).collect(),
-            denials: self.account.denials().rows(),
+            incidents: self.account.incidents().rows(SystemTime::now()),
             files: files.collect(),
             parents: parents.collect(),
         }

@@ -1,4 +1,5 @@
-//! `pullgate report`: lists what the policy denied or would deny, per client and host.
+//! `pullgate report`: lists what the policy denied or would deny, and what failed, per client and
+//! host.
 //!
 //! It reads audit files; it needs no configuration and no running gate. Operators run it before they
 //! enforce a policy, and before they switch a registry to dedicated data endpoints. Storage accounts
@@ -19,8 +20,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 
 use super::audit_lines;
-use crate::account::{AuditLine, AuditText, Outcome};
-use crate::tools::doctor;
+use crate::account::{AuditLine, AuditText, Outcome, is_from_doctor};
+use crate::policy::Cause;
 use finding::Finding;
 use print::{ClientTotals, FindingRow, FindingSection, ReportOutput, Totals};
 use pulls::{Pulls, Request};
@@ -32,7 +33,7 @@ const LONGEST_LINE: u64 = 64 << 10;
 /// sessions are only counted.
 const ROWS: usize = 100_000;
 
-/// Summarise what the policy denied, or would deny, by client and host.
+/// Summarise what the policy denied, or would deny, and what failed, by client and host.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Audit files; `-` for standard input.
@@ -77,6 +78,7 @@ fn read(path: &Path, report: &mut Report) -> anyhow::Result<()> {
 struct HostCounts {
     would_deny: u64,
     denied: u64,
+    failed: u64,
     first: String,
     last: String,
     id: Option<String>,
@@ -145,9 +147,12 @@ impl Report {
             Outcome::WouldDeny => totals.would_deny += count,
         }
         self.count_client(line, *outcome, count);
-        let denied = matches!(outcome, Outcome::Denied | Outcome::WouldDeny);
-        for reason in line.reason.iter().filter(|_| denied) {
+        for reason in line.reason.iter().filter(|_| *outcome != Outcome::Relayed) {
             self.count(line, host(line), reason, (*outcome, count));
+        }
+        // Report mode let it pass, and it failed.
+        if let Some(cause) = &line.ended {
+            self.count(line, host(line), cause, (Outcome::Failed, count));
         }
         // It was allowed in report mode and denied later for another reason.
         if let Some(reason) = &line.would_deny {
@@ -173,8 +178,7 @@ impl Report {
             }),
             Outcome::Denied | Outcome::Failed => {}
         }
-        let denied = matches!(outcome, Outcome::Denied | Outcome::WouldDeny);
-        for reason in line.reason.iter().filter(|_| denied) {
+        for reason in line.reason.iter().filter(|_| outcome != Outcome::Relayed) {
             self.count(line, &image, reason, (outcome, 1));
         }
     }
@@ -203,14 +207,22 @@ impl Report {
         reason: &str,
         (outcome, count): (Outcome, u64),
     ) {
-        if [line.sni.as_deref(), Some(host)].into_iter().flatten().any(doctor::is_marked) {
+        if [line.sni.as_deref(), Some(host)].into_iter().flatten().any(is_from_doctor) {
             self.totals.doctor += count;
+            return;
+        }
+        if outcome == Outcome::Failed && Cause::from_code(reason).is_some_and(Cause::is_routine) {
+            self.totals.routine += count;
             return;
         }
         let printable = |text: &str| AuditText::new(text).as_str().to_owned();
         let client = printable(line.client().unwrap_or("-"));
         let name = line.client_name.as_deref().map(printable);
-        let key = (Finding::of(reason, host), client, name, printable(host));
+        let finding = match outcome {
+            Outcome::Failed => Finding::of_failure(reason),
+            _ => Finding::of(reason, host),
+        };
+        let key = (finding, client, name, printable(host));
         if self.rows.len() >= ROWS && !self.rows.contains_key(&key) {
             self.totals.beyond += count;
             return;
@@ -218,7 +230,8 @@ impl Report {
         let row = self.rows.entry(key).or_default();
         match outcome {
             Outcome::WouldDeny => row.would_deny += count,
-            _ => row.denied += count,
+            Outcome::Failed => row.failed += count,
+            Outcome::Denied | Outcome::Relayed => row.denied += count,
         }
         let time = line.time().unwrap_or_default();
         let last = line.until().unwrap_or(time);
@@ -248,6 +261,7 @@ impl Report {
                 host: host.clone(),
                 would_deny: row.would_deny,
                 denied: row.denied,
+                failed: row.failed,
                 first: row.first.clone(),
                 last: row.last.clone(),
                 id: row.id.clone(),
@@ -305,7 +319,43 @@ mod tests {
     fn nothing_recorded_and_nothing_broken() {
         assert_eq!(printed(&report("")), "The audit contains no sessions.\n");
         let relayed = r#"{"time":"2026-11-24T03:40:00.123Z","outcome":"relayed"}"#;
-        assert!(printed(&report(relayed)).ends_with("denied, and none would be denied.\n"));
+        let end = "was denied, none would be denied, and none failed.\n";
+        assert!(printed(&report(relayed)).ends_with(end));
+        let left = r#"{"time":"2026","outcome":"failed","reason":"client-aborted"}"#;
+        let report = report(&format!("{relayed}\n{left}"));
+        assert_eq!((report.totals.failed, report.totals.routine), (1, 1));
+        assert!(printed(&report).contains("(client-aborted, idle-timeout): 1."));
+    }
+
+    #[test]
+    fn failures_are_listed_with_what_to_do() {
+        let line = |outcome: &str, reason: &str, more: &str| {
+            format!(
+                r#"{{"time":"2026","outcome":"{outcome}","reason":"{reason}","target":"contoso.azurecr.io:443"{more}}}"#
+            )
+        };
+        let lines = [
+            line("failed", "name-not-found", ""),
+            line("failed", "name-not-found", ""),
+            line("failed", "parent-refused", ""),
+            line("failed", "a-cause-of-tomorrow", ""),
+            line(
+                "failed",
+                "upstream-auth",
+                r#","kind":"request","registry":"contoso","repository":"a""#,
+            ),
+        ];
+        let output = report(&lines.join("\n")).output();
+        let found = output.matters.iter().map(|one| (one.matter.as_str(), one.rows[0].failed));
+        let expected = [
+            ("name-not-found", 2),
+            ("parent-refused", 1),
+            ("upstream-auth", 1),
+            ("a-cause-of-tomorrow", 1),
+        ];
+        assert_eq!(found.collect::<Vec<_>>(), expected);
+        assert!(output.matters.iter().all(|one| !one.remedy.is_empty()));
+        assert_eq!(output.matters[2].rows[0].host, "contoso/a");
     }
 
     #[test]

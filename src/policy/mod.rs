@@ -4,6 +4,7 @@
 //! its addresses, a [`Cleared`] allows relaying, and only [`PolicySet`] creates them.
 
 mod addresses;
+mod advice;
 mod budget;
 mod certificate;
 mod clients;

@@ -1,9 +1,10 @@
-//! Groups denials by what the operator has to do about them.
+//! Groups denials and failures by what the operator has to do about them.
 
 use crate::account::AuditText;
-use crate::policy::{HostKind, Name, Reason};
+use crate::policy::{Cause, HostKind, Name, Reason};
 
-/// The group of a denial: its reason, or a replica that is missing from the policy.
+/// The group of a denial or failure: its reason or cause, or a replica that is missing from the
+/// policy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Finding {
     Storage,
@@ -11,6 +12,7 @@ pub(super) enum Finding {
     OtherRegistry,
     HostNotAllowed,
     Else(Reason),
+    Failed(Cause),
     /// A reason code of another version of the gate.
     Unknown(String),
 }
@@ -28,6 +30,13 @@ impl Finding {
         }
     }
 
+    pub(super) fn of_failure(cause: &str) -> Self {
+        match Cause::from_code(cause) {
+            Some(cause) => Self::Failed(cause),
+            None => Self::Unknown(AuditText::new(cause).as_str().to_owned()),
+        }
+    }
+
     pub(super) fn code(&self) -> &str {
         match self {
             Self::Storage => Reason::StorageAccount.code(),
@@ -35,6 +44,7 @@ impl Finding {
             Self::OtherRegistry => Reason::OtherRegistry.code(),
             Self::HostNotAllowed => Reason::HostNotAllowed.code(),
             Self::Else(reason) => reason.code(),
+            Self::Failed(cause) => cause.code(),
             Self::Unknown(code) => code,
         }
     }
@@ -48,16 +58,17 @@ impl Finding {
             Self::OtherRegistry => "Registries that are not in the policy".into(),
             Self::HostNotAllowed => "Hosts that are not in the policy".into(),
             Self::Else(reason) => reason.meaning().trim_end_matches('.').into(),
+            Self::Failed(cause) => cause.meaning().trim_end_matches('.').into(),
             Self::Unknown(_) => "A reason that this version does not know".into(),
         }
     }
 
     /// Returns the steps to take, in order.
-    pub(super) fn remedy(&self) -> &'static [&'static str] {
+    pub(super) fn remedy(&self) -> Vec<&'static str> {
         match self {
             // The order that Microsoft documents: switching first breaks every client behind a firewall
             // that does not allow the new endpoints.
-            Self::Storage => &[
+            Self::Storage => vec![
                 "run az acr show-endpoints --name NAME | pullgate import -   (it lists the future data \
                  endpoints)",
                 "add its output to registries.d of every gate, and allow the same hosts in \
@@ -66,47 +77,18 @@ impl Finding {
                 "run the report again: clients that still connect to a storage account do not pull from \
                  that registry; find out why they connect",
             ],
-            Self::Replica => &[
+            Self::Replica => vec![
                 "run az acr show-endpoints --name NAME again, and add its output to registries.d: \
                  pulls break when traffic moves to that replica",
             ],
-            Self::OtherRegistry => &[
-                "if these clients may pull from the registry, add a file for it to registries.d; \
-                 otherwise leave it denied",
-            ],
-            Self::HostNotAllowed => &[
-                "if these clients need the host (an identity provider, for example), add it to `also` \
-                 of their registry; otherwise leave it denied",
-            ],
-            Self::Else(reason) => remedy(*reason),
-            Self::Unknown(_) => &["read these files with the version of pullgate that wrote them"],
+            Self::OtherRegistry => vec![Reason::OtherRegistry.advice()],
+            Self::HostNotAllowed => vec![Reason::HostNotAllowed.advice()],
+            Self::Else(reason) => vec![reason.advice()],
+            Self::Failed(cause) => vec![cause.advice()],
+            Self::Unknown(_) => {
+                vec!["read these files with the version of pullgate that wrote them"]
+            }
         }
-    }
-}
-
-fn remedy(reason: Reason) -> &'static [&'static str] {
-    match reason {
-        Reason::ClientNotAllowed => &[
-            "if the client may pull, add it to `clients` of the registry; otherwise leave it denied",
-        ],
-        Reason::UploadBudget => &[
-            "pulls send little data: raise the upload budget if the client may push; otherwise ask its \
-               owner what it sent",
-        ],
-        Reason::PortNotAllowed => {
-            &["if the port is intended, write host:port in the registry's file"]
-        }
-        Reason::AddressNotAllowed => {
-            &["pullgate explain HOST lists the addresses; if they are intended, allow them with \
-               `private-addresses` or `[addresses] allow`"]
-        }
-        Reason::IpLiteral => {
-            &["configure the client to use a host name: the policy matches names only"]
-        }
-        Reason::SessionLimit | Reason::RateLimit => {
-            &["if the client may use more, raise its limit in [limits] or [[client]]"]
-        }
-        _ => &["see the reason in docs/reasons.md"],
     }
 }
 

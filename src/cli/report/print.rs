@@ -22,6 +22,8 @@ pub(super) struct Totals {
     pub(super) unreadable: u64,
     /// Sessions beyond [`ROWS`].
     pub(super) beyond: u64,
+    /// Failures of normal operation: `client-aborted` and `idle-timeout`.
+    pub(super) routine: u64,
     /// Denials of the hosts that `pullgate doctor` requests.
     pub(super) doctor: u64,
     pub(super) first: Option<String>,
@@ -72,7 +74,7 @@ impl ClientTotals {
 pub(super) struct FindingSection {
     pub(super) matter: String,
     pub(super) title: String,
-    pub(super) remedy: &'static [&'static str],
+    pub(super) remedy: Vec<&'static str>,
     pub(super) rows: Vec<FindingRow>,
 }
 
@@ -85,6 +87,7 @@ pub(super) struct FindingRow {
     pub(super) host: String,
     pub(super) would_deny: u64,
     pub(super) denied: u64,
+    pub(super) failed: u64,
     pub(super) first: String,
     pub(super) last: String,
     /// The id of the last session.
@@ -109,13 +112,19 @@ pub(super) fn print(output: &ReportOutput, out: &mut impl Write) -> io::Result<(
     print_clients(&output.clients, out)?;
     pulls::print(&output.pulls, out)?;
     if output.matters.is_empty() {
-        return writeln!(out, "\nNothing breaks: no session was denied, and none would be denied.");
+        return writeln!(
+            out,
+            "\nNothing breaks: no session was denied, none would be denied, and none failed."
+        );
     }
     for matter in &output.matters {
         writeln!(out, "\n{} [{}]", matter.title, matter.matter)?;
-        print_rows(&matter.rows, out)?;
+        match matter.rows.iter().all(|row| row.failed > 0) {
+            true => print_rows(&matter.rows, FAILURE, out)?,
+            false => print_rows(&matter.rows, DENIAL, out)?,
+        }
         writeln!(out, "  What to do:")?;
-        for (number, step) in (1..).zip(matter.remedy) {
+        for (number, step) in (1..).zip(&matter.remedy) {
             match matter.remedy.len() {
                 1 => writeln!(out, "    {step}")?,
                 _ => writeln!(out, "    {number}. {step}")?,
@@ -130,7 +139,11 @@ fn print_gaps(totals: &Totals, out: &mut impl Write) -> io::Result<()> {
     let gaps = [
         ("Lines that the audit dropped (pullgate_audit_dropped_total)", totals.lost),
         ("Lines left out because they are not audit lines", totals.unreadable),
-        ("Denied sessions left out because the table is full", totals.beyond),
+        (
+            "Failed sessions left out because they are normal (client-aborted, idle-timeout)",
+            totals.routine,
+        ),
+        ("Sessions left out because the table is full", totals.beyond),
         ("Denied sessions left out because pullgate doctor made them", totals.doctor),
     ];
     for (what, count) in gaps.iter().filter(|(_, count)| *count > 0) {
@@ -165,7 +178,13 @@ fn print_clients(clients: &[ClientTotals], out: &mut impl Write) -> io::Result<(
     Ok(())
 }
 
-fn print_rows(rows: &[FindingRow], out: &mut impl Write) -> io::Result<()> {
+/// A column of numbers: its title, and its value in a row.
+type Column = (&'static str, fn(&FindingRow) -> u64);
+
+const DENIAL: &[Column] = &[("would-deny", |row| row.would_deny), ("denied", |row| row.denied)];
+const FAILURE: &[Column] = &[("failed", |row| row.failed)];
+
+fn print_rows(rows: &[FindingRow], columns: &[Column], out: &mut impl Write) -> io::Result<()> {
     let client = |row: &FindingRow| match &row.client_name {
         Some(name) => format!("{} ({name})", row.client),
         None => row.client.clone(),
@@ -173,22 +192,17 @@ fn print_rows(rows: &[FindingRow], out: &mut impl Write) -> io::Result<()> {
     let width = |longest: Option<usize>, title: &str| longest.unwrap_or_default().max(title.len());
     let clients = width(rows.iter().map(|row| client(row).len()).max(), "client");
     let hosts = width(rows.iter().map(|row| row.host.len()).max(), "host");
-    writeln!(
-        out,
-        "  {:clients$}  {:hosts$}  {:>10}  {:>6}  {:24}  last",
-        "client", "host", "would-deny", "denied", "first"
-    )?;
+    write!(out, "  {:clients$}  {:hosts$}", "client", "host")?;
+    for (title, _) in columns {
+        write!(out, "  {title:>6}")?;
+    }
+    writeln!(out, "  {:24}  last", "first")?;
     for row in rows {
-        writeln!(
-            out,
-            "  {:clients$}  {:hosts$}  {:>10}  {:>6}  {:24}  {}",
-            client(row),
-            row.host,
-            row.would_deny,
-            row.denied,
-            row.first,
-            row.last
-        )?;
+        write!(out, "  {:clients$}  {:hosts$}", client(row), row.host)?;
+        for (title, value) in columns {
+            write!(out, "  {:>width$}", value(row), width = title.len().max(6))?;
+        }
+        writeln!(out, "  {:24}  {}", row.first, row.last)?;
     }
     Ok(())
 }

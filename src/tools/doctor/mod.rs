@@ -26,17 +26,9 @@ use tokio::task::JoinSet;
 use crate::policy::{HTTPS, Name, Target};
 use trial::{Transport, Trial};
 
+pub use crate::account::DOCTOR_STORAGE as STORAGE;
 pub use proxy::{NoProxy, Proxy};
 pub use verdict::{MARK, Verdict};
-
-/// The default storage account. Account names contain no dashes.
-pub const STORAGE: &str = "pullgatedoctor.blob.core.windows.net";
-
-/// Returns whether only `doctor` requests a host by default.
-#[must_use]
-pub fn is_marked(host: &str) -> bool {
-    host == STORAGE || host.strip_prefix(MARK).is_some_and(|rest| rest.starts_with('.'))
-}
 
 /// The tests.
 #[derive(Debug, Clone)]

@@ -2,9 +2,7 @@
 
 use std::io;
 
-/// The first label of the default hosts, and the `User-Agent` of requests to a proxy. Any client
-/// can use it, so it marks audit lines but does not hide them.
-pub const MARK: &str = "pullgate-doctor";
+pub use crate::account::DOCTOR_MARK as MARK;
 
 /// The result of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
