@@ -273,9 +273,8 @@ fn smuggled_requests_reach_no_registry() {
     let before = asked(&lab);
     for (method, target, _) in HOSTILE {
         let target = with_digests(target);
-        // hyper cuts a fragment off before anybody sees it; what is left is judged.
         if target.contains('#') {
-            continue;
+            continue; // See the next test.
         }
         let answer = raw(format!("{method} {target} HTTP/1.1\r\nHost: g\r\n\r\n").as_bytes());
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{target}: {answer}");
@@ -322,6 +321,46 @@ fn smuggled_requests_reach_no_registry() {
         "{fine}X-Forwarded-Host: evil\r\nCookie: a\r\nUpgrade: h2c\r\nConnection: close, upgrade\r\n\r\n"
     );
     assert!(raw(odd.as_bytes()).starts_with("HTTP/1.1 200"));
+    drop(gate);
+}
+
+/// The HTTP library cuts a fragment off before anybody can see it. What is left is judged, and is all
+/// that a registry gets.
+#[test]
+fn a_fragment_is_neither_judged_nor_sent() {
+    let (lab, _image) = lab(Blobs::DataEndpoint);
+    let rules = "repositories = [\"team/**\"]\ntags = [\"v*\"]\ndefault = true\nblobs = \"relay\"";
+    let gate = lab.gate(&policy(&lab, "", rules));
+    let before = asked(&lab);
+    for (target, allowed) in [
+        ("/v2/team/app/manifests/v1#", true),
+        ("/v2/team/app/manifests/v1#/../../../secret/app/manifests/v1", true),
+        ("/v2/team/app/manifests/v1#?ns=fabrikam.azurecr.io", true),
+        ("/v2/team/app/manifests/v1?ns=contoso.azurecr.io#&ns=fabrikam.azurecr.io", true),
+        ("/v2/secret/app/manifests/v1#/v2/team/app/manifests/v1", false),
+        ("/v2/team/app/manifests/latest#v1", false),
+        ("/v2/team/app/manifests/#v1", false),
+        ("#/v2/team/app/manifests/v1", false),
+        ("/#/v2/team/app/manifests/v1", false),
+        ("/v2/team/app%23/manifests/v1", false),
+    ] {
+        let answer = raw(format!(
+            "GET {target} HTTP/1.1\r\nHost: g\r\n{ACCEPT}\r\nConnection: close\r\n\r\n"
+        )
+        .as_bytes());
+        let expected = if allowed { "HTTP/1.1 200" } else { "HTTP/1.1 4" };
+        assert!(answer.starts_with(expected), "{target}: {answer}");
+    }
+    let came = asked_since(&lab, before);
+    let is_judged = |line: &&String| line.contains("GET /v2/team/app/manifests/v1 HTTP/1.1\" 200");
+    assert_eq!(came.iter().filter(is_judged).count(), 4, "{came:#?}");
+    let is_other = |line: &&String| {
+        !["GET /v2/team/app/manifests/v1 HTTP", "GET /oauth2/token?"]
+            .iter()
+            .any(|part| line.contains(part))
+    };
+    assert_eq!(came.iter().filter(is_other).count(), 0, "{came:#?}");
+    assert!(came.iter().all(|line| !line.contains('#')), "{came:#?}");
     drop(gate);
 }
 
