@@ -5,7 +5,8 @@ TOOLS := docker-registry=docker-registry skopeo=skopeo podman=podman nginx=nginx
 	containerd=containerd ctr=containerd curl=curl openssl=openssl ip=iproute2 nft=nftables \
 	dnsmasq=dnsmasq-base dig=bind9-dnsutils python3=python3 prlimit=util-linux \
 	setpriv=util-linux haproxy=haproxy systemd-analyze=systemd logrotate=logrotate \
-	promtool=prometheus faketime=faketime squid=squid-openssl tinyproxy=tinyproxy gcc=gcc musl-gcc=musl-tools newuidmap=uidmap
+	promtool=prometheus faketime=faketime squid=squid-openssl tinyproxy=tinyproxy gcc=gcc musl-gcc=musl-tools newuidmap=uidmap \
+	dockerd=docker.io /usr/bin/docker=docker.io
 BENCH_TOOLS := haproxy=haproxy nginx=nginx squid=squid-openssl traffic_server=trafficserver \
 	/usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream
 

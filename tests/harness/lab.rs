@@ -13,7 +13,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -245,10 +245,7 @@ impl Lab {
     /// Runs a client until it exits.
     pub fn run(&self, way: Way, line: &[impl AsRef<str>]) -> Ran {
         let output = self.command(way, line).output().unwrap();
-        let command = line.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ");
-        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.push_str(&String::from_utf8_lossy(&output.stderr));
-        Ran { command, status: output.status, stdout: output.stdout, text }
+        Ran::of(&line.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" "), &output)
     }
 
     /// Runs a command line whose words contain no spaces.
@@ -295,7 +292,8 @@ impl Lab {
         Daemon::start(name, self.dir(), &mut command, None)
     }
 
-    fn surround(&self, command: &mut Command, way: Way) {
+    /// Gives a command the laboratory's environment.
+    pub fn surround(&self, command: &mut Command, way: Way) {
         let home = self.dir().join("home");
         fs::create_dir_all(&home).unwrap();
         let credentials = home.join("auth.json");
@@ -318,6 +316,14 @@ impl Lab {
 }
 
 impl Ran {
+    /// The result of a command.
+    pub fn of(command: &str, output: &Output) -> Self {
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.push_str(&String::from_utf8_lossy(&output.stderr));
+        let (status, stdout) = (output.status, output.stdout.clone());
+        Self { command: command.to_owned(), status, stdout, text }
+    }
+
     /// Asserts that it exited with 0.
     #[track_caller]
     pub fn succeeded(self) -> Self {

@@ -4,7 +4,7 @@
 //! A test begins with [`Lab::new`], which moves the test's thread (and so every process and thread
 //! that it starts) into new namespaces. Names, ports and addresses are the same in every test and
 //! do not conflict with others. When the thread ends, the kernel deletes the namespaces. Nothing is
-//! mocked: the servers are docker-registry behind nginx, the clients skopeo, podman, ctr and curl.
+//! mocked: the servers are docker-registry behind nginx, the clients skopeo, podman, ctr, docker and curl.
 //! [`Lab::with_gateway`] adds a gateway between a client and the servers.
 
 mod attacker;
@@ -13,6 +13,7 @@ mod certificates;
 mod containerd;
 mod daemon;
 mod dnsmasq;
+mod docker;
 mod gate;
 mod haproxy;
 mod image;
@@ -33,11 +34,12 @@ pub use certificates::{Authority, Certificate};
 pub use containerd::containerd;
 pub use daemon::{Daemon, bound_to_this_thread, find};
 pub use dnsmasq::{Family, dnsmasq, dnsmasq_at, resolver, resolver_of, stub};
+pub use docker::Docker;
 pub use gate::{ADMIN, Gate, PROXY, Policy, az_json, write_config};
 pub use haproxy::haproxy;
 pub use image::{Image, Random, sha256};
 pub use impostor::{IMPOSTOR, impostor};
-pub use lab::{Blobs, Lab, Ran, Way};
+pub use lab::{Blobs, Lab, Ran, Way, address};
 pub use liar::Liar;
 pub use manager::{Handing, Manager};
 pub use parents::{ScriptedParent, connect_through, second_gate, squid, tinyproxy, with_basic};
