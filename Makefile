@@ -7,8 +7,11 @@ TOOLS := docker-registry=docker-registry skopeo=skopeo podman=podman nginx=nginx
 	setpriv=util-linux haproxy=haproxy systemd-analyze=systemd logrotate=logrotate \
 	promtool=prometheus faketime=faketime squid=squid-openssl tinyproxy=tinyproxy gcc=gcc musl-gcc=musl-tools newuidmap=uidmap \
 	dockerd=docker.io /usr/bin/docker=docker.io
-BENCH_TOOLS := haproxy=haproxy nginx=nginx squid=squid-openssl traffic_server=trafficserver \
+BENCH_TOOLS := ip=iproute2 chrt=util-linux haproxy=haproxy nginx=nginx squid=squid-openssl traffic_server=trafficserver \
 	/usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream
+
+# The rows over a long link that `make bench` measures; `make bench-wan` measures all.
+WAN_ROWS := 20ms-100-down-1,5ms-1000-down-16,80ms-1000-down-1,5ms-1000-1MiB
 
 # The end-to-end tests make namespaces: as root, or as the root of a user namespace. That namespace
 # needs more user IDs than root's, because dnsmasq, nginx and podman change theirs: they are those of
@@ -29,7 +32,7 @@ FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 3600
 SHAKE_SECONDS ?= 3600
 
-.PHONY: test lint fuzz bench bench-parts soak shake faults page deb deb-test booted static image cross release kubernetes demo tools
+.PHONY: test lint fuzz bench bench-wan bench-parts soak shake faults page deb deb-test booted static image cross release kubernetes demo tools
 
 test: tools
 	$(AS_ROOT) cargo test --locked
@@ -56,10 +59,16 @@ fuzz:
 	done
 
 # Compares pullgate with other proxies. Proxies that cannot be installed are reported and left out.
-# Takes less than ten minutes after the build.
+# Takes less than fifteen minutes after the build. Requires root for the emulated long links.
 bench:
 	-@.ci/tools $(BENCH_TOOLS)
 	cargo bench --locked --bench peers
+	cargo bench --locked --bench peers -- --wan --only $(WAN_ROWS)
+
+# The same over emulated long links: all delays, rates and losses. Requires root; takes 40 minutes.
+bench-wan:
+	-@.ci/tools $(BENCH_TOOLS)
+	cargo bench --locked --bench peers -- --wan
 
 # Benchmarks of single parts: hellos, name checks, policies of up to 100,000 registries and accounting
 # with criterion; then the cost of limits and TLS, and the effect of a reload on tunnels.

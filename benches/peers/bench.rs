@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
+use crate::link::Link;
 use crate::process::Role;
 use crate::wire::Hello;
 
@@ -14,6 +15,8 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// Context shared by all measurements.
 pub struct Bench {
     pub origin: Role,
+    /// The long link before the origin, if there is one.
+    pub link: Option<Role>,
     /// The origin's certificate, for real TLS.
     pub certificate: Vec<u8>,
     /// Hello for pulls: [`DATA`].
@@ -32,6 +35,14 @@ impl Bench {
         let said = self.origin.ask()?;
         let (open, taken) = said.split_once(' ').context("the origin is gone")?;
         Ok((open.parse()?, taken.parse()?))
+    }
+
+    /// Changes the long link for what follows.
+    pub fn set_link(&mut self, link: Option<Link>) -> anyhow::Result<()> {
+        if let (Some(role), Some(link)) = (&mut self.link, link) {
+            role.tell(&link.to_string()).context("the link is gone")?;
+        }
+        Ok(())
     }
 
     /// Waits until every connection of the measurement has ended.

@@ -5,6 +5,9 @@
 //! interleaved rounds. It prints tables of medians, and the performance targets with their results.
 //! docs/performance.md describes the method.
 //!
+//! With `--wan` there is a long link between the proxies and the origin, in place of the loopback
+//! interface: see benches/peers/link.
+//!
 //! The client is this process. The origin and the bare relay are this program in separate
 //! processes, so that the cost of each proxy can be measured separately.
 #![allow(
@@ -18,6 +21,7 @@ mod bare;
 mod bench;
 mod chart;
 mod claim;
+mod link;
 mod load;
 mod origin;
 mod peer;
@@ -28,6 +32,7 @@ mod run;
 mod sample;
 mod socket;
 mod table;
+mod wan;
 mod wire;
 
 use std::fs;
@@ -59,6 +64,9 @@ pub struct Options {
     /// Measure nothing; use the stored results of an earlier run.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
+    /// Measure over long links in place of the loopback interface. Requires root.
+    #[arg(long)]
+    wan: bool,
     /// Added by `cargo bench`; ignored.
     #[arg(long, hide = true)]
     bench: bool,
@@ -79,6 +87,11 @@ fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["origin", ports] => return origin::run(ports.parse()?),
+        ["origin", ports, "far"] => {
+            link::enter()?;
+            return origin::run(ports.parse()?);
+        }
+        ["link", near, far] => return link::run(near.parse()?, far.parse()?),
         ["bare", upstream] => return bare::run(upstream.parse()?),
         _ => {}
     }
@@ -87,7 +100,11 @@ fn main() -> anyhow::Result<()> {
         println!("this measures for minutes: cargo bench --bench peers");
         return Ok(());
     }
-    let kept = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("peers.json");
+    let kept = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(if options.wan {
+        "wan.json"
+    } else {
+        "peers.json"
+    });
     let found = match &options.from {
         Some(file) => serde_json::from_str(&fs::read_to_string(file)?)?,
         None => {
@@ -96,6 +113,13 @@ fn main() -> anyhow::Result<()> {
             found
         }
     };
+    if options.wan {
+        println!("{}", wan::markdown(&found));
+        if options.publish {
+            publish::write_wan(&found).context("the figures cannot be published")?;
+        }
+        return Ok(());
+    }
     println!("{}", publish::everything(&found));
     if options.publish {
         publish::write(&found).context("the figures cannot be published")?;

@@ -91,7 +91,7 @@ fn hex(bytes: &[u8]) -> String {
 
 async fn listen() -> io::Result<TcpListener> {
     let socket = tokio::net::TcpSocket::new_v4()?;
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    socket.bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
     socket.listen(4096)
 }
 

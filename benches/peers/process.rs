@@ -147,7 +147,12 @@ impl Role {
     }
 
     pub fn ask(&mut self) -> anyhow::Result<String> {
-        self.input.write_all(b"\n")?;
+        self.tell("")
+    }
+
+    /// Sends it a line and reads its answer.
+    pub fn tell(&mut self, line: &str) -> anyhow::Result<String> {
+        self.input.write_all(format!("{line}\n").as_bytes())?;
         self.says()
     }
 

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use crate::run::Found;
 use crate::sample::Sample;
 use crate::table::{SUMMARY, TABLES};
-use crate::{chart, claim};
+use crate::{chart, claim, wan};
 
 /// Returns all results of a run as Markdown.
 pub fn everything(found: &Found) -> String {
@@ -57,19 +57,27 @@ pub fn write(found: &Found) -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::write(root.join("docs/performance.svg"), chart::svg(found))?;
     let summary = format!("{}\n{}", SUMMARY.markdown(found), conditions(found));
-    between_marks(&root.join("README.md"), &summary)?;
-    between_marks(&root.join("docs/performance.md"), &everything(found))
+    between_marks(&root.join("README.md"), BEGIN, &summary)?;
+    between_marks(&root.join("docs/performance.md"), BEGIN, &everything(found))
+}
+
+/// Writes the figures over long links into the manual.
+pub fn write_wan(found: &Found) -> anyhow::Result<()> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
+    between_marks(&page, BEGIN_WAN, &wan::markdown(found))
 }
 
 const BEGIN: &str = "<!-- figures: written by cargo bench --bench peers -- --publish -->\n";
+const BEGIN_WAN: &str =
+    "<!-- figures: written by cargo bench --bench peers -- --wan --publish -->\n";
 const END: &str = "<!-- end of the figures -->\n";
 
-fn between_marks(file: &Path, text: &str) -> anyhow::Result<()> {
+fn between_marks(file: &Path, begin: &str, text: &str) -> anyhow::Result<()> {
     let page = fs::read_to_string(file)?;
     let marked = page
-        .split_once(BEGIN)
+        .split_once(begin)
         .and_then(|(before, rest)| rest.split_once(END).map(|(_, behind)| (before, behind)));
     let (before, behind) = marked.with_context(|| format!("{} has no marks", file.display()))?;
-    fs::write(file, format!("{before}{BEGIN}{text}{END}{behind}"))?;
+    fs::write(file, format!("{before}{begin}{text}{END}{behind}"))?;
     Ok(())
 }

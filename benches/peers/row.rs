@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::bench::Bench;
+use crate::link::Link;
 use crate::load::bulk::{self, Bulk, Content, Direction};
-use crate::load::ping::{self, Before};
+use crate::load::ping::{self, Before, Transfers};
 use crate::load::{crowd, idle, setups};
 use crate::peer::{Kind, Peer};
 use crate::sample::Sample;
@@ -19,6 +20,8 @@ pub struct Row {
     pub rounds: usize,
     /// The proxies that it is measured through.
     pub through: Through,
+    /// The link between proxy and origin; `None` is the loopback interface.
+    pub link: Option<Link>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -28,8 +31,7 @@ pub enum Work {
     Denials,
     Idle,
     Ping(Before),
-    /// Transfers: bytes, and bytes per second.
-    Transfers(u64, u64),
+    Transfers(Transfers),
     Crowd,
 }
 
@@ -60,6 +62,7 @@ const MIB: u64 = 1 << 20;
 
 /// Duration of a bulk measurement.
 const FULL_SPEED: Duration = Duration::from_millis(500);
+const WARM: Duration = Duration::from_millis(250);
 const PACED: Duration = Duration::from_millis(1_000);
 
 /// Number of rounds of short measurements with much variation.
@@ -67,21 +70,21 @@ const OFTEN: usize = 7;
 
 const fn full(code: &'static str, direction: Direction, tunnels: usize) -> Row {
     let content = Content::ReadyMade;
-    let bulk = Bulk { direction, content, tunnels, pace: 0, time: FULL_SPEED };
+    let bulk = Bulk { direction, content, tunnels, pace: 0, warm: WARM, time: FULL_SPEED };
     let rounds = if tunnels == 1 { OFTEN } else { 3 };
-    Row { code, work: Work::Bulk(bulk), rounds, through: Through::Relays }
+    Row { code, work: Work::Bulk(bulk), rounds, through: Through::Relays, link: None }
 }
 
 const fn paced(code: &'static str, pace: u64) -> Row {
     let content = Content::ReadyMade;
     let direction = Direction::Down;
-    let bulk = Bulk { direction, content, tunnels: 16, pace, time: PACED };
-    Row { code, work: Work::Bulk(bulk), rounds: 3, through: Through::Relays }
+    let bulk = Bulk { direction, content, tunnels: 16, pace, warm: WARM, time: PACED };
+    Row { code, work: Work::Bulk(bulk), rounds: 3, through: Through::Relays, link: None }
 }
 
 /// Idle tunnels are measured first, before programs keep memory from other work.
 pub const ROWS: &[Row] = &[
-    Row { code: "idle", work: Work::Idle, rounds: 1, through: Through::Gates },
+    Row { code: "idle", work: Work::Idle, rounds: 1, through: Through::Gates, link: None },
     full("down-1", Direction::Down, 1),
     full("down-16", Direction::Down, 16),
     full("down-64", Direction::Down, 64),
@@ -97,10 +100,12 @@ pub const ROWS: &[Row] = &[
             content: Content::ReadyMadeTls12,
             tunnels: 16,
             pace: 0,
+            warm: WARM,
             time: FULL_SPEED,
         }),
         rounds: 3,
         through: Through::Only(&[Kind::Bare, Kind::Pullgate, Kind::HaproxySplice, Kind::SquidPeek]),
+        link: None,
     },
     Row {
         code: "real-tls-4",
@@ -109,6 +114,7 @@ pub const ROWS: &[Row] = &[
             content: Content::RealTls,
             tunnels: 4,
             pace: 0,
+            warm: WARM,
             time: FULL_SPEED,
         }),
         rounds: 3,
@@ -120,23 +126,43 @@ pub const ROWS: &[Row] = &[
             Kind::Nginx,
             Kind::SquidPeek,
         ]),
+        link: None,
     },
-    Row { code: "set-ups", work: Work::SetUps, rounds: OFTEN, through: Through::Gates },
-    Row { code: "denials", work: Work::Denials, rounds: OFTEN, through: Through::Policed },
-    Row { code: "ping", work: Work::Ping(Before::Fresh), rounds: OFTEN, through: Through::Gates },
+    Row { code: "set-ups", work: Work::SetUps, rounds: OFTEN, through: Through::Gates, link: None },
+    Row {
+        code: "denials",
+        work: Work::Denials,
+        rounds: OFTEN,
+        through: Through::Policed,
+        link: None,
+    },
+    Row {
+        code: "ping",
+        work: Work::Ping(Before::Fresh),
+        rounds: OFTEN,
+        through: Through::Gates,
+        link: None,
+    },
     Row {
         code: "ping-bulk",
         work: Work::Ping(Before::Bulk),
         rounds: OFTEN,
         through: Through::Gates,
+        link: None,
     },
     Row {
         code: "last-byte",
-        work: Work::Transfers(MIB, 8 * MIB),
+        work: Work::Transfers(Transfers {
+            bytes: MIB,
+            pace: 8 * MIB,
+            tunnels: 8,
+            time: Duration::from_millis(900),
+        }),
         rounds: 3,
         through: Through::Relays,
+        link: None,
     },
-    Row { code: "crowd", work: Work::Crowd, rounds: 3, through: Through::Gates },
+    Row { code: "crowd", work: Work::Crowd, rounds: 3, through: Through::Gates, link: None },
 ];
 
 /// Number of set-ups and denials per measurement.
@@ -157,6 +183,7 @@ impl Row {
         peer: &Peer,
         descriptors: u64,
     ) -> anyhow::Result<Sample> {
+        bench.set_link(self.link)?;
         match &self.work {
             Work::Bulk(it) => bulk::run(bench, peer, it),
             Work::SetUps => setups::run(bench, peer, SET_UPS),
@@ -165,9 +192,7 @@ impl Row {
             // connections.
             Work::Idle => idle::run(bench, peer, IDLE.min(descriptors * 9 / 20) as usize),
             Work::Ping(before) => ping::run(bench, peer, *before, PINGED),
-            Work::Transfers(bytes, pace) => {
-                ping::transfers(bench, peer, (*bytes, *pace), Duration::from_millis(900))
-            }
+            Work::Transfers(transfers) => ping::transfers(bench, peer, *transfers),
             Work::Crowd => crowd::run(bench, peer, Duration::from_millis(800)),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -11,11 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::Options;
 use crate::bench::Bench;
+use crate::link;
 use crate::load;
 use crate::peer::{self, Kind, Peer, Started};
 use crate::process::{self, Role};
 use crate::row::{ROWS, Row};
 use crate::sample::{Figures, Sample};
+use crate::wan;
 use crate::wire::{DATA, Framing, Hello, LOGIN};
 
 /// How often a disturbed measurement is repeated; and the limit for a whole run.
@@ -55,7 +58,7 @@ pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
     let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| options.through(*kind)).collect();
     let folder = tempfile::tempdir()?;
     open_to_all(folder.path())?;
-    let mut origin = Role::start(&["origin", &kinds.len().to_string()])?;
+    let (mut origin, link, host) = ends(kinds.len(), options.wan)?;
     let certificate = bytes_of(&origin.says()?).context("the origin says no certificate")?;
     let ports = kinds.iter().map(|_| Ok(origin.says()?.parse::<u16>()?));
     let ports = ports.collect::<anyhow::Result<Vec<_>>>()?;
@@ -66,12 +69,19 @@ pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
         push_tls12: Hello::new(LOGIN, Framing::Tls12)?,
         denied: AtomicU64::new(0),
         origin,
+        link,
     };
     let mut found = Found { machine: machine(), ..Found::default() };
     let mut peers = Vec::new();
     for (kind, port) in kinds.into_iter().zip(ports) {
-        match peer::start(kind, folder.path(), port, descriptors, options.beside.as_deref())
-            .context(kind.code())?
+        match peer::start(
+            kind,
+            folder.path(),
+            SocketAddr::from((host, port)),
+            descriptors,
+            options.beside.as_deref(),
+        )
+        .context(kind.code())?
         {
             Started::Peer(peer) => {
                 load::works(&mut bench, &peer).context(kind.code())?;
@@ -85,7 +95,8 @@ pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
         }
     }
     let mut again = MOST_AGAIN;
-    for row in ROWS.iter().filter(|row| options.measures(row.code)) {
+    let rows = if options.wan { wan::ROWS } else { ROWS };
+    for row in rows.iter().filter(|row| options.measures(row.code)) {
         let through: Vec<&Peer> = peers.iter().filter(|peer| row.through.has(peer.kind)).collect();
         // Measurements that leave memory allocated run only once.
         let rounds = options.rounds.filter(|_| row.rounds > 1).unwrap_or(row.rounds);
@@ -105,6 +116,20 @@ pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
         fs::write(kept, serde_json::to_string(&found)?)?;
     }
     Ok(found)
+}
+
+/// Starts the origin, and the link before it. Returns the origin's address.
+fn ends(ports: usize, wan: bool) -> anyhow::Result<(Role, Option<Role>, Ipv4Addr)> {
+    let ports = ports.to_string();
+    if !wan {
+        return Ok((Role::start(&["origin", &ports])?, None, Ipv4Addr::LOCALHOST));
+    }
+    link::enter()?;
+    let origin = Role::start(&["origin", &ports, "far"])?;
+    let own = std::process::id().to_string();
+    let mut link = Role::start(&["link", &own, &origin.pid().to_string()])?;
+    anyhow::ensure!(link.says()? == "ready", "the link does not start");
+    Ok((origin, Some(link), link::FAR))
 }
 
 /// Measures once, and again if other programs used part of the machine. Returns the least disturbed
@@ -151,5 +176,5 @@ fn machine() -> String {
     let threads = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let kernel = kernel.split('-').next().unwrap_or_default().trim();
-    format!("{threads} cores of {model}, Linux {kernel}, loopback")
+    format!("{threads} cores of {model}, Linux {kernel}")
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
 use crate::peer::Peer;
-use crate::process;
+use crate::process::{self, Role};
 
 /// The result of one measurement.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -45,15 +45,18 @@ impl Sample {
 /// Starts counting.
 pub struct Meter {
     proxy: Vec<u32>,
-    /// The processes of client and origin.
-    ends: [u32; 2],
+    /// The processes of client, origin and link.
+    ends: Vec<u32>,
     spent: Sample,
     began: Instant,
 }
 
 impl Meter {
     pub fn start(bench: &Bench, peer: &Peer) -> Self {
-        let (proxy, ends) = (peer.processes(), [std::process::id(), bench.origin.pid()]);
+        let link = bench.link.as_ref().map(Role::pid);
+        let ends: Vec<u32> =
+            [std::process::id(), bench.origin.pid()].into_iter().chain(link).collect();
+        let proxy = peer.processes();
         Self { spent: spent(&proxy, &ends), proxy, ends, began: Instant::now() }
     }
 

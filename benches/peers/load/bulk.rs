@@ -17,9 +17,6 @@ use crate::sample::{Meter, Sample};
 use crate::socket::Discard;
 use crate::wire::{DATA, Order, full_records};
 
-/// Warm-up: windows and buffers grow, and relays adapt.
-const WARM: Duration = Duration::from_millis(250);
-
 /// Direction of the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -46,6 +43,8 @@ pub struct Bulk {
     pub tunnels: usize,
     /// Bytes per second and tunnel; 0 is unlimited.
     pub pace: u64,
+    /// Warm-up: windows and buffers grow, and relays adapt.
+    pub warm: Duration,
     pub time: Duration,
 }
 
@@ -119,7 +118,7 @@ fn measure(
         Direction::Down => Ok(received.load(Ordering::Relaxed)),
         Direction::Up => bench.counts().map(|(_, taken)| taken),
     };
-    std::thread::sleep(WARM);
+    std::thread::sleep(bulk.warm);
     let before = so_far(bench)?;
     let meter = Meter::start(bench, peer);
     std::thread::sleep(bulk.time);

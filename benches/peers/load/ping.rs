@@ -63,17 +63,25 @@ pub fn exchange(stream: &mut TcpStream) -> std::io::Result<u64> {
     Ok(began.elapsed().as_nanos() as u64)
 }
 
-/// Paced transfers of `bytes`: several tunnels at once, one transfer after another in each tunnel.
+/// Transfers in several tunnels at once, one after another in each tunnel.
+#[derive(Debug, Clone, Copy)]
+pub struct Transfers {
+    /// Size of each, in bytes.
+    pub bytes: u64,
+    /// Bytes per second; 0 is unlimited.
+    pub pace: u64,
+    pub tunnels: usize,
+    pub time: Duration,
+}
+
 /// The latency is from the order to the last byte.
 pub fn transfers(
     bench: &mut Bench,
     peer: &Peer,
-    (bytes, pace): (u64, u64),
-    time: Duration,
+    Transfers { bytes, pace, tunnels, time }: Transfers,
 ) -> anyhow::Result<Sample> {
-    const TUNNELS: usize = 8;
     let mut streams = Vec::new();
-    for _ in 0..TUNNELS {
+    for _ in 0..tunnels {
         streams.push(super::tunnel(&peer.route, &bench.pull)?);
     }
     let meter = Meter::start(bench, peer);

@@ -200,7 +200,7 @@ struct Place<'a> {
 pub fn start(
     kind: Kind,
     folder: &Path,
-    origin: u16,
+    origin: SocketAddr,
     descriptors: u64,
     other: Option<&Path>,
 ) -> anyhow::Result<Started> {
@@ -214,24 +214,23 @@ pub fn start(
     let loopback = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let port = crate::process::free_port()?;
     let address = loopback(port);
-    let origin_address = loopback(origin);
     let place = Place {
         folder: &folder,
         address,
-        origin: origin_address,
+        origin,
         descriptors,
         tunnels: descriptors * 19 / 40,
         other,
     };
     let by_name = Route { address, ask: Ask::Nothing };
-    let by_connect = Route { address, ask: Ask::Connect(origin) };
+    let by_connect = Route { address, ask: Ask::Connect(origin.port()) };
     let (route, version, running) = match kind {
         Kind::Direct => {
-            let route = Route { address: origin_address, ask: Ask::Nothing };
+            let route = Route { address: origin, ask: Ask::Nothing };
             (route, String::new(), Running::Nothing)
         }
         Kind::Bare => {
-            let mut role = Role::start(&["bare", &origin_address.to_string()])?;
+            let mut role = Role::start(&["bare", &origin.to_string()])?;
             let port = role.says()?.parse()?;
             let route = Route { address: loopback(port), ask: Ask::Nothing };
             (route, String::new(), Running::Role(role))

@@ -20,14 +20,15 @@ address = "{address}"
 "{LOGIN}" = ["{origin}"]
 "{DATA}" = ["{origin}"]
 [addresses]
-allow = ["127.0.0.0/8"]
+allow = ["127.0.0.0/8", "{host}/32"]
 [limits]
 open-sessions = {tunnels}
 open-sessions-per-client = {tunnels}
 [audit]
 path = "audit.jsonl"
 {relay}
-"#
+"#,
+        host = origin.ip(),
     );
     let registry = format!("login-server = \"{LOGIN}\"\ndata-endpoints = [\"{DATA}\"]\n");
     fs::create_dir_all(folder.join("registries.d"))?;

@@ -9,11 +9,11 @@ use crate::process::{Daemon, program};
 use crate::wire::{DATA, LOGIN};
 
 pub fn start(kind: Kind, place: &Place<'_>) -> anyhow::Result<Daemon> {
-    let Place { folder, address, descriptors, .. } = place;
+    let Place { folder, address, origin, descriptors, .. } = place;
     // Started by root, it switches to another user, who needs access to this folder.
     fs::set_permissions(folder, fs::Permissions::from_mode(0o777))?;
     let hosts = folder.join("hosts");
-    fs::write(&hosts, format!("127.0.0.1 {LOGIN} {DATA}\n"))?;
+    fs::write(&hosts, format!("{} {LOGIN} {DATA}\n", origin.ip()))?;
     let (bump, peek) = match kind {
         Kind::SquidPeek => {
             let made = rcgen::generate_simple_self_signed(vec!["squid.invalid".to_owned()])?;
