@@ -32,7 +32,7 @@ FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 3600
 SHAKE_SECONDS ?= 3600
 
-.PHONY: test lint fuzz bench bench-wan bench-parts soak shake faults page deb deb-test booted static image cross release kubernetes demo tools
+.PHONY: test lint fuzz bench bench-parts soak shake faults clients page deb deb-test booted static image cross release kubernetes demo tools
 
 test: tools
 	$(AS_ROOT) cargo test --locked
@@ -135,6 +135,12 @@ page: tools
 # Fault tests that take minutes. The others are part of `make test`.
 faults: tools
 	$(AS_ROOT) cargo test --locked --test e2e -- faults:: --include-ignored --nocapture
+
+# Pulls through the mirror with the clients of a newer Debian, in a folder of their own: as root.
+SUITE ?= trixie
+clients: tools
+	@.ci/tools debootstrap=debootstrap unshare=util-linux
+	.ci/clients $(SUITE)
 
 # Repeats the end-to-end tests to find rare failures.
 shake: tools

@@ -1,19 +1,24 @@
 //! dockerd with the BuildKit that it contains, and its client: both of Debian's docker.io.
 
 use std::fs;
+use std::path::PathBuf;
 
-use super::daemon::{Daemon, bound_to_this_thread};
+use super::daemon::{Daemon, bound_to_this_thread, find};
 use super::lab::{Lab, Ran, Way};
 use super::wait_until;
 
-/// The client of the same package: another one on the machine may not speak to this daemon.
-const CLIENT: &str = "/usr/bin/docker";
+/// Returns the client of the same package: another one on the machine may not speak to this daemon.
+fn client() -> PathBuf {
+    let beside = find("dockerd").with_file_name("docker");
+    if beside.exists() { beside } else { "/usr/bin/docker".into() }
+}
 
 /// A dockerd of the test.
 pub struct Docker<'a> {
     lab: &'a Lab,
     daemon: Daemon,
-    socket: String,
+    /// The start of a command line.
+    client: [String; 3],
 }
 
 impl<'a> Docker<'a> {
@@ -35,17 +40,18 @@ impl<'a> Docker<'a> {
         lab.surround(&mut command, way);
         command.envs(variables.iter().copied());
         let mut daemon = Daemon::start("dockerd", lab.dir(), &mut command, None);
-        let client = [CLIENT, "--host", &socket, "version"];
+        let client = [client().display().to_string(), "--host".to_owned(), socket];
+        let version: Vec<&str> = client.iter().map(String::as_str).chain(["version"]).collect();
         wait_until("dockerd answers", || {
             daemon.assert_alive();
-            lab.run(Way::Direct, &client).status.success().then_some(())
+            lab.run(Way::Direct, &version).status.success().then_some(())
         });
-        Self { lab, daemon, socket }
+        Self { lab, daemon, client }
     }
 
     /// Runs `docker` with these words.
     pub fn run(&self, line: &str) -> Ran {
-        let words = [CLIENT, "--host", &self.socket].into_iter().chain(line.split_whitespace());
+        let words = self.client.iter().map(String::as_str).chain(line.split_whitespace());
         let mut command = self.lab.command(Way::Direct, &words.collect::<Vec<_>>());
         Ran::of(line, &command.env("DOCKER_BUILDKIT", "1").output().unwrap())
     }
