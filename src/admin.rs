@@ -1,6 +1,6 @@
 //! The admin listener: metrics, health, the policy and the open sessions. Read-only.
 //!
-//! `/policy` and `/sessions` show who pulls what. They are served only on a loopback address or a
+//! `/policy`, `/sessions` and `/requests` show who pulls what. They are served only on a loopback address or a
 //! Unix socket, and only if `Host` is an IP address or `localhost`: a web page in a browser on this
 //! machine could otherwise reach them with a domain that resolves to loopback. The admin listener
 //! is not involved in sessions. It serves one request per connection, and a few connections at
@@ -68,7 +68,8 @@ const INDEX: &str = "pullgate\n\n\
     /readyz     200 while the gate accepts sessions\n\
     /listeners  the listeners and their modes\n\
     /policy     the current policy (loopback and Unix sockets only)\n\
-    /sessions   the open sessions (loopback and Unix sockets only)\n";
+    /sessions   the open sessions (loopback and Unix sockets only)\n\
+    /requests   the latest registry requests (loopback and Unix sockets only)\n";
 
 /// A row of `/listeners`.
 #[derive(Debug, Serialize)]
@@ -233,6 +234,7 @@ impl Admin {
             "/listeners" => json(&self.listener_rows()),
             "/policy" => secret(Self::policy),
             "/sessions" => secret(|admin| json(&admin.account.open_sessions().rows())),
+            "/requests" => secret(|admin| json(&admin.account.latest_requests().rows())),
             _ => plain(StatusCode::NOT_FOUND, INDEX),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::audit::Audit;
 use super::id::Ids;
 use super::incidents::Incidents;
+use super::latest_requests::LatestRequests;
 use super::metrics::Metrics;
 use super::open_sessions::OpenSessions;
 use super::shortages::Shortages;
@@ -18,6 +19,7 @@ pub struct Account {
     pub(super) on_full: OnFull,
     pub(super) askers: StorageRequests,
     pub(super) incidents: Incidents,
+    pub(super) requests: LatestRequests,
     pub(super) metrics: Metrics,
     pub(super) open: Arc<OpenSessions>,
     pub(super) shortages: Shortages,

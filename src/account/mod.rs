@@ -14,6 +14,7 @@ mod headed;
 mod id;
 mod incidents;
 mod labels;
+mod latest_requests;
 mod metrics;
 mod open_sessions;
 mod query;
@@ -43,6 +44,7 @@ pub use doctor_mark::{DOCTOR_MARK, DOCTOR_STORAGE, is_from_doctor};
 pub use headed::Headed;
 pub use id::SessionId;
 pub use incidents::{IncidentRow, Incidents};
+pub use latest_requests::{LatestRequests, RequestRow};
 pub use metrics::Metrics;
 pub use open_sessions::{OpenSessions, Progress, SessionRow};
 pub use query::{QueryResult, RefusedQuery};
@@ -133,6 +135,7 @@ impl Account {
             on_full,
             askers: StorageRequests::default(),
             incidents: Incidents::default(),
+            requests: LatestRequests::default(),
             metrics,
             open: Arc::default(),
             shortages: Shortages::default(),
@@ -164,6 +167,12 @@ impl Account {
     #[must_use]
     pub fn incidents(&self) -> &Incidents {
         &self.incidents
+    }
+
+    /// Returns the latest registry requests.
+    #[must_use]
+    pub fn latest_requests(&self) -> &LatestRequests {
+        &self.requests
     }
 
     /// What was relayed so far, up and down, by the registry's label; live sessions included.

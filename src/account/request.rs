@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ use super::books::Account;
 use super::clock::Timestamp;
 use super::dedup::DenialKey;
 use super::id::SessionId;
+use super::latest_requests::RequestRow;
 use super::record::{Granted, Outcome, Record, Verdict};
 use super::text::AuditText;
 use crate::oci::Request;
@@ -173,7 +174,35 @@ impl OpenRequest {
         let kind = folding.map(|reason| DenialKey::of(&record, outcome, reason));
         let id = self.account.audit.take_line(&line, &record, is_denial, kind);
         self.account.incidents.note(&record, end, id);
+        self.account.requests.note(self.row((outcome, reason), spent, id));
         id
+    }
+
+    /// The row of the status page.
+    fn row(
+        &self,
+        (outcome, reason): (Outcome, Option<&'static str>),
+        spent: Duration,
+        id: Option<SessionId>,
+    ) -> RequestRow {
+        let text = |text: &AuditText| text.as_str().to_owned();
+        RequestRow {
+            time: Timestamp(self.started),
+            via: self.via.code(),
+            client: self.client,
+            client_name: self.client_name.as_deref().map(str::to_owned),
+            registry: self.granted.as_ref().map(|granted| granted.registry.to_string()),
+            method: self.method,
+            operation: self.operation,
+            repository: self.repository.as_ref().map(text),
+            reference: self.reference.as_ref().or(self.digest.as_ref()).map(text),
+            status: self.status,
+            outcome: outcome.code(),
+            reason,
+            bytes_down: self.bytes_down,
+            ms: (spent.as_secs_f64() * 1e6).round() / 1e3,
+            id,
+        }
     }
 
     /// What repetitions of its denial are summed up by.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::source::Admin;
-use crate::account::{IncidentRow, Phase, SessionRow};
+use crate::account::{IncidentRow, Phase, RequestRow, SessionRow};
 use crate::listen::http::answer::{RefusalAnswer, shown};
 use crate::policy::{ClientIdentity, Denial, Enforcement, HTTPS, Stop, Target};
 
@@ -121,6 +121,8 @@ struct Snapshot {
     sessions: Vec<SessionRow>,
     registries: Vec<RegistryTraffic>,
     incidents: Vec<IncidentRow>,
+    /// The latest registry requests.
+    requests: Vec<RequestRow>,
     files: Vec<RegistryFile>,
     parents: Vec<ParentHealth>,
 }
@@ -187,6 +189,7 @@ impl Admin {
             sessions,
             registries: moved.into_iter().take(MOST_REGISTRIES).map(of).collect(),
             incidents: self.account.incidents().rows(SystemTime::now()),
+            requests: self.account.latest_requests().rows(),
             files: files.collect(),
             parents: parents.collect(),
         }

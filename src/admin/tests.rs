@@ -82,6 +82,7 @@ async fn every_page_answers() {
         ("/listeners", "200 OK", "\"proxy-protocol-from\": ["),
         ("/policy", "200 OK", "\"generation\": 4"),
         ("/sessions", "200 OK", "\"client\": \"10.0.0.7\""),
+        ("/requests", "200 OK", "[]"),
         ("/sessions?x=y", "200 OK", "\"bytes-up\": 0"),
         ("/nothing", "404 Not Found", "/readyz"),
     ];
@@ -126,7 +127,7 @@ async fn nothing_but_reading() {
 #[tokio::test]
 async fn pages_about_clients_stay_on_the_machine() {
     let served = served(Ipv4Addr::UNSPECIFIED).await;
-    for path in ["/policy", "/sessions"] {
+    for path in ["/policy", "/sessions", "/requests"] {
         assert!(page(served.at, path).await.starts_with("HTTP/1.1 403 "), "{path}");
     }
     assert!(page(served.at, "/metrics").await.starts_with("HTTP/1.1 200 "));

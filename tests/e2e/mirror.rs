@@ -137,6 +137,12 @@ fn every_client_pulls_by_relay() {
     assert_eq!(manifest["repository"], "team/app");
     assert_eq!(manifest["via"], "mirror");
     assert_eq!(manifest["upstream"], "127.0.1.1:443");
+    // The status page has the latest ones.
+    let rows: Value = serde_json::from_str(&gate.admin("/requests").1).unwrap();
+    let row = rows.as_array().unwrap().iter().find(|row| row["reference"] == "v1").unwrap();
+    assert_eq!(row["repository"], "team/app");
+    assert_eq!(row["outcome"], "relayed");
+    assert!(lines.iter().any(|line| line["id"] == row["id"]), "{row}");
     // A tunnel is no way past the mirror.
     let tunnel =
         lab.sh(Way::Through(&gate), "curl -sv -o /dev/null https://contoso.azurecr.io/v2/");
