@@ -13,7 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 use prometheus::IntCounter;
 use serde::Serialize;
 
-use super::audit_line::{AuditLine, Field};
+use super::audit_field::Field;
+use super::audit_line::LostLine;
 use super::clock::Timestamp;
 use super::dedup::{Dedup, DenialKey};
 use super::id::SessionId;
@@ -258,11 +259,10 @@ impl Writer {
                 self.outlet.reopen();
             }
             if lost != Lost::default() {
-                let line = AuditLine {
-                    time: Some(Field::Written(Timestamp(SystemTime::now()))),
-                    dropped: Some(lost.lines),
-                    dropped_denied: Some(lost.denials),
-                    ..AuditLine::default()
+                let line = LostLine {
+                    time: Field::Written(Timestamp(SystemTime::now())),
+                    dropped: lost.lines,
+                    dropped_denied: lost.denials,
                 };
                 if serde_json::to_writer(&mut batch, &line).is_ok() {
                     batch.push(b'\n');

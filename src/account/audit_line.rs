@@ -1,315 +1,387 @@
-//! The audit line: the type that the gate writes, and that `pullgate report` and `pullgate log`
-//! read. Its field names and their order are the schema; `docs/audit.schema.json` describes it.
+//! The audit line: what the gate writes, and what `pullgate report` and `pullgate log` read.
 //!
-//! There are three kinds: the line of a session (`kind` is absent), a line with `repeated`, which
-//! counts deduplicated denials, and a line with `dropped`, which counts dropped lines. A line to be
-//! written borrows from the record and allocates nothing. A line that was read owns its text, and
-//! lines of other versions may lack fields.
+//! There is one type for each kind of line: of a session, of a registry request, of deduplicated
+//! denials, of dropped lines. Names and order of their fields are the schema; a test generates
+//! `docs/audit.schema.json` from these types. A line to be written borrows from the record and
+//! allocates nothing. A line that was read owns its text, and lines of other versions may lack
+//! fields: those that are always written are then empty or 0.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use serde::ser::SerializeMap as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::audit_field::{Dropped, Facts, Field, filled};
 use super::clock::Timestamp;
-use super::headed::Headed;
 use super::id::SessionId;
+#[cfg(test)]
+use super::schema;
 use super::stage::Stages;
-use super::text::AuditText;
-use crate::policy::AddressFault;
 
-/// Maximum number of rejected addresses in a line.
-const DROPPED_SHOWN: usize = 8;
-
-/// A value that the gate writes from a specific type and reads as plain data.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Field<W, R> {
-    /// To be written.
-    Written(W),
-    /// As read.
-    Read(R),
-}
+/// The `kind` of the line of a registry request.
+pub(super) const REQUEST: &str = "request";
 
 /// A line of the audit.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(untagged)]
+#[allow(clippy::large_enum_variant, reason = "one line at a time is read")]
+pub enum AuditLine<'a> {
+    /// Of a session.
+    Session(SessionLine<'a>),
+    /// Of a registry request.
+    Request(RequestLine<'a>),
+    /// Of deduplicated denials.
+    Repeated(RepeatedLine<'a>),
+    /// Of dropped lines.
+    Lost(LostLine),
+}
+
+/// The line of a session, or of a DNS query that the gate denied.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "session"))]
 #[serde(rename_all = "kebab-case", default)]
-pub struct AuditLine<'a> {
-    /// `request` for a registry request; absent for a session.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<Cow<'a, str>>,
+pub struct SessionLine<'a> {
     /// When the session began.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) time: Option<Field<Timestamp, String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) id: Option<Field<SessionId, String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) client: Option<Field<IpAddr, String>>,
+    #[cfg_attr(test, schemars(with = "schema::Time"))]
+    pub(super) time: Field<Timestamp, String>,
+    /// The id of the session.
+    #[cfg_attr(test, schemars(with = "schema::Id"))]
+    pub(super) id: Field<SessionId, String>,
+    /// The client address.
+    #[cfg_attr(test, schemars(with = "schema::Address"))]
+    pub(super) client: Field<IpAddr, String>,
     /// The `[[client]]`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "String"))]
     pub client_name: Option<Cow<'a, str>>,
     /// The listener's address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listener: Option<Cow<'a, str>>,
+    #[cfg_attr(test, schemars(with = "schema::Socket"))]
+    pub(super) listener: Cow<'a, str>,
     /// The requested target.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Text"))]
     pub target: Option<Cow<'a, str>>,
     /// The record type of a DNS query.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub query: Option<Cow<'a, str>>,
+    #[cfg_attr(test, schemars(with = "schema::Text"))]
+    pub(super) query: Option<Cow<'a, str>>,
     /// The name in the ClientHello.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Text"))]
     pub sni: Option<Cow<'a, str>>,
     /// The registry that was granted.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Name"))]
     pub registry: Option<Cow<'a, str>>,
     /// The kind of the host.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Endpoint"))]
     pub endpoint: Option<Cow<'a, str>>,
-    /// An [`Outcome`](super::Outcome)'s code.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<Cow<'a, str>>,
+    /// How it ended.
+    #[cfg_attr(test, schemars(with = "schema::OutcomeCode"))]
+    pub outcome: Cow<'a, str>,
     /// The code of the reason or cause; absent if relayed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Code"))]
     pub reason: Option<Cow<'a, str>>,
     /// The reason that report mode ignored before a denial.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Code"))]
     pub would_deny: Option<Cow<'a, str>>,
     /// How a `would-deny` session ended, unless successfully.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Code"))]
     pub ended: Option<Cow<'a, str>>,
+    /// The dialled address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) upstream: Option<Field<SocketAddr, String>>,
+    #[cfg_attr(test, schemars(with = "schema::Socket"))]
+    pub upstream: Option<Field<SocketAddr, String>>,
     /// Whether the gate has verified the server's certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::True"))]
     pub(super) verified: Option<bool>,
     /// The parent proxy of the route.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Name"))]
     pub(super) parent: Option<Cow<'a, str>>,
     /// `parent` if the parent has chosen the registry's address.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::ResolvedBy"))]
     pub(super) resolved_by: Option<Cow<'a, str>>,
     /// Bytes from the client to the upstream.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes_up: Option<u64>,
+    pub bytes_up: u64,
     /// Bytes from the upstream to the client.
+    pub bytes_down: u64,
+    /// Those of `bytes_up` that splice(2) moved.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes_down: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "u64"))]
     pub(super) spliced_up: Option<u64>,
+    /// Those of `bytes_down` that splice(2) moved.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "u64"))]
     pub(super) spliced_down: Option<u64>,
+    /// The generation of the policy that judged it.
+    pub(super) generation: u64,
+    /// Milliseconds spent in each stage.
+    #[cfg_attr(test, schemars(with = "schema::StageTimes"))]
+    pub(super) ms: Field<&'a Stages, Value>,
+    /// The rejected addresses, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) generation: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) ms: Option<Field<&'a Stages, Value>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::DroppedAddresses"))]
     pub(super) addresses_dropped: Option<Field<Dropped<'a>, Vec<String>>>,
+    /// Facts that affect no decision.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::FactTexts"))]
     pub(super) facts: Option<Field<Facts<'a>, BTreeMap<String, String>>>,
+}
+
+/// The line of a request to a registry.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "request"))]
+#[serde(rename_all = "kebab-case", default)]
+pub struct RequestLine<'a> {
+    /// Always `request`.
+    #[cfg_attr(test, schemars(with = "schema::RequestKind"))]
+    pub(super) kind: Cow<'a, str>,
+    /// When the request began.
+    #[cfg_attr(test, schemars(with = "schema::Time"))]
+    pub(super) time: Field<Timestamp, String>,
+    /// The id of the request.
+    #[cfg_attr(test, schemars(with = "schema::Id"))]
+    pub(super) id: Field<SessionId, String>,
+    /// The session that the request belongs to.
+    #[cfg_attr(test, schemars(with = "schema::Id"))]
+    pub(super) session: Field<SessionId, String>,
+    /// How the request arrived.
+    #[cfg_attr(test, schemars(with = "schema::ViaCode"))]
+    pub(super) via: Cow<'a, str>,
+    /// The client address.
+    #[cfg_attr(test, schemars(with = "schema::Address"))]
+    pub(super) client: Field<IpAddr, String>,
+    /// The `[[client]]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub client_name: Option<Cow<'a, str>>,
+    /// The registry that was granted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Name"))]
+    pub registry: Option<Cow<'a, str>>,
     /// The method of a registry request.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::MethodName"))]
     pub method: Option<Cow<'a, str>>,
     /// The operation.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub operation: Option<Cow<'a, str>>,
+    #[cfg_attr(test, schemars(with = "schema::Code"))]
+    pub operation: Cow<'a, str>,
     /// The repository.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Text"))]
     pub repository: Option<Cow<'a, str>>,
     /// The tag.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Text"))]
     pub reference: Option<Cow<'a, str>>,
     /// The requested or returned digest.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Text"))]
     pub digest: Option<Cow<'a, str>>,
     /// The status of the response.
+    #[cfg_attr(test, schemars(with = "schema::Status"))]
+    pub status: u16,
+    /// How it ended.
+    #[cfg_attr(test, schemars(with = "schema::OutcomeCode"))]
+    pub outcome: Cow<'a, str>,
+    /// The code of the reason or cause; absent if relayed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<u64>,
+    #[cfg_attr(test, schemars(with = "schema::Code"))]
+    pub reason: Option<Cow<'a, str>>,
+    /// The dialled address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Socket"))]
+    pub upstream: Option<Field<SocketAddr, String>>,
+    /// Bytes from the client to the upstream.
+    pub bytes_up: u64,
+    /// Bytes from the upstream to the client.
+    pub bytes_down: u64,
+    /// Milliseconds from the request to the end of the response.
+    #[cfg_attr(test, schemars(with = "schema::Milliseconds"))]
+    pub ms: f64,
+}
+
+/// The line that counts further denials under the id of the first.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "repeated"))]
+#[serde(rename_all = "kebab-case", default)]
+pub struct RepeatedLine<'a> {
+    /// Time of the first denial.
+    #[cfg_attr(test, schemars(with = "schema::Time"))]
+    pub(super) time: Field<Timestamp, String>,
+    /// The id of the first denial.
+    #[cfg_attr(test, schemars(with = "schema::Id"))]
+    pub(super) id: Field<SessionId, String>,
+    /// The client address.
+    #[cfg_attr(test, schemars(with = "schema::Address"))]
+    pub(super) client: Field<IpAddr, String>,
+    /// The `[[client]]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub client_name: Option<Cow<'a, str>>,
+    /// The listener's address.
+    #[cfg_attr(test, schemars(with = "schema::Socket"))]
+    pub(super) listener: Cow<'a, str>,
+    /// The requested target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Text"))]
+    pub target: Option<Cow<'a, str>>,
+    /// The record type of a DNS query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Text"))]
+    pub(super) query: Option<Cow<'a, str>>,
+    /// The name in the ClientHello.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Text"))]
+    pub sni: Option<Cow<'a, str>>,
+    /// The registry that was granted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Name"))]
+    pub registry: Option<Cow<'a, str>>,
+    /// The kind of the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::Endpoint"))]
+    pub endpoint: Option<Cow<'a, str>>,
+    /// How it ended.
+    #[cfg_attr(test, schemars(with = "schema::RepeatedOutcome"))]
+    pub outcome: Cow<'a, str>,
+    /// The code of the reason or cause.
+    #[cfg_attr(test, schemars(with = "schema::Code"))]
+    pub reason: Cow<'a, str>,
     /// Number of further denials that were counted under this id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub repeated: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) until: Option<Field<Timestamp, String>>,
+    #[cfg_attr(test, schemars(with = "schema::AtLeastOne"))]
+    pub repeated: u64,
+    /// Time of the last of the denials.
+    #[cfg_attr(test, schemars(with = "schema::Time"))]
+    pub(super) until: Field<Timestamp, String>,
     /// Some of the targets that were deduplicated together.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(test, schemars(with = "schema::Samples"))]
     pub samples: Vec<Cow<'a, str>>,
+}
+
+/// The line that counts lines that were dropped because the queue was full.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "lost"))]
+#[serde(rename_all = "kebab-case", default)]
+pub struct LostLine {
+    /// When the line was written.
+    #[cfg_attr(test, schemars(with = "schema::Time"))]
+    pub(super) time: Field<Timestamp, String>,
     /// Number of dropped lines.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dropped: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) dropped_denied: Option<u64>,
+    #[cfg_attr(test, schemars(with = "schema::AtLeastOne"))]
+    pub dropped: u64,
+    /// Number of denials among them.
+    pub(super) dropped_denied: u64,
+}
+
+/// What tells the kinds apart.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Marks<'a> {
+    #[serde(borrow)]
+    kind: Option<Cow<'a, str>>,
+    repeated: Option<IgnoredAny>,
+    dropped: Option<IgnoredAny>,
+}
+
+/// What lines of most kinds have, as read; `None` if the line has no such field.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct CommonFields<'a> {
+    /// When it began.
+    pub time: Option<&'a str>,
+    /// The id in the answer to the client.
+    pub id: Option<&'a str>,
+    /// The client address.
+    pub client: Option<&'a str>,
+    /// The `[[client]]`.
+    pub client_name: Option<&'a str>,
+    /// The registry that was granted.
+    pub registry: Option<&'a str>,
+    /// How it ended.
+    pub outcome: Option<&'a str>,
+    /// The code of the reason or cause.
+    pub reason: Option<&'a str>,
+    /// The requested target, otherwise the name in the ClientHello. `None` for a request.
+    pub target: Option<&'a str>,
+    /// The name in the ClientHello.
+    pub sni: Option<&'a str>,
+    /// The time of the last of deduplicated denials.
+    pub until: Option<&'a str>,
+}
+
+impl AuditLine<'static> {
+    /// Reads a line of any kind.
+    ///
+    /// # Errors
+    /// If it is not JSON, or a field has another type.
+    pub fn read(json: &[u8]) -> Result<Self, serde_json::Error> {
+        let marks: Marks<'_> = serde_json::from_slice(json)?;
+        match marks {
+            Marks { kind: Some(kind), .. } if kind == REQUEST => {
+                serde_json::from_slice(json).map(Self::Request)
+            }
+            Marks { repeated: Some(_), .. } => serde_json::from_slice(json).map(Self::Repeated),
+            Marks { dropped: Some(_), .. } => serde_json::from_slice(json).map(Self::Lost),
+            _ => serde_json::from_slice(json).map(Self::Session),
+        }
+    }
 }
 
 impl AuditLine<'_> {
-    /// Returns when the session began, as read.
+    /// Returns what lines of most kinds have. A line of dropped lines has only the time.
     #[must_use]
-    pub fn time(&self) -> Option<&str> {
-        read(self.time.as_ref())
+    pub fn common(&self) -> CommonFields<'_> {
+        macro_rules! common {
+            ($line:expr, $reason:expr) => {
+                CommonFields {
+                    time: $line.time.text(),
+                    id: $line.id.text(),
+                    client: $line.client.text(),
+                    client_name: $line.client_name.as_deref(),
+                    registry: $line.registry.as_deref(),
+                    outcome: filled(&$line.outcome),
+                    reason: $reason,
+                    ..CommonFields::default()
+                }
+            };
+        }
+        match self {
+            Self::Session(line) => CommonFields {
+                target: line.target.as_deref().or(line.sni.as_deref()),
+                sni: line.sni.as_deref(),
+                ..common!(line, line.reason.as_deref())
+            },
+            Self::Request(line) => common!(line, line.reason.as_deref()),
+            Self::Repeated(line) => CommonFields {
+                target: line.target.as_deref().or(line.sni.as_deref()),
+                sni: line.sni.as_deref(),
+                until: line.until.text(),
+                ..common!(line, filled(&line.reason))
+            },
+            Self::Lost(line) => CommonFields { time: line.time.text(), ..CommonFields::default() },
+        }
     }
+}
 
-    /// Returns the time of the last deduplicated denial, as read.
-    #[must_use]
-    pub fn until(&self) -> Option<&str> {
-        read(self.until.as_ref())
-    }
-
-    /// Returns the id of the session, as read.
-    #[must_use]
-    pub fn id(&self) -> Option<&str> {
-        read(self.id.as_ref())
-    }
-
-    /// Returns the client address, as read.
-    #[must_use]
-    pub fn client(&self) -> Option<&str> {
-        read(self.client.as_ref())
-    }
-
-    /// Returns the dialled address, as read.
-    #[must_use]
-    pub fn upstream(&self) -> Option<&str> {
-        read(self.upstream.as_ref())
-    }
-
+impl SessionLine<'_> {
     /// Returns the milliseconds of a stage, as read.
     #[must_use]
     pub fn milliseconds(&self, stage: &str) -> Option<f64> {
         match &self.ms {
-            Some(Field::Read(stages)) => stages.get(stage)?.as_f64(),
-            Some(Field::Written(_)) | None => None,
+            Field::Read(stages) => stages.get(stage)?.as_f64(),
+            Field::Written(_) => None,
         }
-    }
-}
-
-fn read<W>(field: Option<&Field<W, String>>) -> Option<&str> {
-    match field {
-        Some(Field::Read(text)) => Some(text),
-        Some(Field::Written(_)) | None => None,
-    }
-}
-
-impl<W: Serialize, R: Serialize> Serialize for Field<W, R> {
-    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Written(value) => value.serialize(out),
-            Self::Read(value) => value.serialize(out),
-        }
-    }
-}
-
-impl<'de, W, R: Deserialize<'de>> Deserialize<'de> for Field<W, R> {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        R::deserialize(input).map(Self::Read)
-    }
-}
-
-/// The rejected addresses, and why.
-#[derive(Debug)]
-pub struct Dropped<'a>(pub(super) &'a [(SocketAddr, AddressFault)]);
-
-impl Serialize for Dropped<'_> {
-    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        let shown = self.0.iter().take(DROPPED_SHOWN);
-        let shown = shown.map(|(address, fault)| format!("{} {fault}", address.ip()));
-        let more = self.0.len().saturating_sub(DROPPED_SHOWN);
-        out.collect_seq(shown.chain((more > 0).then(|| format!("and {more} more"))))
-    }
-}
-
-/// Facts that affect no decision.
-#[derive(Debug)]
-pub struct Facts<'a> {
-    pub(super) headed: Option<Headed>,
-    pub(super) more: &'a [(&'static str, AuditText)],
-}
-
-impl Serialize for Facts<'_> {
-    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        let mut map = out.serialize_map(None)?;
-        if let Some(headed) = self.headed {
-            map.serialize_entry("original-destination", &headed.address())?;
-            if headed.is_spoofed() {
-                map.serialize_entry("spoofed-destination", &headed.address())?;
-            }
-        }
-        for (name, text) in self.more {
-            map.serialize_entry(name, text.as_str())?;
-        }
-        map.end()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use serde_json::json;
-
-    use super::*;
-
-    /// Each kind of line, with every field.
-    fn whole() -> [Value; 3] {
-        let common = json!({
-            "time": "2024-11-24T03:40:00.123Z", "id": "01JDE42FQV0000000000000001",
-            "client": "10.0.0.7", "client-name": "agents", "listener": "127.0.0.1:3128",
-            "target": "a:443", "query": "A", "sni": "a", "registry": "contoso",
-            "endpoint": "login", "outcome": "denied", "reason": "sni-mismatch",
-        });
-        let with = |more: Value| {
-            let mut line = common.clone();
-            line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            line
-        };
-        [
-            with(json!({
-                "would-deny": "storage-account", "ended": "timeout", "upstream": "20.1.2.3:443",
-                "verified": true, "parent": "corp", "resolved-by": "parent",
-                "bytes-up": 1, "bytes-down": 2, "spliced-up": 3, "spliced-down": 4,
-                "generation": 5, "ms": { "head": 0.5 }, "addresses-dropped": ["a"],
-                "facts": { "dns": "stale" },
-            })),
-            with(json!({
-                "repeated": 2, "until": "2024-11-24T03:40:01.123Z", "samples": ["a:443"],
-            })),
-            json!({ "time": "2024-11-24T03:40:00.123Z", "dropped": 3, "dropped-denied": 1 }),
-        ]
-    }
-
-    #[test]
-    fn what_is_read_is_what_was_written() {
-        for line in whole() {
-            let read: AuditLine<'_> = serde_json::from_value(line.clone()).unwrap();
-            assert_eq!(serde_json::to_value(&read).unwrap(), line);
-        }
-    }
-
-    #[test]
-    fn the_schema_has_every_field_of_every_kind() {
-        let schema: Value =
-            serde_json::from_str(include_str!("../../docs/audit.schema.json")).unwrap();
-        let keys = |value: &Value| -> BTreeSet<String> {
-            value.as_object().unwrap().keys().cloned().collect()
-        };
-        let validator = jsonschema::validator_for(&schema).unwrap();
-        for (kind, line) in ["session", "repeated", "lost"].into_iter().zip(whole()) {
-            assert_eq!(keys(&schema["$defs"][kind]["properties"]), keys(&line), "{kind}");
-            assert!(validator.is_valid(&line), "{line}");
-        }
-        // Beyond these the type has only the fields of registry requests.
-        let request = keys(&schema["$defs"]["request"]["properties"]);
-        let all: BTreeSet<String> = whole().iter().flat_map(keys).collect();
-        let text = include_str!("audit_line.rs");
-        let fields =
-            text.split("pub struct AuditLine").nth(1).unwrap().split("\n}").next().unwrap();
-        let fields = fields.lines().filter_map(|line| line.trim().strip_prefix("pub"));
-        let fields = fields.map(|line| line.trim_start_matches("(super)").trim());
-        let fields: BTreeSet<String> = fields
-            .filter_map(|line| line.split_once(':'))
-            .map(|(name, _)| name.replace('_', "-"))
-            .filter(|name| all.contains(name) || !request.contains(name))
-            .collect();
-        assert_eq!(fields, all);
     }
 }

@@ -7,7 +7,6 @@
 //! each reason and window, and one line that counts the others and names a few of them. A client
 //! whose denial is deduplicated gets the id of the first line, which is in the audit. Connections
 //! without a request are deduplicated, too.
-//! first one's id, which the file has. Connections that ended without a request are folded too.
 
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
@@ -16,7 +15,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::audit_line::{AuditLine, Field};
+use super::audit_field::Field;
+use super::audit_line::RepeatedLine;
 use super::clock::Timestamp;
 use super::id::SessionId;
 use super::record::{Granted, Outcome, Record};
@@ -35,7 +35,7 @@ const KINDS: usize = 4_096;
 pub(super) const LINES: u32 = 32;
 
 /// Maximum number of targets named in a summary.
-const SAMPLES: usize = 8;
+pub(super) const SAMPLES: usize = 8;
 
 /// What makes two denials equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -190,19 +190,16 @@ impl Dedup {
 
     /// Closes the groups that are due, and passes on a summary line for each that had repetitions.
     pub(super) fn close_until(&mut self, now: Instant, mut take: impl FnMut(&[u8], u64)) {
-        fn text(text: &AuditText) -> Cow<'_, str> {
-            Cow::Borrowed(text.as_str())
-        }
         while self.order.front().is_some_and(|(closes, _)| *closes <= now) {
             let Some((_, closing)) = self.order.pop_front() else { return };
             let (fold, line) = match &closing {
                 DueGroup::Kind(kind) => {
                     let Some(fold) = self.open.remove(kind) else { continue };
                     let granted = fold.granted.as_ref();
-                    let line = serde_json::to_vec(&AuditLine {
-                        target: kind.target.as_ref().map(text),
-                        query: kind.query.as_ref().map(text),
-                        sni: kind.sni.as_ref().map(text),
+                    let line = serde_json::to_vec(&RepeatedLine {
+                        target: kind.target.as_ref().map(AuditText::to_cow),
+                        query: kind.query.as_ref().map(AuditText::to_cow),
+                        sni: kind.sni.as_ref().map(AuditText::to_cow),
                         registry: granted.map(|granted| Cow::Borrowed(&*granted.registry)),
                         endpoint: granted.map(|granted| granted.endpoint.code().into()),
                         ..fold.line(kind.reason)
@@ -212,8 +209,8 @@ impl Dedup {
                 DueGroup::Group(key) => {
                     let Some(group) = self.groups.remove(key) else { continue };
                     let Some(fold) = group.rest else { continue };
-                    let samples = group.samples.iter().map(text).collect();
-                    let line = serde_json::to_vec(&AuditLine { samples, ..fold.line(key.1) });
+                    let samples = group.samples.iter().map(AuditText::to_cow).collect();
+                    let line = serde_json::to_vec(&RepeatedLine { samples, ..fold.line(key.1) });
                     (fold, line)
                 }
             };
@@ -227,18 +224,18 @@ impl Dedup {
 
 impl Fold {
     /// A short form of the first line, and the number of repetitions.
-    fn line(&self, reason: &'static str) -> AuditLine<'_> {
-        AuditLine {
-            time: Some(Field::Written(Timestamp(self.first))),
-            id: Some(Field::Written(self.id)),
-            client: Some(Field::Written(self.client)),
+    fn line(&self, reason: &'static str) -> RepeatedLine<'_> {
+        RepeatedLine {
+            time: Field::Written(Timestamp(self.first)),
+            id: Field::Written(self.id),
+            client: Field::Written(self.client),
             client_name: self.client_name.as_deref().map(Cow::Borrowed),
-            listener: Some(Cow::Borrowed(&self.listener)),
-            outcome: Some(self.outcome.code().into()),
-            reason: Some(reason.into()),
-            repeated: Some(self.repeated),
-            until: Some(Field::Written(Timestamp(self.last))),
-            ..AuditLine::default()
+            listener: Cow::Borrowed(&self.listener),
+            outcome: self.outcome.code().into(),
+            reason: reason.into(),
+            repeated: self.repeated,
+            until: Field::Written(Timestamp(self.last)),
+            ..RepeatedLine::default()
         }
     }
 }

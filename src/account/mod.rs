@@ -5,6 +5,7 @@
 //! decision here is whether the line of a session could be dropped ([`Open::admit`]). No sockets.
 
 mod audit;
+mod audit_field;
 mod audit_line;
 mod books;
 mod clock;
@@ -20,6 +21,8 @@ mod open_sessions;
 mod query;
 mod record;
 mod request;
+#[cfg(test)]
+mod schema;
 mod shortages;
 mod sink;
 mod stage;
@@ -37,7 +40,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use prometheus::Registry;
 
-pub use audit_line::{AuditLine, Dropped, Facts, Field};
+pub use audit_field::{Dropped, Facts, Field};
+pub use audit_line::{AuditLine, CommonFields, LostLine, RepeatedLine, RequestLine, SessionLine};
 pub use books::{Account, OnFull};
 pub use clock::ClockBehind;
 pub use doctor_mark::{DOCTOR_MARK, DOCTOR_STORAGE, is_from_doctor};

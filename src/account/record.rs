@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::audit_line::{AuditLine, Dropped, Facts, Field};
+use super::audit_field::{Dropped, Facts, Field};
+use super::audit_line::SessionLine;
 use super::clock::Timestamp;
 use super::headed::Headed;
 use super::id::SessionId;
@@ -323,28 +324,25 @@ impl Record {
     }
 
     /// Returns the audit line of the session.
-    pub(super) fn line(&self, verdict: Verdict) -> AuditLine<'_> {
-        fn text(text: &AuditText) -> Cow<'_, str> {
-            Cow::Borrowed(text.as_str())
-        }
+    pub(super) fn line(&self, verdict: Verdict) -> SessionLine<'_> {
         let denied = verdict.outcome == Outcome::Denied;
         let passed = self.would_deny.filter(|_| denied);
         let spliced = |bytes: u64| (bytes > 0).then_some(bytes);
         let dropped = self.rare.as_ref().map_or(&[][..], |rare| &rare.dropped);
         let facts = Facts { headed: self.headed(), more: self.facts() };
         let has_facts = facts.headed.is_some() || !facts.more.is_empty();
-        AuditLine {
-            time: Some(Field::Written(Timestamp(self.started))),
-            id: Some(Field::Written(self.id)),
-            client: Some(Field::Written(self.client)),
+        SessionLine {
+            time: Field::Written(Timestamp(self.started)),
+            id: Field::Written(self.id),
+            client: Field::Written(self.client),
             client_name: self.client_name.as_deref().map(Cow::Borrowed),
-            listener: Some(Cow::Borrowed(&self.listener)),
-            target: self.target.as_ref().map(text),
-            query: self.query().map(text),
-            sni: self.sni.as_ref().map(text),
+            listener: Cow::Borrowed(&self.listener),
+            target: self.target.as_ref().map(AuditText::to_cow),
+            query: self.query().map(AuditText::to_cow),
+            sni: self.sni.as_ref().map(AuditText::to_cow),
             registry: self.granted.as_ref().map(|granted| Cow::Borrowed(&*granted.registry)),
             endpoint: self.granted.as_ref().map(|granted| granted.endpoint.code().into()),
-            outcome: Some(verdict.outcome.code().into()),
+            outcome: verdict.outcome.code().into(),
             reason: verdict.reason.map(Cow::Borrowed),
             would_deny: passed.map(|reason| reason.code().into()),
             ended: verdict.ended.map(Cow::Borrowed),
@@ -352,15 +350,14 @@ impl Record {
             verified: self.is_verified.then_some(true),
             parent: self.parent().map(|parent| Cow::Borrowed(&*parent.name)),
             resolved_by: self.parent().and_then(|parent| parent.resolved_by).map(Cow::Borrowed),
-            bytes_up: Some(self.volume.up.total()),
-            bytes_down: Some(self.volume.down.total()),
+            bytes_up: self.volume.up.total(),
+            bytes_down: self.volume.down.total(),
             spliced_up: spliced(self.volume.up.spliced),
             spliced_down: spliced(self.volume.down.spliced),
-            generation: Some(self.generation),
-            ms: Some(Field::Written(&self.stages)),
+            generation: self.generation,
+            ms: Field::Written(&self.stages),
             addresses_dropped: (!dropped.is_empty()).then_some(Field::Written(Dropped(dropped))),
             facts: has_facts.then_some(Field::Written(facts)),
-            ..AuditLine::default()
         }
     }
 }
@@ -466,9 +463,9 @@ mod tests {
         for (would_deny, end, outcome, reason, passed, ended) in cases {
             let record = Record { would_deny, ..record() };
             let line = record.line(record.verdict(&end));
-            let found = [&line.outcome, &line.reason, &line.would_deny, &line.ended];
+            let found = [&line.reason, &line.would_deny, &line.ended];
             let found = found.map(|text| text.as_deref());
-            assert_eq!(found, [Some(outcome), reason, passed, ended], "{end:?}");
+            assert_eq!((&*line.outcome, found), (outcome, [reason, passed, ended]), "{end:?}");
         }
     }
 

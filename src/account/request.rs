@@ -3,12 +3,13 @@
 //! Text from clients is used only after it was parsed: repositories, tags and digests have closed
 //! character sets.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::Serialize;
-
+use super::audit_field::Field;
+use super::audit_line::{REQUEST, RequestLine};
 use super::books::Account;
 use super::clock::Timestamp;
 use super::dedup::DenialKey;
@@ -27,7 +28,7 @@ pub enum Via {
 }
 
 impl Via {
-    fn code(self) -> &'static str {
+    pub(super) fn code(self) -> &'static str {
         match self {
             Self::Mirror => "mirror",
         }
@@ -145,24 +146,24 @@ impl OpenRequest {
         let spent = self.began.elapsed();
         let label = self.granted.as_ref().map_or(NO_LABEL, |granted| &*granted.label);
         self.account.metrics.request_ended(label, self.operation, verdict, spent);
-        let line = Line {
-            kind: "request",
-            time: Timestamp(self.started),
-            id: self.id,
-            session: self.session,
-            via: self.via.code(),
-            client: self.client,
-            client_name: self.client_name.as_deref(),
-            registry: self.granted.as_ref().map(|granted| &*granted.registry),
-            method: self.method,
-            operation: self.operation,
-            repository: self.repository.as_ref().map(AuditText::as_str),
-            reference: self.reference.as_ref().map(AuditText::as_str),
-            digest: self.digest.as_ref().map(AuditText::as_str),
+        let line = RequestLine {
+            kind: REQUEST.into(),
+            time: Field::Written(Timestamp(self.started)),
+            id: Field::Written(self.id),
+            session: Field::Written(self.session),
+            via: self.via.code().into(),
+            client: Field::Written(self.client),
+            client_name: self.client_name.as_deref().map(Cow::Borrowed),
+            registry: self.granted.as_ref().map(|granted| Cow::Borrowed(&*granted.registry)),
+            method: self.method.map(Cow::Borrowed),
+            operation: self.operation.into(),
+            repository: self.repository.as_ref().map(AuditText::to_cow),
+            reference: self.reference.as_ref().map(AuditText::to_cow),
+            digest: self.digest.as_ref().map(AuditText::to_cow),
             status: self.status,
-            outcome: outcome.code(),
-            reason,
-            upstream: self.upstream,
+            outcome: outcome.code().into(),
+            reason: reason.map(Cow::Borrowed),
+            upstream: self.upstream.map(Field::Written),
             bytes_up: 0,
             bytes_down: self.bytes_down,
             ms: (spent.as_secs_f64() * 1e6).round() / 1e3,
@@ -225,37 +226,4 @@ impl Drop for OpenRequest {
         };
         self.close(&Err(failure.into()));
     }
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Line<'a> {
-    kind: &'static str,
-    time: Timestamp,
-    id: SessionId,
-    session: SessionId,
-    via: &'static str,
-    client: IpAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    registry: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'static str>,
-    operation: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    repository: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reference: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    digest: Option<&'a str>,
-    status: u16,
-    outcome: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<SocketAddr>,
-    bytes_up: u64,
-    bytes_down: u64,
-    ms: f64,
 }

@@ -1,12 +1,13 @@
 //! Text from clients, prepared for an audit line: short, printable, without secrets.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::policy::{Name, Target};
 
 /// Maximum length in characters, with escapes.
-const LONGEST: usize = 255;
+pub(super) const LONGEST: usize = 255;
 
 /// Replaces a part that was cut off, or removed because it may be secret.
 const CUT: &str = "...";
@@ -79,6 +80,11 @@ impl AuditText {
     #[must_use]
     pub fn of_name(name: &Name) -> Self {
         Self(name.shared())
+    }
+
+    /// Returns the text for an audit line.
+    pub(super) fn to_cow(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.0)
     }
 
     /// Returns the text.

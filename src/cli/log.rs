@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use tokio::runtime::Builder;
 
 use super::audit_lines;
-use crate::account::{AuditLine, AuditText};
+use crate::account::{AuditLine, AuditText, LostLine, RepeatedLine, RequestLine};
 
 /// Interval between two checks for new lines.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -160,8 +160,8 @@ fn print(line: &[u8], out: &mut impl Write, seen: &mut LineCounts) -> io::Result
     if line.trim_ascii().is_empty() {
         return Ok(());
     }
-    match serde_json::from_slice::<AuditLine<'_>>(&audit_lines::payload(line)) {
-        Ok(line) if line.time().is_some() => {
+    match AuditLine::read(&audit_lines::payload(line)) {
+        Ok(line) if line.common().time.is_some() => {
             seen.audit += 1;
             writeln!(out, "{}", describe(&line))
         }
@@ -178,62 +178,79 @@ fn text(field: Option<&str>) -> Option<String> {
 }
 
 fn or_dash(field: Option<&str>) -> String {
-    text(field).unwrap_or_else(|| "-".to_owned())
+    text(field).filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned())
 }
 
-/// Returns the host, or the image with method, operation and status.
-fn asked(line: &AuditLine<'_>) -> String {
-    if line.kind.as_deref() != Some("request") {
-        let target = or_dash(line.target.as_deref().or(line.sni.as_deref()));
-        return target.strip_suffix(":443").unwrap_or(&target).to_owned();
-    }
+/// Returns the image with method, operation and status.
+fn image(line: &RequestLine<'_>) -> String {
     let reference = text(line.reference.as_deref()).map(|tag| format!(":{tag}"));
     let reference = reference.unwrap_or_default();
-    let status = line.status.unwrap_or_default();
     let (registry, repository) =
         (or_dash(line.registry.as_deref()), or_dash(line.repository.as_deref()));
-    let (method, operation) = (or_dash(line.method.as_deref()), or_dash(line.operation.as_deref()));
+    let (method, operation) = (or_dash(line.method.as_deref()), or_dash(Some(&line.operation)));
+    let status = line.status;
     format!("{registry}/{repository}{reference} {method} {operation} {status}")
 }
 
 /// Returns an audit line as text, with unprintable characters escaped: the file may be forged.
 fn describe(line: &AuditLine<'_>) -> String {
-    let time = or_dash(line.time());
-    if let Some(dropped) = line.dropped {
-        return format!("{time} LOST     {dropped} lines were dropped because the queue was full");
-    }
-    let (outcome, client) = (or_dash(line.outcome.as_deref()), or_dash(line.client()));
-    let mut words = format!("{time} {outcome:<8} {client}");
-    if let Some(name) = text(line.client_name.as_deref()) {
+    let common = line.common();
+    let time = or_dash(common.time);
+    let target = or_dash(common.target);
+    let host = || target.strip_suffix(":443").unwrap_or(&target).to_owned();
+    let (asked, endpoint, more, codes) = match line {
+        AuditLine::Lost(LostLine { dropped, .. }) => {
+            return format!(
+                "{time} LOST     {dropped} lines were dropped because the queue was full"
+            );
+        }
+        AuditLine::Request(line) => {
+            let more =
+                line.upstream.as_ref().map(|_| moved(line.bytes_up, line.bytes_down, line.ms));
+            (image(line), None, more, [None, None])
+        }
+        AuditLine::Session(line) => {
+            let relayed = line.milliseconds("relay").unwrap_or_default();
+            let more = line.upstream.as_ref();
+            let more = more.map(|_| moved(line.bytes_up, line.bytes_down, relayed));
+            let codes = [line.would_deny.as_deref(), line.ended.as_deref()];
+            (host(), line.endpoint.as_deref(), more, codes)
+        }
+        AuditLine::Repeated(line) => {
+            let more = repeated(line, common.until);
+            (host(), line.endpoint.as_deref(), Some(more), [None, None])
+        }
+    };
+    let mut words = format!("{time} {:<8} {}", or_dash(common.outcome), or_dash(common.client));
+    if let Some(name) = text(common.client_name) {
         words.push_str(&format!(" ({name})"));
     }
-    words.push_str(&format!(" -> {}", asked(line)));
-    let endpoint = text(line.endpoint.as_deref());
-    if let (Some(registry), Some(endpoint)) = (text(line.registry.as_deref()), endpoint) {
+    words.push_str(&format!(" -> {asked}"));
+    if let (Some(registry), Some(endpoint)) = (text(common.registry), text(endpoint)) {
         words.push_str(&format!(" [{registry} {endpoint}]"));
     }
-    for code in [&line.reason, &line.would_deny, &line.ended] {
-        if let Some(code) = text(code.as_deref()) {
+    for code in [common.reason].into_iter().chain(codes) {
+        if let Some(code) = text(code) {
             words.push_str(&format!(" {code}"));
         }
     }
-    if let Some(repeated) = line.repeated {
-        words.push_str(&format!(", repeated {repeated} times until {}", or_dash(line.until())));
-        let samples: Vec<String> =
-            line.samples.iter().filter_map(|sample| text(Some(sample))).collect();
-        if !samples.is_empty() {
-            words.push_str(&format!(", for example {}", samples.join(", ")));
-        }
-    } else if line.upstream().is_some() {
-        words.push_str(&format!(
-            ", up {}, down {} in {:.1} s",
-            size(line.bytes_up.unwrap_or_default()),
-            size(line.bytes_down.unwrap_or_default()),
-            line.milliseconds("relay").unwrap_or_default() / 1e3
-        ));
+    format!("{words}{}  {}", more.unwrap_or_default(), or_dash(common.id))
+}
+
+/// Returns what was moved, and for how long.
+fn moved(up: u64, down: u64, milliseconds: f64) -> String {
+    format!(", up {}, down {} in {:.1} s", size(up), size(down), milliseconds / 1e3)
+}
+
+/// Returns how often a denial was repeated.
+fn repeated(line: &RepeatedLine<'_>, until: Option<&str>) -> String {
+    let words = format!(", repeated {} times until {}", line.repeated, or_dash(until));
+    let samples: Vec<String> =
+        line.samples.iter().filter_map(|sample| text(Some(sample))).collect();
+    match samples.is_empty() {
+        true => words,
+        false => format!("{words}, for example {}", samples.join(", ")),
     }
-    words.push_str(&format!("  {}", or_dash(line.id())));
-    words
 }
 
 /// Returns a byte count with a decimal unit.

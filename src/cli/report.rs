@@ -20,7 +20,9 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 
 use super::audit_lines;
-use crate::account::{AuditLine, AuditText, Outcome, is_from_doctor};
+use crate::account::{
+    AuditLine, AuditText, CommonFields, Outcome, RequestLine, SessionLine, is_from_doctor,
+};
 use crate::policy::Cause;
 use finding::Finding;
 use print::{ClientTotals, FindingRow, FindingSection, ReportOutput, Totals};
@@ -109,7 +111,7 @@ impl Report {
                 self.totals.unreadable += 1;
                 continue;
             }
-            match serde_json::from_slice(&audit_lines::payload(&bytes)) {
+            match AuditLine::read(&audit_lines::payload(&bytes)) {
                 Ok(line) => self.add(&line),
                 Err(_) if bytes.trim_ascii().is_empty() => {}
                 Err(_) => self.totals.unreadable += 1,
@@ -119,26 +121,31 @@ impl Report {
 
     fn add(&mut self, line: &AuditLine<'_>) {
         let totals = &mut self.totals;
-        totals.lost += line.dropped.unwrap_or_default();
-        let (Some(outcome), Some(time)) = (&line.outcome, line.time()) else {
-            totals.unreadable += u64::from(line.dropped.is_none());
-            return;
+        let fields = line.common();
+        let (count, moved) = match line {
+            AuditLine::Lost(lost) => {
+                totals.lost += lost.dropped;
+                return;
+            }
+            // The first of a deduplicated group has a separate line before the summary.
+            AuditLine::Repeated(repeated) => (repeated.repeated, (0, 0)),
+            AuditLine::Session(session) => (1, (session.bytes_up, session.bytes_down)),
+            AuditLine::Request(_) => (1, (0, 0)),
         };
-        let Some(outcome) = Outcome::ALL.iter().find(|one| one.code() == outcome) else {
+        let outcome = Outcome::ALL.iter().find(|one| fields.outcome == Some(one.code()));
+        let (Some(outcome), Some(time)) = (outcome, fields.time) else {
             totals.unreadable += 1;
             return;
         };
-        // The first of a deduplicated group has a separate line before the summary.
-        let count = line.repeated.unwrap_or(1);
-        let last = line.until().unwrap_or(time);
+        let last = fields.until.unwrap_or(time);
         if totals.first.as_deref().is_none_or(|first| time < first) {
             totals.first = Some(time.to_owned());
         }
         if totals.last.as_deref().is_none_or(|known| known < last) {
             totals.last = Some(last.to_owned());
         }
-        if line.kind.as_deref() == Some("request") {
-            return self.add_request(line, *outcome);
+        if let AuditLine::Request(request) = line {
+            return self.add_request(request, fields, *outcome);
         }
         match outcome {
             Outcome::Relayed => totals.relayed += count,
@@ -146,22 +153,25 @@ impl Report {
             Outcome::Denied => totals.denied += count,
             Outcome::WouldDeny => totals.would_deny += count,
         }
-        self.count_client(line, *outcome, count);
-        for reason in line.reason.iter().filter(|_| *outcome != Outcome::Relayed) {
-            self.count(line, host(line), reason, (*outcome, count));
+        self.count_client(fields.client_name, (*outcome, count), moved);
+        let host = fields.target.unwrap_or("-");
+        let host = host.strip_suffix(":443").unwrap_or(host);
+        for reason in fields.reason.iter().filter(|_| *outcome != Outcome::Relayed) {
+            self.count(fields, host, reason, (*outcome, count));
         }
+        let AuditLine::Session(SessionLine { ended, would_deny, .. }) = line else { return };
         // Report mode let it pass, and it failed.
-        if let Some(cause) = &line.ended {
-            self.count(line, host(line), cause, (Outcome::Failed, count));
+        if let Some(cause) = ended {
+            self.count(fields, host, cause, (Outcome::Failed, count));
         }
         // It was allowed in report mode and denied later for another reason.
-        if let Some(reason) = &line.would_deny {
-            self.count(line, host(line), reason, (Outcome::WouldDeny, count));
+        if let Some(reason) = would_deny {
+            self.count(fields, host, reason, (Outcome::WouldDeny, count));
         }
     }
 
     /// Requests are counted apart from the sessions that they came by.
-    fn add_request(&mut self, line: &AuditLine<'_>, outcome: Outcome) {
+    fn add_request(&mut self, line: &RequestLine<'_>, fields: CommonFields<'_>, outcome: Outcome) {
         let printable = |text: &str| AuditText::new(text).as_str().to_owned();
         let part = |text: Option<&str>| printable(text.unwrap_or("-"));
         let (registry, repository) = (line.registry.as_deref(), line.repository.as_deref());
@@ -169,22 +179,27 @@ impl Report {
         let reference = line.reference.as_ref().or(line.digest.as_ref());
         match outcome {
             Outcome::Relayed | Outcome::WouldDeny => self.pulls.count(Request {
-                client: part(line.client_name.as_deref().or(line.client())),
+                client: part(fields.client_name.or(fields.client)),
                 image: image.clone(),
-                operation: part(line.operation.as_deref()),
+                operation: part(Some(&line.operation)),
                 method: part(line.method.as_deref()),
                 reference: reference.map(|text| printable(text)),
-                bytes_down: line.bytes_down.unwrap_or_default(),
+                bytes_down: line.bytes_down,
             }),
             Outcome::Denied | Outcome::Failed => {}
         }
-        for reason in line.reason.iter().filter(|_| outcome != Outcome::Relayed) {
-            self.count(line, &image, reason, (outcome, 1));
+        for reason in fields.reason.iter().filter(|_| outcome != Outcome::Relayed) {
+            self.count(fields, &image, reason, (outcome, 1));
         }
     }
 
-    fn count_client(&mut self, line: &AuditLine<'_>, outcome: Outcome, count: u64) {
-        let Some(name) = &line.client_name else { return };
+    fn count_client(
+        &mut self,
+        name: Option<&str>,
+        (outcome, count): (Outcome, u64),
+        (up, down): (u64, u64),
+    ) {
+        let Some(name) = name else { return };
         let name = AuditText::new(name).as_str().to_owned();
         if self.clients.len() >= ROWS && !self.clients.contains_key(&name) {
             return;
@@ -196,18 +211,18 @@ impl Report {
             Outcome::Denied => client.denied += count,
             Outcome::WouldDeny => client.would_deny += count,
         }
-        client.bytes_up = client.bytes_up.saturating_add(line.bytes_up.unwrap_or_default());
-        client.bytes_down = client.bytes_down.saturating_add(line.bytes_down.unwrap_or_default());
+        client.bytes_up = client.bytes_up.saturating_add(up);
+        client.bytes_down = client.bytes_down.saturating_add(down);
     }
 
     fn count(
         &mut self,
-        line: &AuditLine<'_>,
+        fields: CommonFields<'_>,
         host: &str,
         reason: &str,
         (outcome, count): (Outcome, u64),
     ) {
-        if [line.sni.as_deref(), Some(host)].into_iter().flatten().any(is_from_doctor) {
+        if [fields.sni, Some(host)].into_iter().flatten().any(is_from_doctor) {
             self.totals.doctor += count;
             return;
         }
@@ -216,8 +231,8 @@ impl Report {
             return;
         }
         let printable = |text: &str| AuditText::new(text).as_str().to_owned();
-        let client = printable(line.client().unwrap_or("-"));
-        let name = line.client_name.as_deref().map(printable);
+        let client = printable(fields.client.unwrap_or("-"));
+        let name = fields.client_name.map(printable);
         let finding = match outcome {
             Outcome::Failed => Finding::of_failure(reason),
             _ => Finding::of(reason, host),
@@ -233,14 +248,14 @@ impl Report {
             Outcome::Failed => row.failed += count,
             Outcome::Denied | Outcome::Relayed => row.denied += count,
         }
-        let time = line.time().unwrap_or_default();
-        let last = line.until().unwrap_or(time);
+        let time = fields.time.unwrap_or_default();
+        let last = fields.until.unwrap_or(time);
         if row.first.is_empty() || time < row.first.as_str() {
             row.first = printable(time);
         }
         if row.last.as_str() < last {
             row.last = printable(last);
-            row.id = line.id().map(printable);
+            row.id = fields.id.map(printable);
         }
     }
 
@@ -273,12 +288,6 @@ impl Report {
         let clients = self.clients.values().cloned().collect();
         ReportOutput { totals: self.totals.clone(), clients, pulls: self.pulls.rows(), matters }
     }
-}
-
-/// The host that a session asked for.
-fn host<'a>(line: &'a AuditLine<'_>) -> &'a str {
-    let host = line.target.as_deref().or(line.sni.as_deref()).unwrap_or("-");
-    host.strip_suffix(":443").unwrap_or(host)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::ops::{Range, RangeInclusive};
 
+use strsim::levenshtein;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -198,8 +199,8 @@ impl<'a> Table<'a> {
                 continue;
             }
             let within = if self.title.is_empty() { "the file" } else { self.title };
-            let nearest = self.read.iter().min_by_key(|known| distance(known, name));
-            let remedy = match nearest.filter(|known| distance(known, name) <= 3) {
+            let nearest = self.read.iter().min_by_key(|known| levenshtein(known, name));
+            let remedy = match nearest.filter(|known| levenshtein(known, name) <= 3) {
                 Some(known) => format!("did you mean {known}?"),
                 None => format!("remove it; known keys are {}", self.read.join(", ")),
             };
@@ -213,37 +214,4 @@ impl<'a> Table<'a> {
 pub(super) enum OneOrMany {
     One(Located<String>),
     Many(Vec<Located<String>>),
-}
-
-/// Returns the edit distance (Levenshtein).
-fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
-    for (line, from) in left.chars().enumerate() {
-        let mut diagonal = line;
-        let mut before = line + 1;
-        if let Some(first) = row.first_mut() {
-            *first = before;
-        }
-        for (cell, to) in row.iter_mut().skip(1).zip(right.chars()) {
-            let changed = diagonal + usize::from(from != to);
-            diagonal = *cell;
-            before = changed.min(before + 1).min(diagonal + 1);
-            *cell = before;
-        }
-    }
-    row.last().copied().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::distance;
-
-    #[test]
-    fn distances() {
-        let cases = [("", "", 0), ("a", "", 1), ("login", "logn", 1), ("kitten", "sitting", 3)];
-        for (left, right, expected) in cases {
-            assert_eq!(distance(left, right), expected, "{left} {right}");
-            assert_eq!(distance(right, left), expected, "{right} {left}");
-        }
-    }
 }

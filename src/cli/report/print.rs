@@ -1,4 +1,5 @@
-//! Prints the report. Text from audit files was made printable before.
+//! Prints the report. Text from audit files was made printable before. `format!` aligns the
+//! columns; a table crate would be longer.
 
 use std::io::{self, Write};
 
