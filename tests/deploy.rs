@@ -92,6 +92,29 @@ fn written_by(page: &str) -> Vec<(String, String)> {
 }
 
 #[test]
+fn the_kerberos_ticket_of_the_manual_fits_the_units() {
+    let root = root();
+    for program in ["usr/bin/kinit", "bin/chmod", "bin/mv"] {
+        let at = root.path().join(program);
+        fs::write(&at, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&at, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let units = root.path().join("etc/systemd/system");
+    let written = written_by("parent.md");
+    let files: Vec<&str> = written.iter().map(|(file, _)| file.as_str()).collect();
+    let own = ["pullgate-ticket.service", "pullgate-ticket.timer"];
+    assert_eq!(files, [own[0], own[1], "pullgate.service.d/kerberos.conf"]);
+    for (file, content) in written {
+        let at = units.join(file);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        fs::write(at, content).unwrap();
+    }
+    let option = format!("--root={}", root.path().display());
+    let lines = [&["verify", "--man=no", &option], &UNITS[..], &own[..]].concat();
+    assert_eq!(says("systemd-analyze", &lines), "");
+}
+
+#[test]
 fn the_drop_ins_of_a_gateway_fit_the_units() {
     let root = root();
     let units = root.path().join("etc/systemd/system");

@@ -27,6 +27,7 @@ mod exhaustion;
 mod faults;
 mod gateway;
 mod handover;
+mod kerberos;
 mod lan;
 mod limits;
 mod mirror;

@@ -1,12 +1,12 @@
 //! Pulls through the gate: the same bytes as without it, one audit line per tunnel, spliced.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::harness::{Blobs, Gate, Image, Lab, Policy, Way, containerd, sha256};
+use crate::harness::{
+    Blobs, Gate, Image, Lab, Policy, Way, ctr_pull, podman_pull, sha256, skopeo_pull,
+};
 
 const REFERENCE: &str = "contoso.azurecr.io/app:1";
 const SIZES: [usize; 4] = [4 << 20, 3 << 20, 1 << 20, 2000];
@@ -21,8 +21,8 @@ fn lab_with_image() -> (Lab, Image) {
 fn skopeo_gets_the_same_bytes_as_without_the_gate() {
     let (lab, image) = lab_with_image();
     let gate = lab.gate(&Policy::of(&["contoso"]));
-    let direct = skopeo(&lab, Way::Direct, "direct");
-    assert_eq!(direct, skopeo(&lab, Way::Through(&gate), "gated"));
+    let direct = skopeo_pull(&lab, Way::Direct, REFERENCE, "direct");
+    assert_eq!(direct, skopeo_pull(&lab, Way::Through(&gate), REFERENCE, "gated"));
     assert!(direct.len() >= SIZES.len() + 2, "layers, config and manifest");
     assert_eq!(format!("sha256:{}", sha256(&direct["manifest.json"])), image.digest);
     assert_relayed(&gate, &image);
@@ -32,7 +32,7 @@ fn skopeo_gets_the_same_bytes_as_without_the_gate() {
 fn podman_gets_the_layers_that_were_pushed() {
     let (lab, image) = lab_with_image();
     let gate = lab.gate(&Policy::of(&["contoso"]));
-    podman(&lab, Way::Through(&gate), &image);
+    podman_pull(&lab, Way::Through(&gate), REFERENCE, &image);
     assert_relayed(&gate, &image);
 }
 
@@ -40,7 +40,7 @@ fn podman_gets_the_layers_that_were_pushed() {
 fn containerd_gets_the_image() {
     let (lab, image) = lab_with_image();
     let gate = lab.gate(&Policy::of(&["contoso"]));
-    ctr(&lab, Way::Through(&gate), &image);
+    ctr_pull(&lab, Way::Through(&gate), REFERENCE, &image);
     assert_relayed(&gate, &image);
 }
 
@@ -55,44 +55,12 @@ fn curl_follows_the_redirect_through_the_gate() {
 #[test]
 fn every_client_pulls_without_the_gate() {
     let (lab, image) = lab_with_image();
-    podman(&lab, Way::Direct, &image);
-    ctr(&lab, Way::Direct, &image);
+    podman_pull(&lab, Way::Direct, REFERENCE, &image);
+    ctr_pull(&lab, Way::Direct, REFERENCE, &image);
     curl(&lab, Way::Direct, &image);
     let data = lab.asked("contoso.eastus.data.azurecr.io");
     assert!(image.layers.iter().all(|(digest, _)| data.contains(&digest[7..])), "{data}");
     assert_eq!(lab.reached_storage(), (0, 0));
-}
-
-/// Pulls an image. Returns every file of it.
-fn skopeo(lab: &Lab, way: Way, name: &str) -> BTreeMap<String, Vec<u8>> {
-    let to = lab.dir().join(name);
-    let copy = "skopeo copy --preserve-digests";
-    lab.sh(way, &format!("{copy} docker://{REFERENCE} dir:{}", to.display())).succeeded();
-    fs::read_dir(to)
-        .unwrap()
-        .map(|entry| {
-            let entry = entry.unwrap();
-            (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
-        })
-        .collect()
-}
-
-fn podman(lab: &Lab, way: Way, image: &Image) {
-    lab.sh(way, &format!("podman pull --quiet {REFERENCE}")).succeeded();
-    let mounted = lab.sh(Way::Direct, &format!("podman image mount {REFERENCE}")).succeeded();
-    for (name, content) in &image.files {
-        let pulled = fs::read(Path::new(&mounted.stdout()).join(name)).unwrap();
-        assert!(pulled == *content, "{name} differs");
-    }
-}
-
-fn ctr(lab: &Lab, way: Way, image: &Image) {
-    let (_containerd, ctr) = containerd(lab);
-    lab.sh(way, &format!("{ctr} images pull --snapshotter native {REFERENCE}")).succeeded();
-    for (digest, _) in &image.layers {
-        let blob = lab.sh(Way::Direct, &format!("{ctr} content get {digest}")).succeeded();
-        assert!(blob.stdout == image.blob(digest), "{digest} differs");
-    }
 }
 
 /// Fetches a token, then each layer through its redirect.

@@ -6,7 +6,8 @@ use std::fs;
 use super::daemon::Daemon;
 use super::lab::{Lab, address};
 
-/// HAProxy in TCP mode: relays from each address to the address and options of a `server` line.
+/// HAProxy in TCP mode: relays from the address and options of each `bind` line to those of a
+/// `server` line.
 pub fn haproxy(lab: &Lab, ways: &[(&str, &str)]) -> Daemon {
     let mut config = String::from(
         "defaults\n mode tcp\n timeout connect 10s\n timeout client 60s\n timeout server 60s\n",
@@ -18,7 +19,7 @@ pub fn haproxy(lab: &Lab, ways: &[(&str, &str)]) -> Daemon {
     fs::write(&file, config).unwrap();
     let mut daemon = lab.daemon("haproxy", &["haproxy", "-db", "-f", file.to_str().unwrap()]);
     for (from, _) in ways {
-        daemon = daemon.accepts(address(from));
+        daemon = daemon.accepts(address(from.split(' ').next().unwrap()));
     }
     daemon
 }

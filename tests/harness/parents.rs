@@ -30,7 +30,11 @@ pub fn squid(lab: &Lab, at: &str, rules: &str) -> Daemon {
     let file = dir.join("squid.conf");
     fs::write(&file, config).unwrap();
     let name = format!("squid-{}", at.replace(':', "-"));
-    lab.daemon(&name, &["squid", "-N", "-f", file.to_str().unwrap()]).accepts(address(at))
+    // Its helpers write there, too.
+    let temporary = format!("TMPDIR={}", dir.display());
+    let program = super::find("squid").display().to_string();
+    let line = ["env", &temporary, &program, "-N", "-f", file.to_str().unwrap()];
+    lab.daemon(&name, &line).accepts(address(at))
 }
 
 /// Rules of Squid that demand a user and a password by Basic, and allow CONNECT to any port.
