@@ -1,9 +1,10 @@
 //! Verifies passwords: on separate threads, few at a time, and rate-limited for clients that guess.
 //!
-//! A correct password is cached for a while, so that the many tunnels of a pull cost one hash. The
-//! cache holds a keyed digest of hash, user and password: a changed hash gives another digest, and
-//! the cache reveals no passwords. Wrong passwords are charged to the client address. Each address
-//! has few verifications at once, so that guessing does not delay other clients.
+//! A correct password is cached until it has not been used for a while, so that the many tunnels of
+//! a pull cost one hash. The cache holds a keyed digest of hash, user and password: a changed hash
+//! gives another digest, and the cache reveals no passwords. Wrong passwords are charged to the
+//! client address. Each address has few verifications at once, and addresses that have never sent a
+//! correct password leave a worker to those that have, so that guessing does not delay other clients.
 //!
 //! Each correct password is cached twice. For the address that sent it, a hit costs nothing. For
 //! all other addresses, each query is charged like a wrong password until one is correct.
@@ -18,13 +19,13 @@ use std::time::Duration;
 
 use ring::hmac;
 use ring::rand::SystemRandom;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::token_bucket::TokenBucket;
 use crate::policy::{Denial, Reason, User, Users, subscriber};
 
-/// Lifetime of a cache entry.
+/// How long a cache entry lives after its last use.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
 /// Maximum number of cache entries; each is a digest and a time.
@@ -87,15 +88,37 @@ pub struct Passwords {
     remembered: Mutex<Remembered>,
     sources: Mutex<HashMap<IpAddr, Source>>,
     workers: Arc<Semaphore>,
+    /// What addresses need too that have never sent a correct password. With a single worker, one of
+    /// them at a time waits for it.
+    strangers: Arc<Semaphore>,
     began: Instant,
 }
 
-/// Cached digests, in order of expiry.
+/// Cached digests.
 #[derive(Debug, Default)]
 struct Remembered {
     /// When each expires.
     times: HashMap<[u8; DIGEST], Instant>,
-    order: VecDeque<[u8; DIGEST]>,
+    /// The same in order, and times that were renewed since: a few for each digest.
+    order: VecDeque<(Instant, [u8; DIGEST])>,
+}
+
+impl Remembered {
+    /// Adds or renews a digest.
+    fn keep(&mut self, digest: [u8; DIGEST], now: Instant) {
+        let until = now + REMEMBERED;
+        if self.times.insert(digest, until) != Some(until) {
+            self.order.push_back((until, digest));
+        }
+        while let Some((until, oldest)) = self.order.front().copied()
+            && (until <= now || self.times.len() > MOST_REMEMBERED)
+        {
+            self.order.pop_front();
+            if self.times.get(&oldest) == Some(&until) {
+                self.times.remove(&oldest);
+            }
+        }
+    }
 }
 
 /// Client addresses.
@@ -104,11 +127,14 @@ struct Source {
     /// The remaining number of guesses.
     guesses: TokenBucket,
     turns: Arc<Semaphore>,
+    /// Whether it has sent a correct password.
+    is_known: bool,
 }
 
 impl Default for Source {
     fn default() -> Self {
-        Self { guesses: TokenBucket::default(), turns: Arc::new(Semaphore::new(TURNS)) }
+        let turns = Arc::new(Semaphore::new(TURNS));
+        Self { guesses: TokenBucket::default(), turns, is_known: false }
     }
 }
 
@@ -122,11 +148,13 @@ impl Passwords {
     /// If the system has no random numbers.
     pub fn new(workers: usize) -> Result<Self, NoRandomNumbers> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        let workers = workers.max(1);
         Ok(Self {
             key: key.map_err(|_| NoRandomNumbers)?,
             remembered: Mutex::default(),
             sources: Mutex::default(),
-            workers: Arc::new(Semaphore::new(workers.max(1))),
+            workers: Arc::new(Semaphore::new(workers)),
+            strangers: Arc::new(Semaphore::new((workers - 1).max(1))),
             began: Instant::now(),
         })
     }
@@ -148,25 +176,25 @@ impl Passwords {
         let hash = challenge.hash().expose();
         let here = self.digest(hash, &credentials, Some(from));
         let anywhere = self.digest(hash, &credentials, None);
-        if self.remembered(&here).is_some() {
+        if self.remembers(&here) {
+            self.remember([here, anywhere]);
             return challenge.known().ok_or_else(wrong);
         }
         let busy =
             || Denial::with_remedy(Reason::SessionLimit, "too many passwords are being checked");
-        let turn = timeout_at(by, self.turns(from)?.acquire_owned()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(busy()) };
+        let turn = acquire(&self.turns(from)?, by).await;
+        let Some(_turn) = turn else { return Err(busy()) };
         // An earlier verification may have cached the same password.
-        if self.remembered(&here).is_some() {
+        if self.remembers(&here) {
             return challenge.known().ok_or_else(wrong);
         }
         self.charge(from)?;
-        if let Some(until) = self.remembered(&anywhere) {
-            self.refund(from);
-            self.remember(here, until);
+        if self.remembers(&anywhere) {
+            self.prove(from);
+            self.remember([here, anywhere]);
             return challenge.known().ok_or_else(wrong);
         }
-        let worker = timeout_at(by, self.workers.clone().acquire_owned()).await;
-        let Ok(Ok(worker)) = worker else {
+        let Some(worker) = self.worker(from, by).await else {
             self.refund(from);
             return Err(busy());
         };
@@ -177,11 +205,22 @@ impl Passwords {
             met
         });
         let user = met.await.ok().flatten().ok_or_else(wrong)?;
-        self.refund(from);
-        let until = Instant::now() + REMEMBERED;
-        self.remember(anywhere, until);
-        self.remember(here, until);
+        self.prove(from);
+        self.remember([here, anywhere]);
         Ok(user)
+    }
+
+    /// Waits for a worker; `None` if it takes too long. Held until the work is done.
+    async fn worker(
+        &self,
+        from: IpAddr,
+        by: Instant,
+    ) -> Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)> {
+        let stranger = match self.is_known(from) {
+            true => None,
+            false => Some(acquire(&self.strangers, by).await?),
+        };
+        Some((acquire(&self.workers, by).await?, stranger))
     }
 
     /// `from`: the address for which the entry counts; `None` for all addresses.
@@ -205,21 +244,19 @@ impl Passwords {
         digest
     }
 
-    /// Returns when the entry expires; `None` if there is none.
-    fn remembered(&self, digest: &[u8; DIGEST]) -> Option<Instant> {
+    fn remembers(&self, digest: &[u8; DIGEST]) -> bool {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.times.get(digest).copied().filter(|until| *until > Instant::now())
+        remembered.times.get(digest).is_some_and(|until| *until > Instant::now())
     }
 
-    fn remember(&self, digest: [u8; DIGEST], until: Instant) {
+    fn remember(&self, digests: [[u8; DIGEST]; 2]) {
+        let now = Instant::now();
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let Remembered { times, order } = &mut *remembered;
-        if times.insert(digest, until).is_none() {
-            order.push_back(digest);
-        }
-        while order.len() > MOST_REMEMBERED {
-            let Some(oldest) = order.pop_front() else { break };
-            times.remove(&oldest);
+        for digest in digests {
+            // Renewed in time, but not at each use.
+            if remembered.times.get(&digest).is_none_or(|until| *until < now + REMEMBERED / 2) {
+                remembered.keep(digest, now);
+            }
         }
     }
 
@@ -227,9 +264,13 @@ impl Passwords {
         let now = self.began.elapsed();
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         if sources.len() >= SOURCES && !sources.contains_key(&from) {
-            sources.retain(|_, source| {
+            let is_busy = |source: &Source| {
                 !source.guesses.is_full(now) || Arc::strong_count(&source.turns) > 1
-            });
+            };
+            sources.retain(|_, source| is_busy(source) || source.is_known);
+            if sources.len() >= SOURCES {
+                sources.retain(|_, source| is_busy(source));
+            }
             if sources.len() >= SOURCES {
                 // Too many addresses guess at once, so new addresses are rejected.
                 return Err(slow_down(GUESS));
@@ -258,6 +299,22 @@ impl Passwords {
             source.guesses.refund(GUESS);
         }
     }
+
+    /// Refunds a guess that was correct.
+    fn prove(&self, from: IpAddr) {
+        self.refund(from);
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.entry(from).or_default().is_known = true;
+    }
+
+    fn is_known(&self, from: IpAddr) -> bool {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.get(&from).is_some_and(|source| source.is_known)
+    }
+}
+
+async fn acquire(from: &Arc<Semaphore>, by: Instant) -> Option<OwnedSemaphorePermit> {
+    timeout_at(by, from.clone().acquire_owned()).await.ok()?.ok()
 }
 
 fn wrong() -> Denial {
@@ -276,9 +333,15 @@ mod tests {
     use crate::policy::PasswordHash;
 
     fn users() -> Users {
+        users_with(&["ci"])
+    }
+
+    fn users_with(names: &[&str]) -> Users {
         let mut users = Users::default();
-        let hash = PasswordHash::parse(&bcrypt::hash("secret", 4).unwrap()).unwrap();
-        assert!(users.add("ci", hash));
+        for name in names {
+            let hash = PasswordHash::parse(&bcrypt::hash("secret", 4).unwrap()).unwrap();
+            assert!(users.add(name, hash));
+        }
         users
     }
 
@@ -305,7 +368,7 @@ mod tests {
             let user = checked(&passwords, &users, ("ci", "secret"), HERE).await.unwrap();
             assert_eq!(&*user.name, "ci");
         }
-        assert_eq!(passwords.remembered.lock().unwrap().order.len(), 2);
+        assert_eq!(passwords.remembered.lock().unwrap().times.len(), 2);
         assert_eq!(guesses_left(&passwords, HERE), GUESSES);
         // Where nobody may guess any more, what was proved there is known.
         assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
@@ -362,7 +425,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_proved_anywhere_takes_no_worker_and_is_remembered_no_longer() {
+    async fn what_was_proved_anywhere_takes_no_worker() {
         let (passwords, users) = (Passwords::new(1).unwrap(), users());
         assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
         tokio::time::advance(REMEMBERED - GUESS).await;
@@ -370,10 +433,77 @@ mod tests {
         let elsewhere = "10.0.0.8".parse().unwrap();
         assert!(checked(&passwords, &users, ("ci", "secret"), elsewhere).await.is_ok());
         assert!(checked(&passwords, &users, ("ci", "secret"), elsewhere).await.is_ok());
-        tokio::time::advance(GUESS).await;
+        tokio::time::advance(REMEMBERED).await;
         let denial = checked(&passwords, &users, ("ci", "secret"), elsewhere).await.unwrap_err();
         assert_eq!(denial.reason, Reason::SessionLimit, "it takes a worker, and none is free");
         assert_eq!(guesses_left(&passwords, elsewhere), GUESSES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_password_in_use_is_not_forgotten() {
+        let (passwords, users) = (Passwords::new(1).unwrap(), users());
+        assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
+        let _busy = passwords.workers.acquire().await.unwrap();
+        for _ in 0..100 {
+            tokio::time::advance(REMEMBERED * 3 / 4).await;
+            assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
+        }
+        // What was proved anywhere is renewed with it, and only the last times are kept.
+        let elsewhere = "10.0.0.8".parse().unwrap();
+        assert!(checked(&passwords, &users, ("ci", "secret"), elsewhere).await.is_ok());
+        assert!(passwords.remembered.lock().unwrap().order.len() <= 3 * 2);
+    }
+
+    /// Strangers guess from many addresses, with one worker and with more.
+    #[tokio::test]
+    async fn who_has_logged_in_before_does_not_wait_behind_strangers() {
+        for workers in [1, 4] {
+            let passwords = Arc::new(Passwords::new(workers).unwrap());
+            let users = Arc::new(users_with(&["ci", "deploy"]));
+            assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
+            let busy = passwords.workers.acquire_many(workers as u32).await.unwrap();
+            let done = Arc::new(Mutex::new(Vec::new()));
+            let task = |user: &'static str, password: &'static str, from: IpAddr| {
+                let (passwords, users) = (passwords.clone(), users.clone());
+                let done = done.clone();
+                tokio::spawn(async move {
+                    let found = checked(&passwords, &users, (user, password), from).await;
+                    done.lock().unwrap().push(found.is_ok());
+                })
+            };
+            let address = |number| IpAddr::from([10, 0, 1, number]);
+            let mut tasks: Vec<_> = (0..200).map(|one| task("ci", "wrong", address(one))).collect();
+            tasks.push(task("deploy", "secret", HERE));
+            // All have run until they wait for a worker.
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+            drop(busy);
+            for task in tasks {
+                task.await.unwrap();
+            }
+            let done = done.lock().unwrap();
+            let position = done.iter().position(|found| *found).unwrap();
+            // Those that had their turn already, with room for a thread that is not scheduled.
+            assert!(position < 20, "{position} strangers came first, with {workers} workers");
+            assert_eq!(passwords.strangers.available_permits(), (workers - 1).max(1));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn known_addresses_make_room_last() {
+        let (passwords, users) = (Passwords::new(1).unwrap(), users());
+        assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
+        let address = |number: usize| IpAddr::V4((0x0b00_0000 + number as u32).into());
+        for number in 0..SOURCES {
+            passwords.turns(address(number)).unwrap();
+        }
+        assert!(passwords.is_known(HERE), "the quiet strangers went");
+        for number in 0..SOURCES {
+            passwords.prove(address(number));
+        }
+        assert!(passwords.turns(address(SOURCES + 1)).is_ok(), "then the quiet known");
+        assert!(!passwords.is_known(HERE));
     }
 
     #[tokio::test(start_paused = true)]
@@ -384,15 +514,16 @@ mod tests {
             digest[..8].copy_from_slice(&number.to_be_bytes());
             digest
         };
-        for number in 0..2 * MOST_REMEMBERED as u64 {
-            passwords.remember(digest(number), Instant::now() + REMEMBERED);
+        for number in 0..MOST_REMEMBERED as u64 {
+            passwords.remember([digest(2 * number), digest(2 * number + 1)]);
         }
-        let remembered = |number| passwords.remembered(&digest(number)).is_some();
-        assert!(!remembered(0) && remembered(2 * MOST_REMEMBERED as u64 - 1));
+        let remembers = |number| passwords.remembers(&digest(number));
+        assert!(!remembers(0) && remembers(2 * MOST_REMEMBERED as u64 - 1));
         assert_eq!(passwords.remembered.lock().unwrap().times.len(), MOST_REMEMBERED);
         tokio::time::advance(REMEMBERED).await;
-        assert!(!remembered(2 * MOST_REMEMBERED as u64 - 1));
+        assert!(!remembers(2 * MOST_REMEMBERED as u64 - 1));
         assert!(checked(&passwords, &users, ("ci", "secret"), HERE).await.is_ok());
+        assert_eq!(passwords.remembered.lock().unwrap().order.len(), 2, "the expired are dropped");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
