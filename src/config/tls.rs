@@ -402,20 +402,33 @@ mod tests {
         }
     }
 
+    /// The keys are made with `openssl ecparam -genkey`, `openssl genpkey` and `openssl genrsa
+    /// -traditional`; they protect nothing.
     #[test]
     fn a_key_that_tls_cannot_use_is_named_with_a_remedy() {
         let (certificate, _) = made();
-        // The beginning of a key for P-521, as `openssl ecparam -name secp521r1 -genkey` makes it.
-        let key = "-----BEGIN PRIVATE KEY-----\nMBAGByqGSM49AgEGBSuBBAAj\n\
-                   -----END PRIVATE KEY-----\n";
-        let files = [file("gate.pem", &certificate), file("gate.key", key)];
-        let value =
-            TlsPaths { certificate: "gate.pem".into(), key: "gate.key".into(), clients: None };
-        let place = Location { file: "pullgate.toml".into(), line: 4 };
-        let (_, faults, _) = make(&[Located { value, place }], &files);
-        let fault = faults[0].to_string();
-        assert!(fault.contains("gate.key: it is a kind of key that TLS cannot use"), "{fault}");
-        assert!(fault.contains("P-256"), "{fault}");
+        for (name, key) in [
+            ("P-521", include_str!("../../tests/data/keys/p521.pem")),
+            ("secp256k1, PKCS #8", include_str!("../../tests/data/keys/secp256k1.pem")),
+            ("secp256k1, SEC 1", include_str!("../../tests/data/keys/secp256k1-sec1.pem")),
+            ("RSA-1024, PKCS #8", include_str!("../../tests/data/keys/rsa-1024.pem")),
+            ("RSA-1024, PKCS #1", include_str!("../../tests/data/keys/rsa-1024-pkcs1.pem")),
+        ] {
+            let files = [file("gate.pem", &certificate), file("gate.key", key)];
+            let value =
+                TlsPaths { certificate: "gate.pem".into(), key: "gate.key".into(), clients: None };
+            let place = Location { file: "pullgate.toml".into(), line: 4 };
+            let (made, faults, _) = make(&[Located { value, place }], &files);
+            assert!(made.is_empty(), "{name}");
+            let [fault] = &*faults else { panic!("{name}: {faults:?}") };
+            assert_eq!(fault.what, "gate.key: it is a kind of key that TLS cannot use", "{name}");
+            assert_eq!(
+                fault.remedy,
+                "make a key for ECDSA P-256 or P-384, Ed25519, or RSA with 2048 to 8192 bits, and \
+                 have a certificate issued for it",
+                "{name}"
+            );
+        }
     }
 
     #[test]
