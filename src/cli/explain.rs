@@ -218,9 +218,13 @@ async fn judge(
         explanation.answerer = transparent::answered(&loaded.settings, set, &target.name, client);
     }
     let allowed = match client {
-        ExplainedClient::At(asker) => set.judge_name(&target, asker, set.rules().enforcement)?,
-        ExplainedClient::Of(client) => set.judge_name_for(&target, client)?,
+        ExplainedClient::At(asker) => set.judge_name(&target, asker, set.rules().enforcement),
+        ExplainedClient::Of(client) => set.judge_name_for(&target, client),
     };
+    let allowed = allowed.map_err(|denial| match way {
+        EntryMode::Connect => denial,
+        _ => denial.of_hello(),
+    })?;
     explanation.allow(&allowed);
     if set.leave_to_parent(&allowed).is_some() {
         return Ok(());

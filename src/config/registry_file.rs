@@ -40,6 +40,7 @@ pub(super) fn read(
     let private_only = file.boolean("private-only").filter(|found| found.value);
     let also = file.strings("also");
     let accept_shared_storage = file.strings("accept-shared-storage");
+    let accept_single_label = file.strings("accept-single-label");
     let says_clients = file.has("clients");
     let clientele = clients::clientele(source, &mut file);
     let clientele = clientele.unwrap_or_else(|| inherited.clientele.clone());
@@ -71,6 +72,7 @@ pub(super) fn read(
         private_addresses,
         private_only: private_only.map_or(PrivateOnly::No, |_| PrivateOnly::Yes),
         accept_shared_storage,
+        accept_single_label,
         budgets,
         clientele,
         download_bytes_per_second: download,

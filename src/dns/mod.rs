@@ -116,7 +116,13 @@ impl DnsServer {
         let enforcement = set.rules().enforcement;
         let asker = ClientIdentity::at(client);
         let judged = match question.name() {
-            Some(name) => set.judge_host(&name, &asker, enforcement),
+            Some(name) => set.judge_host(&name, &asker, enforcement).map_err(|denial| {
+                // A query has no form that a single label could violate.
+                match denial.reason {
+                    Reason::BadTarget => Reason::HostNotAllowed.into(),
+                    _ => denial,
+                }
+            }),
             None => Err(Reason::HostNotAllowed.into()),
         };
         let allowed = match judged {

@@ -148,9 +148,9 @@ impl Question {
         text.strip_suffix('.').map_or_else(|| text.clone(), ToOwned::to_owned)
     }
 
-    /// Returns the name if it is a valid host name.
+    /// Returns the name if it is a valid host name, also of one label.
     pub(super) fn name(&self) -> Option<Name> {
-        Name::parse(&self.asked()).ok()
+        Name::parse_or_label(&self.asked()).ok()
     }
 
     pub(super) fn kind(&self) -> QueryType {
@@ -301,6 +301,12 @@ mod tests {
     }
 
     #[test]
+    fn a_single_label_is_left_to_the_policy() {
+        let question = read(&asking("Edge-Parent.", RecordType::A));
+        assert_eq!(question.name().unwrap().as_str(), "edge-parent");
+    }
+
+    #[test]
     fn types_and_classes() {
         for (kind, expected) in [
             (RecordType::A, QueryType::A),
@@ -424,7 +430,7 @@ mod tests {
 
     #[test]
     fn names_that_no_policy_could_have() {
-        let mut names = [".", "localhost.", "_dmarc.example.com.", "1.2.3.4."]
+        let mut names = [".", "_dmarc.", "_dmarc.example.com.", "1.2.3.4."]
             .map(|name| rr::Name::from_ascii(name).unwrap())
             .to_vec();
         names.push(with_nul());

@@ -218,7 +218,8 @@ fn server_name(content: &[u8]) -> Result<Name, HelloFault> {
         return Err(HelloFault::EmptyName);
     }
     let name = std::str::from_utf8(name).map_err(|_| HelloFault::Name(NameError::Character))?;
-    Name::parse(name).map_err(HelloFault::Name)
+    // A name of one label is left to the policy.
+    Name::parse_or_label(name).map_err(HelloFault::Name)
 }
 
 /// Returns whether a supported_versions extension offers TLS 1.2 and TLS 1.3.

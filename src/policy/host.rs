@@ -42,14 +42,23 @@ impl HostFault {
 /// # Errors
 /// What is wrong with the name or the port.
 pub fn parse_host(text: &str) -> Result<Target, HostFault> {
+    let target = parse_host_or_label(text)?;
+    if target.name.is_single_label() { Err(NameError::SingleLabel.into()) } else { Ok(target) }
+}
+
+/// Parses a host whose name can have one label only.
+///
+/// # Errors
+/// What is wrong with the name or the port.
+pub fn parse_host_or_label(text: &str) -> Result<Target, HostFault> {
     if text.contains(['/', '@']) {
         return Err(HostFault::Form);
     }
     match text.split_once(':') {
-        None => Ok(Target::https(Name::parse(text)?)),
+        None => Ok(Target::https(Name::parse_or_label(text)?)),
         Some((_, rest)) if rest.contains(':') => Err(NameError::IpLiteral.into()),
         Some((host, port)) => {
-            let name = Name::parse(host)?;
+            let name = Name::parse_or_label(host)?;
             Ok(Target { name, port: parse_port(port).ok_or(HostFault::Port)? })
         }
     }

@@ -112,7 +112,10 @@ impl Mirror {
         let mut names: Vec<(RegistryName, Location)> = Vec::new();
         if let Some(login) = endpoints.first() {
             let text = match login.target.port {
-                HTTPS => login.target.name.as_str().to_owned(),
+                // Image references name a single label with its port; without, it is a repository.
+                HTTPS if !login.target.name.is_single_label() => {
+                    login.target.name.as_str().to_owned()
+                }
                 _ => login.target.to_string(),
             };
             names.extend(RegistryName::parse(&text).map(|name| (name, login.place.clone())));

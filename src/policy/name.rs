@@ -1,8 +1,9 @@
 //! Host names in the canonical form that the configuration, CONNECT and SNI share.
 //!
-//! A [`Name`] consists of labels of 1 to 63 lower-case letters, digits and dashes, at least two
-//! labels, at most 253 octets, and has no trailing dot (RFC 1123 §2.1, RFC 6066 §3). Two names are
-//! equal exactly if their strings are, so all code compares names by the same rules.
+//! A [`Name`] consists of labels of 1 to 63 lower-case letters, digits and dashes, at most 253
+//! octets, and has no trailing dot (RFC 1123 §2.1, RFC 6066 §3). Two names are equal exactly if
+//! their strings are, so all code compares names by the same rules. A name of one label is only
+//! accepted where a registry can name it, and then only in full: no search list completes it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,11 +48,20 @@ pub enum NameError {
 }
 
 impl Name {
-    /// Parses a name. Only ASCII case is folded.
+    /// Parses a name of at least two labels. Only ASCII case is folded.
     ///
     /// # Errors
     /// The [`NameError`]. Addresses are checked first, because they have a separate reason.
     pub fn parse(text: &str) -> Result<Self, NameError> {
+        let name = Self::parse_or_label(text)?;
+        if name.is_single_label() { Err(NameError::SingleLabel) } else { Ok(name) }
+    }
+
+    /// Parses a name of any number of labels, for the policy to judge.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], but never [`NameError::SingleLabel`].
+    pub fn parse_or_label(text: &str) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty);
         }
@@ -79,9 +89,6 @@ impl Name {
                 return Err(NameError::LabelDash);
             }
         }
-        if !text.contains('.') {
-            return Err(NameError::SingleLabel);
-        }
         let is_folded = !text.bytes().any(|byte| byte.is_ascii_uppercase());
         Ok(Self(if is_folded { text.into() } else { text.to_ascii_lowercase().into() }))
     }
@@ -96,6 +103,12 @@ impl Name {
     #[must_use]
     pub fn shared(&self) -> Arc<str> {
         self.0.clone()
+    }
+
+    /// Returns whether it has one label only.
+    #[must_use]
+    pub fn is_single_label(&self) -> bool {
+        !self.0.contains('.')
     }
 
     /// Returns the labels from left to right.
@@ -201,6 +214,17 @@ mod tests {
             if let Ok(name) = Name::parse(&text) {
                 prop_assert_eq!(&Name::parse(name.as_str()).unwrap(), &name);
                 prop_assert_eq!(&Name::parse(&text.to_ascii_uppercase()).unwrap(), &name);
+            }
+        }
+
+        #[test]
+        fn the_parsers_differ_in_single_labels_only(text in "[a-zA-Z0-9.*-]{0,12}") {
+            match (Name::parse(&text), Name::parse_or_label(&text)) {
+                (Err(NameError::SingleLabel), Ok(name)) => {
+                    prop_assert!(name.is_single_label());
+                    prop_assert_eq!(name.labels().count(), 1);
+                }
+                (strict, lenient) => prop_assert_eq!(strict, lenient),
             }
         }
 

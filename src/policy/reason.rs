@@ -172,6 +172,16 @@ impl Denial {
     pub fn with_remedy(reason: Reason, remedy: impl Into<String>) -> Self {
         Self { reason, remedy: Some(remedy.into()) }
     }
+
+    /// Returns the denial of a name for a request that is a ClientHello only: a name that no
+    /// request may have makes the ClientHello malformed.
+    #[must_use]
+    pub fn of_hello(self) -> Self {
+        match self.reason {
+            Reason::BadTarget => Reason::HelloMalformed.into(),
+            _ => self,
+        }
+    }
 }
 
 impl From<Reason> for Denial {

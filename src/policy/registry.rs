@@ -3,6 +3,7 @@
 //! [`Registry::new`] applies the rules for one registry; [`PolicySet::new`](super::PolicySet::new)
 //! applies those between registries. All errors are reported at once, with place and remedy.
 
+mod accepted;
 mod ranges;
 mod rules;
 

@@ -36,6 +36,8 @@ pub struct RegistrySpec {
     pub private_only: PrivateOnly,
     /// Hosts of shared storage that are explicitly accepted.
     pub accept_shared_storage: Vec<Located<String>>,
+    /// Hosts of one label that are explicitly accepted.
+    pub accept_single_label: Vec<Located<String>>,
     /// The upload budgets of its hosts.
     pub budgets: Budgets,
     /// The clients that it admits.
@@ -70,6 +72,7 @@ impl RegistrySpec {
             private_addresses: Vec::new(),
             private_only: PrivateOnly::No,
             accept_shared_storage: Vec::new(),
+            accept_single_label: Vec::new(),
             budgets: Budgets::default(),
             clientele: Clientele::default(),
             download_bytes_per_second: None,

@@ -361,10 +361,12 @@ impl PolicySet {
     /// Judges the name in the ClientHello against the permit.
     ///
     /// # Errors
-    /// `sni-mismatch`.
+    /// `sni-mismatch`; `hello-malformed` for a single label that no registry names.
     pub fn judge_hello(&self, permit: Permit, server_name: &Name) -> Result<Cleared, Denial> {
         if *server_name != permit.allowed.target.name {
-            return Err(Reason::SniMismatch.into());
+            let is_stray = server_name.is_single_label() && !self.hosts.contains_key(server_name);
+            let reason = if is_stray { Reason::HelloMalformed } else { Reason::SniMismatch };
+            return Err(reason.into());
         }
         Ok(Cleared { permit })
     }
@@ -439,6 +441,44 @@ mod tests {
         for (target, reason) in cases {
             assert_eq!(asked(&set, target).err().map(|denial| denial.reason), reason, "{target}");
         }
+    }
+
+    #[test]
+    fn a_single_label_is_malformed_unless_a_registry_names_it() {
+        let file: Arc<str> = "registries.d/edge.toml".into();
+        let at = |value: &str, line| Located {
+            value: value.to_owned(),
+            place: Location { file: file.clone(), line },
+        };
+        let mut spec = RegistrySpec::new("edge".into(), at("edge-parent", 1));
+        assert!(Registry::new(&spec).unwrap_err()[0].remedy.contains("accept-single-label"));
+        spec.accept_single_label = vec![at("Edge-Parent", 2)];
+        let set = set(vec![contoso(), Registry::new(&spec).unwrap()]);
+        assert_eq!(asked(&set, "EDGE-parent:443").unwrap().target().to_string(), "edge-parent:443");
+        assert_eq!(asked(&set, "edge-parent:80").unwrap_err().reason, Reason::PortNotAllowed);
+        for stranger in ["localhost:443", "contoso:443", "edge:443", "edge-parent2:443"] {
+            let denial = asked(&set, stranger).unwrap_err();
+            assert_eq!(denial.reason, Reason::BadTarget, "{stranger}");
+            assert_eq!(denial.remedy.as_deref(), Some("the host has one label only"));
+            assert_eq!(denial.of_hello(), Reason::HelloMalformed.into());
+            let target = Target::parse_authority(stranger).unwrap();
+            let reported = set.judge_name(&target, &local(), Enforcement::Report);
+            assert_eq!(reported.unwrap_err().reason, Reason::BadTarget, "report mode, {stranger}");
+        }
+        // A search list is not applied: the label alone is the name.
+        for name in ["edge-parent.contoso.com:443", "edge-parent.local:443"] {
+            assert_eq!(asked(&set, name).unwrap_err().reason, Reason::HostNotAllowed, "{name}");
+        }
+        let hello = |named: &str| {
+            let allowed = asked(&set, "edge-parent:443").unwrap();
+            let found = ["20.1.2.3:443".parse().unwrap()];
+            let vetted = set.judge_addresses(allowed, &found, &OwnAddresses::default()).unwrap();
+            let judged = set.judge_hello(vetted.permit, &Name::parse_or_label(named).unwrap());
+            judged.map(drop).map_err(|denial| denial.reason)
+        };
+        assert_eq!(hello("edge-parent"), Ok(()));
+        assert_eq!(hello("localhost"), Err(Reason::HelloMalformed));
+        assert_eq!(hello("contoso.azurecr.io"), Err(Reason::SniMismatch));
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::cloud::{HostKind, without_private_link};
-use super::name::Name;
+use super::name::{Name, NameError};
 use super::reason::{Denial, Reason};
 use super::registry::Registry;
+use super::target::TargetError;
 
 /// What the registries tell of hosts that none of them names.
 #[derive(Debug)]
@@ -36,6 +37,10 @@ impl Strangers {
     pub(super) fn denial(&self, name: &Name, is_named: impl Fn(&str) -> bool) -> Denial {
         if let Some(hint) = self.absent_from_presets.get(name) {
             return Denial::with_remedy(Reason::HostNotAllowed, &**hint);
+        }
+        if name.is_single_label() {
+            let fault = TargetError::Name(NameError::SingleLabel);
+            return Denial::with_remedy(fault.reason(), fault.to_string());
         }
         match HostKind::of(name) {
             HostKind::Storage { .. } => {

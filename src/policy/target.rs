@@ -53,7 +53,8 @@ impl Target {
         Self { name, port: HTTPS }
     }
 
-    /// Parses exactly the authority-form of RFC 9112 §3.2.3: `host ":" port`.
+    /// Parses exactly the authority-form of RFC 9112 §3.2.3: `host ":" port`. A host of one label
+    /// is left to the policy.
     ///
     /// # Errors
     /// Anything else, for example user information, a scheme, a path, an escape or an IPv6 zone.
@@ -71,7 +72,7 @@ impl Target {
                 _ => TargetError::PortMissing,
             });
         };
-        let name = Name::parse(host)?;
+        let name = Name::parse_or_label(host)?;
         let port = parse_port(port).ok_or(TargetError::Port)?;
         Ok(Self { name, port })
     }

@@ -64,7 +64,8 @@ impl Session {
         let enforcement = self.enforcement();
         let group = self.policy.group_of(&self.client);
         self.account.record.client_name = group.map(|group| group.name.clone());
-        let allowed = self.policy.judge_name(&request.target, &self.client, enforcement)?;
+        let judged = self.policy.judge_name(&request.target, &self.client, enforcement);
+        let allowed = judged.map_err(|denial| request.denied(denial))?;
         self.account.allow(&allowed);
         if let (Some(group), Some(permit)) = (allowed.client(), &mut self.permit) {
             self.gate.sessions.admit_to_group(permit, group)?;

@@ -19,7 +19,7 @@ use crate::listen::http::head::{Head, Version};
 use crate::listen::intake::{self, Arrived, NoHead, NoHello};
 use crate::listen::tls::ClientStream;
 use crate::listen::transparent::original_destination;
-use crate::policy::{Cleared, HTTPS, Login, Permit, Reason, Stop, Target, Via};
+use crate::policy::{Cleared, Denial, HTTPS, Login, Permit, Reason, Stop, Target, Via};
 
 /// The request of a client.
 pub(super) struct Request {
@@ -66,6 +66,14 @@ impl Request {
     /// The gates that it has passed.
     pub(super) fn via(&self) -> &Via {
         &self.via
+    }
+
+    /// Returns the denial of its target.
+    pub(super) fn denied(&self, denial: Denial) -> Denial {
+        match &self.form {
+            RequestForm::Connect { .. } => denial,
+            RequestForm::Hello(_) => denial.of_hello(),
+        }
     }
 
     /// Refuses it, in the protocol that the client speaks now.

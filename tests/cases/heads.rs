@@ -76,8 +76,6 @@ const TARGETS: &[(&str, TargetError)] = {
         ("*.azurecr.io:443", Name(Wildcard)),
         ("*:443", Name(Wildcard)),
         (":443", Name(Empty)),
-        ("localhost:443", Name(SingleLabel)),
-        ("contoso:443", Name(SingleLabel)),
         ("127.0.0.1:443", Name(IpLiteral)),
         ("127.1:443", Name(IpLiteral)),
         ("0x7f.1:443", Name(IpLiteral)),

@@ -46,7 +46,7 @@ mod report;
 mod revoke;
 mod router;
 mod second_hello;
-
+mod single_label;
 mod tls;
 mod users;
 mod verify;

@@ -43,6 +43,9 @@ pub const HOSTS: [(&str, &str); 5] = [
 /// What clients of a mirror call the gate, on loopback.
 pub const GATE: &str = "gate.example.com";
 
+/// What clients below a gateway of nested IoT Edge call contoso's login server.
+pub const EDGE_PARENT: &str = "edge-parent";
+
 /// The address of a registry for clients behind the gateway.
 pub fn outside(number: usize) -> [String; 2] {
     let last = 11 + number;
@@ -120,7 +123,8 @@ impl Lab {
     }
 
     fn with_servers(dir: TempDir, blobs: Blobs, reach: Reach) -> Self {
-        let hosts: Vec<&str> = HOSTS.iter().map(|(host, _)| *host).chain([GATE]).collect();
+        let hosts: Vec<&str> =
+            HOSTS.iter().map(|(host, _)| *host).chain([GATE, EDGE_PARENT]).collect();
         let pki = Pki::new(dir.path(), &hosts);
         let tokens = TokenService::start(address(TOKENS), &pki);
         let blobs = match blobs {

@@ -42,7 +42,7 @@ pub use haproxy::haproxy;
 pub use image::{Image, Random, sha256};
 pub use impostor::{IMPOSTOR, impostor};
 pub use kerberos::Realm;
-pub use lab::{Blobs, Lab, Ran, Way, address};
+pub use lab::{Blobs, EDGE_PARENT, Lab, Ran, Way, address};
 pub use liar::Liar;
 pub use manager::{Handing, Manager};
 pub use parents::{ScriptedParent, connect_through, second_gate, squid, tinyproxy, with_basic};

@@ -16,6 +16,7 @@ const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
 
 /// Well-formed hellos that name another host, and the verdict of the transparent listener.
 const STRANGERS: &[(&str, Reason)] = &[
+    ("localhost", Reason::HelloMalformed),
     ("evil.example.com", Reason::HostNotAllowed),
     ("contoso.azurecr.io.evil.com", Reason::HostNotAllowed),
     ("contoso.eastus.data.azurecr.io", Reason::HostNotAllowed),
@@ -59,9 +60,13 @@ fn assert_denied(
 fn denied_hellos_in_a_tunnel_send_no_byte_upstream() {
     on_a_site(PATIENT, async |site| {
         let mut expected = Vec::new();
-        let strangers = STRANGERS.iter().map(|(name, _)| {
+        let strangers = STRANGERS.iter().map(|(name, reason)| {
             let bytes = Draft::modern().named(name).records();
-            (*name, bytes, Reason::SniMismatch, &Feeding::ALL[..])
+            let reason = match reason {
+                Reason::HelloMalformed => Reason::HelloMalformed,
+                _ => Reason::SniMismatch,
+            };
+            (*name, bytes, reason, &Feeding::ALL[..])
         });
         for (case, hello, reason, feedings) in malformed().into_iter().chain(strangers) {
             for feeding in feedings {

@@ -7,6 +7,8 @@ use crate::site::{CONNECT, Feeding, PATIENT, on_a_site};
 
 /// Well-formed requests that the policy denies.
 pub const DENIED: &[(&str, Reason)] = &[
+    ("localhost:443", Reason::BadTarget),
+    ("contoso:443", Reason::BadTarget),
     ("contoso.azurecr.io:8443", Reason::PortNotAllowed),
     ("contoso.azurecr.io.evil.com:443", Reason::HostNotAllowed),
     ("evil.com:443", Reason::HostNotAllowed),

@@ -34,7 +34,8 @@ pub(super) fn pins(source: &Source<'_>, hosts: Table<'_>) -> HashMap<Name, Vec<S
     for (host, answers) in hosts.entries() {
         let Some(answers) = answers else { continue };
         let found: Vec<StaticAddress> = answers.iter().filter_map(|one| pin(source, one)).collect();
-        let name = match Name::parse(&host.value) {
+        // A pin opens nothing, so a single label can have one without the registry's consent.
+        let name = match Name::parse_or_label(&host.value) {
             Ok(name) => name,
             Err(fault) => {
                 let what = match parse_host(&host.value) {

@@ -34,6 +34,12 @@ fn accepted(bytes: &[u8]) -> Hello {
 }
 
 #[test]
+fn a_single_label_is_left_to_the_policy() {
+    let hello = accepted(&Draft::modern().named("Edge-Parent").records());
+    assert_eq!(hello.facts.server_name().as_str(), "edge-parent");
+}
+
+#[test]
 fn legal_hellos_pass() {
     for (case, bytes) in legal() {
         for (chunking, found) in [

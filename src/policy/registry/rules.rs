@@ -1,11 +1,12 @@
 //! The rules for one registry file: which hosts belong to the registry, and which are rejected in
 //! every key.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::accepted::{self, Accepted};
 use super::ranges;
 use crate::policy::cloud::{Cloud, HostKind, without_private_link};
 use crate::policy::endpoint::{Endpoint, EndpointKind};
@@ -33,7 +34,7 @@ pub(super) fn judge(spec: &RegistrySpec) -> Result<Sound, Vec<Fault>> {
     for host in &spec.also {
         judge.host(host, EndpointKind::Also);
     }
-    judge.accepted();
+    judge.faults.extend(accepted::judge(spec, &judge.seen));
     let private_addresses = ranges::private(&spec.private_addresses, &mut judge.faults);
     if !judge.faults.is_empty() {
         return Err(judge.faults);
@@ -52,10 +53,9 @@ enum Owner {
 }
 
 impl Owner {
-    fn of(login: Option<&Located<String>>) -> Self {
-        let Some(Ok(target)) = login.map(|login| parse_host(&login.value)) else {
-            return Self::Unknown;
-        };
+    /// `login`: the login server; `None` if it is absent or invalid.
+    fn of(login: Option<&Target>) -> Self {
+        let Some(target) = login else { return Self::Unknown };
         match HostKind::of(&target.name) {
             HostKind::Login { cloud, label }
             | HostKind::Data { cloud, label, .. }
@@ -104,7 +104,7 @@ type Objection = (String, String);
 struct Judge<'a> {
     spec: &'a RegistrySpec,
     owner: Owner,
-    accepted: HashSet<Name>,
+    accepted: Accepted,
     endpoints: Vec<Endpoint>,
     /// All hosts, each with its first place.
     seen: HashMap<Target, &'a Location>,
@@ -113,13 +113,12 @@ struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     fn new(spec: &'a RegistrySpec) -> Self {
-        let accepted = spec.accept_shared_storage.iter();
+        let accepted = Accepted::of(spec);
+        let login = spec.azure_login.as_ref().or(spec.login.as_ref());
         Self {
             spec,
-            owner: Owner::of(spec.azure_login.as_ref().or(spec.login.as_ref())),
-            accepted: accepted
-                .filter_map(|host| Some(parse_host(&host.value).ok()?.name))
-                .collect(),
+            owner: Owner::of(login.and_then(|login| accepted.parse(&login.value).ok()).as_ref()),
+            accepted,
             endpoints: Vec::new(),
             seen: HashMap::new(),
             faults: Vec::new(),
@@ -173,9 +172,16 @@ impl<'a> Judge<'a> {
 
     /// Adds a host, or reports what is wrong with it.
     fn take(&mut self, written: &str, place: &'a Location, kind: EndpointKind) {
-        let target = match parse_host(written) {
+        let target = match self.accepted.parse(written) {
             Ok(target) => target,
             Err(HostFault::Name(NameError::Wildcard)) => return self.wildcard(written, place),
+            Err(fault @ HostFault::Name(NameError::SingleLabel))
+                if self.spec.origin == Origin::Operator =>
+            {
+                let remedy = "write the name in full; if clients ask for it so, as below a gateway \
+                              of nested IoT Edge, list it in accept-single-label too";
+                return self.fault(place, format!("{written:?}: {fault}"), remedy);
+            }
             Err(fault) => {
                 return self.fault(place, format!("{written:?}: {fault}"), fault.remedy());
             }
@@ -260,7 +266,7 @@ impl<'a> Judge<'a> {
                 };
                 (!own).then(|| Self::another_registry(name))
             }
-            (HostKind::SharedStorage, _) if !self.accepted.contains(name) => Some((
+            (HostKind::SharedStorage, _) if !self.accepted.is_storage(name) => Some((
                 format!("{name} is storage that all tenants share"),
                 "clients that can reach it can write to an account of their own; if that is \
                  intended, list it in accept-shared-storage too"
@@ -363,32 +369,6 @@ impl<'a> Judge<'a> {
             "{first}, deploy the policy, then run az acr update --name {} --data-endpoint-enabled",
             self.owner.resource()
         )
-    }
-
-    /// Checks that `accept-shared-storage` repeats hosts of the registry, so that the exposure is
-    /// explicit.
-    fn accepted(&mut self) {
-        let spec = self.spec;
-        let written: HashSet<&Name> = self.seen.keys().map(|target| &target.name).collect();
-        let mut faults = Vec::new();
-        for accepted in &spec.accept_shared_storage {
-            let (what, remedy) = match parse_host(&accepted.value) {
-                Err(fault) => (format!("{:?}: {fault}", accepted.value), fault.remedy()),
-                Ok(target) if matches!(HostKind::of(&target.name), HostKind::Storage { .. }) => (
-                    format!("{} is a storage account, which no policy allows", target.name),
-                    "remove it",
-                ),
-                Ok(target) if !written.contains(&target.name) => (
-                    format!("{} is accepted, but is not a host of this registry", target.name),
-                    "list it in data-endpoints or also, or remove it",
-                ),
-                Ok(_) => continue,
-            };
-            let place = accepted.place.clone();
-            faults.push(Fault { place, what, remedy: remedy.to_owned() });
-        }
-        drop(written);
-        self.faults.extend(faults);
     }
 }
 

@@ -46,6 +46,15 @@ fn the_target_is_reported_if_there_is_one() {
 }
 
 #[test]
+fn a_single_label_is_left_to_the_policy() {
+    let head = b"CONNECT Edge-Parent:443 HTTP/1.1\r\nHost: edge-parent:443\r\n\r\n";
+    let Ok(HeadProgress::Complete(head)) = HeadReader::default().feed(head) else {
+        panic!("it is refused")
+    };
+    assert_eq!(head.target.to_string(), "edge-parent:443");
+}
+
+#[test]
 fn a_host_that_differs_is_reported() {
     let head = b"CONNECT contoso.azurecr.io:443 HTTP/1.1\r\nHost: gate.example:3128\r\n\r\n";
     let refused = HeadReader::default().feed(head).unwrap_err();
