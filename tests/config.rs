@@ -10,11 +10,13 @@
     reason = "a test fails by panicking; clippy's exception for tests covers #[test] functions only"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use pullgate::config::presets::{Catalog, is_shared};
 use pullgate::config::{
     self, AdminAddress, AuditTarget, File, Files, ImportedEndpoints, Loaded, Readers,
     ReferencedFile,
@@ -179,6 +181,33 @@ fn what_is_shipped_in_config_has_no_fault_and_no_warning() {
     let loaded =
         config::compile(&together, 1).unwrap_or_else(|faults| panic!("{}", lines(&faults)));
     assert!(loaded.warnings.is_empty(), "{}", lines(&loaded.warnings));
+}
+
+/// The examples cannot go stale: what the table knows is taken from it, at its newest date.
+#[test]
+fn the_examples_are_those_of_the_presets() {
+    let catalog = Catalog::built_in();
+    let (_, newest) = catalog.dates().unwrap();
+    let mut with_preset = 0;
+    for path in entries(&root().join("config/examples")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let table: toml::Table = text.parse().unwrap();
+        if let Some(name) = table.get("preset") {
+            with_preset += 1;
+            let preset = catalog.find(name.as_str().unwrap()).unwrap();
+            assert_eq!(table["preset-date"].as_str(), Some(newest.to_string().as_str()), "{name}");
+            let parameters = preset.parameters.iter().map(|one| one.name.as_str());
+            let given = table.get("preset-parameters").and_then(toml::Value::as_table);
+            let given = given.into_iter().flatten().map(|(name, _)| name.as_str());
+            assert_eq!(given.collect::<BTreeSet<_>>(), parameters.collect(), "{name}");
+        }
+        // Written by hand, a host of a preset would stay when the preset changes.
+        let known = catalog.presets().iter().flat_map(|preset| &preset.hosts);
+        for host in known.filter(|host| !host.host.contains('{') && !is_shared(&host.host)) {
+            assert!(!text.contains(&format!("{:?}", host.host)), "{}: {host:?}", path.display());
+        }
+    }
+    assert!(with_preset >= 5, "{with_preset} examples use a preset");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod transparent;
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,9 +18,11 @@ use tokio::time::Instant;
 use super::config_argument::ConfigArgument;
 use super::output;
 use crate::config::Loaded;
-use crate::dial::Resolver;
+use crate::dial::{Resolver, TlsClients, Verifier};
 use crate::listen::http::answer::{RefusalAnswer, shown};
-use crate::policy::{AddressFault, Allowed, Budget, Grant, OwnAddresses, PolicySet, Stop, Target};
+use crate::policy::{
+    AddressFault, Allowed, Budget, Grant, OwnAddresses, Permit, PolicySet, Stop, Target,
+};
 use crate::{config, dial, reload};
 use client::ExplainedClient;
 use registry::{AllowedClients, ExplainedPreset};
@@ -27,6 +30,9 @@ use transparent::{DestinationReport, DialledAddress, EntryMode};
 
 /// Timeout for resolving a name.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Timeout for verifying the certificates at all addresses.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Replaces the session id, which `explain` does not have.
 const NO_ID: &str = "00000000000000000000000000";
@@ -89,6 +95,10 @@ struct Explanation {
     /// How its tunnels leave: directly, or through a parent proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<String>,
+    /// Whether the servers at the addresses have a valid certificate; absent without
+    /// `verify-upstream`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<bool>,
     addresses: Vec<String>,
     refused_addresses: Vec<String>,
     /// The answer of the gate's DNS server.
@@ -183,6 +193,7 @@ async fn explain(
         upload: None,
         clients: None,
         route: None,
+        verified: None,
         addresses: Vec::new(),
         refused_addresses: Vec::new(),
         answerer: None,
@@ -235,9 +246,12 @@ async fn judge(
     explanation.dialled = way.headed(&target, &answer.addresses, &own);
     match set.judge_addresses(allowed, &answer.addresses, &own) {
         Ok(vetted) => {
+            explanation.refuse_addresses(&vetted.dropped);
+            if set.rules().verify_upstream {
+                return explanation.verify(&vetted.permit).await;
+            }
             explanation.addresses =
                 vetted.permit.addresses().iter().map(ToString::to_string).collect();
-            explanation.refuse_addresses(&vetted.dropped);
             Ok(())
         }
         Err(none) => {
@@ -280,6 +294,28 @@ impl Explanation {
         self.reason = Some(stop.code());
         let refusal = RefusalAnswer { stop, host: Some(&self.target), id: NO_ID };
         self.docker_prints = Some(way.alert(stop).unwrap_or_else(|| refusal.phrase()));
+    }
+
+    /// Verifies the certificate of the server at each address, as a session does at the one that
+    /// it dials.
+    async fn verify(&mut self, permit: &Permit) -> Result<(), Stop> {
+        let verifier = Arc::new(Verifier::new(Arc::new(TlsClients::with_system_roots())));
+        let by = Instant::now() + VERIFY_TIMEOUT;
+        let mut last = Ok(());
+        for address in permit.addresses() {
+            match verifier.verify(permit, *address, by).await {
+                Ok(()) => self.addresses.push(address.to_string()),
+                Err(failure) => {
+                    self.refused_addresses.push(format!("{address} {}", failure.detail));
+                    last = Err(failure.into());
+                }
+            }
+        }
+        if self.addresses.is_empty() {
+            return last;
+        }
+        self.verified = Some(true);
+        Ok(())
     }
 
     fn refuse_addresses(&mut self, dropped: &[(std::net::SocketAddr, AddressFault)]) {
@@ -329,6 +365,9 @@ fn text(explanation: &Explanation) -> Result<String, std::fmt::Error> {
     }
     for address in &explanation.addresses {
         writeln!(out, "  address:   {address}")?;
+    }
+    if explanation.verified == Some(true) {
+        writeln!(out, "  verified:  the certificate of the server at each address")?;
     }
     for address in &explanation.refused_addresses {
         writeln!(out, "  rejected:  {address}")?;

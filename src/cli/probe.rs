@@ -1,14 +1,17 @@
 //! `pullgate probe`: tries the real way from this host to a registry, step by step.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use serde::Serialize;
 
 use super::config_argument::ConfigArgument;
 use super::output;
+use crate::account::probe_metrics;
 use crate::listen::http::answer::RefusalAnswer;
 use crate::tools::probe::{self, Plan, Step};
 use crate::{config, reload};
@@ -32,6 +35,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 10_000,
           value_parser = clap::value_parser!(u64).range(1..=60_000))]
     timeout_ms: u64,
+    /// Write the result as metrics, for the textfile collector of node_exporter. The file is
+    /// replaced in one step.
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
     /// One JSON object, for scripts.
     #[arg(long)]
     json: bool,
@@ -111,6 +118,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let steps = runtime.block_on(probe::probe(&plan));
     let well = steps.iter().all(|step| step.fault.is_none());
+    if let Some(path) = &args.metrics {
+        write_metrics(path, &args.registry, &steps)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
     let docker_prints = args.client.and_then(|Client::Docker| docker_prints(&steps));
     if args.json {
         let steps = steps.iter().map(Into::into).collect();
@@ -120,6 +131,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         output::print(&text(&steps, docker_prints.as_deref())?)?;
     }
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Replaces the file of metrics. The collector reads no file whose name ends otherwise than `.prom`.
+fn write_metrics(path: &Path, registry: &str, steps: &[Step]) -> anyhow::Result<()> {
+    let faults = steps.iter().filter_map(|step| Some((step.step, step.fault.as_ref()?.code)));
+    let text = probe_metrics(registry, faults, SystemTime::now())?;
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    fs::write(&new, text)?;
+    fs::rename(&new, path)?;
+    Ok(())
 }
 
 /// What docker would print of the first refusal by the gate.

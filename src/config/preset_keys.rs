@@ -2,11 +2,12 @@
 //! and `preset-without`.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::presets::{Catalog, Date, Preset, PresetHost, PresetKind, Values, is_shared};
 use super::source::Source;
 use super::table::{Strings, Table};
-use crate::policy::{AbsentHost, Located, Location, PresetInUse, Target, parse_host};
+use crate::policy::{Absence, AbsentHost, Located, Location, PresetInUse, Target, parse_host};
 
 /// The hosts that a preset adds to a file, each at the place of `preset`.
 #[derive(Debug)]
@@ -287,24 +288,23 @@ impl Expansion<'_> {
                       accepted, otherwise in preset-without";
         self.source.warn(self.place.clone(), what, remedy);
         if let Ok(target) = parse_host(host) {
-            let hint = "see accept-shared-storage".to_owned();
-            in_use.absent.push(AbsentHost { name: target.name, hint });
+            in_use.absent.push(AbsentHost { name: target.name, why: Absence::SharedStorage });
         }
     }
 
-    /// The hosts that the preset has on other dates, and what their denials say.
+    /// Returns the hosts that the preset has on other dates only.
     fn absent(&self) -> Vec<AbsentHost> {
-        let name = &self.preset.name;
-        let hint = |host: &PresetHost| match host.until {
-            Some(until) if until <= self.date => format!("left preset {name} on {until}"),
-            _ => format!("in preset {name} since {}", host.since),
+        let preset: Arc<str> = self.preset.name.as_str().into();
+        let why = |host: &PresetHost| match host.until {
+            Some(until) if until <= self.date => {
+                Absence::Older { preset: preset.clone(), until: until.to_string().into() }
+            }
+            _ => Absence::Newer { preset: preset.clone(), since: host.since.to_string().into() },
         };
         let others = self.preset.hosts.iter().filter(|host| !host.stands_on(self.date));
         others
-            .flat_map(|host| host.filled(self.values).into_iter().map(|one| (hint(host), one)))
-            .filter_map(|(hint, host)| {
-                Some(AbsentHost { name: parse_host(&host).ok()?.name, hint })
-            })
+            .flat_map(|host| host.filled(self.values).into_iter().map(|one| (why(host), one)))
+            .filter_map(|(why, host)| Some(AbsentHost { name: parse_host(&host).ok()?.name, why }))
             .collect()
     }
 }

@@ -50,7 +50,7 @@ pub use parent::{
     ParentPermit, ParentTls, Route, never_a_parent,
 };
 pub use permits::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
-pub use preset::{AbsentHost, PresetInUse};
+pub use preset::{Absence, AbsentHost, PresetInUse};
 pub use reason::{
     Cause, Denial, DetailedFailure, Ending, Failure, ParentFailure, Reason, Side, Stop,
 };

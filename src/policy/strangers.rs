@@ -21,7 +21,7 @@ impl Strangers {
     pub(super) fn new(registries: &[Registry]) -> Self {
         let presets = registries.iter().filter_map(Registry::preset);
         let absent = presets.flat_map(|preset| &preset.absent);
-        let absent = absent.map(|host| (host.name.clone(), host.hint.as_str().into()));
+        let absent = absent.map(|host| (host.name.clone(), host.why.to_string().into()));
         let endpoints = registries.iter().flat_map(Registry::endpoints);
         let labels = endpoints.filter_map(|endpoint| match HostKind::of(&endpoint.target.name) {
             // A registry with a domain of its own is known by its data endpoints.

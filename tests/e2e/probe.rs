@@ -1,6 +1,8 @@
 //! `pullgate probe` names what is wrong on the way to a registry.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -8,12 +10,18 @@ use crate::harness::{
     Authority, Blobs, Certificate, IMPOSTOR, Lab, Policy, Way, impostor, squid, write_config,
 };
 
+fn metrics_file(lab: &Lab) -> PathBuf {
+    lab.dir().join("probe.prom")
+}
+
 /// Probes contoso. Returns the report.
 fn probe(lab: &Lab, policy: &Policy, image: &str) -> (bool, Value) {
     let config = write_config(&lab.dir().join("probed"), policy);
     let program = env!("CARGO_BIN_EXE_pullgate");
     let line = format!(
-        "{program} probe contoso {image} --client docker --timeout-ms 5000 --json --config {}",
+        "{program} probe contoso {image} --client docker --timeout-ms 5000 --json --metrics {} \
+         --config {}",
+        metrics_file(lab).display(),
         config.display()
     );
     let ran = lab.sh(Way::Direct, &line);
@@ -83,6 +91,8 @@ fn a_registry_that_works_has_no_fault() {
     }
     let blob = steps.last().unwrap();
     assert_eq!(blob["seen"], "redirects to contoso.eastus.data.azurecr.io", "{blob:#}");
+    let metrics = fs::read_to_string(metrics_file(&lab)).unwrap();
+    assert!(metrics.contains("pullgate_probe_success{registry=\"contoso\"} 1"), "{metrics}");
 }
 
 #[test]
@@ -141,6 +151,10 @@ fn faults_of_the_registry() {
     );
     fs::remove_dir_all(lab.dir().join("probed")).unwrap();
     finds(&lab, &replica, "team/app:v1", ("blob", "host-not-allowed", "replica"));
+    let metrics = fs::read_to_string(metrics_file(&lab)).unwrap();
+    let fault =
+        "pullgate_probe_faults{cause=\"host-not-allowed\",registry=\"contoso\",step=\"blob\"} 1";
+    assert!(metrics.contains(fault), "{metrics}");
     fs::remove_dir_all(lab.dir().join("probed")).unwrap();
     let (certificate, key) = lab.server_certificate();
     let made = Certificate { certificate: certificate.to_owned(), key: key.to_owned() };
@@ -149,7 +163,29 @@ fn faults_of_the_registry() {
 }
 
 #[test]
-fn data_endpoints_that_are_off_are_told_as_docker_would() {
+fn credentials_that_the_registry_rejects() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    lab.push("contoso.azurecr.io/private/app:v1", 1, &[2000]);
+    let file = "login-server = \"contoso.azurecr.io\"\n\
+                data-endpoints = [\"contoso.eastus.data.azurecr.io\"]\nclients = \"everyone\"\n\
+                [mirror]\ncredentials-file = \"contoso.secret\"\n";
+    let policy = Policy::of(&[]).with_file("contoso.toml", file).with_dns(
+        "[dns.hosts]\n\"contoso.azurecr.io\" = [\"127.0.1.1\"]\n\
+         \"contoso.eastus.data.azurecr.io\" = [\"127.0.1.2\"]\n",
+    );
+    let secret = lab.dir().join("probed/registries.d/contoso.secret");
+    fs::create_dir_all(secret.parent().unwrap()).unwrap();
+    fs::write(&secret, "pusher:guess\n").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let rejected = ("manifest", "wrong-credentials", "renew");
+    finds(&lab, &policy, "private/app:v1", rejected);
+    fs::write(&secret, "pusher:secret\n").unwrap();
+    let (well, report) = probe(&lab, &policy, "private/app:v1");
+    assert!(well, "{report:#}");
+}
+
+#[test]
+fn data_endpoints_that_are_off_are_printed_as_docker_would() {
     let lab = Lab::new(Blobs::StorageAccount);
     lab.push("contoso.azurecr.io/team/app:v1", 1, &[2000]);
     let policy = Policy::of(&["contoso"]);

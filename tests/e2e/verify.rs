@@ -42,6 +42,11 @@ fn a_registry_is_verified_once_and_its_sessions_say_so() {
     let lines = gate.audit_of_all();
     assert_eq!(lines.len(), 3);
     assert!(lines.iter().all(|line| line["verified"] == true), "{lines:?}");
+    let config = lab.dir().join("gate/pullgate.toml");
+    let program = env!("CARGO_BIN_EXE_pullgate");
+    let explain = format!("{program} explain contoso.azurecr.io --config {}", config.display());
+    let explained = lab.sh(Way::Direct, &explain).succeeded().text;
+    assert!(explained.contains("verified:  the certificate"), "{explained}");
 }
 
 #[test]
@@ -68,6 +73,12 @@ fn a_firewall_that_intercepts_tls_is_named_by_its_issuer() {
     std::fs::write(&rules, table).unwrap();
     lab.sh(Way::Direct, &format!("nft -f {}", rules.display())).succeeded();
     is_denied(&lab, &gate);
+    let program = env!("CARGO_BIN_EXE_pullgate");
+    let config = lab.dir().join("gate/pullgate.toml");
+    let explain = format!("{program} explain contoso.azurecr.io --config {}", config.display());
+    let explained = lab.sh(Way::Direct, &explain).failed().text;
+    assert!(explained.contains("failed [upstream-certificate]"), "{explained}");
+    assert!(explained.contains("issuer: Corp Inspection CA"), "{explained}");
     assert!(!impostor.log().contains("GET"), "{}", impostor.log());
     // Without the check the client's request gets there.
     let registries = gate.registries();
@@ -76,7 +87,19 @@ fn a_firewall_that_intercepts_tls_is_named_by_its_issuer() {
     let unverified = lab.gate(&Policy::of(&["contoso"]));
     lab.sh(Way::Through(&unverified), V2).succeeded();
     assert!(impostor.log().contains("GET /v2/"), "{}", impostor.log());
+    let doctor = format!(
+        "{program} doctor --allowed contoso.azurecr.io --proxy {} --timeout-ms 3000",
+        unverified.proxy()
+    );
+    let found = lab.sh(Way::Direct, &doctor).failed().text;
+    let named = "this machine does not trust its certificate by Corp Inspection CA";
+    let line = found.lines().find(|line| line.starts_with("FAILS") && line.contains(named));
+    assert!(line.is_some_and(|line| line.contains("an exemption of the host")), "{found}");
     lab.sh(Way::Direct, "nft delete table ip middlebox").succeeded();
+    let found = lab.sh(Way::Direct, &doctor).text;
+    assert!(found.contains("a TLS server answers, its certificate is by "), "{found}");
+    let explained = lab.sh(Way::Direct, &explain).succeeded().text;
+    assert!(!explained.contains("verified:"), "{explained}");
     drop(impostor);
 }
 

@@ -19,10 +19,12 @@ mod verdict;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use crate::dial::TlsClients;
 use crate::policy::{HTTPS, Name, Target};
 use trial::{Transport, Trial};
 
@@ -84,7 +86,9 @@ impl fmt::Display for Finding {
         write!(out, "{:<8}{way}: {seen}", verdict.word())?;
         match (verdict, remedy) {
             (Verdict::Open | Verdict::Unsure, Some(rule)) => write!(out, "; close it by: {rule}"),
-            (Verdict::Fails, Some(remedy)) => write!(out, "; it needs: {remedy}"),
+            (Verdict::Fails | Verdict::Untrusted, Some(remedy)) => {
+                write!(out, "; it needs: {remedy}")
+            }
             _ => Ok(()),
         }
     }
@@ -101,17 +105,25 @@ struct Test {
 /// The rule that redirects port 443 to the gate.
 const CAPTURE: &str = "tcp dport 443 redirect to :3129";
 
+/// The remedy for an unknown issuer.
+const EXEMPT: &str = "an exemption of the host, if a firewall intercepts TLS; otherwise SSL_CERT_FILE \
+     with the registry's own authority";
+
 /// Runs all tests.
 pub async fn examine(plan: &Plan) -> Vec<Finding> {
     let mut ways = ways(plan);
     ways.extend(works(plan));
     let mut trying = JoinSet::new();
+    let trusted = Arc::new(TlsClients::with_system_roots());
     for (number, way) in ways.into_iter().enumerate() {
-        let patience = plan.patience;
+        let (patience, trusted) = (plan.patience, trusted.clone());
         trying.spawn(async move {
             let Test { title, trial, remedy } = way;
-            let (verdict, seen) = trial.run(patience).await;
-            let remedy = (!verdict.is_well()).then_some(remedy);
+            let (verdict, seen) = trial.run(patience, &trusted).await;
+            let remedy = match verdict {
+                Verdict::Untrusted => Some(EXEMPT.to_owned()),
+                verdict => (!verdict.is_well()).then_some(remedy),
+            };
             (number, Finding { way: title, verdict, seen, remedy })
         });
     }

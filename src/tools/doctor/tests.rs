@@ -17,6 +17,10 @@ fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
 }
 
+fn trusted() -> Arc<TlsClients> {
+    Arc::new(TlsClients::with_system_roots())
+}
+
 /// A server that answers the first bytes of each connection once.
 async fn server(says: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -101,7 +105,7 @@ async fn what_is_not_shown_to_be_closed_is_open() {
         ),
     ] {
         let tried = format!("{trial:?}");
-        let (verdict, seen) = trial.run(PATIENCE).await;
+        let (verdict, seen) = trial.run(PATIENCE, &trusted()).await;
         assert_eq!(verdict, expected, "{tried}: {seen}");
     }
 }
@@ -121,7 +125,7 @@ async fn what_should_work_has_to_answer() {
         (asked(closed_port().await), Verdict::Fails),
     ] {
         let tried = format!("{trial:?}");
-        let (verdict, seen) = trial.run(PATIENCE).await;
+        let (verdict, seen) = trial.run(PATIENCE, &trusted()).await;
         assert_eq!(verdict, expected, "{tried}: {seen}");
     }
 }
@@ -170,7 +174,7 @@ async fn through_a_proxy() {
         (works(absent), Verdict::Fails),
     ] {
         let tried = format!("{trial:?}");
-        let (verdict, seen) = trial.run(PATIENCE).await;
+        let (verdict, seen) = trial.run(PATIENCE, &trusted()).await;
         assert_eq!(verdict, expected, "{tried}: {seen}");
     }
 }

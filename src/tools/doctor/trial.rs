@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,6 +14,7 @@ use super::hello::{ALERT_LENGTH, Heard, heard, hello};
 use super::proxy::Proxy;
 use super::verdict::{Found, MARK, Verdict, describe, found};
 use super::{dns, local};
+use crate::dial::TlsClients;
 use crate::policy::{Name, Target};
 
 /// Maximum size of a proxy's response, in bytes.
@@ -68,7 +70,7 @@ struct ProxyResponse {
 
 impl Trial {
     /// Runs the test with a timeout.
-    pub(super) async fn run(self, patience: Duration) -> Found {
+    pub(super) async fn run(self, patience: Duration, trusted: &Arc<TlsClients>) -> Found {
         let by = Instant::now() + patience;
         match self {
             Self::Tcp(to) => refused(to, GREETING, by).await,
@@ -93,10 +95,14 @@ impl Trial {
                     Err(seen) => found(Verdict::Fails, seen),
                 }
             }
-            Self::Works { to, name } => works(to, &name, by).await,
-            Self::WorksByDns { target } => works_by_dns(&target, by).await,
+            Self::Works { to, name } => works(to, &name, trusted, by).await,
+            Self::WorksByDns { target } => works_by_dns(&target, trusted, by).await,
             Self::WorksThrough { proxy, target, name } => {
                 match through(&proxy, &target, &name, by).await {
+                    Ok(Heard::Server) => match connect(&proxy, &target, by).await {
+                        Ok((_, stream)) => verified(trusted, stream, &name, by).await,
+                        Err(_) => judge_allowed(Heard::Server),
+                    },
                     Ok(heard) => judge_allowed(heard),
                     Err(seen) => found(Verdict::Fails, seen),
                 }
@@ -116,7 +122,7 @@ async fn refused(to: SocketAddr, said: &[u8], by: Instant) -> Found {
 }
 
 /// Connects and sends what must be answered.
-async fn works(to: SocketAddr, name: &Name, by: Instant) -> Found {
+async fn works(to: SocketAddr, name: &Name, trusted: &TlsClients, by: Instant) -> Found {
     let said = match hello(Some(name)) {
         Ok(said) => said,
         Err(error) => return found(Verdict::Fails, error.to_string()),
@@ -127,15 +133,38 @@ async fn works(to: SocketAddr, name: &Name, by: Instant) -> Found {
         Ok(Err(error)) => return found(Verdict::Fails, describe(&error)),
         Err(_) => return found(Verdict::Fails, "no answer"),
     };
-    judge_allowed(listen(&mut stream, &said, by).await)
+    match listen(&mut stream, &said, by).await {
+        Heard::Server => match timeout_at(by, TcpStream::connect(to)).await {
+            Ok(Ok(stream)) => verified(trusted, stream, name, by).await,
+            _ => judge_allowed(Heard::Server),
+        },
+        heard => judge_allowed(heard),
+    }
+}
+
+/// Names the issuer of the certificate of a server that has answered. Only the issuer shows that a
+/// firewall intercepts TLS, if this machine trusts the firewall's authority.
+async fn verified(trusted: &TlsClients, stream: TcpStream, name: &Name, by: Instant) -> Found {
+    let (verdict, seen) = judge_allowed(Heard::Server);
+    let examined = trusted.examine(stream, name, &[], by).await;
+    match (examined.stream, examined.certificate) {
+        (Ok(_), Some(certificate)) => {
+            found(verdict, format!("{seen}, its certificate is by {}", certificate.issuer))
+        }
+        (Err(fault), Some(certificate)) if fault.is_of_certificate && !trusted.is_empty() => {
+            let seen = format!("{seen}, this machine does not trust its certificate by");
+            found(Verdict::Untrusted, format!("{seen} {}", certificate.issuer))
+        }
+        _ => found(verdict, seen),
+    }
 }
 
 /// All addresses must work, because a client can use any of them.
-async fn works_by_dns(target: &Target, by: Instant) -> Found {
+async fn works_by_dns(target: &Target, trusted: &Arc<TlsClients>, by: Instant) -> Found {
     let mut trying = JoinSet::new();
     for to in dns::addresses(target, by).await {
-        let name = target.name.clone();
-        trying.spawn(async move { (to, works(to, &name, by).await) });
+        let (name, trusted) = (target.name.clone(), trusted.clone());
+        trying.spawn(async move { (to, works(to, &name, &trusted, by).await) });
     }
     let all = trying.join_all().await;
     let first = |wanted: fn(&Verdict) -> bool| all.iter().find(|(_, (verdict, _))| wanted(verdict));

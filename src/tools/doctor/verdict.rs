@@ -17,6 +17,8 @@ pub enum Verdict {
     Works,
     /// An expected connection fails, or its test has no result.
     Fails,
+    /// An expected connection works, but this machine does not trust the server's certificate.
+    Untrusted,
     /// The machine has no such network.
     Skipped,
 }
@@ -30,7 +32,7 @@ impl Verdict {
             Self::Open => "OPEN",
             Self::Unsure => "unsure",
             Self::Works => "works",
-            Self::Fails => "FAILS",
+            Self::Fails | Self::Untrusted => "FAILS",
             Self::Skipped => "skipped",
         }
     }
@@ -38,7 +40,7 @@ impl Verdict {
     /// Returns whether the result is as expected.
     #[must_use]
     pub fn is_well(self) -> bool {
-        !matches!(self, Self::Open | Self::Unsure | Self::Fails)
+        !matches!(self, Self::Open | Self::Unsure | Self::Fails | Self::Untrusted)
     }
 }
 

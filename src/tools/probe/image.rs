@@ -240,8 +240,22 @@ impl Prober<'_> {
             Ok(Location::Relative(_)) => ("served by the login server itself".into(), None),
             Ok(Location::Absolute { host, .. }) => {
                 let target = Name::parse(&host).ok().map(Target::https);
-                let denial = target.and_then(|target| self.plan.set.judge_own(&target).err());
-                (format!("redirects to {host}"), denial.map(StepFault::of_stop))
+                let fault = target.and_then(|target| {
+                    let denial = self.plan.set.judge_own(&target).err()?;
+                    let fault = StepFault::of_stop(denial);
+                    // The preset knows the host: its date is the remedy.
+                    let preset = self.plan.registry.preset();
+                    let absent = preset.map_or(&[][..], |preset| &preset.absent);
+                    let known = absent.iter().find(|absent| absent.name == target.name);
+                    Some(match known {
+                        Some(absent) => {
+                            let remedy = format!("{}: {}", absent.why, absent.why.remedy());
+                            StepFault { remedy, ..fault }
+                        }
+                        None => fault,
+                    })
+                });
+                (format!("redirects to {host}"), fault)
             }
             Err(fault) => {
                 let wrong = StepFault::new("redirect-not-allowed", "check the registry's storage");
