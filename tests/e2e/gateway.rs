@@ -24,7 +24,7 @@ pub const CAPTURES: [(&str, &str, &str); 2] = [
 ];
 
 /// A gateway whose DNS server answers with the real addresses.
-fn policy(capture: &str) -> Policy {
+pub fn policy(capture: &str) -> Policy {
     let bracketed = |ip: &str| if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
     let listening = |ip: &str| {
         format!(

@@ -16,6 +16,7 @@ mod harness;
 
 mod answerer;
 mod balancer;
+mod behind_parent;
 mod budget;
 mod check;
 mod clients;

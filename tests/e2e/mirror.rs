@@ -68,7 +68,7 @@ pub(crate) fn curl(lab: &Lab, arguments: &str) -> Ran {
 }
 
 /// Pulls with skopeo, podman and ctr, and compares every byte.
-fn pull_with_every_client(lab: &Lab, way: Way, image: &Image) {
+pub fn pull_with_every_client(lab: &Lab, way: Way, image: &Image) {
     let env = ["env", "NO_PROXY=gate.example.com", "no_proxy=gate.example.com"];
     let run = |line: &str| {
         lab.run(way, &env.into_iter().chain(line.split_whitespace()).collect::<Vec<_>>())

@@ -10,15 +10,20 @@ use crate::harness::{
     with_basic,
 };
 
-const HOST: &str = "contoso.azurecr.io";
-const REFERENCE: &str = "contoso.azurecr.io/app:1";
+pub const HOST: &str = "contoso.azurecr.io";
+pub const REFERENCE: &str = "contoso.azurecr.io/app:1";
 const SQUID: &str = "127.0.0.1:8080";
 const GATE: &str = "127.0.0.1:3128";
 
 /// The policy with one parent; `more`: further keys of it.
 fn policy(addresses: &[&str], connect: &str, more: &str) -> Policy {
+    with_parent(Policy::of(&["contoso"]), addresses, connect, more)
+}
+
+/// A policy whose registries are reached through a parent; `more`: further keys of it.
+pub fn with_parent(policy: Policy, addresses: &[&str], connect: &str, more: &str) -> Policy {
     let addresses: Vec<String> = addresses.iter().map(|one| format!("\"{one}\"")).collect();
-    Policy::of(&["contoso"]).with_policy("parent = \"corp\"").with_more(&format!(
+    policy.with_policy("parent = \"corp\"").with_more(&format!(
         "[[parent]]\nname = \"corp\"\naddresses = [{}]\nconnect = \"{connect}\"\n{more}\n",
         addresses.join(", ")
     ))

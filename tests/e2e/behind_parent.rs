@@ -1,0 +1,289 @@
+//! Every way to the gate has its parent behind it: transparent listeners and the mirror; what
+//! happens when a parent dies under load, is full, or does not answer.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::gateway::{CAPTURES, policy as gateway_policy};
+use crate::harness::{
+    Blobs, Daemon, Family, HttpsTunnel, INSIDE, Lab, NO_CAPABILITIES, Place, Policy, Way,
+    client_config, connect_through, every_client_pulls, find, resolver, squid, tinyproxy,
+    wait_until, with_basic,
+};
+use crate::mirror::{policy as mirror_policy, pull_with_every_client, requests};
+use crate::parent::{HOST, REFERENCE, with_parent};
+
+const GATE: &str = "127.0.0.1:3128";
+const DATA: &str = "contoso.eastus.data.azurecr.io";
+const CLIENT: Way = Way::In(Place::Client);
+
+/// The parent of a gateway: on the outside.
+const OUTSIDE: &str = "198.51.100.254:8080";
+
+/// Counts what the gateway sends to the outside over TCP, for itself or for others, past the parent.
+const COUNT: &str = "\ntable inet count {\n counter past {}\n chain out {\n\
+    type filter hook postrouting priority 0; policy accept;\n\
+    oifname \"outside\" meta l4proto tcp ip daddr != 198.51.100.254 counter name past\n\
+    oifname \"outside\" meta nfproto ipv6 meta l4proto tcp counter name past\n }\n}\n";
+
+/// Whether no packet has gone past the parent.
+fn nothing_past() -> bool {
+    let mut listing = Place::Gateway.command("0", NO_CAPABILITIES, &find("nft"));
+    let listed = listing.args(["list", "counter", "inet", "count", "past"]).output().unwrap();
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(text.contains("packets "), "{text}");
+    text.contains("packets 0 ")
+}
+
+/// A laboratory whose client has no setting, and the DNS server outside.
+fn gateway() -> (Lab, Daemon) {
+    let lab = Lab::with_gateway(Blobs::DataEndpoint);
+    lab.route_captured();
+    let resolver = resolver(&lab, &[Family::V4]);
+    lab.resolve_by(Place::Client, &INSIDE);
+    (lab, resolver)
+}
+
+#[test]
+fn clients_without_a_setting_pull_through_the_parent() {
+    let (lab, _resolver) = gateway();
+    let image = lab.push(REFERENCE, 1, &[2 << 20, 2000]);
+    let _squid = squid(&lab, OUTSIDE, "http_access allow all");
+    for (capture, capabilities, rules) in CAPTURES {
+        for connect in ["name", "address"] {
+            let policy = with_parent(gateway_policy(capture), &[OUTSIDE], connect, "");
+            let gate = lab.gate_on_gateway(capabilities, &policy);
+            lab.load(&(lab.kit(rules) + COUNT));
+            every_client_pulls(&lab, CLIENT, REFERENCE, &image);
+            let lines = gate.audit_of_all();
+            for line in &lines {
+                assert_eq!(line["outcome"], "relayed", "{line}");
+                assert_eq!(line["parent"], "corp", "{line}");
+                assert_eq!(line["client"], "10.7.0.2", "{line}");
+            }
+            let spliced = ["endpoint=\"data\"", "path=\"splice\""];
+            let share = gate.metric("pullgate_relayed_bytes_total", &spliced) / image.size() as f64;
+            assert!(share > 2.85, "{capture}: three pulls, of which only {share} were spliced");
+            assert!(nothing_past(), "{capture}, by {connect}");
+        }
+    }
+}
+
+/// What the parent of `nothing_leaves_past_the_parent` does, with the code that the client's session
+/// gets.
+fn faulty_parents(lab: &Lab) -> [(Option<String>, &'static str); 3] {
+    [
+        (None, "parent-unreachable"),
+        (Some("http_access deny all".to_owned()), "parent-refused"),
+        (Some(with_basic(lab, "gate", "secret")), "parent-auth"),
+    ]
+}
+
+#[test]
+fn nothing_leaves_past_the_parent_of_a_transparent_listener() {
+    let (lab, _resolver) = gateway();
+    let attempt = format!("curl -sS -o /dev/null --max-time 15 https://{HOST}/v2/");
+    for (capture, capabilities, rules) in CAPTURES {
+        for (state, code) in faulty_parents(&lab) {
+            let _parent = state.map(|rules| squid(&lab, OUTSIDE, &rules));
+            let policy = with_parent(gateway_policy(capture), &[OUTSIDE], "address", "");
+            let gate = lab.gate_on_gateway(capabilities, &policy);
+            lab.load(&(lab.kit(rules) + COUNT));
+            lab.sh(CLIENT, &attempt).failed();
+            let line = gate.audited(&[("reason", code)]);
+            assert_eq!(line["outcome"], "failed", "{line}");
+            assert!(nothing_past(), "{capture}: packets went past the parent: {code}");
+        }
+    }
+    // The counter counts: without a parent the gate dials the registry.
+    let (capture, capabilities, rules) = CAPTURES[0];
+    let gate = lab.gate_on_gateway(capabilities, &gateway_policy(capture));
+    lab.load(&(lab.kit(rules) + COUNT));
+    lab.sh(CLIENT, &attempt).succeeded();
+    assert!(!nothing_past(), "the counter does not count");
+    drop(gate);
+}
+
+/// Counts connections to the servers that are not Squid's: its user is `proxy`.
+const COUNT_OTHERS: &str = "table ip count {\n counter past {}\n chain out {\n\
+    type filter hook output priority 0; policy accept;\n\
+    ip daddr { 127.0.1.1, 127.0.1.2 } tcp flags & (syn | ack) == syn meta skuid != \"proxy\" \
+    counter name past\n }\n}\n";
+
+#[test]
+fn the_mirror_pulls_through_the_parent() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let image = lab.push("contoso.azurecr.io/team/app:v1", 1, &[2 << 20, 1 << 20, 2000]);
+    let at = "127.0.0.1:8080";
+    let _squid = squid(&lab, at, "http_access allow all");
+    let rules = lab.dir().join("count.nft");
+    fs::write(&rules, COUNT_OTHERS).unwrap();
+    lab.sh(Way::Direct, &format!("nft -f {}", rules.display())).succeeded();
+    for connect in ["name", "address"] {
+        let policy = mirror_policy(&lab, "tunnel = \"none\"", "blobs = \"relay\"");
+        let gate = lab.gate(&with_parent(policy, &[at], connect, ""));
+        pull_with_every_client(&lab, Way::Direct, &image);
+        let lines = requests(&gate);
+        assert!(lines.iter().all(|line| line["outcome"] == "relayed"), "{lines:?}");
+        assert!(lines.len() > 12, "{lines:?}");
+        let past = lab.sh(Way::Direct, "nft list counter ip count past").succeeded().text;
+        assert!(past.contains("packets 0 "), "{past}");
+        drop(gate);
+        lab.sh(Way::Direct, "podman rmi --force --all").succeeded();
+        for folder in ["pulled", "containerd", "containerd-state", "gate"] {
+            fs::remove_dir_all(lab.dir().join(folder)).unwrap();
+        }
+    }
+}
+
+/// How the first of two parents ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Death {
+    /// Its host answers that nothing listens there.
+    Refused,
+    /// Nothing answers any more.
+    Silent,
+}
+
+const FIRST: &str = "127.0.0.1:8081";
+const SECOND: &str = "127.0.0.1:8082";
+
+/// Opens tunnels and fetches a file through each.
+fn tunnels(lab: &Lab, count: usize) -> Vec<HttpsTunnel> {
+    let config = client_config(lab);
+    let open = |_| {
+        let mut tunnel = HttpsTunnel::open(&config, GATE, DATA).unwrap();
+        tunnel.fetches("/hello", "well met").unwrap();
+        tunnel
+    };
+    (0..count).map(open).collect()
+}
+
+/// Starts a session every 5 ms; each fetches a file. Returns what went wrong in those that began
+/// after `dies`, which is called in the middle.
+fn sessions_around(lab: &Lab, count: usize, dies: impl FnOnce()) -> Vec<String> {
+    let config = client_config(lab);
+    let (tell, told) = mpsc::channel();
+    let mut dies = Some(dies);
+    let sessions: Vec<_> = (0..count)
+        .map(|number| {
+            let is_after = number >= count / 3;
+            if is_after && let Some(dies) = dies.take() {
+                dies();
+            }
+            let (config, tell) = (config.clone(), tell.clone());
+            let session = thread::spawn(move || {
+                let fetched = HttpsTunnel::open(&config, GATE, DATA).and_then(|mut tunnel| {
+                    tunnel.fetches("/hello", "well met").map_err(|error| error.to_string())
+                });
+                if let Err(why) = fetched
+                    && is_after
+                {
+                    tell.send(why).unwrap();
+                }
+            });
+            // The load, not a wait for anything.
+            thread::sleep(Duration::from_millis(5));
+            session
+        })
+        .collect();
+    sessions.into_iter().for_each(|session| session.join().unwrap());
+    drop(tell);
+    told.iter().collect()
+}
+
+/// 100 tunnels over each of two parents; then the first dies, while a session begins every 5 ms.
+fn one_of_two_dies(death: Death) {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    fs::write(lab.served("contoso").join("hello"), "well met").unwrap();
+    let _second = tinyproxy(&lab, SECOND);
+    let gate = lab.gate(&with_parent(Policy::of(&["contoso"]), &[FIRST, SECOND], "name", ""));
+    let mut living = tunnels(&lab, 100);
+    let mut first = Some(tinyproxy(&lab, FIRST));
+    wait_until("the first parent is used", || {
+        drop(tunnels(&lab, 1));
+        gate.log().contains("the parent proxy works again").then_some(())
+    });
+    let mut dying = tunnels(&lab, 100);
+    let before = gate.audit().len();
+    let failed = sessions_around(&lab, 300, || match death {
+        Death::Refused => first = None::<Daemon>,
+        Death::Silent => {
+            let rules = "table ip dead { chain in { type filter hook input priority 0; \
+                         policy accept; tcp dport 8081 drop; tcp sport 8081 drop; }; }";
+            let file = lab.dir().join("dead.nft");
+            fs::write(&file, rules).unwrap();
+            lab.sh(Way::Direct, &format!("nft -f {}", file.display())).succeeded();
+        }
+    });
+    assert_eq!(failed, [""; 0], "{death:?}: every new session goes over the other");
+    for tunnel in &mut living {
+        tunnel.fetches("/hello", "well met").expect("its parent lives");
+    }
+    if death == Death::Refused {
+        assert!(dying.iter_mut().all(|tunnel| tunnel.fetches("/hello", "well met").is_err()));
+        assert!(first.is_none());
+    }
+    wait_until("the load's sessions are recorded", || {
+        let lines = gate.audit();
+        let of = |address: &str| {
+            let loads = lines[before..].iter();
+            loads.filter(|line| line["facts"]["parent-address"] == address).count()
+        };
+        // Those of the last two thirds.
+        (of(FIRST) > 0 && of(SECOND) >= 200).then_some(())
+    });
+    assert_eq!(gate.metric("pullgate_parent_up", &[]), 1.0, "one of its addresses works");
+}
+
+#[test]
+fn one_parent_of_two_refuses_under_open_tunnels_and_new_sessions() {
+    one_of_two_dies(Death::Refused);
+}
+
+#[test]
+fn one_parent_of_two_falls_silent_under_open_tunnels_and_new_sessions() {
+    one_of_two_dies(Death::Silent);
+}
+
+/// A check of Squid that never ends, one request at a time, with one more in its queue.
+const SLOW: &str = "external_acl_type slow ttl=0 children-max=1 children-startup=1 queue-size=1 %>p \
+    /run/slow.sh\n\
+    acl checked external slow\nhttp_access allow checked\nhttp_access deny all";
+
+#[test]
+fn a_squid_whose_queue_is_full_refuses_and_one_that_hangs_does_not_answer() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    fs::write("/run/slow.sh", "#!/bin/sh\nexec sleep 600\n").unwrap();
+    fs::set_permissions("/run/slow.sh", fs::Permissions::from_mode(0o755)).unwrap();
+    let squid = squid(&lab, "127.0.0.1:8080", SLOW);
+    let policy = with_parent(Policy::of(&["contoso"]), &["127.0.0.1:8080"], "address", "");
+    let gate = lab.gate(&policy.with_more("[limits]\ndial-timeout-ms = 2000\n"));
+    let inspect = || {
+        let line = format!("skopeo inspect docker://{REFERENCE}");
+        lab.sh(Way::Through(&gate), &line).failed()
+    };
+    let filling: Vec<_> = (0..4)
+        .map(|_| thread::spawn(|| connect_through(GATE, "contoso.azurecr.io:443", "").1))
+        .collect();
+    let full = wait_until("the queue is full", || {
+        let ran = inspect();
+        ran.last_line().contains("[parent-refused ").then_some(ran)
+    });
+    let words = "contoso.azurecr.io refused by parent; 403 Forbidden [parent-refused ";
+    assert!(full.last_line().contains(words), "{}", full.text);
+    let said = fs::read_to_string("/run/squid-127.0.0.1-8080/cache.log").unwrap();
+    assert!(said.contains("queue full"), "{said}");
+    squid.signal("STOP");
+    let hung = inspect();
+    let words = "no parent proxy; corp did not answer in time [parent-unreachable ";
+    assert!(hung.last_line().contains(words), "{}", hung.text);
+    for line in filling {
+        assert!(line.join().unwrap().starts_with("HTTP/1.1 502 "));
+    }
+    assert_eq!(lab.asked(HOST), "", "nothing reached the registry");
+    drop(gate);
+}
