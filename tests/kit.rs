@@ -54,6 +54,7 @@ fn what_is_deployed_is_what_is_printed() {
         ("gateway", Capture::Redirect, gateway),
         ("gateway-tproxy", Capture::Tproxy, gateway),
         ("host", Capture::Redirect, host),
+        ("host-parent", Capture::Redirect, host),
         ("host-tproxy", Capture::Tproxy, host),
     ] {
         let main = fs::read_to_string(folder.join(format!("{name}.toml"))).unwrap();
@@ -121,6 +122,42 @@ fn the_ports_and_servers_are_those_of_the_policy() {
     ] {
         assert!(text.contains(line), "{line} is absent from\n{text}");
     }
+}
+
+/// The rules of the chain that holds what the gate's user can connect to.
+fn reached_by_the_gate(text: &str) -> Vec<&str> {
+    let (_, chain) = text.split_once("\tchain gate {\n").unwrap();
+    let (chain, _) = chain.split_once("\t}\n").unwrap();
+    chain.lines().map(str::trim).filter(|line| !line.starts_with('#')).collect()
+}
+
+#[test]
+fn the_gate_of_a_parent_reaches_the_parent_only() {
+    let policy = |parent: &str| {
+        format!(
+            "[[listen]]\nmode = \"transparent\"\naddress = \"[::]:3129\"\n\
+             [policy]\nparent = \"{parent}\"\n\
+             [[parent]]\nname = \"corp\"\naddresses = [\"10.0.0.8:8080\", \"[fd00::8]:3128\", \
+             \"pinned.corp.example:8080\", \"proxy.corp.example:8081\"]\nconnect = \"address\"\n\
+             [dns]\nservers = [\"10.1.0.53\"]\n\
+             [dns.hosts]\n\"pinned.corp.example\" = \"10.0.0.9\"\n"
+        )
+    };
+    let user = word("990");
+    let site = Site::Host { user: &user, cgroup: None };
+    let through = [
+        "ct state new ip daddr 10.0.0.8 tcp dport 8080 ct mark set $own accept",
+        "ct state new ip daddr 10.0.0.9 tcp dport 8080 ct mark set $own accept",
+        "ct state new ip6 daddr fd00::8 tcp dport 3128 ct mark set $own accept",
+        "ct state new tcp dport { 8081 } ct mark set $own accept",
+    ];
+    let dns = "ip daddr 10.1.0.53 meta l4proto { tcp, udp } th dport 53 ct mark set $own accept";
+    let text = printed(&loaded(&policy("corp")), Capture::Redirect, site).unwrap();
+    assert_eq!(reached_by_the_gate(&text), [&through[..], &[dns]].concat(), "{text}");
+    // A registry that is reached directly opens its port.
+    let direct = "ct state new tcp dport $dialled ct mark set $own accept";
+    let text = printed(&loaded(&policy("none")), Capture::Redirect, site).unwrap();
+    assert_eq!(reached_by_the_gate(&text), [&[direct], &through[..], &[dns]].concat(), "{text}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ fn listening(mode: &str, port: u16, from: &str) -> String {
 }
 
 #[test]
-fn behind_haproxy_the_client_keeps_its_address() {
+pub fn behind_haproxy_the_client_keeps_its_address() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let behind =
         listening("connect", 3129, "127.0.0.1") + &listening("transparent", 3130, "127.0.0.0/8");

@@ -69,7 +69,7 @@ fn a_push_to_a_pull_only_registry_is_cut() {
 }
 
 #[test]
-fn a_push_to_a_data_endpoint_is_cut_unless_the_registry_is_connected() {
+pub fn a_push_to_a_data_endpoint_is_cut_unless_the_registry_is_connected() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let secret = lab.dir().join("secret");
     fs::write(&secret, vec![7; 1 << 20]).unwrap();

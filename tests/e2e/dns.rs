@@ -15,7 +15,7 @@ const RECORDS: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn only_allowed_names_are_asked_and_only_absolute() {
+pub fn only_allowed_names_are_asked_and_only_absolute() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let server = dnsmasq(&lab, &RECORDS);
     let resolver = "nameserver 127.0.0.53\nsearch ns1.svc.cluster.local\noptions ndots:5\n";

@@ -31,7 +31,7 @@ fn doctor(lab: &Lab, way: Way, more: &str) -> Ran {
 
 /// Runs `doctor` until it reports the expected result: on a busy machine, an answer can arrive
 /// after the timeout.
-fn says(lab: &Lab, way: Way, more: &str, code: i32) -> String {
+pub fn says(lab: &Lab, way: Way, more: &str, code: i32) -> String {
     let mut last = String::new();
     wait_until(&format!("the doctor ends with {code}"), || {
         let ran = doctor(lab, way, more);

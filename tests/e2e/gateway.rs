@@ -98,7 +98,7 @@ fn a_client_without_any_setting_pulls_the_same_bytes() {
 }
 
 #[test]
-fn an_allowed_name_at_the_attackers_address_is_the_registrys_all_the_same() {
+pub fn an_allowed_name_at_the_attackers_address_is_the_registrys_all_the_same() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let _resolver = resolver(&lab, &[Family::V4, Family::V6]);
     let attacker = Attacker::start(&lab);
@@ -147,7 +147,7 @@ fn forbidden() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn forbidden_traffic_reaches_no_host() {
+pub fn forbidden_traffic_reaches_no_host() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let resolver = resolver(&lab, &[Family::V4, Family::V6]);
     let attacker = Attacker::start(&lab);

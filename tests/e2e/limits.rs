@@ -86,7 +86,7 @@ fn new_sessions_are_limited_by_address_and_by_client() {
 }
 
 #[test]
-fn a_tunnel_ends_with_its_lifetime() {
+pub fn a_tunnel_ends_with_its_lifetime() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let large = lab.served("contoso").join("layer");
     fs::File::create(large).unwrap().set_len(1 << 30).unwrap();

@@ -14,6 +14,7 @@ mod cases;
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod again;
 mod answerer;
 mod balancer;
 mod behind_parent;

@@ -370,7 +370,7 @@ fn streaming(lab: &Lab, gate: &Gate, tls: &Tls, agent: &Certificate) -> std::pro
 }
 
 #[test]
-fn a_list_that_revokes_a_certificate_ends_its_tunnels() {
+pub fn a_list_that_revokes_a_certificate_ends_its_tunnels() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let tls = Tls::new(&lab.dir().join("tls"));
     let for_agent = format!("{FOR_CLIENTS}DNS:agent-1.ci.contoso.com");

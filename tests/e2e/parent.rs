@@ -51,7 +51,7 @@ fn assert_relayed(gate: &Gate, image: &Image, connect: &str, path: &str) {
     let all = gate.metric("pullgate_relayed_bytes_total", &[data]);
     let by_path = gate.metric("pullgate_relayed_bytes_total", &[data, &format!("path=\"{path}\"")]);
     assert!(all > image.size() as f64, "only {all} bytes");
-    assert!(by_path > 0.95 * all, "only {by_path} of {all} bytes by {path}");
+    assert!(by_path > 0.8 * all, "only {by_path} of {all} bytes by {path}");
     assert_eq!(gate.metric("pullgate_parent_up", &["parent=\"corp\""]), 1.0);
     assert_eq!(gate.metric("pullgate_parent_seconds_count", &[]), lines.len() as f64);
 }

@@ -45,7 +45,7 @@ fn containerd_gets_the_image() {
 }
 
 #[test]
-fn curl_follows_the_redirect_through_the_gate() {
+pub fn curl_follows_the_redirect_through_the_gate() {
     let (lab, image) = lab_with_image();
     let gate = lab.gate(&Policy::of(&["contoso"]));
     curl(&lab, Way::Through(&gate), &image);

@@ -22,7 +22,7 @@ fn assert_says(ran: &Ran, host: &str, code: &str) {
 }
 
 #[test]
-fn blobs_redirected_to_a_storage_account_are_refused_with_the_cause() {
+pub fn blobs_redirected_to_a_storage_account_are_refused_with_the_cause() {
     let lab = Lab::new(Blobs::StorageAccount);
     let image = lab.push(REFERENCE, 1, &[50_000, 60_000]);
     let gate = lab.gate(&Policy::of(&["contoso"]));
@@ -49,7 +49,7 @@ fn blobs_redirected_to_a_storage_account_are_refused_with_the_cause() {
 }
 
 #[test]
-fn a_push_to_another_registry_is_refused() {
+pub fn a_push_to_another_registry_is_refused() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let gate = lab.gate(&Policy::of(&["contoso"]));
     let image = Image::random(lab.dir(), 7, &[50_000]);
@@ -69,7 +69,7 @@ fn a_push_to_another_registry_is_refused() {
 }
 
 #[test]
-fn nothing_reaches_a_storage_account() {
+pub fn nothing_reaches_a_storage_account() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let gate = lab.gate(&Policy::of(&["contoso"]));
     let write = |url: &str| format!("curl -sS -k -T /etc/hostname {url}");
@@ -104,7 +104,7 @@ fn nothing_reaches_a_storage_account() {
 }
 
 #[test]
-fn the_last_line_of_every_client_names_the_host_and_the_reason() {
+pub fn the_last_line_of_every_client_names_the_host_and_the_reason() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let gate = lab.gate(&Policy::of(&["contoso"]));
     let (_containerd, ctr) = containerd(&lab);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::harness::{Blobs, Lab, Policy, Way, wait_until};
 
 #[test]
-fn a_streaming_pull_ends_when_its_registry_is_removed() {
+pub fn a_streaming_pull_ends_when_its_registry_is_removed() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let gate = lab.gate(&Policy::of(&["contoso", "fabrikam"]));
     for (label, size) in [("contoso", 1 << 30), ("fabrikam", 96 << 20)] {

@@ -21,7 +21,7 @@ const ACCESS_DENIED: u8 = 49;
 const RETRY: [u8; 4] = [0xcf, 0x21, 0xad, 0x74];
 
 #[test]
-fn a_second_hello_with_another_name_is_cut() {
+pub fn a_second_hello_with_another_name_is_cut() {
     let lab = Lab::new(Blobs::DataEndpoint);
     // Without the gate, the server continues with the other name.
     let mut direct = TcpStream::connect((ALLOWED, 443)).unwrap();

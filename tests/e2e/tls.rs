@@ -19,7 +19,7 @@ print(urllib.request.build_opener(*handlers).open(sys.argv[1]).read().decode(), 
 "#;
 
 #[test]
-fn legal_clients_of_every_make_pass() {
+pub fn legal_clients_of_every_make_pass() {
     let lab = Lab::new(Blobs::DataEndpoint);
     fs::write(lab.served("contoso").join("hello"), "well met").unwrap();
     let script = lab.dir().join("client.py");
@@ -62,7 +62,7 @@ fn legal_clients_of_every_make_pass() {
 
 /// Go clients have no option for the TLS version, so the server supports only 1.2.
 #[test]
-fn go_pulls_from_a_registry_of_tls_1_2() {
+pub fn go_pulls_from_a_registry_of_tls_1_2() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let image = lab.push("contoso.azurecr.io/app:1", 1, &[2 << 20, 2000]);
     let config = fs::read_to_string(lab.dir().join("nginx.conf")).unwrap();
@@ -95,7 +95,7 @@ fn go_pulls_from_a_registry_of_tls_1_2() {
 }
 
 #[test]
-fn what_is_not_a_hello_for_the_allowed_host_never_reaches_it() {
+pub fn what_is_not_a_hello_for_the_allowed_host_never_reaches_it() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let gate = lab.gate(&Policy::of(&["contoso"]));
     let s_client = "openssl s_client -proxy 127.0.0.1:3128 -connect contoso.azurecr.io:443";
@@ -119,7 +119,7 @@ fn what_is_not_a_hello_for_the_allowed_host_never_reaches_it() {
 }
 
 #[test]
-fn a_renegotiation_cuts_the_tunnel() {
+pub fn a_renegotiation_cuts_the_tunnel() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let gate = lab.gate(&Policy::of(&["contoso"]));
     // `R` on a separate line makes s_client start a renegotiation.

@@ -70,7 +70,7 @@ fn assert_kept_secret(gate: &Gate) {
 }
 
 #[test]
-fn a_password_opens_what_its_user_may_use() {
+pub fn a_password_opens_what_its_user_may_use() {
     let lab = Lab::new(Blobs::DataEndpoint);
     lab.push("contoso.azurecr.io/app:1", 1, &[1 << 20]);
     let gate = lab.gate(&policy(&lab, ""));
@@ -150,7 +150,7 @@ fn a_password_goes_by_tls() {
 }
 
 #[test]
-fn a_reload_that_drops_a_user_ends_its_tunnels() {
+pub fn a_reload_that_drops_a_user_ends_its_tunnels() {
     let lab = Lab::new(Blobs::DataEndpoint);
     for label in ["contoso", "fabrikam"] {
         let layer = lab.served(label).join("layer");

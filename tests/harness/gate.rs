@@ -1,6 +1,7 @@
 //! The gate under test. Tests use only its public interface: the configuration, the proxy's port,
 //! the admin endpoints, signals and the audit file.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -16,6 +17,47 @@ use super::{PATIENCE, wait_until};
 
 pub const PROXY: &str = "127.0.0.1:3128";
 pub const ADMIN: &str = "127.0.0.1:9128";
+
+thread_local! {
+    /// How the gates of this thread's test reach registries.
+    static ROUTE: Cell<GateRoute> = const { Cell::new(GateRoute::AsWritten) };
+}
+
+/// How the gates of a test reach registries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum GateRoute {
+    /// As the test's policy says.
+    AsWritten,
+    /// Through a parent, which the laboratory has not started yet.
+    ParentWanted,
+    /// Through the parent at this address.
+    Parent(&'static str),
+}
+
+impl GateRoute {
+    pub fn of_this_test() -> Self {
+        ROUTE.get()
+    }
+
+    pub fn set(self) {
+        ROUTE.set(self);
+    }
+
+    /// Keys of the `[policy]` table, and tables.
+    fn written(self) -> (&'static str, String) {
+        let Self::Parent(at) = self else { return ("", String::new()) };
+        let parent = format!(
+            "\n[[parent]]\nname = \"again\"\naddresses = [\"{at}\"]\nconnect = \"address\"\n"
+        );
+        ("parent = \"again\"\n", parent)
+    }
+}
+
+/// Runs a test again, with each of its gates behind a parent proxy that is asked for addresses.
+pub fn behind_a_parent(test: fn()) {
+    GateRoute::ParentWanted.set();
+    test();
+}
 
 /// The operator's configuration: the files of the registries folder, and keys of `pullgate.toml`.
 pub struct Policy {
@@ -268,8 +310,11 @@ impl Drop for Gate {
         }
         let schema = serde_json::from_str(include_str!("../../docs/audit.schema.json")).unwrap();
         let schema = jsonschema::validator_for(&schema).unwrap();
+        let is_through_parent = matches!(GateRoute::of_this_test(), GateRoute::Parent(_));
         for line in self.audit() {
             assert!(schema.is_valid(&line), "docs/audit.schema.json does not know {line}");
+            let is_relayed = line["kind"].is_null() && line["outcome"] == "relayed";
+            assert!(!(is_through_parent && is_relayed) || line["parent"] == "again", "{line}");
         }
     }
 }
@@ -282,6 +327,7 @@ pub fn write_config(dir: &Path, policy: &Policy) -> PathBuf {
         fs::write(folder.join(name), content).unwrap();
     }
     let config = dir.join("pullgate.toml");
+    let (route, parent) = GateRoute::of_this_test().written();
     let text = format!(
         r#"[[listen]]
 mode = "connect"
@@ -292,14 +338,14 @@ address = "{ADMIN}"
 
 [policy]
 registries = "{folder}"
-{policy}
+{route}{policy}
 {dns}
 [addresses]
 allow = ["127.0.0.0/8", "198.51.100.0/24", "2001:db8::/32"]
 
 [audit]
 path = "{audit}"
-{more}"#,
+{more}{parent}"#,
         folder = policy.folder,
         dns = policy.dns,
         policy = policy.policy,

@@ -20,8 +20,9 @@ use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
 use super::daemon::{Daemon, bound_to_this_thread, find};
-use super::gate::{Gate, Policy, spawn_in};
+use super::gate::{Gate, GateRoute, Policy, spawn_in};
 use super::image::Image;
+use super::parents::tinyproxy;
 use super::pki::Pki;
 use super::site::{self, NO_CAPABILITIES, Place, ROOT};
 use super::tap::Tap;
@@ -95,7 +96,7 @@ pub struct Ran {
 /// The laboratory. Fields are dropped in order: first the servers, then the directory that they
 /// use.
 pub struct Lab {
-    _daemons: Vec<Daemon>,
+    daemons: Vec<Daemon>,
     _tokens: TokenService,
     storage: Tap,
     pki: Pki,
@@ -143,7 +144,16 @@ impl Lab {
             nginx(dir.path(), &pki, reach),
         ];
         let storage = Tap::start(address("127.0.1.5:443"), address(BEHIND_TAP));
-        Self { _daemons: daemons, _tokens: tokens, storage, pki, dir }
+        let mut lab = Self { daemons, _tokens: tokens, storage, pki, dir };
+        if GateRoute::of_this_test() == GateRoute::ParentWanted {
+            let at = match reach {
+                Reach::Loopback => "127.0.0.1:8079",
+                Reach::Gateway => "198.51.100.254:8079",
+            };
+            lab.daemons.push(tinyproxy(&lab, at));
+            GateRoute::Parent(at).set();
+        }
+        lab
     }
 
     /// The directory that is deleted with the laboratory.

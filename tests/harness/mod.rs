@@ -38,7 +38,7 @@ pub use containerd::containerd;
 pub use daemon::{Daemon, bound_to_this_thread, find};
 pub use dnsmasq::{Family, dnsmasq, dnsmasq_at, resolver, resolver_of, stub};
 pub use docker::Docker;
-pub use gate::{ADMIN, Gate, PROXY, Policy, az_json, write_config};
+pub use gate::{ADMIN, Gate, PROXY, Policy, az_json, behind_a_parent, write_config};
 pub use haproxy::haproxy;
 pub use https::{HttpsTunnel, client_config};
 pub use image::{Image, Random, sha256};
