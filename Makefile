@@ -2,7 +2,7 @@
 
 # Programs that the end-to-end tests start, each with the Debian package that contains it.
 TOOLS := docker-registry=docker-registry skopeo=skopeo podman=podman nginx=nginx \
-	containerd=containerd ctr=containerd curl=curl openssl=openssl ip=iproute2 nft=nftables \
+	containerd=containerd ctr=containerd curl=curl openssl=openssl gnutls-cli=gnutls-bin ip=iproute2 nft=nftables \
 	dnsmasq=dnsmasq-base dig=bind9-dnsutils python3=python3 prlimit=util-linux \
 	setpriv=util-linux haproxy=haproxy systemd-analyze=systemd logrotate=logrotate \
 	promtool=prometheus faketime=faketime squid=squid-openssl tinyproxy=tinyproxy gcc=gcc musl-gcc=musl-tools newuidmap=uidmap \
@@ -24,7 +24,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --user --map-root-user --
 export PATH := $(PATH):/usr/sbin:/sbin
 
 # The features of Cargo.toml, each of which is built alone by `make lint`.
-FEATURES := demo tools mirror admin-page
+FEATURES := demo tools mirror inspect admin-page
 
 # Where cargo builds. The scripts in .ci read the same variable.
 TARGET := $(or $(CARGO_TARGET_DIR),target)

@@ -118,18 +118,24 @@ pub async fn run(prepared: Prepared, inherited: Inherited) -> anyhow::Result<()>
 pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Result<Running> {
     prepared.log_warnings();
     let Prepared { main, files, loaded, roots } = prepared;
-    let Loaded { settings, policy, tls, .. } = loaded;
+    let Loaded { settings, policy, tls, authority, .. } = loaded;
     let bound = BoundSockets::bind(&settings, &mut inherited)?;
     let admin = bound.admin.as_ref().and_then(admin::Socket::address);
     let mut addresses = bound.addresses();
     addresses.extend(admin);
     let (policy, policy_seen) = watch::channel(Arc::new(policy));
     let (tls, tls_seen) = watch::channel(Arc::new(tls));
+    let (authority, authority_seen) = watch::channel(authority);
     let (own, own_seen) = watch::channel(Arc::new(status::own_addresses(&addresses)));
-    let inputs = Inputs { policy: policy_seen, own: own_seen, tls: tls_seen, roots };
+    let inputs = Inputs {
+        policy: policy_seen,
+        own: own_seen,
+        tls: tls_seen,
+        authority: authority_seen,
+        roots,
+    };
     let (gate, workers, threads) = build::gate(&settings, inputs)?;
-    let reloader = Reloader::new(&main, &files, settings.clone(), policy, tls);
-
+    let reloader = Reloader::new(&main, &files, settings.clone(), policy, tls, authority);
     let drain = Drain::new();
     let background = CancellationToken::new();
     let until_end = || background.clone().cancelled_owned();
@@ -158,7 +164,6 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
     serve_dns(&settings, bound.dns, &gate, &drain);
     serve_sessions(bound.listeners, &gate, &workers, &drain)?;
     drain.enter(DrainPhase::Serving);
-    let (threads, background) = (threads, background.drop_guard());
     Ok(Running {
         listeners,
         admin,
@@ -167,7 +172,7 @@ pub async fn start(prepared: Prepared, mut inherited: Inherited) -> anyhow::Resu
         workers,
         drain,
         _threads: threads,
-        _background: background,
+        _background: background.drop_guard(),
     })
 }
 

@@ -35,6 +35,8 @@ pub mod dns;
 #[cfg(feature = "mirror")]
 pub mod forward;
 pub mod hello;
+#[cfg(feature = "inspect")]
+pub mod inspect;
 pub mod limits;
 pub mod listen;
 #[cfg(feature = "mirror")]

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 pub use files::{directories, read_files, read_main, read_settled};
 
-use crate::config::{self, AuditTarget, Files, Loaded, Settings, TlsOfListeners};
+use crate::config::{self, AuditTarget, Authority, Files, Loaded, Settings, TlsOfListeners};
 use crate::policy::{Fault, PolicySet};
 use files::{Progress, READ_TIMEOUT, Reading, Versions, digest};
 use watching::Watching;
@@ -40,9 +40,14 @@ const POLL: Duration = Duration::from_secs(5);
 
 /// Returns a warning for each file of certificates that has expired or expires soon.
 #[must_use]
-pub fn expiry_warnings(listeners: &TlsOfListeners) -> Vec<String> {
+pub fn expiry_warnings(loaded: &Loaded) -> Vec<String> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    config::expiry_warnings(listeners, i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    let authority = loaded.authority.as_ref().map(|authority| authority.expiry());
+    config::expiry_warnings(
+        &loaded.tls,
+        authority,
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+    )
 }
 
 /// Reports reloads to the operator.
@@ -57,6 +62,7 @@ pub struct Reloader {
     digest: u64,
     policy: watch::Sender<Arc<PolicySet>>,
     tls: watch::Sender<Arc<TlsOfListeners>>,
+    authority: watch::Sender<Option<Arc<Authority>>>,
     stale: watch::Sender<Staleness>,
     /// `None`: nothing watches the files.
     watching: Option<Watching>,
@@ -76,6 +82,7 @@ impl Reloader {
         settings: Settings,
         policy: watch::Sender<Arc<PolicySet>>,
         tls: watch::Sender<Arc<TlsOfListeners>>,
+        authority: watch::Sender<Option<Arc<Authority>>>,
     ) -> Self {
         let (stale, _) = watch::channel(Staleness::default());
         Self {
@@ -84,6 +91,7 @@ impl Reloader {
             digest: digest(files),
             policy,
             tls,
+            authority,
             stale,
             watching: None,
             has_warned: false,
@@ -217,7 +225,7 @@ impl Reloader {
         for warning in &loaded.warnings {
             warn!("{warning}");
         }
-        for warning in expiry_warnings(&loaded.tls) {
+        for warning in expiry_warnings(&loaded) {
             warn!("{warning}");
         }
         if loaded.settings != self.settings {
@@ -230,6 +238,8 @@ impl Reloader {
         let generation = loaded.policy.generation();
         info!(generation, registries = loaded.policy.rules().registries.len(), "policy reloaded");
         self.renew_tls(loaded.tls);
+        // Before the policy, too: a new host needs a certificate.
+        self.authority.send_replace(loaded.authority);
         retire(self.policy.send_replace(Arc::new(loaded.policy)));
         self.settle(None);
     }
@@ -358,7 +368,8 @@ mod tests {
         let Loaded { settings, policy, tls, .. } = config::compile(&files, 1).unwrap();
         let (policy, seen) = watch::channel(Arc::new(policy));
         let (tls, _) = watch::channel(Arc::new(tls));
-        (Reloader::new(&main, &files, settings, policy, tls), seen)
+        let (authority, _) = watch::channel(None);
+        (Reloader::new(&main, &files, settings, policy, tls, authority), seen)
     }
 
     fn registry_of(policy: &watch::Receiver<Arc<PolicySet>>) -> String {

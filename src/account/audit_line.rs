@@ -104,6 +104,10 @@ pub struct SessionLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "schema::True"))]
     pub(super) verified: Option<bool>,
+    /// Whether the requests in the tunnel were judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "schema::True"))]
+    pub(super) inspected: Option<bool>,
     /// The parent proxy of the route.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "schema::Name"))]

@@ -135,6 +135,8 @@ pub struct Record {
     pub upstream: Option<SocketAddr>,
     /// Whether the gate has verified the server's certificate.
     pub is_verified: bool,
+    /// Whether the requests in its tunnel are judged.
+    pub is_inspected: bool,
     is_stale: bool,
     /// Whether the kernel refused splice(2), so that bytes were copied.
     pub splice_refused: bool,
@@ -195,6 +197,7 @@ impl Record {
             would_deny: None,
             upstream: None,
             is_verified: false,
+            is_inspected: false,
             is_stale: false,
             splice_refused: false,
             volume: Volume::default(),
@@ -348,6 +351,7 @@ impl Record {
             ended: verdict.ended.map(Cow::Borrowed),
             upstream: self.upstream.map(Field::Written),
             verified: self.is_verified.then_some(true),
+            inspected: self.is_inspected.then_some(true),
             parent: self.parent().map(|parent| Cow::Borrowed(&*parent.name)),
             resolved_by: self.parent().and_then(|parent| parent.resolved_by).map(Cow::Borrowed),
             bytes_up: self.volume.up.total(),

@@ -25,12 +25,15 @@ use crate::policy::{Cause, Ending, Failure, NO_LABEL, Reason, Side, Stop};
 pub enum Via {
     /// At the mirror.
     Mirror,
+    /// In an inspected tunnel.
+    Inspect,
 }
 
 impl Via {
     pub(super) fn code(self) -> &'static str {
         match self {
             Self::Mirror => "mirror",
+            Self::Inspect => "inspect",
         }
     }
 }
@@ -65,6 +68,8 @@ pub struct OpenRequest {
     pub upstream: Option<SocketAddr>,
     /// The denial that enforcement would have caused.
     pub would_deny: Option<Reason>,
+    /// Bytes of the request body.
+    pub bytes_up: u64,
     /// Bytes of the response body.
     pub bytes_down: u64,
     is_closed: bool,
@@ -103,6 +108,7 @@ impl Account {
             status: 0,
             upstream: None,
             would_deny: None,
+            bytes_up: 0,
             bytes_down: 0,
             is_closed: false,
         }
@@ -164,14 +170,14 @@ impl OpenRequest {
             outcome: outcome.code().into(),
             reason: reason.map(Cow::Borrowed),
             upstream: self.upstream.map(Field::Written),
-            bytes_up: 0,
+            bytes_up: self.bytes_up,
             bytes_down: self.bytes_down,
             ms: (spent.as_secs_f64() * 1e6).round() / 1e3,
         };
         let record = self.folded();
         let is_denial = outcome == Outcome::Denied;
         // What was answered has its own numbers, and so its own line.
-        let folding = reason.filter(|_| is_denial && self.bytes_down == 0);
+        let folding = reason.filter(|_| is_denial && self.bytes_down == 0 && self.bytes_up == 0);
         let kind = folding.map(|reason| DenialKey::of(&record, outcome, reason));
         let id = self.account.audit.take_line(&line, &record, is_denial, kind);
         self.account.incidents.note(&record, end, id);

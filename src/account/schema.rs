@@ -141,7 +141,7 @@ fn whole() -> [Value; 4] {
             session.clone(),
             json!({
                 "would-deny": "storage-account", "ended": "timeout", "upstream": "20.1.2.3:443",
-                "verified": true, "parent": "corp", "resolved-by": "parent",
+                "verified": true, "inspected": true, "parent": "corp", "resolved-by": "parent",
                 "bytes-up": 1, "bytes-down": 2, "spliced-up": 3, "spliced-down": 4,
                 "generation": 5, "ms": { "head": 0.5 }, "addresses-dropped": ["a"],
                 "facts": { "dns": "stale" },

@@ -11,6 +11,8 @@ use super::drain::{Drain, DrainPhase};
 use super::workers::{Among, Workers};
 #[cfg(feature = "mirror")]
 use crate::config::Mode;
+#[cfg(feature = "inspect")]
+use crate::inspect;
 use crate::listen::listener::{LAST_ARRIVALS, Listener, Sharing};
 #[cfg(feature = "mirror")]
 use crate::mirror;
@@ -91,6 +93,9 @@ impl Acceptor {
                         workers.serve(among, mirror::run(incoming, forward.clone()));
                         continue;
                     }
+                    #[cfg(feature = "inspect")]
+                    let session = session::run(incoming, inspect::run);
+                    #[cfg(not(feature = "inspect"))]
                     let session = session::run(incoming);
                     let session = future_size::at_most::<{ future_size::TASK }, _>(session);
                     workers.serve(among, session);

@@ -12,13 +12,15 @@ use super::workers::Workers;
 use crate::account::{Account, OnFull, Sink};
 #[cfg(feature = "mirror")]
 use crate::config::Mode;
-use crate::config::{self, AuditTarget, Profile, Settings, TlsOfListeners};
+use crate::config::{self, AuditTarget, Authority, Profile, Settings, TlsOfListeners};
 use crate::dial::{Dialler, Resolver, TlsClients, Verifier};
 use crate::dns::Sources;
 #[cfg(feature = "mirror")]
 use crate::forward::Forward;
 use crate::limits::{Passwords, PendingConnections, Quotas, Sessions};
 use crate::listen::http::connect::Accepted;
+#[cfg(feature = "inspect")]
+use crate::listen::leaf::Leaves;
 use crate::policy::{OwnAddresses, PolicySet};
 use crate::relay::{self, Relay};
 use crate::session::Gate;
@@ -28,6 +30,7 @@ pub(super) struct Inputs {
     pub(super) policy: watch::Receiver<Arc<PolicySet>>,
     pub(super) own: watch::Receiver<Arc<OwnAddresses>>,
     pub(super) tls: watch::Receiver<Arc<TlsOfListeners>>,
+    pub(super) authority: watch::Receiver<Option<Arc<Authority>>>,
     pub(super) roots: Arc<TlsClients>,
 }
 
@@ -40,7 +43,7 @@ pub(super) fn gate(
     settings: &Settings,
     inputs: Inputs,
 ) -> anyhow::Result<(Arc<Gate>, Workers, DropGuard)> {
-    let Inputs { policy, own, tls, roots } = inputs;
+    let Inputs { policy, own, tls, authority, roots } = inputs;
     let account = account(settings)?;
     let budget = DescriptorBudget::new(descriptors());
     if policy.borrow().limits().open_sessions > budget.sessions {
@@ -58,14 +61,19 @@ pub(super) fn gate(
     let dialler = Arc::new(Dialler::new(resolver.clone()));
     #[cfg(feature = "mirror")]
     let forward = {
+        // A reload can begin to inspect.
         let mirrors = settings.listeners.iter().any(|one| one.mode == Mode::Mirror);
-        mirrors.then(|| Arc::new(Forward::new(dialler.clone(), roots.clone())))
+        (mirrors || cfg!(feature = "inspect"))
+            .then(|| Arc::new(Forward::new(dialler.clone(), roots.clone())))
     };
     let verifier = Arc::new(Verifier::new(roots));
     let gate = Gate {
         policy,
         own,
         tls,
+        #[cfg(feature = "inspect")]
+        leaves: Leaves::new(authority.clone()),
+        authority,
         resolver,
         verifier,
         dialler,

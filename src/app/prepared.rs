@@ -53,15 +53,16 @@ impl Prepared {
 
     /// Logs the warnings, and the listeners in report mode.
     pub(super) fn log_warnings(&self) {
-        let Loaded { settings, policy, warnings, tls } = &self.loaded;
-        for warning in reload::expiry_warnings(tls) {
+        let Loaded { settings, policy, warnings, .. } = &self.loaded;
+        for warning in reload::expiry_warnings(&self.loaded) {
             warn!("{warning}");
         }
         for warning in warnings {
             warn!("{warning}");
         }
         let mirrors = settings.listeners.iter().any(|one| one.mode == Mode::Mirror);
-        if (mirrors || policy.rules().verify_upstream) && self.roots.is_empty() {
+        let inspects = self.loaded.authority.is_some();
+        if (mirrors || inspects || policy.rules().verify_upstream) && self.roots.is_empty() {
             warn!("no root certificates found: install ca-certificates, or set ca per registry");
         }
         if let Some(behind) = ClockBehind::at(SystemTime::now()) {

@@ -50,7 +50,7 @@ pub(super) fn status(
     let mut policy = gate.policy.clone();
     let listeners = settings.listeners.clone();
     let max_sessions = gate.max_sessions;
-    let tls = gate.tls.clone();
+    let (tls, authority) = (gate.tls.clone(), gate.authority.clone());
     let dialler = gate.dialler.clone();
     let mut parents = dialler.parent_changes();
     let now = move |policy: &PolicySet, phase: DrainPhase, stale: &Staleness| {
@@ -62,6 +62,7 @@ pub(super) fn status(
             .parents
             .iter()
             .map(|parent| ParentStatus { name: parent.name.clone(), is_up: dialler.is_up(parent) });
+        let expiry = authority.borrow().as_ref().map(|authority| authority.expiry());
         Status {
             parents: parents.collect(),
             phase: phase.into(),
@@ -70,7 +71,7 @@ pub(super) fn status(
             open_sessions_limit: policy.limits().open_sessions.min(max_sessions),
             enforcement: if reports { Enforcement::Report } else { Enforcement::Enforce },
             // Renewed ahead of the policy.
-            certificates: config::expiries(&tls.borrow())
+            certificates: config::expiries(&tls.borrow(), expiry)
                 .into_iter()
                 .map(|expiry| (expiry.path.display().to_string(), expiry.last_second))
                 .collect(),

@@ -9,7 +9,9 @@ use super::config_argument::ConfigArgument;
 use super::output;
 use crate::config::{self, AdminAddress, Answer, ListenerSpec, Loaded, Presence};
 use crate::oci::Listing;
-use crate::policy::{BlobHosts, Blobs, Enforcement, Mirror, Parent, Registry, Route};
+use crate::policy::{
+    BlobHosts, Blobs, Enforcement, Inspect, Mirror, Name, Parent, Registry, Route,
+};
 use crate::reload;
 
 /// Check the configuration. Report every error in every file, with file and line.
@@ -40,7 +42,7 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
     for warning in &loaded.warnings {
         writeln!(out, "warning: {warning}")?;
     }
-    let expiring = reload::expiry_warnings(&loaded.tls);
+    let expiring = reload::expiry_warnings(loaded);
     for warning in expiring.into_iter().chain(machine::warnings(&loaded.settings)) {
         writeln!(out, "warning: {warning}")?;
     }
@@ -81,9 +83,9 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
         let hosts = counted(registry.endpoints().len(), "host", "hosts");
         let how = origin_and_route(registry, route);
         writeln!(out, "{}: {hosts}, {}{how}", registry.name(), registry.file())?;
-        if let Some(mirror) = registry.mirror() {
-            writeln!(out, "  mirror: {}", mirrored(mirror))?;
-        }
+        let mirror = registry.mirror().map(|mirror| format!("  mirror: {}\n", mirrored(mirror)));
+        let inspect = registry.inspect().map(|one| format!("  inspect: {}\n", inspected(one)));
+        out.extend(mirror.into_iter().chain(inspect));
     }
     if let Some(more) = registries.len().checked_sub(MOST_TOLD).filter(|more| *more > 0) {
         writeln!(out, "and {more} more")?;
@@ -122,6 +124,21 @@ fn mirrored(mirror: &Mirror) -> String {
     format!(
         "as {}{default}; repositories: {}; tags: {}; listing: {}; blobs {blobs}",
         listed(&mirror.names().collect::<Vec<_>>()),
+        all(rules.pull.as_ref().map(ToString::to_string)),
+        all(rules.tags.as_ref().map(ToString::to_string)),
+        if rules.listing == Listing::Allowed { "allowed" } else { "refused" },
+    )
+}
+
+/// What is allowed in the inspected tunnels of a registry.
+fn inspected(inspect: &Inspect) -> String {
+    let rules = inspect.rules();
+    let all = |globs: Option<String>| globs.unwrap_or_else(|| "all".to_owned());
+    let names: Vec<_> = inspect.names().map(Name::as_str).collect();
+    let push = if rules.push.is_empty() { "nothing".to_owned() } else { rules.push.to_string() };
+    format!(
+        "{}; pull: {}; push: {push}; tags: {}; listing: {}",
+        names.join(", "),
         all(rules.pull.as_ref().map(ToString::to_string)),
         all(rules.tags.as_ref().map(ToString::to_string)),
         if rules.listing == Listing::Allowed { "allowed" } else { "refused" },

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "tools")]
 mod audit_lines;
+#[cfg(feature = "inspect")]
+mod ca;
 mod check;
 mod config_argument;
 #[cfg(feature = "demo")]
@@ -50,6 +52,9 @@ struct Arguments {
 enum Command {
     /// Run the gate.
     Run(run::Args),
+    /// Make, renew and show the authority that signs certificates for inspected tunnels.
+    #[cfg(feature = "inspect")]
+    Ca(ca::Args),
     /// Check the configuration. Report every error in every file, with file and line.
     Check(check::Args),
     /// Show whether a host is allowed, which line of which file allows it, and its addresses.
@@ -94,6 +99,8 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let ended = match arguments.command {
         Command::Run(args) => run::run(&args),
+        #[cfg(feature = "inspect")]
+        Command::Ca(args) => ca::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         #[cfg(feature = "demo")]

@@ -1,10 +1,12 @@
 //! Compiles the text of all files to [`Settings`] and a [`PolicySet`], or returns every error in
 //! every file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::authority::Authority;
+use super::inspect::AuthorityPaths;
 use super::main_file::{self, Main};
 use super::parents::{self, ParentSpec};
 use super::referenced_files::{self, ReferencedFile};
@@ -14,8 +16,8 @@ use super::tls::{self, TlsOfListeners};
 use super::values::{Inherited, PLAIN_NAME, beside, is_plain_name};
 use super::{azure, clients, mirror, registry_file, users, without_password};
 use crate::policy::{
-    Client, Endpoint, EndpointKind, Fault, HostKind, Located, Location, NO_LABEL, OTHER_LABEL,
-    PolicySet, Registry, Rules, Users,
+    Client, Endpoint, EndpointKind, Fault, HostKind, Located, Location, NO_LABEL, Name,
+    OTHER_LABEL, PolicySet, Registry, Rules, Users,
 };
 
 /// A file, readable or not.
@@ -47,6 +49,8 @@ pub struct Loaded {
     pub policy: PolicySet,
     /// The TLS of the listeners, replaced with it.
     pub tls: TlsOfListeners,
+    /// The authority of inspected tunnels, replaced with it; `None` if none is inspected.
+    pub authority: Option<Arc<Authority>>,
     /// Valid but probably unintended settings.
     pub warnings: Vec<Fault>,
 }
@@ -78,6 +82,8 @@ pub fn named_by(main: &File) -> Result<Named, Vec<Fault>> {
     let mut further: Vec<PathBuf> =
         main.tls.iter().flat_map(|tls| tls.value.paths().cloned()).collect();
     further.extend(main.parents.iter().flat_map(ParentSpec::paths).cloned());
+    let inspect = main.inspect.iter().flat_map(|inspect| inspect.authority.paths());
+    further.extend(inspect.cloned());
     if !main.named_users.is_empty() {
         further.push(main.users_file.clone());
     }
@@ -129,6 +135,7 @@ pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
     let (tls, faults, warnings) = tls::make(&main.tls, &files.further);
     found.faults.extend(faults);
     found.warnings.extend(warnings);
+    let authority = authority(&main, &files.further, &registries, &mut found);
     found.warnings.extend(without_password::warnings(clients, &registries));
     let users = users(&main, &files.further, &mut found);
     let parents = parents::make(&main.parents, &files.further, &mut found.faults);
@@ -136,7 +143,7 @@ pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
     match PolicySet::new(generation, rules) {
         Ok(policy) if found.faults.is_empty() => {
             let warnings = sorted(found.warnings);
-            Ok(Loaded { settings: main.settings, policy, tls, warnings })
+            Ok(Loaded { settings: main.settings, policy, tls, authority, warnings })
         }
         Ok(_) => Err(sorted(found.faults)),
         Err(among_registries) => {
@@ -273,6 +280,82 @@ fn judge_mirrors(settings: &Settings, registries: &[Registry], found: &mut Compi
             what: "it has a [mirror], but there is no mirror listener".into(),
             remedy: "write a [[listen]] with mode = \"mirror\", or remove [mirror]".into(),
         });
+    }
+}
+
+/// The names of all inspected hosts.
+fn inspected_names(registries: &[Registry]) -> BTreeSet<Name> {
+    registries.iter().filter_map(Registry::inspect).flat_map(|one| one.names()).cloned().collect()
+}
+
+/// Returns what `pullgate ca` needs: the paths of the authority, which need not exist yet, and the
+/// names that it is to permit.
+///
+/// # Errors
+/// Every error in the files, besides those of the authority; and that nothing is inspected.
+pub fn inspected(files: &Files) -> Result<(AuthorityPaths, BTreeSet<Name>), Vec<Fault>> {
+    let mut found = CompileState::default();
+    let text = text_of(&files.main, NAME_ANOTHER).map_err(|fault| vec![fault])?;
+    let source = Source::new(&files.main.path, text);
+    let main = main(&source, &files.registries, &mut found);
+    let registries = registries(files, &main.inherited, &main.rules.clients, &mut found);
+    if !found.faults.is_empty() {
+        return Err(sorted(found.faults));
+    }
+    let names = inspected_names(&registries);
+    let fault = |what: &str, remedy: &str| {
+        vec![Fault { place: source.whole(), what: what.into(), remedy: remedy.into() }]
+    };
+    let Some(inspect) = main.inspect else {
+        return Err(fault("it has no [inspect]", NEEDS_AUTHORITY));
+    };
+    if names.is_empty() {
+        let remedy = "write [inspect] into the files of registries";
+        return Err(fault("no registry is inspected", remedy));
+    }
+    Ok((inspect.authority, names))
+}
+
+/// The remedy where an authority is needed and none is named.
+const NEEDS_AUTHORITY: &str = "write [inspect] ca = { certificate = \"inspect/ca.pem\", key = \"inspect/ca.key\" } \
+     into pullgate.toml, and run `pullgate ca create`";
+
+/// Reads the authority if a registry is inspected. Each inspected registry needs one.
+fn authority(
+    main: &Main,
+    files: &[ReferencedFile],
+    registries: &[Registry],
+    found: &mut CompileState,
+) -> Option<Arc<Authority>> {
+    let inspected = registries.iter().find_map(Registry::inspect);
+    match (&main.inspect, inspected) {
+        (None, None) => None,
+        // Its own fault is reported where it stands.
+        (None, Some(_)) if main.has_inspect => None,
+        (None, Some(inspect)) => {
+            found.faults.push(Fault {
+                place: inspect.place().clone(),
+                what: "there is no authority to inspect with".into(),
+                remedy: NEEDS_AUTHORITY.into(),
+            });
+            None
+        }
+        (Some(table), None) => {
+            found.warnings.push(Fault {
+                place: table.place.clone(),
+                what: "no registry is inspected".into(),
+                remedy: "write [inspect] into the files of registries, or remove it here".into(),
+            });
+            None
+        }
+        #[cfg(not(feature = "inspect"))]
+        (Some(_), Some(_)) => None,
+        #[cfg(feature = "inspect")]
+        (Some(table), Some(_)) => {
+            let names = inspected_names(registries);
+            let sinks = (&mut found.faults, &mut found.warnings);
+            super::authority::make(table, files, &names, sinks)
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::clients;
+use super::inspect::{self, InspectTable};
 use super::parents::{self, ParentSpec};
 use super::settings::{AuditTarget, BATCH, OnFull, Profile, Settings};
 use super::source::Source;
@@ -46,6 +47,10 @@ pub(super) struct Main {
     pub(super) named_users: Vec<Located<String>>,
     /// The `[[parent]]`s, whose files are not read yet.
     pub(super) parents: Vec<ParentSpec>,
+    /// `[inspect]`, whose files are not read yet.
+    pub(super) inspect: Option<InspectTable>,
+    /// Whether there is such a table, valid or not.
+    pub(super) has_inspect: bool,
 }
 
 /// Default of `[policy] registries`.
@@ -99,6 +104,7 @@ pub(super) fn read(source: &Source<'_>) -> Main {
     let mut named_users = Vec::new();
     rules.clients = clients::read(source, &mut file, &tls, &mut named_users);
     let parents = parents::read(source, &mut file);
+    let (has_inspect, inspect) = inspect::main_table(source, &mut file);
     let helpers = parents.iter().filter_map(ParentSpec::program).collect();
     let servers = file.table("dns", "[dns]").map(|table| dns(source, table, &mut rules));
     let servers = servers.unwrap_or_default();
@@ -140,6 +146,8 @@ pub(super) fn read(source: &Source<'_>) -> Main {
         users_file: beside(source, &users_file),
         named_users,
         parents,
+        inspect,
+        has_inspect,
     }
 }
 

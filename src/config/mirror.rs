@@ -70,7 +70,7 @@ pub(super) fn ca(
     let Some(written) = file.string("ca") else { return Arc::default() };
     let ca = authorities(source, &written, files);
     if !is_used {
-        let what = "ca has no effect without [mirror] or [policy] verify-upstream";
+        let what = "ca has no effect without [mirror], [inspect] or [policy] verify-upstream";
         source.fault(written.place, what, "write one of them, or remove ca");
     }
     ca.into()
@@ -87,7 +87,7 @@ pub(super) fn read(
     let place = table.place().clone();
     let names = table.strings("names");
     let default = table.boolean("default").filter(|found| found.value).map(|found| found.place);
-    let rules = rules(source, &mut table);
+    let rules = rules(source, &mut table, "repositories");
     let blobs = blobs(source, &mut table);
     let credentials = table.string("credentials-file");
     let credentials = credentials.and_then(|written| credentials_in(source, &written, files));
@@ -100,20 +100,12 @@ pub(super) fn read(
     Some(MirrorSpec { place, names, default, rules, blobs, credentials })
 }
 
-fn rules(source: &Source<'_>, table: &mut Table<'_>) -> Rules {
-    let pull = table.has("repositories").then(|| {
-        let mut globs = RepositoryGlobs::default();
-        for written in table.strings("repositories") {
-            if let Err(fault) = globs.add(&written.value) {
-                let what = format!("the pattern {:?} {fault}", written.value);
-                let remedy = "write it as \"team/**\" or \"base/alpine\"";
-                source.fault(written.place, what, remedy);
-            }
-        }
-        globs
-    });
-    if table.is_empty_list("repositories") {
-        let what = "repositories is empty, so nothing can be pulled";
+/// Parses the rules for requests. `pull`: the key of the repositories that can be pulled.
+pub(super) fn rules(source: &Source<'_>, table: &mut Table<'_>, pull: &'static str) -> Rules {
+    let key = pull;
+    let pull = repositories(source, table, key);
+    if table.is_empty_list(key) {
+        let what = format!("{key} is empty, so nothing can be pulled");
         let remedy = "list repositories, or remove the key to allow all of them";
         source.missing(table.place(), what, remedy);
     }
@@ -131,7 +123,26 @@ fn rules(source: &Source<'_>, table: &mut Table<'_>) -> Rules {
         Some(Located { value: true, .. }) => Listing::Allowed,
         Some(_) | None => Listing::Refused,
     };
-    Rules { pull, push: RepositoryGlobs::default(), tags, listing }
+    Rules { pull, tags, listing, ..Rules::default() }
+}
+
+/// Parses patterns of repositories; `None` if the key is absent.
+pub(super) fn repositories(
+    source: &Source<'_>,
+    table: &mut Table<'_>,
+    key: &'static str,
+) -> Option<RepositoryGlobs> {
+    table.has(key).then(|| {
+        let mut globs = RepositoryGlobs::default();
+        for written in table.strings(key) {
+            if let Err(fault) = globs.add(&written.value) {
+                let what = format!("the pattern {:?} {fault}", written.value);
+                let remedy = "write it as \"team/**\" or \"base/alpine\"";
+                source.fault(written.place, what, remedy);
+            }
+        }
+        globs
+    })
 }
 
 fn blobs(source: &Source<'_>, table: &mut Table<'_>) -> Blobs {

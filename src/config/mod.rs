@@ -4,11 +4,17 @@
 //! Pure: the caller reads the files. All errors in all files are reported at once, each with file,
 //! line, cause and remedy.
 
+#[cfg(feature = "inspect")]
+mod authority;
+#[cfg(not(feature = "inspect"))]
+#[path = "no_authority.rs"]
+mod authority;
 mod az_forms;
 mod azure;
 mod clients;
 mod comparison;
 mod compile;
+mod inspect;
 mod main_file;
 mod mirror;
 mod parents;
@@ -26,11 +32,16 @@ mod users;
 mod values;
 mod without_password;
 
+pub use authority::Authority;
+#[cfg(feature = "inspect")]
+pub use authority::AuthorityFacts;
 pub use azure::{Import, ImportedEndpoints, import};
 pub use comparison::{Comparison, compare};
 pub use compile::{
-    File, Files, Loaded, Named, compile, faults_without_folder, named_by, named_by_registry,
+    File, Files, Loaded, Named, compile, faults_without_folder, inspected, named_by,
+    named_by_registry,
 };
+pub use inspect::AuthorityPaths;
 pub use referenced_files::{Readers, ReferencedFile, Secret};
 pub use settings::{
     AdminAddress, Answer, Answerer, AuditTarget, BATCH, Capture, Conduct, FileAccess, ListenerSpec,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::clients;
+use super::inspect;
 use super::mirror;
 use super::parents;
 use super::preset_keys::{OwnHosts, PresetKeys};
@@ -50,9 +51,10 @@ pub(super) fn read(
     let budgets = Uploads::read(&mut file).budgets(&inherited.uploads, connected);
     judge_private_only(source, &file, private_only.as_ref(), &private_addresses);
     let tunnel = mirror::tunnel(source, &mut file);
-    let ca_is_used = file.has("mirror") || inherited.verify_upstream;
+    let ca_is_used = file.has("mirror") || file.has("inspect") || inherited.verify_upstream;
     let ca = mirror::ca(source, &mut file, files, ca_is_used);
     let mirror = mirror::read(source, &mut file, files, says_clients);
+    let inspect = inspect::read(source, &mut file, tunnel);
     file.finish();
     let is_of_preset = preset.are_used();
     let mut hosts = Hosts { login, data, regional, also };
@@ -78,6 +80,7 @@ pub(super) fn read(
         download_bytes_per_second: download,
         tunnel,
         mirror,
+        inspect,
         ca,
         preset,
         parent,

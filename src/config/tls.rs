@@ -89,9 +89,11 @@ pub struct Expiry {
 const EXPIRES_SOON: i64 = 14 * 24 * 60 * 60;
 
 /// Returns when each file of certificates expires, each once, in the order of their paths.
+/// `authority`: when that of `[inspect]` does.
 #[must_use]
-pub fn expiries(listeners: &TlsOfListeners) -> Vec<Expiry> {
-    let mut all: Vec<Expiry> = listeners.values().flat_map(|tls| tls.expiries.clone()).collect();
+pub fn expiries(listeners: &TlsOfListeners, authority: Option<Expiry>) -> Vec<Expiry> {
+    let listeners = listeners.values().flat_map(|tls| tls.expiries.clone());
+    let mut all: Vec<Expiry> = listeners.chain(authority).collect();
     all.sort();
     all.dedup();
     all
@@ -100,7 +102,11 @@ pub fn expiries(listeners: &TlsOfListeners) -> Vec<Expiry> {
 /// Returns a warning for each file of certificates that has expired or expires soon. `now`: in seconds
 /// since 1970.
 #[must_use]
-pub fn expiry_warnings(listeners: &TlsOfListeners, now: i64) -> Vec<String> {
+pub fn expiry_warnings(
+    listeners: &TlsOfListeners,
+    authority: Option<Expiry>,
+    now: i64,
+) -> Vec<String> {
     let warning = |Expiry { path, last_second }: Expiry| {
         let left = last_second.saturating_sub(now);
         let path = path.display();
@@ -113,7 +119,7 @@ pub fn expiry_warnings(listeners: &TlsOfListeners, now: i64) -> Vec<String> {
             None
         }
     };
-    expiries(listeners).into_iter().filter_map(warning).collect()
+    expiries(listeners, authority).into_iter().filter_map(warning).collect()
 }
 
 fn last_second(certificate: &CertificateDer<'_>) -> Option<i64> {
@@ -449,14 +455,14 @@ mod tests {
             (end - 3 * DAY, Some("gate.pem: the certificate expires in 3 days")),
             (end + 1, Some("gate.pem: the certificate has expired")),
         ] {
-            let warnings = expiry_warnings(&made, now);
+            let warnings = expiry_warnings(&made, None, now);
             let warning = warnings.first().map(String::as_str);
             match expected {
                 None => assert_eq!(warning, None),
                 Some(expected) => assert!(warning.unwrap().starts_with(expected), "{warning:?}"),
             }
         }
-        assert_eq!(expiries(&made)[0].last_second, end);
+        assert_eq!(expiries(&made, None)[0].last_second, end);
     }
 
     #[test]

@@ -9,7 +9,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
@@ -255,8 +256,71 @@ impl ServerCertVerifier for Recorder {
     }
 }
 
+/// Verifies as the TLS library does; the error of a certificate names its issuer.
+#[derive(Debug)]
+struct Describing(Arc<WebPkiServerVerifier>);
+
+/// A certificate that was rejected, and who has issued it.
+#[derive(Debug, thiserror::Error)]
+#[error("{fault}; issuer: {issuer}")]
+struct Described {
+    fault: CertificateError,
+    issuer: String,
+}
+
+impl ServerCertVerifier for Describing {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified =
+            self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        verified.map_err(|error| match (error, SeenCertificate::read(end_entity)) {
+            (rustls::Error::InvalidCertificate(fault), Some(SeenCertificate { issuer, .. })) => {
+                let described = OtherError(Arc::new(Described { fault, issuer }));
+                rustls::Error::InvalidCertificate(CertificateError::Other(described))
+            }
+            (error, _) => error,
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
 fn config(roots: RootCertStore) -> ClientConfig {
-    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let builder = ClientConfig::builder();
+    let mut config = match WebPkiServerVerifier::builder(Arc::new(roots.clone())).build() {
+        Ok(verifier) => {
+            let verifier = Arc::new(Describing(verifier));
+            builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+        }
+        // Without any root, every certificate is rejected.
+        Err(_) => builder.with_root_certificates(roots).with_no_client_auth(),
+    };
     config.alpn_protocols = vec![ALPN.to_vec()];
     config
 }
@@ -264,8 +328,18 @@ fn config(roots: RootCertStore) -> ClientConfig {
 fn fault(error: &io::Error) -> TlsFault {
     use CertificateError as Fault;
     let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
-    let detail = match tls {
-        Some(rustls::Error::InvalidCertificate(fault)) => match fault {
+    let (certificate, issuer) = match tls {
+        Some(rustls::Error::InvalidCertificate(Fault::Other(OtherError(other)))) => {
+            match other.downcast_ref::<Described>() {
+                Some(Described { fault, issuer }) => (Some(fault), Some(issuer)),
+                None => (None, None),
+            }
+        }
+        Some(rustls::Error::InvalidCertificate(fault)) => (Some(fault), None),
+        _ => (None, None),
+    };
+    let mut detail = match certificate {
+        Some(fault) => match fault {
             Fault::Expired | Fault::ExpiredContext { .. } => "its certificate has expired".into(),
             Fault::NotValidYet | Fault::NotValidYetContext { .. } => {
                 "its certificate is not valid yet".into()
@@ -280,6 +354,10 @@ fn fault(error: &io::Error) -> TlsFault {
         },
         _ => error.to_string(),
     };
+    if let Some(issuer) = issuer {
+        detail.push_str("; its issuer is ");
+        detail.push_str(issuer);
+    }
     let is_of_certificate = matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
     TlsFault { failure: upstream(Cause::UpstreamTls), detail, is_of_certificate }
 }

@@ -1,18 +1,19 @@
 //! One request to one host that the policy grants, and the head of its answer.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::Response;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
+use super::body::RequestBody;
 use super::pool::{Connection, Key, Pool};
 use super::trouble::{LONGEST_ANSWER, Trouble, broken, late};
-use crate::dial::{Caller, Dialler, TlsClients};
+use crate::dial::{self, Caller, Dialler, TlsClients};
 use crate::oci::Request;
 use crate::policy::{
     Allowed, AllowedRequest, Cause, Denial, OwnAddresses, PolicySet, Reason, Target,
@@ -34,24 +35,39 @@ pub struct Asked<'a> {
 }
 
 /// What goes to a server.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) method: hyper::Method,
     pub(super) target: String,
     pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+    pub(super) body: RequestBody,
 }
 
 impl Outgoing {
-    fn to(&self, target: &Target) -> Option<hyper::Request<Full<Bytes>>> {
+    /// Returns the same request once more; `None` if its body can be sent only once.
+    pub(super) fn again(&self) -> Option<Self> {
+        Some(Self { body: self.body.again()?, ..self.without_body() })
+    }
+
+    /// Returns the same request without its body.
+    pub(super) fn without_body(&self) -> Self {
+        Self {
+            method: self.method.clone(),
+            target: self.target.clone(),
+            headers: self.headers.clone(),
+            body: RequestBody::default(),
+        }
+    }
+
+    fn to(self, target: &Target) -> Option<hyper::Request<RequestBody>> {
         let host =
             if target.port == 443 { target.name.as_str().to_owned() } else { target.to_string() };
         let mut request = hyper::Request::builder()
-            .method(self.method.clone())
+            .method(self.method)
             .uri(self.target.as_str())
-            .body(Full::new(self.body.clone()))
+            .body(self.body)
             .ok()?;
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = self.headers;
         request.headers_mut().insert(header::HOST, HeaderValue::try_from(host).ok()?);
         Some(request)
     }
@@ -65,17 +81,40 @@ pub(super) struct Answered {
     timeout: Duration,
 }
 
+/// A connection to the server of an inspected tunnel, without TLS yet.
+#[derive(Debug)]
+pub struct FirstConnection {
+    /// The server.
+    pub target: Target,
+    /// The generation of the policy that permitted it.
+    pub generation: u64,
+    /// What was dialled.
+    pub connection: dial::Connection,
+}
+
 /// Reaches hosts.
 #[derive(Debug)]
 pub(super) struct Exchanger {
     dialler: Arc<Dialler>,
     tls: Arc<TlsClients>,
     pool: Arc<Pool>,
+    /// Used before another is dialled.
+    first: Mutex<Option<FirstConnection>>,
 }
 
 impl Exchanger {
     pub(super) fn new(dialler: Arc<Dialler>, tls: Arc<TlsClients>) -> Self {
-        Self { dialler, tls, pool: Arc::default() }
+        Self { dialler, tls, pool: Arc::default(), first: Mutex::default() }
+    }
+
+    /// Returns one for a single client, whose connections no other client uses.
+    pub(super) fn for_client(&self, first: FirstConnection) -> Self {
+        Self {
+            dialler: self.dialler.clone(),
+            tls: self.tls.clone(),
+            pool: Arc::new(self.pool.apart()),
+            first: Mutex::new(Some(first)),
+        }
     }
 
     /// Sends a request to a host, on a connection that is open already or on a new one.
@@ -86,7 +125,7 @@ impl Exchanger {
         outgoing: Outgoing,
     ) -> Result<Answered, Trouble> {
         let target = allowed.target();
-        let request = || {
+        let request = |outgoing: Outgoing| {
             let detail = "the request cannot be written as HTTP";
             let built = outgoing.to(target);
             built.ok_or_else(|| Trouble::failed(Cause::UpstreamMalformed, detail))
@@ -98,19 +137,35 @@ impl Exchanger {
             target: target.clone(),
             generation: asked.set.generation(),
         };
-        if let Some(mut connection) = self.pool.take(&key) {
-            // The server may just have closed it: then a new one is tried.
-            if let Ok(Ok(response)) = timeout_at(by, connection.send(request()?)).await {
-                return Ok(Answered { response, connection, timeout });
-            }
+        // The server may just have closed a connection that is open: then a new one is tried.
+        if let Some(again) = outgoing.again()
+            && let Some(mut connection) = self.pool.take(&key)
+            && let Ok(Ok(response)) = timeout_at(by, connection.send(request(again)?)).await
+        {
+            return Ok(Answered { response, connection, timeout });
         }
+        let is_streamed = outgoing.again().is_none();
+        let request = request(outgoing)?;
         let mut connection = self.open(asked, allowed, key).await?;
         let upstream = connection.address();
-        match timeout_at(by, connection.send(request()?)).await {
+        let sending = connection.send(request);
+        // A body that still comes has its own limit on the time between two parts.
+        let sent = match is_streamed {
+            true => Ok(sending.await),
+            false => timeout_at(by, sending).await,
+        };
+        match sent {
             Ok(Ok(response)) => Ok(Answered { response, connection, timeout }),
             Ok(Err(error)) => Err(broken(&error).at(upstream)),
             Err(_) => Err(late().at(upstream)),
         }
+    }
+
+    /// Takes the connection that the client's tunnel was dialled with, if it may be used still.
+    fn first(&self, key: &Key) -> Option<dial::Connection> {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let fits = first.target == key.target && first.generation == key.generation;
+        fits.then_some(first.connection)
     }
 
     /// Looks an allowed host up, dials one of its vetted addresses and makes the TLS handshake.
@@ -125,8 +180,13 @@ impl Exchanger {
             let remedy = "too many connections to registries";
             Denial::with_remedy(Reason::SessionLimit, remedy)
         })?;
-        let by_policy = (asked.set, asked.own);
-        let reached = self.dialler.reach(by_policy, allowed, &Caller::default(), by).await?;
+        let reached = match self.first(&key) {
+            Some(first) => first,
+            None => {
+                let by_policy = (asked.set, asked.own);
+                self.dialler.reach(by_policy, allowed, &Caller::default(), by).await?
+            }
+        };
         let (socket, address) = (reached.upstream, reached.address);
         let registry = (&key.registry, key.generation);
         let ca = &asked.allowed.grant().ca;

@@ -11,6 +11,34 @@ pub(super) fn for_registry(client: &HeaderMap) -> HeaderMap {
     kept(client, &[header::ACCEPT, header::RANGE, header::IF_NONE_MATCH, header::USER_AGENT])
 }
 
+/// Of a client's headers, those that a registry gets in an inspected tunnel: the same and the client's
+/// own credentials, and what says what its body is. The length is that of the body itself.
+#[cfg(feature = "inspect")]
+pub(super) fn of_client(client: &HeaderMap) -> HeaderMap {
+    kept(
+        client,
+        &[
+            header::ACCEPT,
+            header::RANGE,
+            header::IF_NONE_MATCH,
+            header::USER_AGENT,
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::CONTENT_RANGE,
+        ],
+    )
+}
+
+/// Of the headers of a registry that has accepted an upload, those that a client gets. Its location is
+/// checked apart.
+#[cfg(feature = "inspect")]
+pub(super) fn of_upload(registry: &HeaderMap) -> HeaderMap {
+    let session = HeaderName::from_static("docker-upload-uuid");
+    let least = HeaderName::from_static("oci-chunk-min-length");
+    let subject = HeaderName::from_static("oci-subject");
+    kept(registry, &[header::RANGE, CONTENT_DIGEST, session, least, subject])
+}
+
 /// Of a client's headers, those that a blob store gets: no credentials of anybody.
 pub(super) fn for_blob_store(client: &HeaderMap) -> HeaderMap {
     kept(client, &[header::RANGE, header::IF_NONE_MATCH, header::USER_AGENT])
@@ -58,7 +86,7 @@ pub(super) fn of_redirect(registry: &HeaderMap) -> HeaderMap {
 
 /// Of the headers of a registry's refusal, those that a client gets.
 pub(super) fn of_refusal(registry: &HeaderMap) -> HeaderMap {
-    kept(registry, &[header::CONTENT_TYPE, header::RETRY_AFTER])
+    kept(registry, &[header::CONTENT_TYPE, header::RETRY_AFTER, header::WWW_AUTHENTICATE])
 }
 
 fn kept(all: &HeaderMap, names: &[HeaderName]) -> HeaderMap {

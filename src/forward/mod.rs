@@ -5,8 +5,11 @@
 //! untrusted: it is bounded in bytes and in time, and what the client gets is built anew from it.
 
 mod blob;
+mod body;
 mod exchange;
 mod headers;
+#[cfg(feature = "inspect")]
+mod pass;
 mod pool;
 mod token;
 mod trouble;
@@ -19,7 +22,8 @@ use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderValue};
 
 pub use blob::BlobBody;
-pub use exchange::Asked;
+pub use body::RequestBody;
+pub use exchange::{Asked, FirstConnection};
 pub use trouble::Trouble;
 
 use crate::dial::{Dialler, TlsClients};
@@ -27,7 +31,6 @@ use crate::oci::{Algorithm, Digest, Location, Method, Operation};
 use crate::policy::{Allowed, Blobs, Cause, Denial, Name, Reason};
 use exchange::{Answered, Exchanger, Outgoing, whole};
 use token::Tokens;
-use trouble::failure;
 
 /// The largest manifest or list, in bytes.
 pub const LARGEST_DOCUMENT: usize = 4 * 1024 * 1024;
@@ -84,7 +87,7 @@ impl Forward {
     /// # Errors
     /// What denied it or failed.
     pub async fn send(&self, asked: Asked<'_>) -> Result<Answer, Trouble> {
-        let login = asked.allowed.login().ok_or_else(|| failure(Cause::UpstreamMalformed))?;
+        let login = asked.allowed.server();
         let method = match asked.request.method {
             Method::Head => hyper::Method::HEAD,
             _ => hyper::Method::GET,
@@ -93,9 +96,9 @@ impl Forward {
             method,
             target: asked.request.operation.target(),
             headers: headers::for_registry(asked.headers),
-            body: Bytes::new(),
+            body: RequestBody::default(),
         };
-        let answered = self.with_token(asked, &login, outgoing.clone()).await?;
+        let answered = self.with_token(asked, &login, outgoing.without_body()).await?;
         let status = answered.response.status();
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             return self.redirected(asked, login.target().name.clone(), outgoing, answered).await;
@@ -112,7 +115,7 @@ impl Forward {
         outgoing: Outgoing,
     ) -> Result<Answered, Trouble> {
         let known = self.tokens.known(asked);
-        let first = with_authorization(outgoing.clone(), known.clone());
+        let first = with_authorization(outgoing.without_body(), known.clone());
         let answered = self.exchanger.exchange(asked, login, first).await?;
         if answered.response.status() != StatusCode::UNAUTHORIZED {
             return Ok(answered);
@@ -129,7 +132,7 @@ impl Forward {
             .await?;
         if answered.response.status() == StatusCode::UNAUTHORIZED {
             self.tokens.forget(asked);
-            let detail = match asked.allowed.mirror().credentials() {
+            let detail = match asked.allowed.credentials() {
                 Some(_) => "the registry does not let the gate's credentials pull this repository",
                 None => "the registry does not let this repository be pulled without credentials",
             };
@@ -171,7 +174,7 @@ impl Forward {
                 let denial = Denial::with_remedy(Reason::RedirectNotAllowed, remedy);
                 return Err(Trouble::from(denial).at(upstream));
             }
-            if *allowed.mirror().blobs() == Blobs::Redirect {
+            if *allowed.blobs() == Blobs::Redirect {
                 let would_deny = allowed.judge_redirect(&location);
                 let would_deny = would_deny.map_err(|denial| Trouble::from(denial).at(upstream))?;
                 let headers = headers::of_redirect(answered.response.headers());
@@ -187,7 +190,7 @@ impl Forward {
             outgoing.target = match location {
                 Location::Absolute { target, .. } | Location::Relative(target) => target,
             };
-            answered = self.exchanger.exchange(asked, &hop, outgoing.clone()).await?;
+            answered = self.exchanger.exchange(asked, &hop, outgoing.without_body()).await?;
             let status = answered.response.status();
             if !status.is_redirection() || status == StatusCode::NOT_MODIFIED {
                 return stored(asked, answered);

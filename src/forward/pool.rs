@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
@@ -16,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 
+use super::body::RequestBody;
 use crate::dial::Upstream;
 use crate::policy::Target;
 
@@ -77,7 +76,7 @@ struct Idle {
 /// An open connection and its place among all.
 #[derive(Debug)]
 struct Live {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<RequestBody>,
     /// `None` if a parent has chosen it.
     address: Option<SocketAddr>,
     /// Given back when the connection closes.
@@ -93,6 +92,13 @@ pub(super) struct Connection {
 }
 
 impl Pool {
+    /// Returns an empty pool that shares the limit on connections.
+    pub(super) fn apart(&self) -> Self {
+        // It ends with the client, so nothing sweeps it.
+        let is_swept = AtomicBool::new(true);
+        Self { places: self.places.clone(), is_swept, idle: Mutex::default() }
+    }
+
     /// Waits for a place; `None` when the deadline comes first.
     pub(super) async fn place(pool: &Arc<Self>, by: Instant) -> Option<OwnedSemaphorePermit> {
         let waiting = pool.places.clone().acquire_owned();
@@ -177,7 +183,7 @@ impl Connection {
     /// Sends a request; returns when the head of the answer has come.
     pub(super) async fn send(
         &mut self,
-        request: Request<Full<Bytes>>,
+        request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, hyper::Error> {
         self.live.sender.send_request(request).await
     }

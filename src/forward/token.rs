@@ -17,6 +17,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::body::RequestBody;
 use super::exchange::{Asked, Exchanger, Outgoing, whole};
 use super::trouble::Trouble;
 use crate::oci::{Bearer, Challenges, Location, Operation, encoded};
@@ -106,7 +107,7 @@ impl Tokens {
             return Ok(known.value.clone());
         }
         *token = None;
-        let credentials = asked.allowed.mirror().credentials();
+        let credentials = asked.allowed.credentials();
         let fresh = match (&challenges.bearer, challenges.basic, credentials) {
             (Some(bearer), _, _) => exchange(exchanger, asked, bearer).await?,
             (None, true, Some(Credentials::Password { user, password })) => Token {
@@ -164,7 +165,7 @@ async fn exchange(
     let answered = exchanger.exchange(asked, &server, outgoing).await?;
     let status = answered.response.status();
     if status != StatusCode::OK {
-        let detail = match asked.allowed.mirror().credentials() {
+        let detail = match asked.allowed.credentials() {
             Some(_) => format!("the token server {host} answered {status} to the credentials"),
             None => format!("the token server {host} answered {status} without credentials"),
         };
@@ -198,7 +199,7 @@ fn outgoing(asked: Asked<'_>, bearer: &Bearer, realm: String) -> Result<Outgoing
     }
     let mut headers = HeaderMap::new();
     headers.insert(header::USER_AGENT, HeaderValue::from_static("pullgate"));
-    match asked.allowed.mirror().credentials() {
+    match asked.allowed.credentials() {
         Some(Credentials::IdentityToken(token)) => {
             form.push(("grant_type", "refresh_token"));
             form.push(("client_id", "pullgate"));
@@ -206,7 +207,12 @@ fn outgoing(asked: Asked<'_>, bearer: &Bearer, realm: String) -> Result<Outgoing
             let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
             headers.insert(header::CONTENT_TYPE, kind);
             let body = Bytes::from(encoded(&form));
-            Ok(Outgoing { method: Method::POST, target: realm, headers, body })
+            Ok(Outgoing {
+                method: Method::POST,
+                target: realm,
+                headers,
+                body: RequestBody::whole(body),
+            })
         }
         credentials => {
             if let Some(Credentials::Password { user, password }) = credentials {
@@ -214,7 +220,7 @@ fn outgoing(asked: Asked<'_>, bearer: &Bearer, realm: String) -> Result<Outgoing
             }
             let mark = if realm.contains('?') { '&' } else { '?' };
             let target = format!("{realm}{mark}{}", encoded(&form));
-            Ok(Outgoing { method: Method::GET, target, headers, body: Bytes::new() })
+            Ok(Outgoing { method: Method::GET, target, headers, body: RequestBody::default() })
         }
     }
 }

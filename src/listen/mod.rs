@@ -3,6 +3,8 @@
 
 pub mod http;
 pub mod intake;
+#[cfg(feature = "inspect")]
+pub mod leaf;
 pub mod listener;
 pub mod proxy_protocol;
 pub mod tls;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Response, StatusCode, Version};
+use hyper::{Response, StatusCode};
 use tokio::time::Instant;
 
 use super::connection::Connection;
@@ -14,12 +14,12 @@ use crate::account::{Granted, OpenRequest, Via};
 use crate::forward::{Answer, AnswerBody, Asked, Trouble};
 use crate::limits::{Credentials, Paced, RateOwner, Throttle};
 use crate::listen::http::authorization::Authorization;
-use crate::oci::{self, Naming, Operation, Request, RequestFault};
+use crate::oci::{self, Naming, Operation, Request};
 use crate::policy::{
     AllowedRequest, ClientAddress, ClientIdentity, Denial, Ending, Enforcement, Login, PolicySet,
     Reason, Stop, denial_of_request,
 };
-use crate::serve::{Refused, ResponseBody, Streamed, pong};
+use crate::serve::{Refused, ResponseBody, Streamed, pong, well_formed};
 
 type Revoked = Pin<Box<dyn Future<Output = Stop> + Send>>;
 
@@ -160,9 +160,8 @@ impl Connection {
         account: &mut OpenRequest,
     ) -> Result<(), Refused> {
         let mut session = self.account();
-        if let Some(login) = allowed.login()
-            && session.record.target().is_none()
-        {
+        if session.record.target().is_none() {
+            let login = allowed.server();
             session.ask_for(login.target());
             session.allow(&login);
         }
@@ -259,29 +258,6 @@ impl Connection {
             shares.throttle(RateOwner::Registry, &grant.registry, grant.download_bytes_per_second);
         of_client.into_iter().chain(of_registry).collect()
     }
-}
-
-/// Judges what HTTP says beside method and target, and returns the target as it was received.
-fn well_formed(request: &hyper::Request<Incoming>) -> Result<&str, Denial> {
-    let malformed = |remedy: &str| Denial::with_remedy(Reason::RequestMalformed, remedy);
-    let (uri, headers) = (request.uri(), request.headers());
-    if uri.scheme().is_some() || uri.authority().is_some() {
-        return Err(denial_of_request(RequestFault::Form));
-    }
-    let hosts = headers.get_all(header::HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
-        return Err(malformed("the Host header is missing, or there is more than one"));
-    }
-    let reads = matches!(request.method(), &hyper::Method::GET | &hyper::Method::HEAD);
-    let length = headers.get_all(header::CONTENT_LENGTH).iter();
-    let has_length = length.into_iter().any(|value| value.as_bytes() != b"0");
-    if reads && (has_length || headers.contains_key(header::TRANSFER_ENCODING)) {
-        return Err(malformed("a request that reads has a body"));
-    }
-    if headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
-        return Err(malformed("there is more than one Authorization header"));
-    }
-    Ok(uri.path_and_query().map_or("", |target| target.as_str()))
 }
 
 /// What a message about a request begins with.

@@ -15,6 +15,18 @@ pub struct Rules {
     pub tags: Option<TagGlobs>,
     /// Whether tags and repositories may be listed.
     pub listing: Listing,
+    /// Whether Azure's own paths may be read.
+    pub azure: AzureApi,
+}
+
+/// Whether the paths below `/acr/v1/` may be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AzureApi {
+    /// They may not.
+    #[default]
+    Refused,
+    /// They may.
+    ReadOnly,
 }
 
 /// Whether tags and repositories may be listed.
@@ -103,7 +115,7 @@ mod tests {
             patterns.iter().for_each(|pattern| globs.add(pattern).unwrap());
             globs
         });
-        Rules { pull: pull.map(globs), push: globs(push), tags, listing: Listing::Refused }
+        Rules { pull: pull.map(globs), push: globs(push), tags, ..Rules::default() }
     }
 
     #[test]

@@ -84,11 +84,18 @@ impl Reason {
     /// Continues [`Self::advice`]: registry requests, and what no registry client sends.
     fn advice_on_requests(self) -> &'static str {
         match self {
-            Self::OperationNotAllowed => "push to the registry itself, through a tunnel",
+            Self::OperationNotAllowed => {
+                "push through a tunnel instead of the mirror; in inspected tunnels, add the \
+                 repository to `push`"
+            }
+            Self::ProtocolNotAllowed => "let the client offer http/1.1 (ALPN)",
+            Self::HostMismatch => "find out which program of the client asks for another registry",
             Self::RegistryUnknown => {
                 "add [mirror] to the registry's file, or the name to its `names`"
             }
-            Self::RepositoryNotAllowed => "if it may be pulled, add it to `repositories`",
+            Self::RepositoryNotAllowed => {
+                "if it may be pulled, add it to `repositories`, in [inspect] to `pull` or `push`"
+            }
             Self::TagNotAllowed => "pull another tag or a digest, or add the tag to `tags`",
             Self::ListingNotAllowed => "set `listing = true` if clients may list",
             Self::RedirectNotAllowed => {
@@ -145,6 +152,9 @@ impl Cause {
                 "widen net.ipv4.ip_local_port_range on the gate's host, or lower `open-sessions`"
             }
             Self::ClientAborted | Self::IdleTimeout => "none, unless there are many",
+            Self::AuthorityNotTrusted => {
+                "give the client the authority of [inspect] for this registry: pullgate kit prints how"
+            }
             Self::UpstreamAborted => "none for a few; otherwise check the registry",
             Self::UpstreamTls => {
                 "set `ca` for a registry with a private authority; otherwise a firewall intercepts \

@@ -176,12 +176,6 @@ impl Mirror {
     pub fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_ref()
     }
-
-    /// Returns the endpoint of a host on port 443.
-    pub(super) fn endpoint(&self, name: &Name) -> Option<&Endpoint> {
-        let target = Target::https(name.clone());
-        self.endpoints.iter().find(|endpoint| endpoint.target == target)
-    }
 }
 
 /// Parses a host that blobs can be fetched from.

@@ -11,6 +11,7 @@ use super::addresses::{AddressFault, PrivateOnly};
 use super::budget::Budget;
 use super::clients::Client;
 use super::endpoint::EndpointKind;
+use super::inspect::Inspect;
 use super::location::Location;
 use super::parent::Route;
 use super::reason::Denial;
@@ -33,6 +34,7 @@ pub struct Grant {
     pub download_bytes_per_second: Option<u64>,
     /// Roots for its servers beside the system's.
     pub ca: Arc<[CertificateDer<'static>]>,
+    pub(super) inspect: Option<Arc<Inspect>>,
     pub(super) private_addresses: Arc<[IpNet]>,
     pub(super) private_only: PrivateOnly,
 }
@@ -64,6 +66,12 @@ impl Allowed {
     #[must_use]
     pub fn roots(&self) -> Arc<[CertificateDer<'static>]> {
         self.grant.as_ref().map(|grant| grant.ca.clone()).unwrap_or_default()
+    }
+
+    /// Returns how a tunnel to it is inspected; `None` if it is not.
+    #[must_use]
+    pub fn inspect(&self) -> Option<&Arc<Inspect>> {
+        self.grant.as_ref()?.inspect.as_ref()
     }
 
     /// Returns the group of the client; `None` if it has none.

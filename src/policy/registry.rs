@@ -15,6 +15,7 @@ use rustls::pki_types::CertificateDer;
 use super::addresses::PrivateOnly;
 use super::budget::Budgets;
 use super::endpoint::Endpoint;
+use super::inspect::Inspect;
 use super::location::Fault;
 use super::mirror::{Mirror, TunnelHosts};
 use super::parent::ParentChoice;
@@ -34,6 +35,7 @@ pub struct Registry {
     download_bytes_per_second: Option<u64>,
     tunnel: TunnelHosts,
     mirror: Option<Arc<Mirror>>,
+    inspect: Option<Arc<Inspect>>,
     ca: Arc<[CertificateDer<'static>]>,
     preset: Option<PresetInUse>,
     parent: ParentChoice,
@@ -48,6 +50,8 @@ impl Registry {
         let rules::Sound { endpoints, private_addresses } = rules::judge(spec)?;
         let mirror = spec.mirror.as_ref().map(|mirror| Mirror::new(mirror, &endpoints));
         let mirror = mirror.transpose()?.map(Arc::new);
+        let inspect = spec.inspect.as_ref().map(|inspect| Inspect::new(inspect, &endpoints));
+        let inspect = inspect.map(Arc::new);
         Ok(Self {
             name: spec.name.clone(),
             file: spec.file.clone(),
@@ -59,6 +63,7 @@ impl Registry {
             download_bytes_per_second: spec.download_bytes_per_second,
             tunnel: spec.tunnel,
             mirror,
+            inspect,
             ca: spec.ca.clone(),
             preset: spec.preset.clone(),
             parent: spec.parent.clone(),
@@ -123,6 +128,12 @@ impl Registry {
     #[must_use]
     pub fn mirror(&self) -> Option<&Arc<Mirror>> {
         self.mirror.as_ref()
+    }
+
+    /// Returns how its tunnels are inspected; `None` where they are not.
+    #[must_use]
+    pub fn inspect(&self) -> Option<&Arc<Inspect>> {
+        self.inspect.as_ref()
     }
 
     /// Returns the roots for its servers beside the system's.

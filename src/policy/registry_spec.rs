@@ -6,6 +6,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::addresses::PrivateOnly;
 use super::budget::Budgets;
+use super::inspect::InspectSpec;
 use super::location::{Located, Location};
 use super::mirror::{MirrorSpec, TunnelHosts};
 use super::parent::ParentChoice;
@@ -50,6 +51,8 @@ pub struct RegistrySpec {
     pub tunnel: TunnelHosts,
     /// `[mirror]`.
     pub mirror: Option<MirrorSpec>,
+    /// `[inspect]`.
+    pub inspect: Option<InspectSpec>,
     /// Roots for its servers beside the system's.
     pub ca: Arc<[CertificateDer<'static>]>,
     /// The preset that some of these hosts are from.
@@ -79,6 +82,7 @@ impl RegistrySpec {
             parent: ParentChoice::Inherited,
             tunnel: TunnelHosts::default(),
             mirror: None,
+            inspect: None,
             ca: Arc::default(),
             preset: None,
         }

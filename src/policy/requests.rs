@@ -9,21 +9,24 @@ use std::sync::Arc;
 use super::clients::{Client, ClientIdentity, Login};
 use super::cloud::HostKind;
 use super::endpoint::{Endpoint, EndpointKind};
-use super::mirror::{BlobHosts, Blobs, Mirror};
+use super::mirror::{BlobHosts, Blobs, Credentials, Mirror};
 use super::name::Name;
+use super::offer::Offer;
 use super::parent::Route;
 use super::permits::{Allowed, Grant};
 use super::reason::{Denial, Reason};
 use super::rules::Enforcement;
 use super::set::PolicySet;
 use super::target::Target;
-use crate::oci::{Location, Operation, RegistryName, Request, RequestFault, RuleFault};
+use crate::oci::{Location, RegistryName, Request, RequestFault};
 
 /// An allowed request. Only a decision creates it.
 #[derive(Debug, Clone)]
 pub struct AllowedRequest {
-    mirror: Arc<Mirror>,
-    /// The permission for the login server.
+    offer: Offer,
+    /// The server that is asked.
+    server: Target,
+    /// The permission for it.
     grant: Grant,
     client: Option<Arc<Client>>,
     would_deny: Option<Denial>,
@@ -56,7 +59,7 @@ impl PolicySet {
         enforcement: Enforcement,
         admit: impl FnOnce() -> Result<Option<Arc<Client>>, Denial>,
     ) -> Result<AllowedRequest, Denial> {
-        let (registry, mirror, grant) = self.mirrored(request.registry.as_ref())?;
+        let (registry, mirror, server, grant) = self.mirrored(request.registry.as_ref())?;
         let mut would_deny = None;
         let mut report = |denial: Denial| {
             let passes = enforcement == Enforcement::Report && denial.reason.is_reportable();
@@ -73,11 +76,43 @@ impl PolicySet {
                 None
             }
         };
-        if let Err(fault) = rule(&mirror, &request.operation) {
-            report(denial_of(fault, &request.operation))?;
+        let offer = Offer::Mirror(mirror);
+        if let Err(denial) = offer.judge(&request.operation) {
+            report(denial)?;
         }
         let route = self.route(registry);
-        Ok(AllowedRequest { mirror, grant, client, would_deny, enforcement, route })
+        Ok(AllowedRequest { offer, server, grant, client, would_deny, enforcement, route })
+    }
+
+    /// Judges a request in an inspected tunnel. `tunnel` is the permission for the tunnel, by this
+    /// set.
+    ///
+    /// # Errors
+    /// The denial; `policy-revoked` if the tunnel is not to be inspected. In report mode,
+    /// reportable reasons are allowed and stored in the [`AllowedRequest`].
+    pub fn judge_inspected(
+        &self,
+        tunnel: &Allowed,
+        request: &Request,
+        enforcement: Enforcement,
+    ) -> Result<AllowedRequest, Denial> {
+        let grant = tunnel.grant.clone();
+        let Some((grant, inspect)) = grant.and_then(|grant| {
+            let inspect = grant.inspect.clone()?;
+            Some((grant, inspect))
+        }) else {
+            return Err(Reason::PolicyRevoked.into());
+        };
+        let offer = Offer::Inspect(inspect);
+        let would_deny = match offer.judge(&request.operation) {
+            Err(denial) if enforcement == Enforcement::Report && denial.reason.is_reportable() => {
+                Some(denial)
+            }
+            judged => judged.map(|()| None)?,
+        };
+        let (server, client) = (tunnel.target.clone(), tunnel.client.clone());
+        let route = tunnel.route.clone();
+        Ok(AllowedRequest { offer, server, grant, client, would_deny, enforcement, route })
     }
 
     /// Judges a request for any client of a group.
@@ -125,12 +160,16 @@ impl PolicySet {
         self.mirrored(name).map(|_| ())
     }
 
-    fn mirrored(&self, name: Option<&RegistryName>) -> Result<(usize, Arc<Mirror>, Grant), Denial> {
+    fn mirrored(
+        &self,
+        name: Option<&RegistryName>,
+    ) -> Result<(usize, Arc<Mirror>, Target, Grant), Denial> {
         let found = self.mirror_names.find(name).and_then(|at| {
             let registry = self.rules().registries.get(at)?;
             let mirror = registry.mirror()?.clone();
             let login = registry.endpoints().first()?;
-            Some((at, mirror, self.grant_of(at, registry, login)))
+            let grant = self.grant_of(at, registry, login);
+            Some((at, mirror, login.target.clone(), grant))
         });
         found.ok_or_else(|| {
             let remedy = match name {
@@ -163,14 +202,6 @@ impl PolicySet {
     }
 }
 
-/// The mirror only reads, whatever the rules for pushes, and issues no tokens.
-fn rule(mirror: &Mirror, operation: &Operation) -> Result<(), RuleFault> {
-    if matches!(operation, Operation::Token { .. }) {
-        return Err(RuleFault::Operation);
-    }
-    mirror.rules().judge(operation)
-}
-
 /// Returns the denial for a request that could not be parsed.
 #[must_use]
 pub fn denial_of_request(fault: RequestFault) -> Denial {
@@ -181,26 +212,23 @@ pub fn denial_of_request(fault: RequestFault) -> Denial {
     Denial::with_remedy(reason, fault.to_string())
 }
 
-fn denial_of(fault: RuleFault, operation: &Operation) -> Denial {
-    match fault {
-        RuleFault::Operation => {
-            let remedy = "this mirror allows pulls only";
-            Denial::with_remedy(Reason::OperationNotAllowed, remedy)
-        }
-        RuleFault::Repository => Reason::RepositoryNotAllowed.into(),
-        RuleFault::Tag => {
-            let tag = operation.tag().map(ToString::to_string).unwrap_or_default();
-            Denial::with_remedy(Reason::TagNotAllowed, format!("tag {tag}"))
-        }
-        RuleFault::Listing => Reason::ListingNotAllowed.into(),
-    }
-}
-
 impl AllowedRequest {
-    /// Returns the registry.
+    /// Returns the credentials of the gate; `None` if it has none, or the client sends its own.
     #[must_use]
-    pub fn mirror(&self) -> &Arc<Mirror> {
-        &self.mirror
+    pub fn credentials(&self) -> Option<&Credentials> {
+        match &self.offer {
+            Offer::Mirror(mirror) => mirror.credentials(),
+            Offer::Inspect(_) => None,
+        }
+    }
+
+    /// Returns where blobs are fetched from.
+    #[must_use]
+    pub fn blobs(&self) -> &Blobs {
+        match &self.offer {
+            Offer::Mirror(mirror) => mirror.blobs(),
+            Offer::Inspect(_) => &Blobs::Redirect,
+        }
     }
 
     /// Returns the grant of the registry.
@@ -221,10 +249,10 @@ impl AllowedRequest {
         self.would_deny.as_ref()
     }
 
-    /// Returns the permission to resolve the login server; `None` for a registry without one.
+    /// Returns the permission to resolve the server that is asked.
     #[must_use]
-    pub fn login(&self) -> Option<Allowed> {
-        self.mirror.endpoints.first().map(|login| self.allowed_at(login))
+    pub fn server(&self) -> Allowed {
+        self.allowed(self.server.clone(), self.grant.clone())
     }
 
     /// Returns the permission to resolve a token server; `None` if it is not a host of the
@@ -232,7 +260,7 @@ impl AllowedRequest {
     #[must_use]
     pub fn token_server(&self, host: &str) -> Option<Allowed> {
         let name = Name::parse(host).ok()?;
-        self.mirror.endpoint(&name).map(|endpoint| self.allowed_at(endpoint))
+        self.offer.endpoint(&name).map(|endpoint| self.allowed_at(endpoint))
     }
 
     /// Judges a redirect that the client will follow. Returns the denial that report mode ignores.
@@ -243,7 +271,8 @@ impl AllowedRequest {
         let Location::Absolute { host, .. } = location else {
             return self.redirect_denied("its own host").map(Some);
         };
-        let endpoint = Name::parse(host).ok().and_then(|name| self.mirror.endpoint(&name));
+        let name = Name::parse(host).ok();
+        let endpoint = name.and_then(|name| self.offer.endpoint(&name));
         match endpoint {
             Some(endpoint) if endpoint.kind == EndpointKind::Data => Ok(None),
             _ => self.redirect_denied(host).map(Some),
@@ -265,12 +294,12 @@ impl AllowedRequest {
                 "the host is not a valid name",
             ));
         };
-        if let Some(endpoint) = self.mirror.endpoint(&name)
+        if let Some(endpoint) = self.offer.endpoint(&name)
             && (endpoint.kind == EndpointKind::Data || name == *from)
         {
             return Ok(self.allowed_at(endpoint));
         }
-        let listed = match self.mirror.blobs() {
+        let listed = match self.blobs() {
             Blobs::Relay(BlobHosts::Announced) => true,
             Blobs::Relay(BlobHosts::Listed(hosts)) => hosts.contains(&name),
             Blobs::Redirect => false,
@@ -279,7 +308,7 @@ impl AllowedRequest {
             self.redirect_denied(name.as_str())?;
         }
         let mut grant = Grant { endpoint: EndpointKind::Data, ..self.grant.clone() };
-        if !matches!(self.mirror.blobs(), Blobs::Relay(BlobHosts::Listed(_))) {
+        if !matches!(self.blobs(), Blobs::Relay(BlobHosts::Listed(_))) {
             // The registry named the host, and the operator's private ranges do not apply to it.
             grant.private_addresses = Arc::from([]);
         }
@@ -289,7 +318,11 @@ impl AllowedRequest {
     fn redirect_denied(&self, host: &str) -> Result<Denial, Denial> {
         let is_storage = Name::parse(host)
             .is_ok_and(|name| matches!(HostKind::of(&name), HostKind::Storage { .. }));
-        let remedy = match (is_storage, self.mirror.blobs()) {
+        let remedy = match (is_storage, self.blobs()) {
+            (true, Blobs::Redirect) if matches!(self.offer, Offer::Inspect(_)) => {
+                "enable dedicated data endpoints, or serve the registry by a [mirror] with \
+                 blobs = \"relay\" and blob-hosts = \"announced\""
+            }
             (true, Blobs::Redirect) => {
                 "enable dedicated data endpoints, or set blobs = \"relay\" with \
                  blob-hosts = \"announced\""

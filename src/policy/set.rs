@@ -301,6 +301,10 @@ impl PolicySet {
             upload: registry.budgets().of(endpoint.kind),
             download_bytes_per_second: registry.download_bytes_per_second(),
             ca: registry.ca().clone(),
+            inspect: registry
+                .inspect()
+                .filter(|inspect| inspect.hosts().include(endpoint.kind))
+                .cloned(),
             private_addresses: registry.private_addresses().clone(),
             private_only: registry.private_only(),
         }

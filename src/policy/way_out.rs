@@ -71,6 +71,9 @@ impl PolicySet {
         if registry_of(&permit.allowed).is_some_and(|name| registry_of(&allowed) != Some(name)) {
             return Err(revoked());
         }
+        if allowed.inspect().is_some() != permit.allowed.inspect().is_some() {
+            return Err(revoked());
+        }
         if !allowed.route.keeps(&permit.allowed.route) {
             return Err(revoked());
         }

@@ -4,8 +4,10 @@
 
 mod body;
 mod guarded;
+mod head;
 mod refuse;
 
 pub use body::{ResponseBody, Streamed};
 pub use guarded::Guarded;
+pub use head::{has_body, well_formed};
 pub use refuse::{Refused, pong};

@@ -6,12 +6,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
-use crate::config::TlsOfListeners;
+use crate::config::{Authority, TlsOfListeners};
 use crate::dial::{Dialler, Resolver, Verifier};
 #[cfg(feature = "mirror")]
 use crate::forward::Forward;
 use crate::limits::{Passwords, PendingConnections, Quotas, Sessions};
 use crate::listen::http::connect::Accepted;
+#[cfg(feature = "inspect")]
+use crate::listen::leaf::Leaves;
 use crate::policy::{OwnAddresses, PolicySet};
 use crate::relay::Relay;
 
@@ -24,6 +26,11 @@ pub struct Gate {
     pub own: watch::Receiver<Arc<OwnAddresses>>,
     /// The TLS of the listeners.
     pub tls: watch::Receiver<Arc<TlsOfListeners>>,
+    /// The authority of inspected tunnels.
+    pub authority: watch::Receiver<Option<Arc<Authority>>>,
+    /// The certificates of inspected tunnels.
+    #[cfg(feature = "inspect")]
+    pub leaves: Leaves,
     /// Resolves allowed names.
     pub resolver: Arc<Resolver>,
     /// Verifies servers, where the policy wants it.
@@ -44,7 +51,7 @@ pub struct Gate {
     pub pending: Arc<PendingConnections>,
     /// Maximum number of sessions by file descriptors, regardless of the policy.
     pub max_sessions: usize,
-    /// The registry client of a mirror listener.
+    /// The registry client of mirror listeners and inspected tunnels.
     #[cfg(feature = "mirror")]
     pub forward: Option<Arc<Forward>>,
     /// Cancelled when new requests must be rejected.

@@ -15,6 +15,8 @@ pub mod future_size;
 mod gate;
 mod identified;
 mod identify;
+#[cfg(feature = "inspect")]
+mod intercepted;
 mod judge;
 mod refuse;
 mod relay;
@@ -22,6 +24,8 @@ mod request;
 mod state;
 
 use std::os::fd::OwnedFd;
+#[cfg(feature = "inspect")]
+use std::pin::Pin;
 
 use tokio::time::Instant;
 
@@ -35,12 +39,37 @@ use state::{Session, Tunnel};
 
 pub use gate::Gate;
 pub use identified::{Identified, identify};
+#[cfg(feature = "inspect")]
+pub use intercepted::Intercepted;
+pub use relay::{RevocationWatch, download_rates};
 pub use state::{Admission, CertificateWatch, Incoming};
+
+/// Serves one connection until it ends, in the runtime that polls the future. `inspect` serves a tunnel
+/// whose requests are to be judged.
+///
+/// Unboxes `incoming` on the thread that serves it, because freeing memory of another thread is
+/// slow.
+#[cfg(feature = "inspect")]
+pub async fn run(
+    incoming: Box<Incoming>,
+    inspect: impl FnOnce(Box<Intercepted>) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+) {
+    let (mut session, socket) = Session::open(*incoming);
+    let established = boxed::<ESTABLISH, _>(session.establish(socket)).await;
+    match established {
+        Ok(tunnel) if tunnel.cleared.permit().allowed().inspect().is_some() => {
+            inspect(session.intercept(tunnel)).await;
+        }
+        Ok(tunnel) => boxed::<RELAY, _>(session.relay(tunnel)).await,
+        Err(refusal) => boxed::<REFUSE, _>(session.refuse(refusal)).await,
+    }
+}
 
 /// Serves one connection until it ends, in the runtime that polls the future.
 ///
 /// Unboxes `incoming` on the thread that serves it, because freeing memory of another thread is
 /// slow.
+#[cfg(not(feature = "inspect"))]
 pub async fn run(incoming: Box<Incoming>) {
     let (mut session, socket) = Session::open(*incoming);
     let established = boxed::<ESTABLISH, _>(session.establish(socket)).await;

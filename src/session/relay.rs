@@ -28,10 +28,7 @@ impl Session {
     ) -> impl Future<Output = ()> + Send {
         self.account.record.stages.enter(Stage::Relay);
         let allowed = tunnel.cleared.permit().allowed();
-        let quota = upload_quota(&self.gate, allowed);
-        let traffic =
-            Arc::new(Traffic::within(Bounds::within(quota, download_rates(&self.gate, allowed))));
-        set_upload_budget(&traffic, allowed, self.enforcement());
+        let traffic = Arc::new(Traffic::within(self.bounds(allowed)));
         let seen = traffic.clone();
         self.account.follow(Box::new(move || volume(&seen)));
         let (second_hello, idle) =
@@ -48,12 +45,11 @@ impl Session {
                 Either::Right(TunnelEnds { client, upstream, second_hello, idle })
             }
         };
-        let began = Instant::now();
         let mut watch =
-            RevocationWatch { gate, listener, client, certificate, policy_updates, address, began };
+            RevocationWatch::new((gate, listener), client, certificate, policy_updates, address);
         async move {
             let gate = watch.gate.clone();
-            let revoked = pin!(watch.revoked(&cleared, &traffic));
+            let revoked = pin!(watch.revoked(&cleared, &traffic.bounds));
             let relay = &gate.relay;
             let outcome = match &mut ends {
                 Either::Left(bare) => relay.carry(&cleared, bare, hello, &traffic, revoked).await,
@@ -78,10 +74,18 @@ impl Session {
             drop(permit);
         }
     }
+
+    /// Creates the limits of a tunnel.
+    pub(super) fn bounds(&self, allowed: &Allowed) -> Bounds {
+        let quota = upload_quota(&self.gate, allowed);
+        let bounds = Bounds::within(quota, download_rates(&self.gate, allowed));
+        set_upload_budget(&bounds, allowed, self.enforcement());
+        bounds
+    }
 }
 
 /// The state for judging an open tunnel after a reload.
-struct RevocationWatch {
+pub struct RevocationWatch {
     gate: Arc<Gate>,
     listener: Arc<ListenerSpec>,
     client: ClientIdentity,
@@ -92,10 +96,21 @@ struct RevocationWatch {
 }
 
 impl RevocationWatch {
+    pub(super) fn new(
+        (gate, listener): (Arc<Gate>, Arc<ListenerSpec>),
+        client: ClientIdentity,
+        certificate: Option<Box<CertificateWatch>>,
+        policy_updates: watch::Receiver<Arc<PolicySet>>,
+        address: Option<SocketAddr>,
+    ) -> Self {
+        let began = Instant::now();
+        Self { gate, listener, client, certificate, policy_updates, address, began }
+    }
+
     /// Resolves with the reason when the tunnel must end.
-    async fn revoked(&mut self, cleared: &Cleared, traffic: &Traffic) -> Stop {
+    pub async fn revoked(&mut self, cleared: &Cleared, bounds: &Bounds) -> Stop {
         loop {
-            if let Err(denial) = self.judge_again(cleared, traffic) {
+            if let Err(denial) = self.judge_again(cleared, bounds) {
                 return denial.into();
             }
             let due = self.next_judgement();
@@ -117,7 +132,7 @@ impl RevocationWatch {
     }
 
     /// Judges the tunnel by the current policy and certificates, and applies their limits.
-    fn judge_again(&mut self, cleared: &Cleared, traffic: &Traffic) -> Result<(), Denial> {
+    fn judge_again(&mut self, cleared: &Cleared, bounds: &Bounds) -> Result<(), Denial> {
         let policy = self.policy_updates.borrow_and_update().clone();
         if self.began.elapsed() >= policy.limits().session_lifetime {
             return Err(Denial::new(Reason::Lifetime));
@@ -126,7 +141,7 @@ impl RevocationWatch {
         let own = self.gate.own.borrow().clone();
         let permit = cleared.permit();
         let allowed = policy.still_stands(permit, self.address, &self.client, enforcement, &own)?;
-        set_upload_budget(traffic, &allowed, enforcement);
+        set_upload_budget(bounds, &allowed, enforcement);
         // Reading them updates the limits for all tunnels that share them.
         drop((upload_quota(&self.gate, &allowed), download_rates(&self.gate, &allowed)));
         if let (Some(certificate), Some(paths)) = (&mut self.certificate, &self.listener.tls)
@@ -146,7 +161,7 @@ pub(super) fn upload_quota(gate: &Gate, allowed: &Allowed) -> Option<Arc<UploadQ
 }
 
 /// Returns the download rates of the client group and the registry.
-fn download_rates(gate: &Gate, allowed: &Allowed) -> Vec<Arc<Throttle>> {
+pub fn download_rates(gate: &Gate, allowed: &Allowed) -> Vec<Arc<Throttle>> {
     let of_client = allowed.client().and_then(|client| {
         let limit = client.limits.download_bytes_per_second;
         gate.quotas.throttle(RateOwner::Client, &client.name, limit)
@@ -158,8 +173,8 @@ fn download_rates(gate: &Gate, allowed: &Allowed) -> Vec<Arc<Throttle>> {
 }
 
 /// Applies the upload budget of the registry.
-fn set_upload_budget(traffic: &Traffic, allowed: &Allowed, enforcement: Enforcement) {
-    traffic.bounds.set(allowed.grant().and_then(|grant| grant.upload), enforcement);
+fn set_upload_budget(bounds: &Bounds, allowed: &Allowed, enforcement: Enforcement) {
+    bounds.set(allowed.grant().and_then(|grant| grant.upload), enforcement);
 }
 
 fn volume(traffic: &Traffic) -> Volume {

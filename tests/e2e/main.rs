@@ -29,6 +29,7 @@ mod exhaustion;
 mod faults;
 mod gateway;
 mod handover;
+mod inspect;
 mod kerberos;
 mod lan;
 mod limits;

@@ -195,6 +195,7 @@ fn status_of_cause(cause: Cause) -> (StatusCode, &'static str) {
         }
         Cause::ParentMalformed => (StatusCode::BAD_GATEWAY, "http_protocol_error"),
         Cause::ClientAborted
+        | Cause::AuthorityNotTrusted
         | Cause::UpstreamAborted
         | Cause::IdleTimeout
         | Cause::Internal
@@ -228,6 +229,7 @@ fn describe_reason(reason: Reason) -> &'static str {
         Reason::TagNotAllowed => "was asked for by a tag that is not allowed",
         Reason::ListingNotAllowed => "may not be listed",
         Reason::HostMismatch => "is not the server of this connection",
+        Reason::ProtocolNotAllowed => "is reached by HTTP/1.1 only",
         Reason::RedirectNotAllowed => "is not allowed: its registry redirects elsewhere",
         Reason::AddressNotAllowed => "resolves to no address that may be dialled",
         Reason::NotTls => "must use TLS",
@@ -268,6 +270,7 @@ fn describe_cause(cause: Cause) -> &'static str {
         Cause::ClientAborted | Cause::UpstreamAborted => "was aborted",
         Cause::IdleTimeout => "was idle too long",
         Cause::UpstreamTls => "failed in the TLS handshake",
+        Cause::AuthorityNotTrusted => "was not believed to be the server",
         Cause::UpstreamCertificate => "has no valid certificate",
         Cause::UpstreamAuth => "did not accept the gate",
         Cause::UpstreamMalformed => "answered with a malformed response",

@@ -1,0 +1,112 @@
+//! A client's connection inside an inspected tunnel, as its requests share it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::stream::Violation;
+use crate::account::{Moved, Open, SessionId, Volume};
+use crate::config::ListenerSpec;
+use crate::forward::Forward;
+use crate::limits::Bounds;
+use crate::policy::{
+    Cause, Cleared, ClientIdentity, Denial, Ending, Failure, Reason, Side, Stop, Target,
+};
+use crate::session::Gate;
+
+/// A client's connection, as its requests share it.
+pub(super) struct Connection {
+    pub(super) gate: Arc<Gate>,
+    pub(super) listener: Arc<ListenerSpec>,
+    pub(super) client: ClientIdentity,
+    /// Its own connections upstream.
+    pub(super) forward: Forward,
+    pub(super) cleared: Arc<Cleared>,
+    pub(super) session: SessionId,
+    account: Mutex<Open>,
+    pub(super) bounds: Arc<Bounds>,
+    /// Bytes of requests that count towards the upload budget.
+    pub(super) asked: AtomicU64,
+    requests: AtomicU64,
+    /// Bytes of the bodies, up and down.
+    pub(super) up: Arc<AtomicU64>,
+    pub(super) down: Arc<AtomicU64>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        (gate, listener, client): (Arc<Gate>, Arc<ListenerSpec>, ClientIdentity),
+        mut account: Open,
+        cleared: Arc<Cleared>,
+        bounds: Arc<Bounds>,
+        forward: Forward,
+    ) -> Self {
+        let (up, down) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let seen = (up.clone(), down.clone());
+        account.follow(Box::new(move || volume(&seen.0, &seen.1)));
+        Self {
+            session: account.id(),
+            gate,
+            listener,
+            client,
+            forward,
+            cleared,
+            account: Mutex::new(account),
+            bounds,
+            asked: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            up,
+            down,
+        }
+    }
+
+    /// Returns the server of the tunnel.
+    pub(super) fn target(&self) -> &Target {
+        self.cleared.permit().allowed().target()
+    }
+
+    /// Fails if the audit has become full since the tunnel was admitted.
+    pub(super) fn admit(&self) -> Result<(), Denial> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner).admit()
+    }
+
+    pub(super) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the end of HTTP means.
+    pub(super) fn end_of(
+        &self,
+        served: Result<(), hyper::Error>,
+        violation: &Violation,
+    ) -> Result<Ending, Stop> {
+        if let Some(cut) = violation.get() {
+            return Err(cut.reason().into());
+        }
+        let asked = self.requests.load(Ordering::Relaxed) > 0;
+        match served {
+            Ok(()) => Ok(Ending::Closed),
+            // What ended a body is in its request's line.
+            Err(error) if error.is_user() => Ok(Ending::Closed),
+            Err(error) if error.is_parse_too_large() => Err(Reason::HeadTooLarge.into()),
+            Err(error) if error.is_parse() => Err(Reason::HeadMalformed.into()),
+            Err(error) if error.is_timeout() && !asked => Err(Reason::HeadTimeout.into()),
+            Err(error) if error.is_timeout() => Ok(Ending::Closed),
+            Err(_) => Err(Failure { side: Side::Client, cause: Cause::ClientAborted }.into()),
+        }
+    }
+
+    /// Writes the tunnel's record.
+    pub(super) fn close(&self, end: &Result<Ending, Stop>) {
+        let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
+        account.record.volume = volume(&self.up, &self.down);
+        if self.bounds.were_exceeded() {
+            account.record.would_deny.get_or_insert(Reason::UploadBudget);
+        }
+        account.close(end);
+    }
+}
+
+fn volume(up: &AtomicU64, down: &AtomicU64) -> Volume {
+    let moved = |count: &AtomicU64| Moved { spliced: 0, copied: count.load(Ordering::Relaxed) };
+    Volume { up: moved(up), down: moved(down) }
+}

@@ -1,0 +1,135 @@
+//! `[inspect]` of a registry file: which of its tunnels are decrypted, and the rules for the requests
+//! in them.
+
+use super::endpoint::{Endpoint, EndpointKind};
+use super::location::Location;
+use super::name::Name;
+use super::target::Target;
+use crate::oci::Rules;
+
+/// The hosts of a registry whose tunnels are inspected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InspectedHosts {
+    /// The login server and the regional servers. Layers stay spliced.
+    #[default]
+    Login,
+    /// The data endpoints, too.
+    All,
+}
+
+impl InspectedHosts {
+    /// Returns whether tunnels to a host of this kind are inspected.
+    #[must_use]
+    pub fn include(self, kind: EndpointKind) -> bool {
+        match kind {
+            EndpointKind::Login | EndpointKind::Regional => true,
+            EndpointKind::Data => self == Self::All,
+            EndpointKind::Also => false,
+        }
+    }
+
+    /// Returns the value of `hosts`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::All => "all",
+        }
+    }
+}
+
+/// `[inspect]` of a registry file, as written.
+#[derive(Debug, Clone)]
+pub struct InspectSpec {
+    /// The place of the table.
+    pub place: Location,
+    /// The hosts whose tunnels are inspected.
+    pub hosts: InspectedHosts,
+    /// The rules for requests.
+    pub rules: Rules,
+}
+
+/// A registry whose tunnels are inspected. Reaching its hosts requires an allowed request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspect {
+    place: Location,
+    hosts: InspectedHosts,
+    rules: Rules,
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
+impl Inspect {
+    pub(super) fn new(spec: &InspectSpec, endpoints: &[Endpoint]) -> Self {
+        Self {
+            place: spec.place.clone(),
+            hosts: spec.hosts,
+            rules: spec.rules.clone(),
+            endpoints: endpoints.to_vec(),
+        }
+    }
+
+    /// Returns the place of the table.
+    #[must_use]
+    pub fn place(&self) -> &Location {
+        &self.place
+    }
+
+    /// Returns which hosts are inspected.
+    #[must_use]
+    pub fn hosts(&self) -> InspectedHosts {
+        self.hosts
+    }
+
+    /// Returns the rules for requests.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Returns the names that need a certificate.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        let inspected = self.endpoints.iter().filter(|one| self.hosts.include(one.kind));
+        inspected.map(|endpoint| &endpoint.target.name)
+    }
+}
+
+/// Returns whether a `Host` header names the server of a tunnel, with or without its port.
+#[must_use]
+pub fn is_host(header: &str, target: &Target) -> bool {
+    let host = match header.rsplit_once(':') {
+        Some((host, port)) if port.parse() == Ok(target.port) && !port.starts_with(['+', '0']) => {
+            host
+        }
+        Some(_) => return false,
+        None => header,
+    };
+    host.eq_ignore_ascii_case(target.name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_compared_whole() {
+        let target = Target::https(Name::parse("contoso.azurecr.io").unwrap());
+        for (header, expected) in [
+            ("contoso.azurecr.io", true),
+            ("CONTOSO.azurecr.io", true),
+            ("contoso.azurecr.io:443", true),
+            ("contoso.azurecr.io:0443", false),
+            ("contoso.azurecr.io:+443", false),
+            ("contoso.azurecr.io:80", false),
+            ("contoso.azurecr.io:", false),
+            ("contoso.azurecr.io.", false),
+            ("fabrikam.azurecr.io", false),
+            ("contoso.azurecr.io@fabrikam.azurecr.io", false),
+            ("contoso.azurecr.io, fabrikam.azurecr.io", false),
+            (" contoso.azurecr.io", false),
+            ("10.0.0.1", false),
+            ("", false),
+        ] {
+            assert_eq!(is_host(header, &target), expected, "{header:?}");
+        }
+    }
+}
