@@ -6,7 +6,7 @@ TOOLS := docker-registry=docker-registry skopeo=skopeo podman=podman nginx=nginx
 	dnsmasq=dnsmasq-base dig=bind9-dnsutils python3=python3 prlimit=util-linux \
 	setpriv=util-linux haproxy=haproxy systemd-analyze=systemd logrotate=logrotate \
 	promtool=prometheus faketime=faketime squid=squid-openssl tinyproxy=tinyproxy gcc=gcc musl-gcc=musl-tools newuidmap=uidmap \
-	krb5kdc=krb5-kdc kadmin.local=krb5-admin-server kinit=krb5-user \
+	krb5kdc=krb5-kdc kadmin.local=krb5-admin-server kinit=krb5-user cntlm=cntlm \
 	/usr/lib/python3/dist-packages/gssapi=python3-gssapi \
 	dockerd=docker.io /usr/bin/docker=docker.io
 BENCH_TOOLS := ip=iproute2 chrt=util-linux haproxy=haproxy nginx=nginx squid=squid-openssl traffic_server=trafficserver \

@@ -46,6 +46,12 @@ const fn transparent(what: &'static str, row: &'static str, against: Against) ->
     Claim { of: Kind::Transparent, what, row, figure: Figures::cpu_a_thousand, against }
 }
 
+/// Targets of the gate behind a parent: its cost is that of the gate that connects directly.
+const fn behind(what: &'static str, row: &'static str) -> Claim {
+    let against = Most(1.05, Kind::Pullgate);
+    Claim { of: Kind::ThroughParent, what, row, figure: Figures::cpu_a_gib, against }
+}
+
 const CPU: fn(&Figures) -> Option<f64> = Figures::cpu_a_gib;
 const P99: fn(&Figures) -> Option<f64> = |of| of.within(990);
 
@@ -75,6 +81,9 @@ const CLAIMS: &[Claim] = &[
     claim("download, 16 tunnels, GiB/s", "down-16", Figures::throughput, Least(0.97, Unbatched)),
     claim("download, 64 tunnels, GiB/s", "down-64", Figures::throughput, Least(0.97, Unbatched)),
     claim("upload, 16 tunnels, GiB/s", "up-16", Figures::throughput, Least(0.97, Unbatched)),
+    behind("through a parent, download, 1 tunnel, CPU-s/GiB", "down-1"),
+    behind("through a parent, download, 16 tunnels, CPU-s/GiB", "down-16"),
+    behind("through a parent, 16 tunnels at 64 MiB/s, CPU-s/GiB", "paced-64"),
     claim("last byte of a transfer, p99, ms", "last-byte", P99, Later(10.0, Direct)),
     claim("exchange on a fresh tunnel, p99, ms", "ping", P99, Most(1.2, HaproxyAuto)),
     claim("exchange on a fresh tunnel, p99, ms", "ping", P99, Most(1.2, HaproxySplice)),

@@ -51,8 +51,8 @@ impl Through {
     pub fn has(self, kind: Kind) -> bool {
         match self {
             Self::Relays => kind.carries() && kind != Kind::Transparent,
-            Self::Gates => kind.carries() && kind != Kind::Unbatched,
-            Self::Policed => kind.is_policed() && kind != Kind::Unbatched,
+            Self::Gates => kind.carries() && !kind.is_for_bulk(),
+            Self::Policed => kind.is_policed() && !kind.is_for_bulk(),
             Self::Only(kinds) => kinds.contains(&kind),
         }
     }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -185,6 +186,37 @@ fn the_mirror_pulls_through_the_parent() {
             fs::remove_dir_all(lab.dir().join(folder)).unwrap();
         }
     }
+}
+
+/// Squid's helper believes every answer, so the protocol is what is tried here. Its challenge lacks
+/// what NTLMv2 needs.
+#[test]
+fn cntlm_speaks_ntlm_for_the_gate() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let image = lab.push(REFERENCE, 1, &[2 << 20, 2000]);
+    let rules = "auth_param ntlm program /usr/lib/squid/ntlm_fake_auth\n\
+                 auth_param ntlm children 2\nacl known proxy_auth REQUIRED\n\
+                 http_access allow known\nhttp_access deny all";
+    let _squid = squid(&lab, "127.0.0.1:8080", rules);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/parent.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, example) = page.split_once("# /etc/cntlm.conf\n").unwrap();
+    let example = example.split("```").next().unwrap();
+    let file = lab.dir().join("cntlm.conf");
+    let example = example.replace("proxy.corp.example:8080", "127.0.0.1:8080");
+    fs::write(&file, example.replace("NTLMv2", "NTLM")).unwrap();
+    let at = "127.0.0.1:3130";
+    let line = ["cntlm", "-f", "-c", file.to_str().unwrap()];
+    let _cntlm = lab.daemon("cntlm", &line).accepts(at.parse().unwrap());
+    let gate = lab.gate(&with_parent(Policy::of(&["contoso"]), &[at], "name", ""));
+    every_client_pulls(&lab, Way::Through(&gate), REFERENCE, &image);
+    let lines = gate.audit_of_all();
+    assert!(lines.iter().all(|line| line["outcome"] == "relayed"), "{lines:?}");
+    let log = fs::read_to_string("/run/squid-127.0.0.1-8080/access.log").unwrap();
+    // What it takes for the name of the user is in the log.
+    let seen = |line: &str| line.contains(" TCP_TUNNEL/200 ") && !line.contains(":443 - ");
+    let tunnels = log.lines().filter(|line| seen(line)).count();
+    assert_eq!(tunnels, lines.len(), "{log}");
 }
 
 /// How the first of two parents ends.

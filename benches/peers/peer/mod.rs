@@ -30,6 +30,8 @@ pub enum Kind {
     Unbatched,
     /// pullgate with a transparent listener.
     Transparent,
+    /// pullgate behind a second one as its parent proxy, whose cost does not count.
+    ThroughParent,
     /// HAProxy by SNI, `option splice-auto`.
     HaproxyAuto,
     /// HAProxy by SNI, splice forced in both directions.
@@ -47,13 +49,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Direct,
         Self::Bare,
         Self::Pullgate,
         Self::Other,
         Self::Unbatched,
         Self::Transparent,
+        Self::ThroughParent,
         Self::HaproxyAuto,
         Self::HaproxySplice,
         Self::HaproxyConnect,
@@ -72,6 +75,7 @@ impl Kind {
             Self::Other => "other",
             Self::Unbatched => "unbatched",
             Self::Transparent => "transparent",
+            Self::ThroughParent => "through-parent",
             Self::HaproxyAuto => "haproxy",
             Self::HaproxySplice => "haproxy-splice",
             Self::HaproxyConnect => "haproxy-connect",
@@ -91,6 +95,7 @@ impl Kind {
             Self::Other => "pullgate, the other build",
             Self::Unbatched => "pullgate, `batch-ms = 0`",
             Self::Transparent => "pullgate, transparent",
+            Self::ThroughParent => "pullgate, through a parent",
             Self::HaproxyAuto => "HAProxy, SNI, `splice-auto`",
             Self::HaproxySplice => "HAProxy, SNI, splice forced",
             Self::HaproxyConnect => "HAProxy, 403 to CONNECT",
@@ -104,12 +109,17 @@ impl Kind {
     /// Whether it is a third-party program.
     pub fn is_peer(self) -> bool {
         let own = [Self::Pullgate, Self::Other, Self::Unbatched, Self::Transparent];
-        self.is_policed() && !own.contains(&self)
+        self.is_policed() && self != Self::ThroughParent && !own.contains(&self)
     }
 
     /// Whether it has an allow-list.
     pub fn is_policed(self) -> bool {
         !matches!(self, Self::Direct | Self::Bare)
+    }
+
+    /// Whether it differs from pullgate in nothing but the way of bulk.
+    pub fn is_for_bulk(self) -> bool {
+        matches!(self, Self::Unbatched | Self::ThroughParent)
     }
 
     /// Whether it relays the hosts of its allow-list.
@@ -155,6 +165,8 @@ pub struct Peer {
     pub route: Route,
     pub version: String,
     running: Running,
+    /// What it needs to run, and does not count.
+    _parent: Option<Daemon>,
 }
 
 enum Running {
@@ -224,6 +236,7 @@ pub fn start(
     };
     let by_name = Route { address, ask: Ask::Nothing };
     let by_connect = Route { address, ask: Ask::Connect(origin.port()) };
+    let mut parent = None;
     let (route, version, running) = match kind {
         Kind::Direct => {
             let route = Route { address: origin, ask: Ask::Nothing };
@@ -238,6 +251,13 @@ pub fn start(
         Kind::Pullgate | Kind::Other | Kind::Unbatched | Kind::Transparent => {
             let daemon = pullgate::start(kind, &place)?;
             let ask = if kind == Kind::Transparent { Ask::Nothing } else { Ask::Connect(443) };
+            (Route { address, ask }, pullgate::version(), Running::Daemon(daemon))
+        }
+        Kind::ThroughParent => {
+            let at = loopback(crate::process::free_port()?);
+            parent = Some(pullgate::start_parent(&place, at)?);
+            let daemon = pullgate::start_behind(&place, at)?;
+            let ask = Ask::Connect(443);
             (Route { address, ask }, pullgate::version(), Running::Daemon(daemon))
         }
         Kind::HaproxyAuto | Kind::HaproxySplice | Kind::HaproxyConnect => {
@@ -258,7 +278,7 @@ pub fn start(
             (by_connect, traffic_server::version(), Running::Daemon(daemon))
         }
     };
-    Ok(Started::Peer(Box::new(Peer { kind, route, version, running })))
+    Ok(Started::Peer(Box::new(Peer { kind, route, version, running, _parent: parent })))
 }
 
 /// Returns a program's version: the first word of its output with a digit after a dot.
