@@ -34,7 +34,7 @@ FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 3600
 SHAKE_SECONDS ?= 3600
 
-.PHONY: test lint fuzz bench bench-parts soak shake faults clients page deb deb-test booted static image cross release kubernetes demo tools
+.PHONY: test lint fuzz bench bench-parts soak shake faults clients page deb deb-test booted static image cross sizes release kubernetes demo tools
 
 test: tools
 	$(AS_ROOT) cargo test --locked
@@ -120,6 +120,10 @@ image: static
 ARCHES ?= amd64 arm64 armhf
 cross:
 	.ci/cross $(ARCHES)
+
+# The table of sizes and memory by feature set in docs/operations.md, measured anew. As root.
+sizes:
+	.ci/sizes --write
 
 # Everything that is published, built twice and compared: see docs/release.md.
 release:

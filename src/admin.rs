@@ -6,10 +6,14 @@
 //! is not involved in sessions. It serves one request per connection, and a few connections at
 //! once (`places`), each with a timeout.
 
+#[cfg(feature = "admin-page")]
+mod explain;
 #[cfg_attr(not(feature = "admin-page"), path = "admin/no_page.rs")]
 mod live;
 mod page;
 mod places;
+#[cfg(feature = "admin-page")]
+mod snapshot;
 mod socket;
 mod source;
 #[cfg(test)]
@@ -108,6 +112,7 @@ impl Admin {
         tokio::spawn(async move {
             tokio::select! {
                 () = until.cancelled() => {}
+                () = live::remember(admin.clone()) => {}
                 () = admin.serve(listener, reach) => {}
             }
         });

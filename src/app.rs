@@ -16,6 +16,7 @@ mod workers;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::bail;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -291,7 +292,8 @@ fn serve_admin(
         info!("admin on {address}");
     }
     let (account, policy) = (gate.account.clone(), gate.policy.clone());
-    Admin { account, policy, status, listeners: listeners.to_vec() }.start(socket, until);
+    let (listeners, started) = (listeners.to_vec(), Instant::now());
+    Admin { account, policy, status, listeners, started }.start(socket, until);
 }
 
 fn serve_dns(settings: &Settings, bound: Vec<dns::Bound>, gate: &Gate, drain: &Drain) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::audit::Audit;
+use super::history::History;
 use super::id::Ids;
 use super::incidents::Incidents;
 use super::latest_requests::LatestRequests;
@@ -20,6 +21,7 @@ pub struct Account {
     pub(super) askers: StorageRequests,
     pub(super) incidents: Incidents,
     pub(super) requests: LatestRequests,
+    pub(super) history: History,
     pub(super) metrics: Metrics,
     pub(super) open: Arc<OpenSessions>,
     pub(super) shortages: Shortages,

@@ -20,10 +20,10 @@ use super::headed::Headed;
 use super::labels::Labels;
 use super::open_sessions::OpenSessions;
 use super::query::QueryResult;
-use super::record::{Record, Verdict, Volume};
+use super::record::{Outcome, Record, Verdict, Volume};
 use super::stage::Stage;
 use super::status::Status;
-use crate::policy::{Enforcement, NO_LABEL};
+use crate::policy::{Cause, Enforcement, NO_LABEL};
 
 /// Histogram buckets in seconds: typical stages, the timeouts of 10 s, and relays of minutes.
 const BUCKETS: &[f64] = &[
@@ -237,6 +237,27 @@ impl Metrics {
             *if direction == "up" { up } else { down } += count;
         }
         moved
+    }
+
+    /// Returns the number of ended sessions and requests by outcome, in the order of
+    /// [`Outcome::ALL`]. Failures of normal operation are left out.
+    pub(super) fn ends(&self) -> [u64; 4] {
+        let mut ends = [0; 4];
+        let families = [self.series.sessions.collect(), self.series.requests.collect()];
+        for metric in families.iter().flatten().flat_map(MetricFamily::get_metric) {
+            let label = |name: &str| {
+                let mut labels = metric.get_label().iter();
+                labels.find(|label| label.name() == name).map(LabelPair::value)
+            };
+            let at = Outcome::ALL.iter().position(|one| Some(one.code()) == label("outcome"));
+            let cause = label("reason").and_then(Cause::from_code);
+            let is_routine = cause.is_some_and(Cause::is_routine);
+            if let Some(count) = at.and_then(|at| ends.get_mut(at)).filter(|_| !is_routine) {
+                // Counted as integers, but returned as floating-point numbers.
+                *count += metric.get_counter().get_value() as u64;
+            }
+        }
+        ends
     }
 
     /// Counts the end of a session. Its bytes are counted separately, because some may be counted

@@ -12,6 +12,7 @@ mod clock;
 mod dedup;
 mod doctor_mark;
 mod headed;
+mod history;
 mod id;
 mod incidents;
 mod labels;
@@ -47,6 +48,7 @@ pub use books::{Account, OnFull};
 pub use clock::ClockBehind;
 pub use doctor_mark::{DOCTOR_MARK, DOCTOR_STORAGE, is_from_doctor};
 pub use headed::Headed;
+pub use history::{Ends, LastHour, STEP, Traffic};
 pub use id::SessionId;
 pub use incidents::{IncidentRow, Incidents};
 pub use latest_requests::{LatestRequests, RequestRow};
@@ -63,6 +65,7 @@ pub use text::AuditText;
 
 use crate::policy::{Allowed, Cause, Denial, Ending, Failure, Reason, Side, Stop, Target};
 use audit::Audit;
+use history::History;
 use id::Ids;
 use labels::Labels;
 use metrics::MetricsInput;
@@ -142,6 +145,7 @@ impl Account {
             askers: StorageRequests::default(),
             incidents: Incidents::default(),
             requests: LatestRequests::default(),
+            history: History::default(),
             metrics,
             open: Arc::default(),
             shortages: Shortages::default(),
@@ -185,6 +189,23 @@ impl Account {
     #[must_use]
     pub fn moved_by_registry(&self) -> BTreeMap<String, (u64, u64)> {
         self.metrics.moved_by_registry(&self.open)
+    }
+
+    /// Ends a step of the history. Call it every [`STEP`].
+    pub fn remember(&self) {
+        self.history.remember(&self.moved_by_registry(), self.metrics.ends());
+    }
+
+    /// Returns what happened within the last hour, up to now.
+    #[must_use]
+    pub fn last_hour(&self) -> LastHour {
+        self.history.last_hour(&self.moved_by_registry(), self.metrics.ends())
+    }
+
+    /// Returns the traffic of each registry in the steps of the last hour, the oldest first.
+    #[must_use]
+    pub fn traffic_history(&self) -> BTreeMap<String, Traffic<Vec<u64>>> {
+        self.history.steps()
     }
 
     /// Counts the tasks of the runtimes that serve, beside that in which the metrics are asked for.

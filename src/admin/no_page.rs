@@ -36,6 +36,11 @@ pub(super) fn events(_: Arc<Admin>, _: OwnedSemaphorePermit) -> Response<Events>
     response
 }
 
+/// Writes no history, because no page shows it.
+pub(super) async fn remember(_: Arc<Admin>) {
+    std::future::pending().await
+}
+
 impl Admin {
     /// Returns an empty explanation. Use `pullgate explain` instead.
     pub(super) fn explain(&self, _: &str) -> PageExplanation {

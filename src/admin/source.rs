@@ -1,6 +1,7 @@
 //! What the admin listener shows.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
 
@@ -19,4 +20,6 @@ pub struct Admin {
     pub status: watch::Receiver<Status>,
     /// The gate's listeners.
     pub listeners: Vec<Arc<ListenerSpec>>,
+    /// When the gate started.
+    pub started: Instant,
 }

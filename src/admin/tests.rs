@@ -36,7 +36,8 @@ fn admin() -> (Admin, watch::Sender<Status>, tempfile::TempDir) {
         balancers: Some(vec!["10.0.0.0/24".parse().unwrap()]),
         tls: None,
     })];
-    (Admin { account, policy, status, listeners }, sender, folder)
+    let started = std::time::Instant::now();
+    (Admin { account, policy, status, listeners, started }, sender, folder)
 }
 
 async fn served(ip: Ipv4Addr) -> Served {
@@ -90,6 +91,57 @@ async fn every_page_answers() {
         let answer = page(served.at, path).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {code}\r\n")), "{path}: {answer}");
         assert!(answer.contains(part), "{path}: {answer}");
+    }
+}
+
+#[cfg(feature = "admin-page")]
+#[tokio::test]
+async fn the_page_gets_the_machine_failures_and_the_last_hour() {
+    use crate::policy::{Cause, Failure, Side};
+    let served = served(Ipv4Addr::LOCALHOST).await;
+    let open = || {
+        served.account.open(Arrival {
+            client: "10.0.0.7".parse().unwrap(),
+            listener: "127.0.0.1:3128".into(),
+            accepted: std::time::Instant::now(),
+            first: Stage::Head,
+        })
+    };
+    let fail = |cause| {
+        let mut failing = open();
+        failing.ask("contoso.azurecr.io:443");
+        failing.close(&Err(Failure { side: Side::Upstream, cause }.into()));
+    };
+    fail(Cause::NameNotFound);
+    fail(Cause::NameNotFound);
+    fail(Cause::ClientAborted);
+    let event = first_event(served.at).await;
+    let incident = &event["incidents"][0];
+    assert_eq!(event["incidents"].as_array().unwrap().len(), 1, "{event}");
+    assert_eq!((&incident["outcome"], &incident["count"]), (&"failed".into(), &2.into()));
+    assert_eq!(incident["reason"], "name-not-found");
+    assert!(incident["remedy"].as_str().unwrap().contains("the policy"), "{incident}");
+    assert_eq!((&event["ends"]["failed"], &event["ends"]["denied"]), (&2.into(), &0.into()));
+    assert_eq!(event["version"], env!("CARGO_PKG_VERSION"));
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(event["host"], name.trim_end());
+    assert!(event["history"]["step-seconds"].is_u64() && event["uptime-seconds"].is_u64());
+}
+
+/// Returns the first event of `/events`.
+#[cfg(feature = "admin-page")]
+async fn first_event(at: SocketAddr) -> serde_json::Value {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let request = format!("GET /events HTTP/1.1\r\nHost: {at}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut read = Vec::new();
+    loop {
+        stream.read_buf(&mut read).await.unwrap();
+        let text = String::from_utf8_lossy(&read);
+        let event = text.split_once("data: ").and_then(|(_, event)| event.split_once("\n\n"));
+        if let Some((json, _)) = event {
+            return serde_json::from_str(json).unwrap();
+        }
     }
 }
 

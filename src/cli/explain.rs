@@ -6,6 +6,7 @@ mod image;
 mod registry;
 mod transparent;
 
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,11 +21,13 @@ use super::output;
 use crate::config::Loaded;
 use crate::dial::{Resolver, TlsClients, Verifier};
 use crate::listen::http::answer::{RefusalAnswer, shown};
+use crate::oci::{ImageName, pasted};
 use crate::policy::{
-    AddressFault, Allowed, Budget, Grant, OwnAddresses, Permit, PolicySet, Stop, Target,
+    AddressFault, Allowed, Budget, ExplainedClient, Grant, OwnAddresses, Permit, PolicySet, Stop,
+    Target,
 };
 use crate::{config, dial, reload};
-use client::ExplainedClient;
+use image::MirrorReport;
 use registry::{AllowedClients, ExplainedPreset};
 use transparent::{DestinationReport, DialledAddress, EntryMode};
 
@@ -40,9 +43,9 @@ const NO_ID: &str = "00000000000000000000000000";
 /// Show whether a host is allowed, which line of which file allows it, and its addresses.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A host, with its port unless it is 443; the name of a registry; or an image, as the mirror
-    /// judges it.
-    #[arg(value_name = "HOST[:PORT]|REGISTRY|IMAGE")]
+    /// A host, with its port unless it is 443; the name of a registry; or an image, such as
+    /// contoso.azurecr.io/team/app:1.0.
+    #[arg(value_name = "HOST[:PORT]|REGISTRY|IMAGE", value_parser = as_pasted)]
     target: String,
     /// The client: an address, or the name of a [[client]].
     #[arg(long, value_name = "ADDRESS|NAME", default_value = "127.0.0.1")]
@@ -65,6 +68,9 @@ pub(crate) struct Args {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Explanation {
+    /// The image, if the argument is one; `target` is its host then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<String>,
     target: String,
     /// The entry mode.
     way: &'static str,
@@ -110,6 +116,9 @@ struct Explanation {
     /// The text that a Go client such as docker prints after the URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     docker_prints: Option<String>,
+    /// Whether the mirror serves the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mirror: Option<MirrorReport>,
 }
 
 /// The value of `upload` in `--json`.
@@ -119,6 +128,11 @@ struct UploadBudget {
     base_bytes: u64,
     ratio_percent: u64,
     request_bytes: u64,
+}
+
+/// Parses the argument: the scheme and the end of a URL are removed.
+fn as_pasted(text: &str) -> Result<String, Infallible> {
+    Ok(pasted(text).to_owned())
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -145,38 +159,41 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         registry.print(args.json)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if image::is_image(&args.target) {
-        return image::print(set, &args.target, &client, args.json);
-    }
-    if let Some(dialled) = args.dialled.filter(|dialled| dialled.contradicts(&args.target)) {
-        eprintln!(
-            "pullgate: {} and --dialled {dialled} have different ports; give one port",
-            args.target
-        );
+    let image = ImageName::parse(&args.target);
+    let host = image.as_ref().map_or(args.target.as_str(), ImageName::host);
+    if let Some(dialled) = args.dialled.filter(|dialled| dialled.contradicts(host)) {
+        eprintln!("pullgate: {host} and --dialled {dialled} have different ports; give one port",);
         return Ok(ExitCode::from(2));
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let way = EntryMode::of(&loaded.settings, args.transparent, args.dialled);
-    let explanation = runtime.block_on(explain(&loaded, args, way, &client));
+    let mut explanation = runtime.block_on(explain(&loaded, (host, args), way, &client));
+    if let Some(image) = &image {
+        explanation.image = Some(args.target.clone());
+        explanation.mirror = MirrorReport::of(set, &args.target, image, &client);
+    }
     if args.json {
         output::print_json(&explanation)?;
     } else {
         output::print(&text(&explanation)?)?;
     }
-    let passes = explanation.verdict != "denied" && explanation.verdict != "failed";
-    Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mirrored = explanation.mirror.as_ref().map(|mirror| mirror.verdict);
+    let passes = |verdict: &str| verdict != "denied" && verdict != "failed";
+    let has_way = passes(explanation.verdict) || mirrored.is_some_and(passes);
+    Ok(if has_way { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn explain(
     loaded: &Loaded,
-    args: &Args,
+    (host, args): (&str, &Args),
     way: EntryMode,
     client: &ExplainedClient,
 ) -> Explanation {
     let set = &loaded.policy;
     let mut explanation = Explanation {
-        target: args.target.clone(),
+        image: None,
+        target: host.to_owned(),
         way: way.code(),
         client: args.client.clone(),
         client_name: match client {
@@ -199,8 +216,9 @@ async fn explain(
         answerer: None,
         dialled: None,
         docker_prints: None,
+        mirror: None,
     };
-    if let Err(stop) = judge(loaded, args, way, client, &mut explanation).await {
+    if let Err(stop) = judge(loaded, host, way, client, &mut explanation).await {
         explanation.refuse(&stop, way);
     }
     explanation
@@ -209,14 +227,14 @@ async fn explain(
 /// Judges the target as a session does, up to the connection, and fills in the explanation.
 async fn judge(
     loaded: &Loaded,
-    args: &Args,
+    host: &str,
     way: EntryMode,
     client: &ExplainedClient,
     explanation: &mut Explanation,
 ) -> Result<(), Stop> {
-    let with_port = match transparent::written_port(&args.target) {
-        Some(_) => args.target.clone(),
-        None => format!("{}:{}", args.target, way.port()),
+    let with_port = match transparent::written_port(host) {
+        Some(_) => host.to_owned(),
+        None => format!("{host}:{}", way.port()),
     };
     let set = &loaded.policy;
     let target = Target::parse_authority(&with_port)
@@ -374,6 +392,9 @@ fn text(explanation: &Explanation) -> Result<String, std::fmt::Error> {
     }
     if let Some(line) = &explanation.docker_prints {
         writeln!(out, "  docker:    {line}")?;
+    }
+    if let (Some(image), Some(mirror)) = (&explanation.image, &explanation.mirror) {
+        mirror.write(image, &mut out)?;
     }
     Ok(out)
 }

@@ -13,6 +13,7 @@ mod errors;
 mod fault;
 mod form;
 mod globs;
+mod image_name;
 mod location;
 mod operation;
 mod parse;
@@ -27,6 +28,7 @@ pub use errors::{ErrorCode, error_body};
 pub use fault::{LONGEST_TARGET, RequestFault};
 pub use form::TokenForm;
 pub use globs::{GlobFault, RepositoryGlobs, TagGlobs};
+pub use image_name::{ImageName, pasted};
 pub use location::{LONGEST_LOCATION, Location, LocationFault};
 pub use operation::{
     Action, ArtifactType, Method, Mount, Operation, Page, Scope, TokenPath, TokenQuery, TokenWord,

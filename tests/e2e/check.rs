@@ -154,6 +154,42 @@ fn explain_prints_the_line_that_a_client_would_read() {
 }
 
 #[test]
+fn explain_takes_hosts_and_images_as_people_paste_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let contoso = "login-server = \"contoso.azurecr.io\"\n\
+                   [mirror]\nrepositories = [\"team/**\"]\ntags = [\"1.*\"]\n";
+    let explain = |policy: &Policy, pasted: &str| {
+        let config = write_config(folder.path(), policy);
+        let output = pullgate(&["explain", pasted, "--config", config.to_str().unwrap()]);
+        (output.status.code(), text(&output))
+    };
+    let plain = Policy::of(&["contoso"]);
+    for (pasted, code, first) in [
+        ("contoso.azurecr.io/team/app:1.0", 0, "contoso.azurecr.io: allowed\n"),
+        ("docker://contoso.azurecr.io/team/app", 0, "contoso.azurecr.io: allowed\n"),
+        ("https://contoso.azurecr.io/v2/", 0, "contoso.azurecr.io: allowed\n"),
+        ("fabrikam.azurecr.io/app", 1, "fabrikam.azurecr.io: denied [other-registry]\n"),
+        ("nginx:alpine", 1, "registry-1.docker.io: denied ["),
+    ] {
+        let (found, text) = explain(&plain, pasted);
+        assert_eq!(found, Some(code), "{pasted}: {text}");
+        assert!(text.starts_with(first) && !text.contains("mirror"), "{pasted}: {text}");
+    }
+    fs::remove_dir_all(folder.path().join("registries.d")).unwrap();
+    let mirror = "[[listen]]\nmode = \"mirror\"\naddress = \"127.0.0.1:5000\"\n";
+    let mirrored = Policy::of(&[]).with_file("contoso.toml", contoso).with_more(mirror);
+    for (pasted, code, part) in [
+        ("contoso.azurecr.io/team/app:1.0", 0, "team/app:1.0 from the mirror: allowed\n"),
+        ("contoso.azurecr.io/team/app:2.0", 0, "from the mirror: denied [tag-not-allowed]\n"),
+        ("fabrikam.azurecr.io/app", 1, "from the mirror: denied [registry-unknown]\n"),
+    ] {
+        let (found, text) = explain(&mirrored, pasted);
+        assert_eq!(found, Some(code), "{pasted}: {text}");
+        assert!(text.contains(part), "{pasted}: {text}");
+    }
+}
+
+#[test]
 fn a_port_of_zero_takes_a_free_one_and_says_which() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let policy = Policy::of(&["contoso"])

@@ -2,9 +2,16 @@
 //! the first boot and in an upgrade, with the node's containerd as the client.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
+use std::thread;
 
-use crate::harness::{Blobs, Handing, Lab, Manager, Policy, Ran, Way, containerd, wait_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::{
+    Blobs, Handing, Lab, Manager, PATIENCE, PROXY, Policy, Ran, Way, containerd, wait_until,
+};
 
 /// Pulls an image as the node's runtime does, through the gate on the node.
 fn pull(lab: &Lab, ctr: &str, number: u64) -> Ran {
@@ -36,16 +43,40 @@ fn a_node_can_pull_from_its_first_boot_through_an_upgrade() {
     let mut running = manager.start("gate-0");
     pull(&lab, &ctr, 1).succeeded();
 
-    // An upgrade: the next image is pulled through the running gate, both serve, one ends.
-    pull(&lab, &ctr, 2).succeeded();
-    let next = manager.start("gate-1");
-    pull(&lab, &ctr, 3).succeeded();
-    running.signal("TERM");
-    pull(&lab, &ctr, 4).succeeded();
-    assert!(wait_until("the old gate ends", || running.ended()).success());
-    pull(&lab, &ctr, 5).succeeded();
-    drop(next);
+    // An upgrade: the next image is pulled through the running gate, both serve, one ends. At no
+    // moment is there no gate: a client knocks all the time.
+    let over = CancellationToken::new();
+    let _next = thread::scope(|scope| {
+        let _over = over.clone().drop_guard();
+        let knocking = scope.spawn(|| knock(&over));
+        pull(&lab, &ctr, 2).succeeded();
+        let next = manager.start("gate-1");
+        pull(&lab, &ctr, 3).succeeded();
+        running.signal("TERM");
+        pull(&lab, &ctr, 4).succeeded();
+        assert!(wait_until("the old gate ends", || running.ended()).success());
+        pull(&lab, &ctr, 5).succeeded();
+        over.cancel();
+        assert!(knocking.join().unwrap() > 10);
+        next
+    });
     assert!(!manager.audit().contains("draining"), "a pull was refused");
+}
+
+/// Opens one tunnel after the other until it is over. Returns their number.
+fn knock(over: &CancellationToken) -> usize {
+    let mut tunnels = 0;
+    while !over.is_cancelled() {
+        let mut gate = TcpStream::connect(PROXY).expect("there is no gate");
+        gate.set_read_timeout(Some(PATIENCE)).unwrap();
+        let host = "contoso.azurecr.io:443";
+        write!(gate, "CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        let mut answer = [0; 12];
+        gate.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        tunnels += 1;
+    }
+    tunnels
 }
 
 /// What the test above relies on.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -12,6 +13,22 @@ use super::lab::{Lab, address};
 use super::{PATIENCE, wait_until};
 
 const DRIVER: &str = "127.0.0.1:9515";
+
+/// A colour scheme.
+#[derive(Debug, Clone, Copy)]
+pub enum Scheme {
+    Light,
+    Dark,
+}
+
+impl Scheme {
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Light => "light",
+            Self::Dark => "dark",
+        }
+    }
+}
 
 pub struct Browser {
     _driver: Daemon,
@@ -67,19 +84,35 @@ impl Browser {
 
     /// Waits until the page shows all of these texts, without reloading it.
     pub fn shows(&self, parts: &[&str]) -> String {
-        wait_until(&format!("the page shows {parts:?}"), || {
-            Some(self.text()).filter(|text| parts.iter().all(|part| text.contains(part)))
-        })
+        let mut text = String::new();
+        let shown = catch_unwind(AssertUnwindSafe(|| {
+            wait_until(&format!("the page shows {parts:?}"), || {
+                text = self.text();
+                parts.iter().all(|part| text.contains(part)).then_some(())
+            });
+        }));
+        shown.unwrap_or_else(|fault| {
+            println!("{text}");
+            resume_unwind(fault)
+        });
+        text
     }
 
-    /// Whether the page fits into a window as narrow as a phone's.
-    pub fn narrow(&self) -> Value {
-        self.tell("POST", "window/rect", &json!({ "width": 500, "height": 900 }));
-        self.run(
-            "document.documentElement.style.width = '360px'; \
-             document.body.style.width = '360px'; \
-             return document.body.scrollWidth <= 360",
-        )
+    /// Shows the page in a window of this width, as a phone or a desktop has it, in light or dark.
+    pub fn show_as(&self, width: u32, scheme: Scheme) {
+        let height = if width < 600 { 800 } else { 900 };
+        let window = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600
+        });
+        self.devtools("Emulation.setScrollbarsHidden", &json!({ "hidden": true }));
+        self.devtools("Emulation.setDeviceMetricsOverride", &window);
+        let feature = json!({ "name": "prefers-color-scheme", "value": scheme.code() });
+        self.devtools("Emulation.setEmulatedMedia", &json!({ "features": [feature] }));
+    }
+
+    /// Sends a command of the Chrome DevTools Protocol.
+    fn devtools(&self, command: &str, params: &Value) -> Value {
+        self.tell("POST", "goog/cdp/execute", &json!({ "cmd": command, "params": params }))
     }
 
     /// Returns the errors and warnings of the browser console.
@@ -89,10 +122,12 @@ impl Browser {
         entries.iter().map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// Takes a screenshot of the window, as PNG.
+    /// Takes a screenshot of the whole page, as PNG.
     pub fn picture(&self) -> Vec<u8> {
-        let picture = self.tell("GET", "screenshot", &Value::Null);
-        base64::engine::general_purpose::STANDARD.decode(picture.as_str().unwrap()).unwrap()
+        let whole = json!({ "captureBeyondViewport": true });
+        let picture = self.devtools("Page.captureScreenshot", &whole);
+        let data = picture["data"].as_str().unwrap();
+        base64::engine::general_purpose::STANDARD.decode(data).unwrap()
     }
 }
 

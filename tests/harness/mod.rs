@@ -32,7 +32,7 @@ mod token;
 mod wait;
 
 pub use attacker::{ATTACKER, Attacker};
-pub use browser::Browser;
+pub use browser::{Browser, Scheme};
 pub use certificates::{Authority, Certificate};
 pub use containerd::containerd;
 pub use daemon::{Daemon, bound_to_this_thread, find};
@@ -51,7 +51,7 @@ pub use parents::{ScriptedParent, connect_through, second_gate, squid, tinyproxy
 pub use pulls::{ctr_pull, every_client_pulls, podman_pull, skopeo_pull};
 pub use site::{GATE_USER, INSIDE, METADATA, NO_CAPABILITIES, Place, RESOLVER};
 pub use tap::Tap;
-pub use wait::wait_until;
+pub use wait::{wait_until, wait_until_within};
 
 /// Timeout for anything that should happen immediately. It is generous because the machine is
 /// shared; only failing tests wait this long.

@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
-use super::client::ExplainedClient;
 use crate::account::Headed;
 use crate::config::{Answer, Mode, Settings};
+use crate::policy::ExplainedClient;
 use crate::policy::{HTTPS, Name, OwnAddresses, PolicySet, Stop, Target};
 
 /// How a connection reaches the gate.
