@@ -26,7 +26,7 @@ use pullgate::limits::{Bounds, Throttle, UploadQuota};
 use pullgate::policy::{
     Budget, Cleared, ClientIdentity, Ending, Enforcement, OwnAddresses, Target,
 };
-use pullgate::relay::{PIPE_SIZE, Relay, Settings, Traffic, TunnelEnds};
+use pullgate::relay::{PIPE_SIZE, Relay, Settings, Traffic, TunnelEnds, TunnelTerms};
 use rustix::time::{ClockId, clock_gettime};
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
@@ -246,7 +246,9 @@ fn carry(
 
 fn sides<C>(client: C, upstream: tokio::net::TcpStream) -> TunnelEnds<C> {
     let second_hello = Duration::from_secs(10);
-    TunnelEnds { client, upstream, second_hello, idle: Duration::from_secs(60) }
+    let (idle, stall) = (Duration::from_secs(60), Duration::from_secs(60));
+    let terms = TunnelTerms { second_hello, idle, stall, client: Ipv4Addr::LOCALHOST.into() };
+    TunnelEnds { client, upstream, terms: Box::new(terms) }
 }
 
 /// Reads the hello like the session does.

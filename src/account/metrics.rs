@@ -97,6 +97,10 @@ metrics! {
         "Ended sessions, by outcome.";
     open_sessions: IntGauge "pullgate_open_sessions" []
         "Open sessions.";
+    stalled: IntGauge "pullgate_stalled_tunnels" []
+        "Tunnels of which a side does not read what is queued for it.";
+    stalled_bytes: IntGauge "pullgate_stalled_bytes" []
+        "Kernel memory that the sockets of stalled tunnels hold, in bytes.";
     bytes: IntCounterVec "pullgate_relayed_bytes_total" ["registry", "endpoint", "direction", "path"]
         "Bytes relayed, including open sessions.";
     client_sessions: IntCounterVec "pullgate_client_sessions_total" ["client", "outcome"]
@@ -195,7 +199,9 @@ impl Metrics {
         status: &Status,
     ) -> Result<String, prometheus::Error> {
         self.series.audit_failing.set(i64::from(input.audit_failing));
-        open.credit(|labels, volume| self.relayed(labels, volume));
+        let stalled = open.credit(|labels, volume| self.relayed(labels, volume));
+        self.series.stalled.set(i64::try_from(stalled.sessions).unwrap_or(i64::MAX));
+        self.series.stalled_bytes.set(i64::try_from(stalled.bytes).unwrap_or(i64::MAX));
         self.series.storage_asks.set(i64::try_from(input.storage_asks).unwrap_or(i64::MAX));
         let limit = i64::try_from(status.open_sessions_limit).unwrap_or(i64::MAX);
         self.series.open_sessions_limit.set(limit);

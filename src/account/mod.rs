@@ -53,7 +53,7 @@ pub use id::SessionId;
 pub use incidents::{IncidentRow, Incidents};
 pub use latest_requests::{LatestRequests, RequestRow};
 pub use metrics::Metrics;
-pub use open_sessions::{OpenSessions, Progress, SessionRow};
+pub use open_sessions::{Follow, OpenSessions, Progress, SessionRow};
 pub use probe::probe_metrics;
 pub use query::{QueryResult, RefusedQuery};
 pub use record::{Granted, Moved, Outcome, Record, Volume};
@@ -323,7 +323,7 @@ impl Open {
 
     /// Lets `/sessions` and the counters see what the relay moves while it lasts. At the close it
     /// goes ahead of the record's own volume, so that an interrupted session is counted in full.
-    pub fn follow(&mut self, progress: Progress) {
+    pub fn follow(&mut self, progress: Follow) {
         if let Some(listed) = &self.listed {
             listed.follow(progress);
         }

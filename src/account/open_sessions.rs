@@ -13,8 +13,32 @@ use super::labels::Labels;
 use super::record::{Granted, Record, Volume};
 use super::text::AuditText;
 
-/// Returns what a session has moved. The admin listener calls it, never the session.
-pub type Progress = Box<dyn Fn() -> Volume + Send + Sync>;
+/// Returns how far a session has come. The admin listener calls it, never the session.
+pub type Follow = Box<dyn Fn() -> Progress + Send + Sync>;
+
+/// How far a session has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// The bytes moved.
+    pub volume: Volume,
+    /// The bytes of kernel memory that its sockets hold while a side does not read; zero while both
+    /// do.
+    pub stalled: u64,
+}
+
+impl From<Volume> for Progress {
+    fn from(volume: Volume) -> Self {
+        Self { volume, stalled: 0 }
+    }
+}
+
+/// The open sessions that have stalled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Stalled {
+    pub(super) sessions: u64,
+    /// The bytes of kernel memory that their sockets hold.
+    pub(super) bytes: u64,
+}
 
 /// All open sessions.
 #[derive(Debug, Default)]
@@ -29,7 +53,7 @@ pub(super) struct SessionEntry {
     listener: Arc<str>,
     started: SystemTime,
     asked: OnceLock<SessionTarget>,
-    progress: OnceLock<Progress>,
+    progress: OnceLock<Follow>,
     credited: Mutex<Volume>,
 }
 
@@ -66,6 +90,8 @@ pub struct SessionRow {
     endpoint: Option<&'static str>,
     bytes_up: u64,
     bytes_down: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stalled_bytes: Option<u64>,
 }
 
 impl OpenSessions {
@@ -99,17 +125,23 @@ impl OpenSessions {
         ListedSession { all: self.clone(), entry }
     }
 
-    /// Calls `add` with the bytes that each session has moved since the last call.
-    pub(super) fn credit(&self, mut add: impl FnMut(Labels<'_>, Volume)) {
+    /// Calls `add` with the bytes that each session has moved since the last call. Returns which
+    /// have stalled.
+    pub(super) fn credit(&self, mut add: impl FnMut(Labels<'_>, Volume)) -> Stalled {
+        let mut stalled = Stalled::default();
         for entry in &self.sessions {
             if let Some(progress) = entry.progress.get() {
-                let more = entry.credit(progress());
+                let progress = progress();
+                stalled.sessions += u64::from(progress.stalled > 0);
+                stalled.bytes += progress.stalled;
+                let more = entry.credit(progress.volume);
                 let asked = entry.asked.get();
                 let granted = asked.and_then(|asked| asked.granted.as_ref());
                 let client = asked.and_then(|asked| asked.client_name.as_deref());
                 add(Labels::of(granted, client), more);
             }
         }
+        stalled
     }
 }
 
@@ -123,7 +155,8 @@ impl SessionEntry {
     }
 
     fn row(&self, now: SystemTime) -> SessionRow {
-        let volume = self.progress.get().map_or_else(Volume::default, |progress| progress());
+        let progress = self.progress.get().map_or_else(Progress::default, |progress| progress());
+        let Progress { volume, stalled } = progress;
         let asked = self.asked.get();
         let granted = asked.and_then(|asked| asked.granted.as_ref());
         SessionRow {
@@ -139,6 +172,7 @@ impl SessionEntry {
             endpoint: granted.map(|granted| granted.endpoint.code()),
             bytes_up: volume.up.total(),
             bytes_down: volume.down.total(),
+            stalled_bytes: (stalled > 0).then_some(stalled),
         }
     }
 }
@@ -154,13 +188,13 @@ impl ListedSession {
         drop(self.entry.asked.set(asked));
     }
 
-    pub(super) fn follow(&self, progress: Progress) {
+    pub(super) fn follow(&self, progress: Follow) {
         drop(self.entry.progress.set(progress));
     }
 
-    /// Sets the function that returns the bytes moved so far.
+    /// Returns the bytes moved so far.
     pub(super) fn progress(&self) -> Option<Volume> {
-        self.entry.progress.get().map(|progress| progress())
+        self.entry.progress.get().map(|progress| progress().volume)
     }
 
     pub(super) fn credit(&self, total: Volume) -> Volume {

@@ -402,17 +402,21 @@ fn a_long_session_counts_while_it_lasts_and_once() {
     let watched = moved.clone();
     open.follow(Box::new(move || {
         let down = Moved { spliced: watched.load(Ordering::Relaxed), copied: 0 };
-        Volume { up: Moved::default(), down }
+        let stalled = watched.load(Ordering::Relaxed) * 2;
+        Progress { volume: Volume { up: Moved::default(), down }, stalled }
     }));
     let bytes = "pullgate_relayed_bytes_total{direction=\"down\",endpoint=\"login\",\
         path=\"splice\",registry=\"contoso\"}";
     for total in [10, 25] {
         moved.store(total, Ordering::Relaxed);
         assert_eq!(metric(&books.account, bytes), total);
+        assert_eq!(metric(&books.account, "pullgate_stalled_tunnels"), 1);
+        assert_eq!(metric(&books.account, "pullgate_stalled_bytes"), total * 2);
     }
     let rows = serde_json::to_value(books.account.open_sessions().rows()).unwrap();
     assert_eq!(rows[0]["target"], "contoso.azurecr.io:443");
     assert_eq!(rows[0]["bytes-down"], 25);
+    assert_eq!(rows[0]["stalled-bytes"], 50);
     moved.store(40, Ordering::Relaxed);
     open.close(&Ok(Ending::Closed));
     assert_eq!(metric(&books.account, bytes), 40);

@@ -23,9 +23,9 @@ use crate::reload;
 const RIGHTS: ABI = ABI::V5;
 
 /// Paths that every gate reads: resolv.conf, which is replaced when it changes, kernel information
-/// about the process and pipes, and random numbers. A statically linked program cannot look up
-/// getrandom(2) at run time and opens these instead.
-const READ_ALWAYS: &[&str] = &["/etc", "/proc", "/dev/urandom", "/dev/random"];
+/// about the process, pipes and sockets, the memory of its control group, and random numbers. A
+/// statically linked program cannot look up getrandom(2) at run time and opens these instead.
+const READ_ALWAYS: &[&str] = &["/etc", "/proc", "/sys/fs/cgroup", "/dev/urandom", "/dev/random"];
 
 /// Where a program finds its interpreter, its libraries and the commands that it runs.
 const RUN_FOR_HELPERS: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"];

@@ -281,6 +281,7 @@ fn limits(mut table: Table<'_>, mut limits: Limits) -> Limits {
     wait("hello-timeout-ms", &mut limits.hello_timeout);
     wait("dial-timeout-ms", &mut limits.dial_timeout);
     wait("idle-timeout-ms", &mut limits.idle_timeout);
+    wait("stall-timeout-ms", &mut limits.stall_timeout);
     wait("drain-timeout-ms", &mut limits.drain_timeout);
     wait("session-lifetime-ms", &mut limits.session_lifetime);
     let hello_bytes = table.number("hello-bytes", HELLO_BYTES);

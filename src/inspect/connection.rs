@@ -42,7 +42,7 @@ impl Connection {
     ) -> Self {
         let (up, down) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let seen = (up.clone(), down.clone());
-        account.follow(Box::new(move || volume(&seen.0, &seen.1)));
+        account.follow(Box::new(move || volume(&seen.0, &seen.1).into()));
         Self {
             session: account.id(),
             gate,

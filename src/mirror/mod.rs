@@ -55,7 +55,7 @@ pub async fn run(incoming: Box<Incoming>, forward: Arc<Forward>) {
         account.record.stages.enter(Stage::Relay);
         let moved = Arc::new(AtomicU64::new(0));
         let seen = moved.clone();
-        account.follow(Box::new(move || volume(&seen)));
+        account.follow(Box::new(move || volume(&seen).into()));
         let connection = Connection {
             session: account.id(),
             gate,

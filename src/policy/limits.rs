@@ -16,6 +16,8 @@ pub struct Limits {
     pub dial_timeout: Duration,
     /// Idle timeout: how long neither side may send a byte.
     pub idle_timeout: Duration,
+    /// Stall timeout: how long a side of a tunnel may not read what is queued for it.
+    pub stall_timeout: Duration,
     /// Drain timeout: how long open sessions can continue during a shutdown.
     pub drain_timeout: Duration,
     /// Maximum number of open sessions in total.
@@ -37,6 +39,7 @@ impl Default for Limits {
             hello_bytes: 16 * 1024,
             dial_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(600),
+            stall_timeout: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(600),
             open_sessions: 10_000,
             open_sessions_per_client: 1_000,

@@ -113,6 +113,8 @@ codes! {
         AuthorityNotTrusted "authority-not-trusted" "The client rejected the gate's certificate for a tunnel that is inspected.",
         UpstreamAborted "upstream-aborted" "The upstream reset the connection.",
         IdleTimeout "idle-timeout" "Neither side sent a byte within the idle timeout.",
+        StallTimeout "stall-timeout" "A side did not read what was queued for it within the stall timeout.",
+        TcpMemory "tcp-memory" "The gate's host ran short of memory for sockets, and a side did not read what was queued for it.",
         UpstreamTls "upstream-tls" "The TLS handshake with the registry failed, or its certificate was rejected.",
         UpstreamCertificate "upstream-certificate" "The server has no valid certificate for the name (verify-upstream).",
         UpstreamAuth "upstream-auth" "The registry or its token server did not accept the gate.",

@@ -7,7 +7,9 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
+use super::credit::Credit;
 use super::leftover::Leftover;
 use super::meter::{Direction, Tally, Traffic};
 use super::splice::{COPY, Flow, SpliceError, TURN};
@@ -25,12 +27,14 @@ pub(super) struct Pump {
     unflushed: bool,
     /// Whether the source ended without a close_notify.
     cut: bool,
+    /// What the destination can leave unread.
+    credit: Credit,
 }
 
 impl Pump {
     /// Creates the upload, which has forwarded `flow` so far. `watch` checks the record headers.
     pub(super) fn up(flow: Flow, watch: Option<Box<Watch>>) -> Self {
-        Self { flow, watch, ..Self::new(Direction::Up) }
+        Self { flow, watch, credit: Credit::Free, ..Self::new(Direction::Up) }
     }
 
     /// Creates the download.
@@ -40,7 +44,8 @@ impl Pump {
 
     fn new(direction: Direction) -> Self {
         let (flow, rest) = (Flow::Open, Leftover::default());
-        Self { direction, flow, rest, watch: None, unflushed: false, cut: false }
+        let credit = Credit::Fresh;
+        Self { direction, flow, rest, watch: None, unflushed: false, cut: false, credit }
     }
 
     /// Returns whether the source has sent its end.
@@ -58,6 +63,26 @@ impl Pump {
         self.rest.is_empty()
     }
 
+    /// Returns whether the destination accepts no bytes now.
+    pub(super) fn is_full(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// Returns what the destination can leave unread, to change it.
+    pub(super) fn credit(&mut self) -> &mut Credit {
+        &mut self.credit
+    }
+
+    /// Returns whether the destination has stalled, and is confined.
+    pub(super) fn is_confined(&self) -> bool {
+        self.credit == Credit::Stalled
+    }
+
+    /// Notes what the destination has got.
+    pub(super) fn note_delivered(&mut self, tally: &Tally, from: &TcpStream, to: &TcpStream) {
+        self.credit.note(|| tally.count().total(), from, to);
+    }
+
     /// Moves all available bytes. Ready once the end was forwarded.
     pub(super) fn poll(
         &mut self,
@@ -68,7 +93,8 @@ impl Pump {
     ) -> Poll<Result<(), SpliceError>> {
         let (mut from, mut to) = (Pin::new(from), Pin::new(to));
         let tally = traffic.tally(self.direction);
-        let mut budget = TURN;
+        // What was delivered is noted after each turn.
+        let mut budget = if self.credit == Credit::Free { TURN } else { 2 * COPY };
         loop {
             while !self.rest.is_empty() {
                 let wrote = ready!(self.rest.poll_stream(context, to.as_mut()));

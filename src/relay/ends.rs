@@ -1,5 +1,6 @@
 //! The two connections of a tunnel.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -13,8 +14,19 @@ pub struct TunnelEnds<C, U = TcpStream> {
     pub client: C,
     /// The upstream connection, on which nothing was sent.
     pub upstream: U,
+    /// What the tunnel is subject to.
+    pub terms: Box<TunnelTerms>,
+}
+
+/// What a tunnel is subject to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelTerms {
     /// Timeout for a second ClientHello, from the server's request to its last byte.
     pub second_hello: Duration,
     /// Idle timeout: how long neither side may send a byte.
     pub idle: Duration,
+    /// Stall timeout: how long a side may not read what is queued for it.
+    pub stall: Duration,
+    /// The address of the client, which shares its socket memory with its other tunnels.
+    pub client: IpAddr,
 }

@@ -12,10 +12,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::ending::{aborted, idle_for_too_long};
 use super::ends::TunnelEnds;
 use super::meter::Traffic;
 use super::splice::Flow;
-use super::tunnel::{AfterHandshake, aborted, idle_for_too_long};
+use super::tunnel::AfterHandshake;
 use super::watch::Watch;
 use crate::hello::{Cut, Guard, Hello, Onward, Output};
 use crate::policy::{Reason, Side, Stop};
@@ -58,15 +59,15 @@ enum Input {
 impl<'a, C: AsyncRead + AsyncWrite + Unpin, U: Layered> Opening<'a, C, U> {
     /// A handshake whose judged hello has not gone out yet.
     pub(super) fn new(sides: &'a mut TunnelEnds<C, U>, hello: Hello, traffic: &'a Traffic) -> Self {
-        let TunnelEnds { client, upstream, second_hello, idle } = sides;
+        let TunnelEnds { client, upstream, terms } = sides;
         let output = Output { to_server: hello.raw, ..Output::default() };
         let guard = Guard::new(hello.facts);
         Self {
             client,
             upstream,
             traffic,
-            idle: *idle,
-            second_hello: *second_hello,
+            idle: terms.idle,
+            second_hello: terms.second_hello,
             second_hello_by: None,
             guard,
             output,

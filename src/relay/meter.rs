@@ -14,6 +14,7 @@ pub struct Traffic {
     /// The upload budget and quotas.
     pub bounds: Bounds,
     splice_refused: AtomicBool,
+    held: AtomicU64,
 }
 
 /// A direction of a tunnel.
@@ -71,6 +72,16 @@ impl Traffic {
 
     pub(super) fn refuse_splice(&self) {
         self.splice_refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns how many bytes of kernel memory a stalled tunnel holds; zero while it is not stalled.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_held(&self, bytes: u64) {
+        self.held.store(bytes, Ordering::Relaxed);
     }
 
     /// Returns the sum over both paths and directions.

@@ -11,33 +11,36 @@
 
 mod close;
 mod copy;
+mod credit;
+mod ending;
 mod ends;
 mod handshake;
 mod layer;
 mod leftover;
+mod life;
 mod meter;
 mod pacing;
 mod pipe_pool;
 mod shared;
 mod socket;
 mod splice;
+mod stall;
 mod tunnel;
 mod watch;
 
 use std::future::Future;
 use std::pin::Pin;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::hello::Hello;
-use crate::policy::{Cleared, Ending, Stop};
+use crate::policy::{Cause, Cleared, Ending, Failure, Stop};
 use handshake::{HandshakeOutcome, Opening};
-use tunnel::TunnelContext;
+use life::TunnelContext;
 
 pub use close::{Closing, hear_out};
-pub use ends::TunnelEnds;
-pub use layer::Layered;
+pub use ends::{TunnelEnds, TunnelTerms};
+pub use layer::{ClientEnd, Layered};
 pub use meter::{Count, Tally, Traffic};
 pub use pipe_pool::{PIPE_SIZE, Pipes, SMALL_PIPE_SIZE};
 pub use shared::{Relay, Settings};
@@ -59,12 +62,20 @@ enum FinalNotice {
     Alert,
     /// A close in order, because it is too late for an alert.
     End,
+    /// A reset, because the client does not read.
+    Reset,
 }
 
 impl TunnelOutcome {
     /// No alert: the client would read it as data of its session.
     fn through(outcome: Result<Ending, Stop>) -> Self {
-        let owed = if outcome.is_ok() { FinalNotice::Nothing } else { FinalNotice::End };
+        let owed = match &outcome {
+            Ok(_) => FinalNotice::Nothing,
+            Err(Stop::Failed(Failure {
+                cause: Cause::StallTimeout | Cause::TcpMemory, ..
+            })) => FinalNotice::Reset,
+            Err(_) => FinalNotice::End,
+        };
         Self { outcome, owed }
     }
 
@@ -81,16 +92,21 @@ impl TunnelOutcome {
     }
 }
 
-impl<C, U: Layered> TunnelEnds<C, U> {
+impl<C: ClientEnd, U: Layered> TunnelEnds<C, U> {
     /// Closes the upstream, with a reset on a stop. Finish the returned closing after the session
     /// is recorded.
     pub fn closing(self, carried: &TunnelOutcome) -> Closing<C> {
         let Self { client, upstream, .. } = self;
         if carried.outcome.is_err() {
-            socket::reset(upstream.into_socket());
+            socket::reset_on_close(upstream.socket());
+            drop(upstream);
         }
         match (carried.owed, &carried.outcome) {
             (FinalNotice::Nothing, _) => Closing::done(),
+            (FinalNotice::Reset, _) => {
+                client.bare().inspect(|socket| socket::reset_on_close(socket));
+                Closing::done()
+            }
             (FinalNotice::Alert, Err(stop)) => Closing::with_alert(client, stop),
             (FinalNotice::Alert | FinalNotice::End, _) => Closing::in_order(client),
         }
@@ -115,7 +131,7 @@ impl Relay {
 
     /// Variant of [`Self::relay`] for a client behind another layer, such as TLS: copies every
     /// byte.
-    pub fn carry_wrapped<C: AsyncRead + AsyncWrite + Unpin, U: Layered>(
+    pub fn carry_wrapped<C: ClientEnd, U: Layered>(
         &self,
         _: &Cleared,
         sides: &mut TunnelEnds<C, U>,
@@ -135,7 +151,8 @@ impl Relay {
     ) -> TunnelOutcome {
         match open(sides, *hello, traffic, stop.as_mut()).await {
             HandshakeOutcome::Through(open) => {
-                let life = TunnelContext { traffic, idle: sides.idle, stop };
+                let (terms, stalls) = (&sides.terms, &self.stalls);
+                let life = TunnelContext { traffic, terms, stalls, stop };
                 let both = self.splice_both(&sides.client, &sides.upstream, open, life);
                 TunnelOutcome::through(both.await)
             }
@@ -143,7 +160,7 @@ impl Relay {
         }
     }
 
-    async fn carry_layered<C: AsyncRead + AsyncWrite + Unpin, U: Layered>(
+    async fn carry_layered<C: ClientEnd, U: Layered>(
         &self,
         sides: &mut TunnelEnds<C, U>,
         hello: Box<Hello>,
@@ -152,7 +169,8 @@ impl Relay {
     ) -> TunnelOutcome {
         match open(sides, *hello, traffic, stop.as_mut()).await {
             HandshakeOutcome::Through(open) => {
-                let life = TunnelContext { traffic, idle: sides.idle, stop };
+                let (terms, stalls) = (&sides.terms, &self.stalls);
+                let life = TunnelContext { traffic, terms, stalls, stop };
                 let both = tunnel::copy_both(&mut sides.client, &mut sides.upstream, open, life);
                 TunnelOutcome::through(both.await)
             }
@@ -162,7 +180,7 @@ impl Relay {
 }
 
 /// Runs the handshake in a box that is freed after it.
-fn open<'a, C: AsyncRead + AsyncWrite + Unpin, U: Layered>(
+fn open<'a, C: ClientEnd, U: Layered>(
     sides: &'a mut TunnelEnds<C, U>,
     hello: Hello,
     traffic: &'a Traffic,

@@ -1,10 +1,12 @@
 //! What all tunnels share: the pipes, and the ticks at which batches are delivered.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::pipe_pool::Pipes;
+use crate::limits::{SocketMemory, Stalls};
 
 /// Settings of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,8 @@ const ALMOST: Duration = Duration::from_micros(500);
 pub struct Relay {
     pub(super) settings: Settings,
     pub(super) pipes: Pipes,
+    /// The tunnels whose peer does not read.
+    pub(super) stalls: Arc<Stalls>,
     /// Reference time for ticks and durations.
     pub(super) began: Instant,
 }
@@ -37,6 +41,7 @@ impl Relay {
         Self {
             settings,
             pipes: Pipes::new(settings.pipes, settings.pipe_size),
+            stalls: Stalls::new(SocketMemory::of_this_machine()),
             began: Instant::now(),
         }
     }

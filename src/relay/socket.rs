@@ -24,6 +24,22 @@ mod option {
         libc::SO_RCVLOWAT,
         i32
     );
+    sockopt_impl!(
+        /// Maximum receive window, in bytes (tcp(7)).
+        WindowClamp,
+        Both,
+        libc::IPPROTO_TCP,
+        libc::TCP_WINDOW_CLAMP,
+        i32
+    );
+    sockopt_impl!(
+        /// What the buffers of a socket hold, in the order of `SK_MEMINFO_*` in linux/sock_diag.h.
+        MemoryInfo,
+        GetOnly,
+        libc::SOL_SOCKET,
+        libc::SO_MEMINFO,
+        [u32; 9]
+    );
 }
 
 /// TCP keep-alive time and interval: shorter than the four minutes after which Azure's load
@@ -71,6 +87,38 @@ pub(super) fn set_low_water(stream: &TcpStream, bytes: i32) {
 #[cfg(test)]
 pub(super) fn low_water(stream: &TcpStream) -> i32 {
     nix::sys::socket::getsockopt(stream, option::LowWater).unwrap()
+}
+
+/// Limits the unsent bytes that are queued for `stream`; 0 removes the limit. Bytes that were sent
+/// and are not acknowledged do not count. Errors are ignored.
+pub(super) fn limit_unsent(stream: &TcpStream, bytes: u32) {
+    let _ = SockRef::from(stream).set_tcp_notsent_lowat(bytes);
+}
+
+/// Limits the receive window of `stream`, in bytes. Bytes that were offered before can still arrive.
+/// Errors are ignored.
+pub(super) fn limit_window(stream: &TcpStream, bytes: u32) {
+    let _ = nix::sys::socket::setsockopt(stream, option::WindowClamp, &bytes.cast_signed());
+}
+
+/// The kernel memory of a socket, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct SocketMemory {
+    /// All that it holds.
+    pub(super) held: u64,
+    /// What is queued for its peer.
+    pub(super) queued: u64,
+}
+
+/// Returns the kernel memory of `stream`; zero where the kernel does not tell (gVisor).
+pub(super) fn memory(stream: &TcpStream) -> SocketMemory {
+    let Ok([received, _, _, _, reserved, queued, ..]) =
+        nix::sys::socket::getsockopt(stream, option::MemoryInfo)
+    else {
+        return SocketMemory::default();
+    };
+    let held = u64::from(received) + u64::from(reserved) + u64::from(queued);
+    SocketMemory { held, queued: u64::from(queued) }
 }
 
 /// How many bytes `stream` takes for certain, or `WouldBlock` when it isn't writable now.
@@ -168,8 +216,8 @@ pub(super) fn finish(stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Closes `stream` with a reset, so that its peer does not take the earlier bytes for complete.
-pub(super) fn reset(stream: TcpStream) {
-    let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
-    drop(stream);
+/// Makes `stream` close with a reset, so that its peer does not take the earlier bytes for complete,
+/// and the kernel frees what is queued for it.
+pub(super) fn reset_on_close(stream: &TcpStream) {
+    let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
+use super::credit::Credit;
 use super::leftover::Leftover;
 use super::meter::{Direction, Tally, Traffic};
 use super::pacing::{LOW_WATER, Pace, SILENCE, Wait, Woken};
@@ -76,6 +77,10 @@ pub(super) struct Splice {
     is_small: bool,
     /// Whether the destination once accepted less than expected.
     pressed: bool,
+    /// Whether the destination accepts no bytes now.
+    is_full: bool,
+    /// What the destination can leave unread.
+    credit: Credit,
 }
 
 /// The state of the direction.
@@ -118,7 +123,7 @@ impl SpliceStep {
 impl Splice {
     /// Creates the upload, which has forwarded `flow` so far. `watch` checks the record headers.
     pub(super) fn up(now: Duration, flow: Flow, watch: Option<Box<Watch>>) -> Self {
-        Self { flow, watch, ..Self::new(now, Direction::Up) }
+        Self { flow, watch, credit: Credit::Free, ..Self::new(now, Direction::Up) }
     }
 
     /// Creates the download.
@@ -140,6 +145,8 @@ impl Splice {
             fill: FIRST_FILL,
             is_small: true,
             pressed: false,
+            is_full: false,
+            credit: Credit::Fresh,
         }
     }
 
@@ -159,6 +166,21 @@ impl Splice {
     /// Returns whether all bytes from the source were delivered.
     pub(super) fn has_delivered(&self) -> bool {
         self.rest.is_empty()
+    }
+
+    /// Returns whether the destination accepts no bytes now.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Returns what the destination can leave unread, to change it.
+    pub(super) fn credit(&mut self) -> &mut Credit {
+        &mut self.credit
+    }
+
+    /// Returns whether the destination has stalled, and is confined.
+    pub(super) fn is_confined(&self) -> bool {
+        self.credit == Credit::Stalled
     }
 
     /// Returns the state of the direction.
@@ -184,7 +206,7 @@ impl Splice {
                 let fresh = self.watch.as_ref().is_some_and(|watch| watch.is_fresh());
                 let then = if fresh { MoreToCome::More } else { MoreToCome::Nothing };
                 let wrote = self.rest.poll_socket(context, to, then);
-                let Poll::Ready(wrote) = wrote else { return self.stalled() };
+                let Poll::Ready(wrote) = wrote else { return self.full() };
                 tally.copied(wrote.map_err(SpliceError::Destination)?);
             }
             match self.flow {
@@ -206,17 +228,20 @@ impl Splice {
                 return Poll::Pending;
             }
             let Poll::Ready(writable) = to.poll_write_ready(context) else {
-                return self.stalled();
+                return self.full();
             };
             writable.map_err(SpliceError::Destination)?;
+            self.is_full = false;
             if self.direction == Direction::Down
                 && let Some(paced) = traffic.bounds.paced()
                 && paced.poll(context).is_pending()
             {
-                return self.stalled();
+                return self.held_up();
             }
             ready!(self.poll_source(context, from)).map_err(SpliceError::Source)?;
-            match self.bounded(relay, traffic, from, to)? {
+            let step = self.bounded(relay, traffic, from, to)?;
+            self.credit.note(|| tally.count().total(), from, to);
+            match step {
                 SpliceStep::Took(count) => {
                     self.moved += count as u64;
                     budget = budget.saturating_sub(count);
@@ -261,9 +286,15 @@ impl Splice {
         socket::set_low_water(from, 1);
     }
 
-    /// The destination is full. While batching, bytes below the low-water mark raise no event, so
-    /// the source must be read when the destination accepts bytes again.
-    fn stalled<T>(&mut self) -> Poll<T> {
+    /// The destination is full.
+    fn full<T>(&mut self) -> Poll<T> {
+        self.is_full = true;
+        self.held_up()
+    }
+
+    /// Bytes must wait. While batching, bytes below the low-water mark raise no event, so the source
+    /// must be read when they can go on.
+    fn held_up<T>(&mut self) -> Poll<T> {
         self.due = self.pace.waits_for() == Wait::Batch;
         Poll::Pending
     }
@@ -369,7 +400,7 @@ impl Splice {
         most: usize,
     ) -> Result<SpliceStep, SpliceError> {
         let tally = traffic.tally(self.direction);
-        let mut length = most;
+        let mut length = if self.credit.is_short() { most.min(FIRST_FILL) } else { most };
         if let Some(watch) = &mut self.watch {
             match watch.passing() {
                 0 => return self.header(from, most),

@@ -1,6 +1,6 @@
 //! The relay phase of a session, until one side closes or a reload revokes the tunnel.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use tokio_util::either::Either;
 
 use super::gate::Gate;
 use super::state::{CertificateWatch, Session, Tunnel};
-use crate::account::{Moved, Stage, Volume};
+use crate::account::{Moved, Progress, Stage, Volume};
 use crate::config::ListenerSpec;
 use crate::limits::{Bounds, RateOwner, Throttle, UploadQuota};
 use crate::policy::{
     Allowed, Cleared, ClientIdentity, Denial, Enforcement, PolicySet, Reason, Stop,
 };
-use crate::relay::{Count, Traffic, TunnelEnds};
+use crate::relay::{Count, Traffic, TunnelEnds, TunnelTerms};
 
 impl Session {
     /// Relays until the tunnel ends, and writes its record.
@@ -30,20 +30,17 @@ impl Session {
         let allowed = tunnel.cleared.permit().allowed();
         let traffic = Arc::new(Traffic::within(self.bounds(allowed)));
         let seen = traffic.clone();
-        self.account.follow(Box::new(move || volume(&seen)));
-        let (second_hello, idle) =
-            (self.policy.limits().hello_timeout, self.policy.limits().idle_timeout);
+        self.account.follow(Box::new(move || progress(&seen)));
+        let terms = terms(&self.policy, self.account.record.client);
         let Self {
             gate, listener, client, certificate, mut account, permit, policy_updates, ..
         } = *self;
         let Tunnel { client: socket, upstream, address, cleared, hello } = *tunnel;
         let mut ends = match (socket, upstream) {
             (Either::Left(client), Either::Left(upstream)) => {
-                Either::Left(TunnelEnds { client, upstream, second_hello, idle })
+                Either::Left(TunnelEnds { client, upstream, terms })
             }
-            (client, upstream) => {
-                Either::Right(TunnelEnds { client, upstream, second_hello, idle })
-            }
+            (client, upstream) => Either::Right(TunnelEnds { client, upstream, terms }),
         };
         let mut watch =
             RevocationWatch::new((gate, listener), client, certificate, policy_updates, address);
@@ -153,6 +150,17 @@ impl RevocationWatch {
     }
 }
 
+/// Returns what a tunnel of a client is subject to.
+fn terms(policy: &PolicySet, client: IpAddr) -> Box<TunnelTerms> {
+    let limits = policy.limits();
+    Box::new(TunnelTerms {
+        second_hello: limits.hello_timeout,
+        idle: limits.idle_timeout,
+        stall: limits.stall_timeout,
+        client,
+    })
+}
+
 /// Returns the hourly upload quota of the client, limited or not; `None` for a client without a
 /// group.
 pub(super) fn upload_quota(gate: &Gate, allowed: &Allowed) -> Option<Arc<UploadQuota>> {
@@ -175,6 +183,10 @@ pub fn download_rates(gate: &Gate, allowed: &Allowed) -> Vec<Arc<Throttle>> {
 /// Applies the upload budget of the registry.
 fn set_upload_budget(bounds: &Bounds, allowed: &Allowed, enforcement: Enforcement) {
     bounds.set(allowed.grant().and_then(|grant| grant.upload), enforcement);
+}
+
+fn progress(traffic: &Traffic) -> Progress {
+    Progress { volume: volume(traffic), stalled: traffic.held() }
 }
 
 fn volume(traffic: &Traffic) -> Volume {

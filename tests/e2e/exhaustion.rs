@@ -1,6 +1,7 @@
 //! Resource exhaustion: silent sockets and endless hellos use a bounded number of descriptors and
 //! bounded memory, and a concurrent pull succeeds.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -12,9 +13,10 @@ use crate::harness::{
 };
 
 /// Opens sockets to the gate from its own addresses, reports that, and holds them until the end of
-/// its input: silent sockets, tunnels without a hello, or tunnels with an incomplete hello.
+/// its input: silent sockets, tunnels without a hello, tunnels with an incomplete hello, or (of one
+/// address) tunnels that ask for a layer and do not read it.
 const HOLDER: &str = r#"
-import resource, socket, sys
+import resource, socket, ssl, sys
 kind, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -22,15 +24,21 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 message = b"\x01\x00\x3f\xfc" + b"\x03\x03" + bytes(16378)
 records = [message[at:at + 6] for at in range(0, 16384, 6)]
 hello = b"".join(b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part for part in records)[:-1]
+host = "contoso.eastus.data.azurecr.io" if kind == "lazy" else "contoso.azurecr.io"
+connect = ("CONNECT %s:443 HTTP/1.1\r\nHost: %s\r\n\r\n" % (host, host)).encode()
+tls = ssl._create_unverified_context()
 held, answers = [], []
 for number in range(count):
-    source = "127.0.3.%d" % (first + number % 8)
+    source = "127.0.3.%d" % (first + (0 if kind == "lazy" else number % 8))
     held.append(socket.create_connection(("127.0.0.1", 3128), source_address=(source, 0)))
     if kind != "silent":
-        held[-1].sendall(b"CONNECT contoso.azurecr.io:443 HTTP/1.1\r\nHost: contoso.azurecr.io\r\n\r\n")
+        held[-1].sendall(connect)
         answers.append(held[-1].recv(4096).split(b" ")[1].decode())
         if kind == "hello" and answers[-1] == "200":
             held[-1].sendall(hello)
+        if kind == "lazy" and answers[-1] == "200":
+            held[-1] = tls.wrap_socket(held[-1], server_hostname=host)
+            held[-1].sendall(b"GET /layer HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode())
 print("held", answers.count("200"), answers.count("503"), flush=True)
 sys.stdin.read()
 "#;
@@ -102,6 +110,56 @@ fn endless_hellos_of_many_addresses_give_way() {
         pull(&lab, &gate, &format!("pulled-{round}"));
     }
     drop(held);
+}
+
+/// The most kernel memory that a tunnel holds whose client never read, in bytes.
+const MOST_PER_STALLED: u64 = 3 << 20;
+
+/// Tunnels whose client does not read hold little kernel memory, are counted, and end.
+#[test]
+fn tunnels_that_do_not_read_hold_little_and_end() {
+    const TUNNELS: usize = 40;
+    let lab = Lab::new(Blobs::DataEndpoint);
+    lab.push("contoso.azurecr.io/app:1", 7, &[4 << 20]);
+    let layer = File::create(lab.served("contoso").join("layer")).unwrap();
+    layer.set_len(64 << 20).unwrap();
+    let limits = "[limits]\nstall-timeout-ms = 10000\n";
+    let gate = lab.gate(&Policy::of(&["contoso"]).with_more(limits));
+    let (lazy, (open, _)) = hold("lazy", 10, TUNNELS).ready();
+    assert_eq!(open, TUNNELS);
+    wait_until("all are known to have stalled", || {
+        (gate.metric("pullgate_stalled_tunnels", &[]) == TUNNELS as f64).then_some(())
+    });
+    let held = held_by_gate(&lab);
+    println!("{} KiB a stalled tunnel", held / 1024 / TUNNELS as u64);
+    assert!(held < TUNNELS as u64 * MOST_PER_STALLED, "{held} bytes");
+    pull(&lab, &gate, "beside");
+    let data = "contoso.eastus.data.azurecr.io:443";
+    gate.audited(&[("target", data), ("reason", "stall-timeout"), ("outcome", "failed")]);
+    wait_until("all have ended", || {
+        let reason = ["reason=\"stall-timeout\""];
+        (gate.metric("pullgate_sessions_total", &reason) == TUNNELS as f64).then_some(())
+    });
+    assert_eq!(gate.metric("pullgate_stalled_tunnels", &[]), 0.0);
+    let held = held_by_gate(&lab);
+    assert!(held < 4 * MOST_PER_STALLED, "{held} bytes are still held");
+    drop(lazy);
+}
+
+/// Returns the kernel memory of the gate's connections, in bytes.
+fn held_by_gate(lab: &Lab) -> u64 {
+    let ends = "ss -OHtnm sport = :3128 or dport = :443";
+    let listed = lab.sh(Way::Direct, ends).succeeded().stdout();
+    let sockets = listed.lines().filter_map(|line| line.split_once("skmem:(")?.1.split_once(')'));
+    let held = |(values, _): (&str, &str)| -> u64 {
+        // Received, reserved, and queued.
+        let parts = values.split(',').filter_map(|value| {
+            let digits = value.strip_prefix(['r', 'f', 'w'])?;
+            digits.parse::<u64>().ok()
+        });
+        parts.sum()
+    };
+    sockets.map(held).sum()
 }
 
 /// With 256 descriptors there are 16 slots for silent sockets, 55 sessions and a reserve.
@@ -230,9 +288,9 @@ fn pull(lab: &Lab, gate: &Gate, to: &str) {
 }
 
 /// A process that holds sockets until dropped.
-struct Holder(Child);
+pub struct Holder(Child);
 
-fn hold(kind: &str, first: usize, count: usize) -> Holder {
+pub fn hold(kind: &str, first: usize, count: usize) -> Holder {
     let mut command: Command = bound_to_this_thread("python3");
     command.args(["-c", HOLDER, kind, &first.to_string(), &count.to_string()]);
     Holder(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
@@ -240,7 +298,7 @@ fn hold(kind: &str, first: usize, count: usize) -> Holder {
 
 impl Holder {
     /// Waits until it holds all sockets. Returns the number of accepted and rejected tunnels.
-    fn ready(mut self) -> (Self, (usize, usize)) {
+    pub fn ready(mut self) -> (Self, (usize, usize)) {
         let mut said = String::new();
         BufReader::new(self.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
         let counts: Vec<usize> =

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 
+use crate::exhaustion::hold;
 use crate::harness::{
     Blobs, Daemon, Gate, Lab, Policy, Way, bound_to_this_thread, dnsmasq, find, wait_until,
 };
@@ -262,5 +263,55 @@ fn nft(commands: &[&str]) {
     for command in commands {
         let ran = Command::new(find("nft")).arg(command).status().unwrap();
         assert!(ran.success(), "nft {command}");
+    }
+}
+
+/// How many tunnels of one address do not read, and the least share of its pace that a pull beside
+/// them keeps.
+const LAZY: [usize; 2] = [350, 1000];
+const LEAST_PACE: f64 = 0.8;
+
+#[test]
+#[ignore = "takes more than a minute, and needs the machine for itself: make faults"]
+fn a_pull_beside_tunnels_that_do_not_read_keeps_its_pace() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    File::create(lab.served("contoso").join("layer")).unwrap().set_len(512 << 20).unwrap();
+    let gate = lab.gate(&Policy::of(&["contoso"]));
+    // The median of several pulls, in MiB/s.
+    let pace = || {
+        let line = format!("curl -sS -o /dev/null -w %{{speed_download}} {LAYER}");
+        let mut paces: Vec<f64> = (0..7)
+            .map(|_| {
+                let said = lab.sh(Way::Through(&gate), &line).succeeded().stdout();
+                said.trim().parse::<f64>().unwrap() / (1 << 20) as f64
+            })
+            .collect();
+        paces.sort_by(f64::total_cmp);
+        paces[3]
+    };
+    let alone = pace();
+    for count in LAZY {
+        let before = gate.metric("pullgate_sessions_total", &["reason=\"tcp-memory\""]);
+        let (lazy, (open, refused)) = hold("lazy", 10, count).ready();
+        assert_eq!((open, refused), (count, 0));
+        let at_once = pace();
+        // The servers are on the same machine, and their buffers count too.
+        let ended = || gate.metric("pullgate_sessions_total", &["reason=\"tcp-memory\""]) - before;
+        wait_until("all are known to have stalled", || {
+            let stalled = gate.metric("pullgate_stalled_tunnels", &[]) + ended();
+            (stalled >= count as f64 * 0.9).then_some(())
+        });
+        let later = pace();
+        let held = gate.metric("pullgate_stalled_bytes", &[]) / (1 << 20) as f64;
+        println!(
+            "{count} tunnels that do not read: {} ended, the rest holds {held:.0} MiB; a pull has \
+             {at_once:.0} MiB/s at once and {later:.0} later, {alone:.0} alone",
+            ended()
+        );
+        assert!(at_once.min(later) >= LEAST_PACE * alone);
+        drop(lazy);
+        wait_until("they are gone", || {
+            (gate.metric("pullgate_open_sessions", &[]) == 0.0).then_some(())
+        });
     }
 }

@@ -495,7 +495,7 @@ fn nginx(dir: &Path, pki: &Pki, reach: Reach) -> Daemon {
     }
     let config = format!(
         "daemon off; master_process off; user root; pid {at}/nginx.pid; error_log stderr;
-        events {{ worker_connections 500; }}
+        events {{ worker_connections 4000; }}
         http {{
             client_body_temp_path {at}/nginx-body; proxy_temp_path {at}/nginx-proxy;
             fastcgi_temp_path {at}/nginx-fastcgi; uwsgi_temp_path {at}/nginx-uwsgi;

@@ -1,5 +1,7 @@
 //! Peers that are slow or do not read: each costs bounded time and bounded buffers.
 
+use std::io::ErrorKind;
+
 use pullgate::hello::ACCESS_DENIED;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -97,6 +99,29 @@ async fn pour(into: &mut Peer) -> usize {
         assert!(poured < MOST_IN_FLIGHT, "the gate takes what it cannot deliver");
     }
     poured
+}
+
+/// Both connections are reset, so that the kernel keeps nothing for a peer that does not read.
+#[test]
+fn who_reads_nothing_is_reset_after_the_stall_timeout() {
+    on_a_site("stall-timeout-ms = 1500", async |site| {
+        let mut sources = Vec::new();
+        for lazy_client in [true, false] {
+            let mut tunnel = Tunnel::open(&site, &Draft::modern()).await;
+            let free = Op::Server(Answer::tls13().record());
+            tunnel.step(&free, Feeding::Whole, "TLS 1.3").await.unwrap();
+            let Tunnel { client, upstream, .. } = &mut tunnel;
+            let (sender, lazy) = if lazy_client { (upstream, client) } else { (client, upstream) };
+            pour(sender).await;
+            let (_, ended) = lazy.rest().await;
+            assert_eq!(ended, Some(ErrorKind::ConnectionReset), "lazy client: {lazy_client}");
+            sources.push(tunnel.client.source);
+        }
+        let lines = site.close().await;
+        for source in sources {
+            assert_eq!(lines[&source]["reason"], "stall-timeout", "{}", lines[&source]);
+        }
+    });
 }
 
 #[test]

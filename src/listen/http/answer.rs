@@ -198,6 +198,8 @@ fn status_of_cause(cause: Cause) -> (StatusCode, &'static str) {
         | Cause::AuthorityNotTrusted
         | Cause::UpstreamAborted
         | Cause::IdleTimeout
+        | Cause::StallTimeout
+        | Cause::TcpMemory
         | Cause::Internal
         | Cause::LocalPorts => (StatusCode::BAD_GATEWAY, "proxy_internal_error"),
     }
@@ -269,6 +271,8 @@ fn describe_cause(cause: Cause) -> &'static str {
         Cause::LocalPorts => "cannot be dialled: the gate's host has no local port left",
         Cause::ClientAborted | Cause::UpstreamAborted => "was aborted",
         Cause::IdleTimeout => "was idle too long",
+        Cause::StallTimeout => "was not read from for too long",
+        Cause::TcpMemory => "ended: the gate's host is short of memory",
         Cause::UpstreamTls => "failed in the TLS handshake",
         Cause::AuthorityNotTrusted => "was not believed to be the server",
         Cause::UpstreamCertificate => "has no valid certificate",

@@ -28,7 +28,7 @@ async fn pushed(
     (up, down): (&[u8], usize),
 ) -> (Vec<u8>, Outcome) {
     let open = AfterHandshake { upload: Flow::Open, watch };
-    let mut tunnel = tunnel_within(&relay(pipes), open, IDLE, traffic).await;
+    let mut tunnel = tunnel_within(&relay(pipes), open, idle(IDLE), traffic).await;
     let answer = noise(2, down);
     let mut came_down = vec![0; down];
     let (sent, came) =
@@ -109,7 +109,9 @@ async fn behind_another_layer_it_is_the_same() {
         let (client, mut gate_client) = tokio::io::duplex(10_000);
         let (mut gate_upstream, server) = pair().await;
         let gate = async {
-            let life = TunnelContext { traffic: &traffic, idle: IDLE, stop: pin!(pending()) };
+            let (relay, terms) = (relay(0), idle(IDLE));
+            let (terms, stalls) = (&terms, &relay.stalls);
+            let life = TunnelContext { traffic: &traffic, terms, stalls, stop: pin!(pending()) };
             let over = tunnel::copy_both(&mut gate_client, &mut gate_upstream, open(), life).await;
             drop((gate_client, gate_upstream));
             over

@@ -21,7 +21,8 @@ async fn a_reset_is_attributed_to_its_side() {
             _ => (tunnel.server, tunnel.client),
         };
         write_until_full(&other, &noise(1, 64 * 1024 * 1024)).await;
-        socket::reset(aborting);
+        socket::reset_on_close(&aborting);
+        drop(aborting);
         let failure = Failure { side, cause };
         assert_eq!(tunnel.over.await.unwrap(), Err(Stop::Failed(failure)));
         assert_eq!(relay.pipes.idle(), 1);
@@ -51,6 +52,12 @@ struct Gone {
     refuses: io::ErrorKind,
     /// Whether it has said in TLS that it is done.
     says_so: bool,
+}
+
+impl ClientEnd for Gone {
+    fn bare(&self) -> Option<&TcpStream> {
+        None
+    }
 }
 
 impl AsyncRead for Gone {
@@ -105,7 +112,9 @@ async fn the_last_word_of_a_client_that_has_closed_is_heard() {
         let mut client =
             Gone { refused: false, heard: false, word: b"close_notify", refuses, says_so };
         let traffic = Traffic::default();
-        let life = TunnelContext { traffic: &traffic, idle: IDLE, stop: pin!(pending()) };
+        let (relay, terms) = (relay(0), idle(IDLE));
+        let (terms, stalls) = (&terms, &relay.stalls);
+        let life = TunnelContext { traffic: &traffic, terms, stalls, stop: pin!(pending()) };
         let over = tunnel::copy_both(&mut client, &mut upstream, open(), life).await;
         assert_eq!(over, ends, "{refuses}, {says_so}");
         drop(upstream);
@@ -118,7 +127,8 @@ async fn given_and_reset() -> (TcpStream, JoinHandle<Outcome>) {
     let mut tunnel = tunnel(&relay(1), open()).await;
     tunnel.server.write_all(b"everything").await.unwrap();
     tunnel.client.read_exact(&mut [0; 10]).await.unwrap();
-    socket::reset(tunnel.server);
+    socket::reset_on_close(&tunnel.server);
+    drop(tunnel.server);
     // The relay sees it before its client does anything, as far as that can be arranged.
     for _ in 0..200 {
         tokio::task::yield_now().await;

@@ -4,10 +4,12 @@ mod budget;
 mod ends;
 mod paced;
 mod refused;
+mod stalled;
 mod storm;
 mod whole;
 
 use std::future::{pending, poll_fn};
+use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +24,7 @@ use tokio::time::Instant;
 
 use super::pacing::{Pace, SILENCE};
 use super::splice::{Flow, Splice};
-use super::tunnel::{AfterHandshake, TunnelContext, Ways};
+use super::tunnel::{AfterHandshake, Ways};
 use super::watch::Watch;
 use super::*;
 use crate::config::BATCH;
@@ -63,18 +65,24 @@ struct Tunnel {
 
 const IDLE: Duration = Duration::from_secs(60);
 
+/// Terms with this idle timeout.
+fn idle(idle: Duration) -> TunnelTerms {
+    let client = Ipv4Addr::LOCALHOST.into();
+    TunnelTerms { second_hello: IDLE, idle, stall: IDLE, client }
+}
+
 async fn tunnel(relay: &Arc<Relay>, open: AfterHandshake) -> Tunnel {
     tunnel_with(relay, open, IDLE).await
 }
 
 async fn tunnel_with(relay: &Arc<Relay>, open: AfterHandshake, idle: Duration) -> Tunnel {
-    tunnel_within(relay, open, idle, Arc::default()).await
+    tunnel_within(relay, open, self::idle(idle), Arc::default()).await
 }
 
 async fn tunnel_within(
     relay: &Arc<Relay>,
     open: AfterHandshake,
-    idle: Duration,
+    terms: TunnelTerms,
     traffic: Arc<Traffic>,
 ) -> Tunnel {
     let (client, gate_client) = pair().await;
@@ -90,7 +98,8 @@ async fn tunnel_within(
                     Err(_) => pending().await,
                 }
             });
-            let life = TunnelContext { traffic: &traffic, idle, stop };
+            let (terms, stalls) = (&terms, &relay.stalls);
+            let life = TunnelContext { traffic: &traffic, terms, stalls, stop };
             let mut both = pin!(relay.splice_both(&gate_client, &gate_upstream, open, life));
             poll_fn(|context| {
                 polls.fetch_add(1, Ordering::Relaxed);
@@ -505,7 +514,9 @@ async fn a_tunnel_that_stays_is_kept_alive() {
         }
         // It ends at the idle limit where nobody closes.
         let stop = pin!(pending::<Stop>());
-        let life = TunnelContext { traffic: &traffic, idle: IDLE, stop };
+        let terms = idle(IDLE);
+        let (terms, stalls) = (&terms, &relay.stalls);
+        let life = TunnelContext { traffic: &traffic, terms, stalls, stop };
         let over = if is_spliced {
             relay.splice_both(&gate_client, &gate_upstream, open(), life).await
         } else {
@@ -524,7 +535,9 @@ async fn a_tunnel_is_small() {
     let traffic = Traffic::default();
     let (client, upstream) = pair().await;
     let stop = pin!(pending::<Stop>());
-    let life = TunnelContext { traffic: &traffic, idle: IDLE, stop };
+    let terms = idle(IDLE);
+    let (terms, stalls) = (&terms, &relay.stalls);
+    let life = TunnelContext { traffic: &traffic, terms, stalls, stop };
     let both = relay.splice_both(&client, &upstream, open(), life);
     let size = size_of_val(&both);
     assert!(size <= 576, "{size} bytes");

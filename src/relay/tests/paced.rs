@@ -9,7 +9,7 @@ async fn paced(pipes: usize, batch: Option<Duration>, length: usize) -> (Count, 
     let relay = Arc::new(Relay::new(Settings { batch, pipes, pipe_size: PIPE_SIZE }));
     let bounds = Bounds::within(None, vec![Arc::new(Throttle::new(RATE))]);
     let traffic = Arc::new(Traffic::within(bounds));
-    let mut tunnel = tunnel_within(&relay, open(), IDLE, traffic.clone()).await;
+    let mut tunnel = tunnel_within(&relay, open(), idle(IDLE), traffic.clone()).await;
     let down = noise(3, length);
     let began = std::time::Instant::now();
     let (_, came) = tokio::join!(send(&mut tunnel.server, &down, 65_536), async {
@@ -44,7 +44,9 @@ async fn behind_another_layer_it_is_paced_too() {
     let down = noise(3, length);
     let began = std::time::Instant::now();
     let gate = async {
-        let life = TunnelContext { traffic: &traffic, idle: IDLE, stop: pin!(pending()) };
+        let (relay, terms) = (relay(0), idle(IDLE));
+        let (terms, stalls) = (&terms, &relay.stalls);
+        let life = TunnelContext { traffic: &traffic, terms, stalls, stop: pin!(pending()) };
         tunnel::copy_both(&mut gate_client, &mut gate_upstream, open(), life).await
     };
     let peers = async {

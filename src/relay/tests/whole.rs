@@ -49,7 +49,7 @@ async fn hello(from: &mut (impl AsyncRead + Unpin)) -> Hello {
 }
 
 fn sides<C>(client: C, upstream: TcpStream) -> TunnelEnds<C> {
-    TunnelEnds { client, upstream, second_hello: IDLE, idle: IDLE }
+    TunnelEnds { client, upstream, terms: Box::new(idle(IDLE)) }
 }
 
 /// What became of a whole tunnel.
