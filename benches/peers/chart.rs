@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
+use crate::found::Found;
 use crate::peer::Kind;
-use crate::run::Found;
 use crate::table::{Column, SUMMARY, number};
 
 /// Dimensions of the panels, in pixels.

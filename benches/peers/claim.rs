@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::found::Found;
 use crate::peer::Kind;
-use crate::run::Found;
 use crate::sample::Figures;
 use crate::table::number;
 
@@ -91,6 +91,13 @@ const CLAIMS: &[Claim] = &[
     claim("exchange just after bulk, p99, ms", "ping-bulk", P99, Most(1.2, HaproxySplice)),
     claim("1,000 set-ups, CPU-s", "set-ups", Figures::cpu_a_thousand, Most(0.5, SquidPeek)),
     claim("1,000 set-ups, CPU-s", "set-ups", Figures::cpu_a_thousand, Most(0.85, TrafficServer)),
+    Claim {
+        of: Kind::Verifying,
+        what: "1,000 set-ups with `verify-upstream`, CPU-s",
+        row: "set-ups",
+        figure: Figures::cpu_a_thousand,
+        against: Most(1.02, Kind::Pullgate),
+    },
     claim("set-up, p99, ms", "set-ups", P99, Most(0.5, SquidPeek)),
     transparent("1,000 transparent set-ups, CPU-s", "set-ups", Most(1.1, HaproxyAuto)),
     transparent("1,000 transparent set-ups, CPU-s", "set-ups", Most(1.1, HaproxySplice)),

@@ -21,8 +21,10 @@ mod bare;
 mod bench;
 mod chart;
 mod claim;
+mod found;
 mod link;
 mod load;
+mod options;
 mod origin;
 mod peer;
 mod process;
@@ -41,47 +43,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Parser as _;
 
-use peer::Kind;
-
-/// Compares pullgate with other proxies.
-#[derive(Debug, clap::Parser)]
-pub struct Options {
-    /// Measure only these rows, by code (see benches/peers/row.rs).
-    #[arg(long, value_delimiter = ',', value_name = "ROW,…")]
-    only: Vec<String>,
-    /// Measure only these proxies, by code (see benches/peers/peer/mod.rs).
-    #[arg(long, value_delimiter = ',', value_name = "PROXY,…")]
-    peers: Vec<String>,
-    /// Number of rounds of every row.
-    #[arg(long)]
-    rounds: Option<usize>,
-    /// Another build of pullgate to measure beside this one.
-    #[arg(long, value_name = "PROGRAM")]
-    beside: Option<PathBuf>,
-    /// Write the figures and the chart into README.md and docs/.
-    #[arg(long)]
-    publish: bool,
-    /// Measure nothing; use the stored results of an earlier run.
-    #[arg(long, value_name = "FILE")]
-    from: Option<PathBuf>,
-    /// Measure over long links in place of the loopback interface. Requires root.
-    #[arg(long)]
-    wan: bool,
-    /// Added by `cargo bench`; ignored.
-    #[arg(long, hide = true)]
-    bench: bool,
-}
-
-impl Options {
-    fn through(&self, kind: Kind) -> bool {
-        let chosen = self.peers.is_empty() || self.peers.iter().any(|code| code == kind.code());
-        chosen && (kind != Kind::Other || self.beside.is_some())
-    }
-
-    fn measures(&self, row: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|code| code == row)
-    }
-}
+use options::Options;
 
 fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();

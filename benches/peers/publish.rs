@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::run::Found;
+use crate::found::Found;
 use crate::sample::Sample;
 use crate::table::{SUMMARY, TABLES};
 use crate::{chart, claim, wan};

@@ -41,6 +41,8 @@ pub enum Through {
     Relays,
     /// Those that set up tunnels.
     Gates,
+    /// The same, and the gate that verifies its upstreams: they relay alike.
+    SetUps,
     /// Those with an allow-list.
     Policed,
     /// These.
@@ -50,10 +52,12 @@ pub enum Through {
 impl Through {
     pub fn has(self, kind: Kind) -> bool {
         match self {
+            Self::Only(kinds) => kinds.contains(&kind),
+            Self::SetUps => kind.carries() && !kind.is_for_bulk(),
+            _ if kind == Kind::Verifying => false,
             Self::Relays => kind.carries() && kind != Kind::Transparent,
             Self::Gates => kind.carries() && !kind.is_for_bulk(),
             Self::Policed => kind.is_policed() && !kind.is_for_bulk(),
-            Self::Only(kinds) => kinds.contains(&kind),
         }
     }
 }
@@ -128,7 +132,13 @@ pub const ROWS: &[Row] = &[
         ]),
         link: None,
     },
-    Row { code: "set-ups", work: Work::SetUps, rounds: OFTEN, through: Through::Gates, link: None },
+    Row {
+        code: "set-ups",
+        work: Work::SetUps,
+        rounds: OFTEN,
+        through: Through::SetUps,
+        link: None,
+    },
     Row {
         code: "denials",
         work: Work::Denials,

@@ -1,6 +1,5 @@
 //! A run: starts the proxies, measures every row in interleaved rounds, and stores the results.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -8,16 +7,16 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
 
-use crate::Options;
 use crate::bench::Bench;
+use crate::found::Found;
 use crate::link;
 use crate::load;
+use crate::options::Options;
 use crate::peer::{self, Kind, Peer, Started};
 use crate::process::{self, Role};
 use crate::row::{ROWS, Row};
-use crate::sample::{Figures, Sample};
+use crate::sample::Sample;
 use crate::wan;
 use crate::wire::{DATA, Framing, Hello, LOGIN};
 
@@ -27,27 +26,6 @@ const MOST_AGAIN: usize = 40;
 
 /// Timeout for other programs to finish.
 const PAUSE: Duration = Duration::from_millis(500);
-
-/// The results of a run.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Found {
-    /// Description of the machine.
-    pub machine: String,
-    /// The proxies that ran, and their versions.
-    pub versions: BTreeMap<Kind, String>,
-    /// The packages of proxies that are not installed.
-    pub absent: Vec<String>,
-    pub seconds: u64,
-    /// Samples by row and proxy.
-    pub samples: BTreeMap<String, BTreeMap<Kind, Vec<Sample>>>,
-}
-
-impl Found {
-    pub fn figures(&self, row: &str, kind: Kind) -> Option<Figures> {
-        let samples = self.samples.get(row)?.get(&kind)?;
-        Some(Figures::new(samples.clone()))
-    }
-}
 
 /// Measures all selected rows.
 ///
@@ -77,7 +55,7 @@ pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
         match peer::start(
             kind,
             folder.path(),
-            SocketAddr::from((host, port)),
+            (SocketAddr::from((host, port)), &bench.certificate),
             descriptors,
             options.beside.as_deref(),
         )

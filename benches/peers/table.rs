@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::found::Found;
 use crate::peer::Kind;
-use crate::run::Found;
 use crate::sample::Figures;
 
 /// A column: a figure of a row.

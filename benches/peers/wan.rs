@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::found::Found;
 use crate::link::Link;
 use crate::load::bulk::{Bulk, Content, Direction};
 use crate::load::ping::Transfers;
 use crate::peer::Kind;
 use crate::row::{Row, Through, Work};
-use crate::run::Found;
 use crate::sample::Figures;
 use crate::table::number;
 

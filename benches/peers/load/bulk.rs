@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use socket2::SockRef;
 
+use super::tunnel::{connect, tunnel};
 use crate::bench::Bench;
 use crate::peer::Peer;
 use crate::sample::{Meter, Sample};
@@ -60,8 +61,8 @@ pub fn run(bench: &mut Bench, peer: &Peer, bulk: &Bulk) -> anyhow::Result<Sample
             (_, Direction::Down) => &bench.pull,
         };
         let stream = match bulk.content {
-            Content::ReadyMade | Content::ReadyMadeTls12 => super::tunnel(&peer.route, hello)?,
-            Content::RealTls => super::connect(&peer.route, hello.host)?
+            Content::ReadyMade | Content::ReadyMadeTls12 => tunnel(&peer.route, hello)?,
+            Content::RealTls => connect(&peer.route, hello.host)?
                 .map_err(|_| io::Error::other("the proxy refuses"))?,
         };
         // The transfer is stopped in the middle: a full window would otherwise block the origin.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use super::tunnel::tunnel;
 use crate::bench::Bench;
 use crate::peer::Peer;
 use crate::sample::{Meter, Sample};
@@ -22,7 +23,7 @@ pub fn run(bench: &mut Bench, peer: &Peer, time: Duration) -> anyhow::Result<Sam
     let mut small = super::idle::open(bench, peer, SMALL)?;
     let mut fast = Vec::new();
     for _ in 0..FAST {
-        let stream = super::tunnel(&peer.route, &bench.pull)?;
+        let stream = tunnel(&peer.route, &bench.pull)?;
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         fast.push(stream);
     }

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use super::tunnel::tunnel;
 use crate::bench::Bench;
 use crate::peer::Peer;
 use crate::process;
@@ -58,7 +59,7 @@ pub fn open(bench: &Bench, peer: &Peer, tunnels: usize) -> anyhow::Result<Vec<Tc
 }
 
 fn one(bench: &Bench, peer: &Peer) -> std::io::Result<TcpStream> {
-    let mut stream = super::tunnel(&peer.route, &bench.push)?;
+    let mut stream = tunnel(&peer.route, &bench.push)?;
     stream.write_all(&Order::Answer(ANSWER).record())?;
     stream.read_exact(&mut vec![0; answer_length(ANSWER)])?;
     Ok(stream)

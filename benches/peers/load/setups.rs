@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
+use super::tunnel::{connect, greeted};
 use crate::bench::Bench;
 use crate::peer::{Peer, Route};
 use crate::sample::{Meter, Sample};
@@ -30,7 +31,7 @@ pub fn run(bench: &mut Bench, peer: &Peer, count: usize) -> anyhow::Result<Sampl
     last.extend_from_slice(&Order::Answer(ANSWER).record());
     measure(bench, peer, count, |_| {
         let began = Instant::now();
-        let mut stream = super::greeted(&peer.route, &hello)?;
+        let mut stream = greeted(&peer.route, &hello)?;
         let taken = began.elapsed();
         stream.write_all(&last)?;
         let mut answer = vec![0; answer_length(ANSWER)];
@@ -54,7 +55,7 @@ pub fn denials(bench: &mut Bench, peer: &Peer, count: usize) -> anyhow::Result<S
 pub fn is_denied(bench: &Bench, route: &Route) -> io::Result<bool> {
     let number = bench.denied.fetch_add(1, Ordering::Relaxed);
     let host = DENIED.replacen("0000000", &format!("{number:07}"), 1);
-    let mut stream = match super::connect(route, &host)? {
+    let mut stream = match connect(route, &host)? {
         Err(_) => return Ok(true),
         Ok(stream) => stream,
     };

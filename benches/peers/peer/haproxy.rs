@@ -4,7 +4,8 @@
 use std::fs;
 use std::process::Command;
 
-use super::{Kind, Place};
+use super::Kind;
+use super::place::{Place, version_of};
 use crate::process::{Daemon, program};
 use crate::wire::{DATA, LOGIN};
 
@@ -61,5 +62,5 @@ fn by_authority(port: u16) -> String {
 }
 
 pub fn version() -> String {
-    super::version_of("haproxy", "-v")
+    version_of("haproxy", "-v")
 }

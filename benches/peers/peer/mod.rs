@@ -2,7 +2,9 @@
 //! through them. The configuration of each is in its own file.
 
 mod haproxy;
+mod kind;
 mod nginx;
+mod place;
 mod pullgate;
 mod squid;
 mod traffic_server;
@@ -11,135 +13,10 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+pub use kind::Kind;
+use place::Place;
 
 use crate::process::{Daemon, Role};
-
-/// A path from the client to the origin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Kind {
-    /// No proxy.
-    Direct,
-    /// The bare relay that only splices.
-    Bare,
-    /// pullgate with CONNECT.
-    Pullgate,
-    /// Another build of pullgate, for comparison.
-    Other,
-    /// pullgate without batching: `[relay] batch-ms = 0`.
-    Unbatched,
-    /// pullgate with a transparent listener.
-    Transparent,
-    /// pullgate behind a second one as its parent proxy, whose cost does not count.
-    ThroughParent,
-    /// HAProxy by SNI, `option splice-auto`.
-    HaproxyAuto,
-    /// HAProxy by SNI, splice forced in both directions.
-    HaproxySplice,
-    /// HAProxy that rejects a CONNECT with an answer. It cannot accept one.
-    HaproxyConnect,
-    /// nginx by SNI, `ssl_preread`.
-    Nginx,
-    /// Squid with CONNECT, which peeks at the hello like pullgate.
-    SquidPeek,
-    /// Squid with CONNECT only.
-    Squid,
-    /// Traffic Server with CONNECT.
-    TrafficServer,
-}
-
-impl Kind {
-    pub const ALL: [Self; 14] = [
-        Self::Direct,
-        Self::Bare,
-        Self::Pullgate,
-        Self::Other,
-        Self::Unbatched,
-        Self::Transparent,
-        Self::ThroughParent,
-        Self::HaproxyAuto,
-        Self::HaproxySplice,
-        Self::HaproxyConnect,
-        Self::Nginx,
-        Self::SquidPeek,
-        Self::Squid,
-        Self::TrafficServer,
-    ];
-
-    /// The code that selects it on the command line.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Bare => "bare",
-            Self::Pullgate => "pullgate",
-            Self::Other => "other",
-            Self::Unbatched => "unbatched",
-            Self::Transparent => "transparent",
-            Self::ThroughParent => "through-parent",
-            Self::HaproxyAuto => "haproxy",
-            Self::HaproxySplice => "haproxy-splice",
-            Self::HaproxyConnect => "haproxy-connect",
-            Self::Nginx => "nginx",
-            Self::SquidPeek => "squid-peek",
-            Self::Squid => "squid",
-            Self::TrafficServer => "traffic-server",
-        }
-    }
-
-    /// The name in the tables.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Direct => "no proxy",
-            Self::Bare => "a bare splice relay",
-            Self::Pullgate => "pullgate",
-            Self::Other => "pullgate, the other build",
-            Self::Unbatched => "pullgate, `batch-ms = 0`",
-            Self::Transparent => "pullgate, transparent",
-            Self::ThroughParent => "pullgate, through a parent",
-            Self::HaproxyAuto => "HAProxy, SNI, `splice-auto`",
-            Self::HaproxySplice => "HAProxy, SNI, splice forced",
-            Self::HaproxyConnect => "HAProxy, 403 to CONNECT",
-            Self::Nginx => "nginx, `ssl_preread`",
-            Self::SquidPeek => "Squid, CONNECT and peek",
-            Self::Squid => "Squid, CONNECT only",
-            Self::TrafficServer => "Traffic Server, CONNECT",
-        }
-    }
-
-    /// Whether it is a third-party program.
-    pub fn is_peer(self) -> bool {
-        let own = [Self::Pullgate, Self::Other, Self::Unbatched, Self::Transparent];
-        self.is_policed() && self != Self::ThroughParent && !own.contains(&self)
-    }
-
-    /// Whether it has an allow-list.
-    pub fn is_policed(self) -> bool {
-        !matches!(self, Self::Direct | Self::Bare)
-    }
-
-    /// Whether it differs from pullgate in nothing but the way of bulk.
-    pub fn is_for_bulk(self) -> bool {
-        matches!(self, Self::Unbatched | Self::ThroughParent)
-    }
-
-    /// Whether it relays the hosts of its allow-list.
-    pub fn carries(self) -> bool {
-        self != Self::HaproxyConnect
-    }
-
-    /// The program that it needs, and its Debian package.
-    fn needs(self) -> Option<(&'static str, &'static str)> {
-        match self {
-            Self::HaproxyAuto | Self::HaproxySplice | Self::HaproxyConnect => {
-                Some(("haproxy", "haproxy"))
-            }
-            Self::Nginx => Some(("nginx", "nginx")),
-            Self::SquidPeek | Self::Squid => Some(("squid", "squid-openssl")),
-            Self::TrafficServer => Some(("traffic_server", "trafficserver")),
-            _ => None,
-        }
-    }
-}
 
 /// How a client reaches the origin.
 #[derive(Debug, Clone)]
@@ -193,26 +70,11 @@ pub enum Started {
     Absent(&'static str),
 }
 
-/// The input of each configuration.
-struct Place<'a> {
-    /// The folder for the proxy's files.
-    folder: &'a Path,
-    /// Its listening address.
-    address: SocketAddr,
-    origin: SocketAddr,
-    /// Maximum number of descriptors.
-    descriptors: u64,
-    /// Number of tunnels that it must support, with two descriptors each.
-    tunnels: u64,
-    /// pullgate's other build.
-    other: Option<&'a Path>,
-}
-
 /// Starts a proxy in front of an origin, with its files in `folder`.
 pub fn start(
     kind: Kind,
     folder: &Path,
-    origin: SocketAddr,
+    (origin, certificate): (SocketAddr, &[u8]),
     descriptors: u64,
     other: Option<&Path>,
 ) -> anyhow::Result<Started> {
@@ -232,6 +94,7 @@ pub fn start(
         origin,
         descriptors,
         tunnels: descriptors * 19 / 40,
+        certificate,
         other,
     };
     let by_name = Route { address, ask: Ask::Nothing };
@@ -248,7 +111,7 @@ pub fn start(
             let route = Route { address: loopback(port), ask: Ask::Nothing };
             (route, String::new(), Running::Role(role))
         }
-        Kind::Pullgate | Kind::Other | Kind::Unbatched | Kind::Transparent => {
+        Kind::Pullgate | Kind::Other | Kind::Unbatched | Kind::Transparent | Kind::Verifying => {
             let daemon = pullgate::start(kind, &place)?;
             let ask = if kind == Kind::Transparent { Ask::Nothing } else { Ask::Connect(443) };
             (Route { address, ask }, pullgate::version(), Running::Daemon(daemon))
@@ -279,17 +142,4 @@ pub fn start(
         }
     };
     Ok(Started::Peer(Box::new(Peer { kind, route, version, running, _parent: parent })))
-}
-
-/// Returns a program's version: the first word of its output with a digit after a dot.
-fn version_of(program: &str, argument: &str) -> String {
-    let Some(path) = crate::process::program(program) else { return String::new() };
-    let Ok(output) = std::process::Command::new(path).arg(argument).output() else {
-        return String::new();
-    };
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    let number = |word: &&str| word.contains('.') && word.bytes().any(|one| one.is_ascii_digit());
-    let word = said.split([' ', '/', '\n']).find(number).unwrap_or_default();
-    word.split('-').next().unwrap_or_default().to_owned()
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::Place;
+use super::place::{Place, version_of};
 use crate::process::{Daemon, program};
 use crate::wire::{DATA, LOGIN};
 
@@ -56,5 +56,5 @@ stream {{
 }
 
 pub fn version() -> String {
-    super::version_of("nginx", "-v")
+    version_of("nginx", "-v")
 }

@@ -5,20 +5,23 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::{Kind, Place};
 use crate::process::Daemon;
 use crate::wire::{DATA, LOGIN};
 
 pub fn start(kind: Kind, place: &Place<'_>) -> anyhow::Result<Daemon> {
     let mode = if kind == Kind::Transparent { "transparent" } else { "connect" };
-    let relay = if kind == Kind::Unbatched { "[relay]\nbatch-ms = 0" } else { "" };
+    let more = match kind {
+        Kind::Unbatched => "[relay]\nbatch-ms = 0",
+        Kind::Verifying => "[policy]\nverify-upstream = true",
+        _ => "",
+    };
     let built = Path::new(env!("CARGO_BIN_EXE_pullgate"));
     let program = if kind == Kind::Other { place.other.unwrap_or(built) } else { built };
-    launch(
-        program,
-        place,
-        &Gate { folder: place.folder, mode, address: place.address, more: relay },
-    )
+    launch(program, place, &Gate { folder: place.folder, mode, address: place.address, more })
 }
 
 /// The gate that is the parent of the measured one.
@@ -69,7 +72,14 @@ path = "audit.jsonl"
 "#,
         host = origin.ip(),
     );
-    let registry = format!("login-server = \"{LOGIN}\"\ndata-endpoints = [\"{DATA}\"]\n");
+    let mut registry = format!("login-server = \"{LOGIN}\"\ndata-endpoints = [\"{DATA}\"]\n");
+    if more.contains("verify-upstream") {
+        let body = STANDARD.encode(place.certificate);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("origin.pem"), pem)?;
+        registry.push_str("ca = \"../origin.pem\"\n");
+    }
     fs::create_dir_all(folder.join("registries.d"))?;
     fs::write(folder.join("registries.d/contoso.toml"), registry)?;
     let file = folder.join("pullgate.toml");

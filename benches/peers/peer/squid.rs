@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use super::{Kind, Place};
+use super::Kind;
+use super::place::{Place, version_of};
 use crate::process::{Daemon, program};
 use crate::wire::{DATA, LOGIN};
 
@@ -72,5 +73,5 @@ visible_hostname squid.invalid
 }
 
 pub fn version() -> String {
-    super::version_of("squid", "-v")
+    version_of("squid", "-v")
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::Place;
+use super::place::{Place, version_of};
 use crate::process::{Daemon, program};
 use crate::wire::{DATA, LOGIN};
 
@@ -91,5 +91,5 @@ cachedir: {home}/cache
 }
 
 pub fn version() -> String {
-    super::version_of("traffic_server", "-V")
+    version_of("traffic_server", "-V")
 }

@@ -1,0 +1,146 @@
+//! The compared paths from the client to the origin.
+
+use serde::{Deserialize, Serialize};
+
+/// A path from the client to the origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    /// No proxy.
+    Direct,
+    /// The bare relay that only splices.
+    Bare,
+    /// pullgate with CONNECT.
+    Pullgate,
+    /// Another build of pullgate, for comparison.
+    Other,
+    /// pullgate without batching: `[relay] batch-ms = 0`.
+    Unbatched,
+    /// pullgate with a transparent listener.
+    Transparent,
+    /// pullgate behind a second one as its parent proxy, whose cost does not count.
+    ThroughParent,
+    /// pullgate with `[policy] verify-upstream = true`.
+    Verifying,
+    /// HAProxy by SNI, `option splice-auto`.
+    HaproxyAuto,
+    /// HAProxy by SNI, splice forced in both directions.
+    HaproxySplice,
+    /// HAProxy that rejects a CONNECT with an answer. It cannot accept one.
+    HaproxyConnect,
+    /// nginx by SNI, `ssl_preread`.
+    Nginx,
+    /// Squid with CONNECT, which peeks at the hello like pullgate.
+    SquidPeek,
+    /// Squid with CONNECT only.
+    Squid,
+    /// Traffic Server with CONNECT.
+    TrafficServer,
+}
+
+impl Kind {
+    pub const ALL: [Self; 15] = [
+        Self::Direct,
+        Self::Bare,
+        Self::Pullgate,
+        Self::Other,
+        Self::Unbatched,
+        Self::Transparent,
+        Self::ThroughParent,
+        Self::Verifying,
+        Self::HaproxyAuto,
+        Self::HaproxySplice,
+        Self::HaproxyConnect,
+        Self::Nginx,
+        Self::SquidPeek,
+        Self::Squid,
+        Self::TrafficServer,
+    ];
+
+    /// The code that selects it on the command line.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Bare => "bare",
+            Self::Pullgate => "pullgate",
+            Self::Other => "other",
+            Self::Unbatched => "unbatched",
+            Self::Transparent => "transparent",
+            Self::ThroughParent => "through-parent",
+            Self::Verifying => "verifying",
+            Self::HaproxyAuto => "haproxy",
+            Self::HaproxySplice => "haproxy-splice",
+            Self::HaproxyConnect => "haproxy-connect",
+            Self::Nginx => "nginx",
+            Self::SquidPeek => "squid-peek",
+            Self::Squid => "squid",
+            Self::TrafficServer => "traffic-server",
+        }
+    }
+
+    /// The name in the tables.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Direct => "no proxy",
+            Self::Bare => "a bare splice relay",
+            Self::Pullgate => "pullgate",
+            Self::Other => "pullgate, the other build",
+            Self::Unbatched => "pullgate, `batch-ms = 0`",
+            Self::Transparent => "pullgate, transparent",
+            Self::ThroughParent => "pullgate, through a parent",
+            Self::Verifying => "pullgate, `verify-upstream`",
+            Self::HaproxyAuto => "HAProxy, SNI, `splice-auto`",
+            Self::HaproxySplice => "HAProxy, SNI, splice forced",
+            Self::HaproxyConnect => "HAProxy, 403 to CONNECT",
+            Self::Nginx => "nginx, `ssl_preread`",
+            Self::SquidPeek => "Squid, CONNECT and peek",
+            Self::Squid => "Squid, CONNECT only",
+            Self::TrafficServer => "Traffic Server, CONNECT",
+        }
+    }
+
+    /// Whether it is a third-party program.
+    pub fn is_peer(self) -> bool {
+        self.is_policed() && !self.is_pullgate()
+    }
+
+    /// Whether it is a form of pullgate.
+    pub fn is_pullgate(self) -> bool {
+        let forms = [
+            Self::Pullgate,
+            Self::Other,
+            Self::Unbatched,
+            Self::Transparent,
+            Self::ThroughParent,
+            Self::Verifying,
+        ];
+        forms.contains(&self)
+    }
+
+    /// Whether it has an allow-list.
+    pub fn is_policed(self) -> bool {
+        !matches!(self, Self::Direct | Self::Bare)
+    }
+
+    /// Whether it differs from pullgate in nothing but the way of bulk.
+    pub fn is_for_bulk(self) -> bool {
+        matches!(self, Self::Unbatched | Self::ThroughParent)
+    }
+
+    /// Whether it relays the hosts of its allow-list.
+    pub fn carries(self) -> bool {
+        self != Self::HaproxyConnect
+    }
+
+    /// The program that it needs, and its Debian package.
+    pub fn needs(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::HaproxyAuto | Self::HaproxySplice | Self::HaproxyConnect => {
+                Some(("haproxy", "haproxy"))
+            }
+            Self::Nginx => Some(("nginx", "nginx")),
+            Self::SquidPeek | Self::Squid => Some(("squid", "squid-openssl")),
+            Self::TrafficServer => Some(("traffic_server", "trafficserver")),
+            _ => None,
+        }
+    }
+}
