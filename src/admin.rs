@@ -47,7 +47,7 @@ use crate::config::{ListenerSpec, Presence};
 use crate::limits::PendingSlot;
 use crate::policy::Enforcement;
 use places::Places;
-use socket::{Listener, Reach};
+use socket::{AdminListener, Reach};
 
 /// Timeout from accept to the end of the request head.
 const HEAD: Duration = Duration::from_secs(5);
@@ -118,7 +118,7 @@ impl Admin {
         });
     }
 
-    async fn serve(self: Arc<Self>, listener: Listener, reach: Reach) {
+    async fn serve(self: Arc<Self>, listener: AdminListener, reach: Reach) {
         let places = Places::new();
         loop {
             let room = places.silent.room().await;

@@ -27,7 +27,7 @@ use pullgate::tools::demo::folder::{Afterwards, Folder};
 use pullgate::tools::demo::image::Image;
 use pullgate::tools::demo::progress::PullProgress;
 use pullgate::tools::demo::pull::{PullRoute, Puller};
-use pullgate::tools::demo::registry::Registry;
+use pullgate::tools::demo::registry::DemoRegistry;
 use pullgate::tools::demo::{
     DATA, FOREIGN_LOGIN, IMAGE, LATER_DATA, LATER_LOGIN, LOGIN, STORAGE, TAG, probe,
 };
@@ -76,7 +76,7 @@ async fn soak(whole: Duration) -> ExitCode {
     let authority = Authority::new(&[LOGIN, DATA, LATER_LOGIN, LATER_DATA, STORAGE]).unwrap();
     let authority = Arc::new(authority);
     let image = Image::generate(1, IMAGE_SIZE).await.unwrap();
-    let registry = Registry::start(&authority, image.clone(), image.clone()).await.unwrap();
+    let registry = DemoRegistry::start(&authority, image.clone(), image.clone()).await.unwrap();
     let folders = [(); 2].map(|()| {
         let parent = std::env::temp_dir();
         Arc::new(Folder::write(&parent, &registry, Afterwards::Remove).unwrap())

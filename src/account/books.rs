@@ -11,6 +11,7 @@ use super::metrics::Metrics;
 use super::open_sessions::OpenSessions;
 use super::shortages::Shortages;
 use super::storage_requests::StorageRequests;
+use crate::config::OnFull;
 
 /// Keeps the accounts of all sessions.
 #[derive(Debug)]
@@ -25,14 +26,4 @@ pub struct Account {
     pub(super) metrics: Metrics,
     pub(super) open: Arc<OpenSessions>,
     pub(super) shortages: Shortages,
-}
-
-/// What becomes of new sessions while the audit cannot be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnFull {
-    /// They are served, for as long as their lines have room in memory and beyond.
-    #[default]
-    GoOn,
-    /// They are refused.
-    Stop,
 }

@@ -69,7 +69,7 @@ pub struct IncidentRow {
     host: String,
     reason: &'static str,
     meaning: &'static str,
-    /// What the client was told, or what was seen of the failure.
+    /// The phrase that the client received, or what was seen of the failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
     remedy: &'static str,

@@ -1,4 +1,4 @@
-//! The latest registry requests, for the status page. Their number is bounded, whoever sends them.
+//! The latest registry requests, for the status page. Their number is bounded for all clients together.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;

@@ -44,7 +44,7 @@ use prometheus::Registry;
 
 pub use audit_field::{Dropped, Facts, Field};
 pub use audit_line::{AuditLine, CommonFields, LostLine, RepeatedLine, RequestLine, SessionLine};
-pub use books::{Account, OnFull};
+pub use books::Account;
 pub use clock::ClockBehind;
 pub use doctor_mark::{DOCTOR_MARK, DOCTOR_STORAGE, is_from_doctor};
 pub use headed::Headed;
@@ -63,6 +63,7 @@ pub use stage::{Stage, Stages};
 pub use status::{ParentStatus, Phase, Status};
 pub use text::AuditText;
 
+use crate::config::OnFull;
 use crate::policy::{Allowed, Cause, Denial, Ending, Failure, Reason, Side, Stop, Target};
 use audit::Audit;
 use history::History;

@@ -25,7 +25,7 @@ pub(super) enum Reach {
 }
 
 #[derive(Debug)]
-pub(super) enum Listener {
+pub(super) enum AdminListener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
@@ -33,7 +33,7 @@ pub(super) enum Listener {
 /// An admin socket.
 #[derive(Debug)]
 pub struct Socket {
-    pub(super) listener: Listener,
+    pub(super) listener: AdminListener,
     address: Option<SocketAddr>,
     pub(super) reach: Reach,
 }
@@ -46,7 +46,7 @@ impl Socket {
     pub fn tcp(listener: TcpListener) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let reach = if address.ip().is_loopback() { Reach::Loopback } else { Reach::Network };
-        Ok(Self { listener: Listener::Tcp(listener), address: Some(address), reach })
+        Ok(Self { listener: AdminListener::Tcp(listener), address: Some(address), reach })
     }
 
     /// Creates a Unix socket at a path. Its mode is set before anyone can connect. With
@@ -55,7 +55,7 @@ impl Socket {
     /// # Errors
     /// If it cannot be created, or another process listens on it.
     pub fn unix(path: &Path, ports: Ports) -> io::Result<Self> {
-        let listener = Listener::Unix(bind_unix(path, ports)?);
+        let listener = AdminListener::Unix(bind_unix(path, ports)?);
         Ok(Self { listener, address: None, reach: Reach::Socket })
     }
 
@@ -64,7 +64,7 @@ impl Socket {
     /// # Errors
     /// If the runtime cannot register it.
     pub fn inherited(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
-        let listener = Listener::Unix(UnixListener::from_std(listener)?);
+        let listener = AdminListener::Unix(UnixListener::from_std(listener)?);
         Ok(Self { listener, address: None, reach: Reach::Socket })
     }
 
@@ -75,7 +75,7 @@ impl Socket {
     }
 }
 
-impl Listener {
+impl AdminListener {
     pub(super) async fn accept(&self) -> io::Result<Either<TcpStream, UnixStream>> {
         match self {
             Self::Tcp(listener) => Ok(Either::Left(listener.accept().await?.0)),

@@ -9,10 +9,10 @@ use tracing::info;
 
 use super::descriptors::{DescriptorBudget, descriptors};
 use super::workers::Workers;
-use crate::account::{Account, OnFull, Sink};
+use crate::account::{Account, Sink};
 #[cfg(feature = "mirror")]
 use crate::config::Mode;
-use crate::config::{self, AuditTarget, Authority, Profile, Settings, TlsOfListeners};
+use crate::config::{AuditTarget, Authority, Profile, Settings, TlsOfListeners};
 use crate::dial::{Dialler, Resolver, TlsClients, Verifier};
 use crate::dns::Sources;
 #[cfg(feature = "mirror")]
@@ -99,11 +99,7 @@ fn account(settings: &Settings) -> anyhow::Result<Arc<Account>> {
         AuditTarget::Syslog(path) => Sink::Syslog(path.clone()),
         AuditTarget::Journal(path) => Sink::Journal(path.clone()),
     };
-    let on_full = match settings.on_full {
-        config::OnFull::GoOn => OnFull::GoOn,
-        config::OnFull::Stop => OnFull::Stop,
-    };
-    Ok(Account::with(prometheus::Registry::new(), sink, on_full)?)
+    Ok(Account::with(prometheus::Registry::new(), sink, settings.on_full)?)
 }
 
 impl From<&Gate> for Sources {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use super::config_argument::ConfigArgument;
 use super::output;
-use crate::config::{self, AdminAddress, Answer, ListenerSpec, Loaded, Presence};
+use crate::config::{AdminAddress, AnswerWith, ListenerSpec, Loaded, Presence};
 use crate::oci::Listing;
 use crate::policy::{
     BlobHosts, Blobs, Enforcement, Inspect, Mirror, Name, Parent, Registry, Route,
@@ -22,18 +22,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let path = args.config.path();
-    let loaded = reload::read_files(&path).and_then(|files| config::compile(&files, 1));
-    match loaded {
-        Ok(loaded) => {
-            output::print(&summary(&loaded)?)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(faults) => {
-            output::print_faults(&faults);
-            Ok(ExitCode::FAILURE)
-        }
-    }
+    let Some(loaded) = args.config.load() else { return Ok(ExitCode::FAILURE) };
+    output::print(&summary(&loaded)?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Returns the summary of a valid configuration, with its warnings.
@@ -65,8 +56,8 @@ fn summary(loaded: &Loaded) -> Result<String, std::fmt::Error> {
     }
     if let Some(answerer) = &loaded.settings.answerer {
         let answers = match &answerer.answer {
-            Answer::Gate(addresses) => listed(addresses),
-            Answer::Real => "real addresses".to_owned(),
+            AnswerWith::Gate(addresses) => listed(addresses),
+            AnswerWith::Real => "real addresses".to_owned(),
         };
         writeln!(out, "answers DNS on {} ({answers})", listed(&answerer.addresses))?;
     }

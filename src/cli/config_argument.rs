@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::output;
+use crate::config::Loaded;
+use crate::{config, reload};
+
 /// The default paths of the configuration, in order. The first that exists is used.
 pub const CONFIG_PATHS: &[&str] = &["config/pullgate.toml", "/etc/pullgate/pullgate.toml"];
 
@@ -21,5 +25,17 @@ impl ConfigArgument {
         }
         let found = CONFIG_PATHS.iter().map(Path::new).find(|path| path.exists());
         found.or(CONFIG_PATHS.last().map(Path::new)).unwrap_or(Path::new("pullgate.toml")).into()
+    }
+
+    /// Reads and compiles the configuration. `None` if it has errors, which are printed.
+    pub(crate) fn load(&self) -> Option<Loaded> {
+        let files = reload::read_files(&self.path());
+        match files.and_then(|files| config::compile(&files, 1)) {
+            Ok(loaded) => Some(loaded),
+            Err(faults) => {
+                output::print_faults(&faults);
+                None
+            }
+        }
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::output;
 use crate::dial;
 use crate::policy::{Name, Target, parse_host};
-use crate::tools::doctor::{self, Finding, NoProxy, Plan, Proxy, Verdict};
+use crate::tools::doctor::{self, DoctorPlan, Finding, NoProxy, Proxy, Verdict};
 
 /// The port of DNS, and of the metadata services.
 const DNS: u16 = 53;
@@ -116,13 +116,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn plan(args: &Args) -> anyhow::Result<Plan> {
+fn plan(args: &Args) -> anyhow::Result<DoctorPlan> {
     let system_resolvers = dial::system_servers();
     let outside = args.outside.iter().map(|ip| SocketAddr::new(*ip, DNS));
     let mut resolvers: Vec<SocketAddr> = outside.chain(args.resolver.iter().copied()).collect();
     resolvers.retain(|server| !system_resolvers.contains(server));
     let gate_resolvers = args.resolver.iter().filter(|server| !server.ip().is_loopback()).copied();
-    Ok(Plan {
+    Ok(DoctorPlan {
         outside: args.outside.clone(),
         ports: args.ports.clone(),
         closed: args.closed.clone(),
@@ -167,7 +167,7 @@ fn proxy_of_environment() -> anyhow::Result<Option<Proxy>> {
 }
 
 /// Returns the findings as text.
-fn text(findings: &[Finding], plan: &Plan) -> Result<String, std::fmt::Error> {
+fn text(findings: &[Finding], plan: &DoctorPlan) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     for finding in findings {
         writeln!(out, "{finding}")?;

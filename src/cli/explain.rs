@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::config_argument::ConfigArgument;
 use super::output;
 use crate::config::Loaded;
+use crate::dial;
 use crate::dial::{Resolver, TlsClients, Verifier};
 use crate::listen::http::answer::{RefusalAnswer, shown};
 use crate::oci::{ImageName, pasted};
@@ -26,7 +27,6 @@ use crate::policy::{
     AddressFault, Allowed, Budget, ExplainedClient, Grant, OwnAddresses, Permit, PolicySet, Stop,
     Target,
 };
-use crate::{config, dial, reload};
 use image::MirrorReport;
 use registry::{AllowedClients, ExplainedPreset};
 use transparent::{DestinationReport, DialledAddress, EntryMode};
@@ -136,15 +136,7 @@ fn as_pasted(text: &str) -> Result<String, Infallible> {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let path = args.config.path();
-    let loaded = reload::read_files(&path).and_then(|files| config::compile(&files, 1));
-    let loaded = match loaded {
-        Ok(loaded) => loaded,
-        Err(faults) => {
-            output::print_faults(&faults);
-            return Ok(ExitCode::FAILURE);
-        }
-    };
+    let Some(loaded) = args.config.load() else { return Ok(ExitCode::FAILURE) };
     let set = &loaded.policy;
     let Some(client) = client::find(set, &args.client) else {
         let known = set.rules().clients.iter().map(|client| &*client.name).collect::<Vec<_>>();

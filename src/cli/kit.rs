@@ -9,8 +9,7 @@ use anyhow::Context as _;
 
 use super::config_argument::ConfigArgument;
 use super::output;
-use crate::config::{self, Capture};
-use crate::reload;
+use crate::config::Capture;
 use crate::tools::client_files::ClientKind;
 use crate::tools::nftables::{self, Cgroup, Kit, Site, Word};
 
@@ -72,36 +71,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::K3s(args) => return print_files(ClientKind::K3s, args),
         What::Buildkit(args) => return print_files(ClientKind::Buildkit, args),
     };
-    let path = args.config.path();
-    let loaded = reload::read_files(&path).and_then(|files| config::compile(&files, 1));
-    let loaded = match loaded {
-        Ok(loaded) => loaded,
-        Err(faults) => {
-            output::print_faults(&faults);
-            return Ok(ExitCode::FAILURE);
-        }
-    };
+    let Some(loaded) = args.config.load() else { return Ok(ExitCode::FAILURE) };
     let site = match args.inside.as_slice() {
         [] => Site::Host { user: &args.user, cgroup: args.cgroup.as_ref() },
         inside => Site::Gateway { inside, outside: &args.outside },
     };
     let kit = Kit { settings: &loaded.settings, policy: &loaded.policy, capture, site };
-    print(&kit.rules().with_context(|| path.display().to_string())?)
+    print(&kit.rules().with_context(|| args.config.path().display().to_string())?)
 }
 
 fn print_files(kind: ClientKind, args: &clients::ClientsArgs) -> anyhow::Result<ExitCode> {
-    let path = args.config.path();
-    let loaded = reload::read_files(&path).and_then(|files| config::compile(&files, 1));
-    match loaded {
-        Ok(loaded) => {
-            let text = clients::text(kind, args, &loaded);
-            print(&text.with_context(|| path.display().to_string())?)
-        }
-        Err(faults) => {
-            output::print_faults(&faults);
-            Ok(ExitCode::FAILURE)
-        }
-    }
+    let Some(loaded) = args.config.load() else { return Ok(ExitCode::FAILURE) };
+    let text = clients::text(kind, args, &loaded);
+    print(&text.with_context(|| args.config.path().display().to_string())?)
 }
 
 fn print(text: &str) -> anyhow::Result<ExitCode> {

@@ -13,8 +13,7 @@ use super::config_argument::ConfigArgument;
 use super::output;
 use crate::account::probe_metrics;
 use crate::listen::http::answer::RefusalAnswer;
-use crate::tools::probe::{self, Plan, Step};
-use crate::{config, reload};
+use crate::tools::probe::{self, ProbePlan, Step};
 
 /// In place of a session's id, which a probe has not.
 const NO_ID: &str = "00000000000000000000000000";
@@ -90,15 +89,7 @@ impl<'a> From<&'a Step> for ReportedStep<'a> {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let path = args.config.path();
-    let loaded = reload::read_files(&path).and_then(|files| config::compile(&files, 1));
-    let loaded = match loaded {
-        Ok(loaded) => loaded,
-        Err(faults) => {
-            output::print_faults(&faults);
-            return Ok(ExitCode::FAILURE);
-        }
-    };
+    let Some(loaded) = args.config.load() else { return Ok(ExitCode::FAILURE) };
     let registries = &loaded.policy.rules().registries;
     let Some(registry) = registries.iter().find(|one| **one.name() == *args.registry) else {
         let known: Vec<&str> = registries.iter().take(20).map(|one| &**one.name()).collect();
@@ -113,7 +104,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (repository.to_owned(), reference.to_owned())
     });
     let timeout = Duration::from_millis(args.timeout_ms);
-    let plan = Plan { set: &loaded.policy, registry, image, timeout };
+    let plan = ProbePlan { set: &loaded.policy, registry, image, timeout };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let steps = runtime.block_on(probe::probe(&plan));

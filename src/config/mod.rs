@@ -44,8 +44,8 @@ pub use compile::{
 pub use inspect::AuthorityPaths;
 pub use referenced_files::{Readers, ReferencedFile, Secret};
 pub use settings::{
-    AdminAddress, Answer, Answerer, AuditTarget, BATCH, Capture, Conduct, FileAccess, ListenerSpec,
-    Mode, OnFull, Ports, Profile, Settings,
+    AdminAddress, AnswerWith, Answerer, AuditTarget, BATCH, Capture, Conduct, FileAccess,
+    ListenerSpec, Mode, OnFull, Ports, Profile, Settings,
 };
 pub use text::decode;
 pub use tls::{

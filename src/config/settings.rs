@@ -73,14 +73,14 @@ pub struct Answerer {
     /// Its addresses, for UDP and TCP. At least one; each is specific and has a port.
     pub addresses: Vec<SocketAddr>,
     /// The answer for an allowed name.
-    pub answer: Answer,
+    pub answer: AnswerWith,
     /// Maximum number of queries per second for each client.
     pub queries_per_second: u32,
 }
 
 /// The answer of the DNS server for an allowed name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum AnswerWith {
     /// The gate's own addresses, where a transparent listener accepts clients.
     Gate(Vec<IpAddr>),
     /// The real addresses, except those that may not be dialled.

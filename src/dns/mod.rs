@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::account::{Account, AuditText, QueryResult, RefusedQuery};
-use crate::config::{self, Answer};
+use crate::config::{self, AnswerWith};
 use crate::dial::Resolver;
 use crate::limits::QueryRates;
 use crate::policy::{Allowed, Cause, ClientIdentity, OwnAddresses, PolicySet, Reason};
@@ -53,7 +53,7 @@ pub struct Sources {
 #[derive(Debug)]
 pub struct DnsServer {
     sources: Sources,
-    answer: Answer,
+    answer: AnswerWith,
     rates: QueryRates,
     under_way: Arc<Semaphore>,
 }
@@ -139,10 +139,10 @@ impl DnsServer {
             (QueryType::Unserved, _) => Next::Answer(DnsReply::Refused),
             (QueryType::Other, _) => Next::Answer(DnsReply::Withheld),
             (QueryType::Service, _) => Next::Answer(DnsReply::NoData),
-            (QueryType::A | QueryType::Aaaa, Answer::Gate(own)) => {
+            (QueryType::A | QueryType::Aaaa, AnswerWith::Gate(own)) => {
                 Next::Answer(of_kind(question.kind(), own.iter().copied(), LONGEST_TTL))
             }
-            (QueryType::A | QueryType::Aaaa, Answer::Real) => Next::LookUp(set, allowed),
+            (QueryType::A | QueryType::Aaaa, AnswerWith::Real) => Next::LookUp(set, allowed),
         }
     }
 

@@ -35,7 +35,7 @@ fn policy(labels: &[&str], tables: &str) -> Arc<PolicySet> {
     Arc::new(config::compile(&files, 1).unwrap().policy)
 }
 
-fn gateway(answer: Answer, first: Arc<PolicySet>) -> Gateway {
+fn gateway(answer: AnswerWith, first: Arc<PolicySet>) -> Gateway {
     let folder = tempfile::tempdir().unwrap();
     let sink = Sink::File(folder.path().join("audit.jsonl"));
     let account = Account::new(prometheus::Registry::new(), sink).unwrap();
@@ -54,8 +54,8 @@ fn gateway(answer: Answer, first: Arc<PolicySet>) -> Gateway {
     Gateway { answerer, policy, account, _own: own, folder }
 }
 
-fn gate() -> Answer {
-    Answer::Gate(vec!["10.7.0.1".parse().unwrap(), "fd07::1".parse().unwrap()])
+fn gate() -> AnswerWith {
+    AnswerWith::Gate(vec!["10.7.0.1".parse().unwrap(), "fd07::1".parse().unwrap()])
 }
 
 fn asking(name: &str, kind: RecordType) -> Message {
@@ -120,7 +120,7 @@ async fn the_gates_own_addresses_and_nothing_else() {
 
 #[tokio::test]
 async fn a_gate_without_ipv6_has_no_such_data() {
-    let own = Answer::Gate(vec!["10.7.0.1".parse().unwrap()]);
+    let own = AnswerWith::Gate(vec!["10.7.0.1".parse().unwrap()]);
     let gateway = gateway(own, policy(&["contoso"], ""));
     assert_eq!(gateway.asked("contoso.azurecr.io.", RecordType::AAAA).await, DnsReply::NoData);
 }
@@ -143,7 +143,7 @@ async fn real_addresses_are_those_that_may_be_dialled() {
     let hosts = "[dns.hosts]\n\"contoso.azurecr.io\" = [\"20.1.2.3:8443\", \"20.1.2.3\", \
                  \"169.254.169.254\", \"10.1.0.4\", \"[2001:4860::1]:443\"]\n\
                  \"contoso.eastus.data.azurecr.io\" = [\"10.1.0.4\"]\n";
-    let gateway = gateway(Answer::Real, policy(&["contoso"], hosts));
+    let gateway = gateway(AnswerWith::Real, policy(&["contoso"], hosts));
     let said = gateway.asked("contoso.azurecr.io.", RecordType::A).await;
     assert_eq!(addresses(&said), ["20.1.2.3"]);
     let DnsReply::Addresses(_, lives) = said else { panic!() };

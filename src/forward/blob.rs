@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::pool::Connection;
 use super::trouble::failure;
-use crate::oci::{Digest, Verifier};
+use crate::oci::{Digest, DigestVerifier};
 use crate::policy::{Cause, Stop};
 
 /// The body of a blob. Its last bytes are held back until it has ended upstream: the digest of all
@@ -22,7 +22,7 @@ pub struct BlobBody {
     incoming: Incoming,
     /// Given back at the end; closed when the body is dropped before.
     connection: Option<Connection>,
-    check: Option<(Verifier, Digest)>,
+    check: Option<(DigestVerifier, Digest)>,
     held: Option<Bytes>,
     idle: Pin<Box<Sleep>>,
     idle_timeout: Duration,
@@ -36,7 +36,7 @@ impl BlobBody {
         digest: Option<&Digest>,
         idle_timeout: Duration,
     ) -> Self {
-        let check = digest.map(|digest| (Verifier::new(digest.algorithm()), digest.clone()));
+        let check = digest.map(|digest| (DigestVerifier::new(digest.algorithm()), digest.clone()));
         Self {
             incoming,
             connection: Some(connection),

@@ -20,7 +20,7 @@ mod token_bucket;
 mod upload_quota;
 
 pub use bounds::Bounds;
-pub use passwords::{Credentials, NoRandomNumbers, Passwords};
+pub use passwords::{ClientCredentials, NoRandomNumbers, Passwords};
 pub use pending::{PendingConnections, PendingPermit, PendingSlot};
 pub use query_rate::QueryRates;
 pub use quotas::{Quotas, RateOwner};

@@ -49,12 +49,12 @@ pub struct NoRandomNumbers;
 
 /// The user name and password that a client sent.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
+pub struct ClientCredentials {
     user: Box<str>,
     password: Box<[u8]>,
 }
 
-impl Credentials {
+impl ClientCredentials {
     /// A user and a password.
     #[must_use]
     pub fn new(user: &str, password: &[u8]) -> Self {
@@ -74,7 +74,7 @@ impl Credentials {
     }
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for ClientCredentials {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the name either: a client that confuses the fields sends the password as the name.
         out.write_str("Credentials(***)")
@@ -167,7 +167,7 @@ impl Passwords {
     pub async fn check(
         &self,
         users: &Users,
-        credentials: Credentials,
+        credentials: ClientCredentials,
         from: IpAddr,
         by: Instant,
     ) -> Result<User, Denial> {
@@ -224,7 +224,12 @@ impl Passwords {
     }
 
     /// `from`: the address for which the entry counts; `None` for all addresses.
-    fn digest(&self, hash: &str, credentials: &Credentials, from: Option<IpAddr>) -> [u8; DIGEST] {
+    fn digest(
+        &self,
+        hash: &str,
+        credentials: &ClientCredentials,
+        from: Option<IpAddr>,
+    ) -> [u8; DIGEST] {
         let from = from.map(|address| match address {
             IpAddr::V4(four) => four.to_ipv6_mapped().octets(),
             IpAddr::V6(six) => six.octets(),
@@ -354,7 +359,7 @@ mod tests {
         from: IpAddr,
     ) -> Result<User, Denial> {
         let by = Instant::now() + Duration::from_secs(60);
-        passwords.check(users, Credentials::new(user, password.as_bytes()), from, by).await
+        passwords.check(users, ClientCredentials::new(user, password.as_bytes()), from, by).await
     }
 
     fn guesses_left(passwords: &Passwords, from: IpAddr) -> u32 {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use crate::account::{Granted, OpenRequest, Via};
 use crate::forward::{Answer, AnswerBody, Asked, Trouble};
-use crate::limits::{Credentials, Paced, RateOwner, Throttle};
+use crate::limits::{ClientCredentials, Paced, RateOwner, Throttle};
 use crate::listen::http::authorization::Authorization;
 use crate::oci::{self, Naming, Operation, Request};
 use crate::policy::{
@@ -132,7 +132,7 @@ impl Connection {
         let mut identity = self.identity.clone();
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let Some(value) = value.filter(|_| !set.users().is_empty()) else { return Ok(identity) };
-        let credentials: Credentials = match Authorization::parse(value) {
+        let credentials: ClientCredentials = match Authorization::parse(value) {
             Authorization::Basic(credentials) => credentials,
             // podman sends this where it has no password.
             Authorization::Broken if value.trim_end().ends_with(" Og==") => return Ok(identity),

@@ -95,7 +95,7 @@ impl Digest {
     /// Computes the digest of bytes that are there whole.
     #[must_use]
     pub fn of(algorithm: Algorithm, bytes: &[u8]) -> Self {
-        let mut verifier = Verifier::new(algorithm);
+        let mut verifier = DigestVerifier::new(algorithm);
         verifier.update(bytes);
         verifier.finish()
     }
@@ -115,12 +115,12 @@ impl fmt::Debug for Digest {
 
 /// Computes a digest while bytes pass.
 #[derive(Clone)]
-pub struct Verifier {
+pub struct DigestVerifier {
     algorithm: Algorithm,
     context: digest::Context,
 }
 
-impl Verifier {
+impl DigestVerifier {
     /// Begins.
     #[must_use]
     pub fn new(algorithm: Algorithm) -> Self {
@@ -148,9 +148,9 @@ impl Verifier {
     }
 }
 
-impl fmt::Debug for Verifier {
+impl fmt::Debug for DigestVerifier {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Verifier({})", self.algorithm.code())
+        write!(out, "DigestVerifier({})", self.algorithm.code())
     }
 }
 
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn pieces_have_the_digest_of_the_whole() {
         let bytes: Vec<u8> = (0..=255).cycle().take(1_000).collect();
-        let mut verifier = Verifier::new(Algorithm::Sha256);
+        let mut verifier = DigestVerifier::new(Algorithm::Sha256);
         bytes.chunks(7).for_each(|piece| verifier.update(piece));
         assert_eq!(verifier.finish(), Digest::of(Algorithm::Sha256, &bytes));
     }

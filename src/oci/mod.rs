@@ -23,7 +23,7 @@ mod repository;
 mod rules;
 
 pub use challenge::{Bearer, Challenges, LONGEST_CHALLENGE};
-pub use digest::{Algorithm, Digest, DigestFault, Verifier};
+pub use digest::{Algorithm, Digest, DigestFault, DigestVerifier};
 pub use errors::{ErrorCode, error_body};
 pub use fault::{LONGEST_TARGET, RequestFault};
 pub use form::TokenForm;

@@ -21,7 +21,7 @@ pub struct Identified {
     pub client: ClientIdentity,
     /// The client's certificate, where it has sent one.
     pub certificate: Option<Box<CertificateWatch>>,
-    /// The session's account. Whoever serves the connection closes it.
+    /// The session's account. The code that serves the connection closes it.
     pub account: Open,
     /// Its slot among the open sessions; `None` if it was refused.
     pub permit: Option<SessionPermit>,

@@ -201,7 +201,7 @@ fn a_client_is_known_by_its_certificate_until_that_is_revoked() {
     assert_eq!(line["client-name"], "build-agents");
     curl(&lab, &manifest).failed();
     gate.audited(&[("reason", "certificate-rejected")]);
-    // A client that speaks HTTP is told what this port speaks.
+    // A client that speaks HTTP learns what this port speaks.
     let clear = curl(&lab, &format!("-i http://{MIRROR}/v2/"));
     assert!(clear.text.contains("this port speaks TLS"), "{}", clear.text);
 

@@ -473,17 +473,17 @@ fn multicast_groups_that_a_program_joins_are_not_reported() {
     let lab = Lab::with_gateway(Blobs::DataEndpoint);
     let _resolver = resolver(&lab, &[Family::V4]);
     let counting = "table inet groups {
-        counter told {}
+        counter announced {}
         chain seen {
             type filter hook prerouting priority filter
             icmpv6 type { mld-listener-report, mld2-listener-report, mld-listener-done } \
-                counter name told
-            meta l4proto igmp counter name told
+                counter name announced
+            meta l4proto igmp counter name announced
         }
     }";
     assert!(Command::new(find("nft")).arg(counting).status().unwrap().success());
-    let told = |reset: &str| {
-        let words = [reset, "counter", "inet", "groups", "told"];
+    let announced = |reset: &str| {
+        let words = [reset, "counter", "inet", "groups", "announced"];
         let listed = Command::new(find("nft")).args(words).output().unwrap();
         String::from_utf8_lossy(&listed.stdout).into_owned()
     };
@@ -491,17 +491,17 @@ fn multicast_groups_that_a_program_joins_are_not_reported() {
     behind_each(&lab, RESOLVER[0], |wall, rules| {
         lab.load(rules);
         settle();
-        told("reset");
+        announced("reset");
         ran(python(Place::Gateway, ORDINARY, JOIN, &[]));
         settle();
-        let told = told("list");
-        assert!(told.contains("packets 0 "), "{wall}: {told}");
+        let announced = announced("list");
+        assert!(announced.contains("packets 0 "), "{wall}: {announced}");
     });
     lab.load("");
-    told("reset");
-    wait_until("neighbours are told", || {
+    announced("reset");
+    wait_until("neighbours are announced", || {
         ran(python(Place::Gateway, ORDINARY, JOIN, &[]));
-        (!told("list").contains("packets 0 ")).then_some(())
+        (!announced("list").contains("packets 0 ")).then_some(())
     });
 }
 

@@ -2,21 +2,22 @@
 //! where it should not. The first component of the repository says how.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use super::acceptor::Acceptor;
+
+/// Serves until it is dropped.
 pub struct Liar {
-    address: SocketAddr,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _server: Acceptor,
 }
 
 impl Liar {
@@ -32,29 +33,10 @@ impl Liar {
             .with_single_cert(chain, key)
             .unwrap();
         let config = Arc::new(config);
-        let listener = TcpListener::bind(address).unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            while let Ok((stream, _)) = listener.accept() {
-                if stopped.load(Ordering::SeqCst) {
-                    return;
-                }
-                let (config, stopped) = (config.clone(), stopped.clone());
-                thread::spawn(move || drop(serve(stream, config, &stopped)));
-            }
+        let server = Acceptor::start(address, move |stream, stopped| {
+            drop(serve(stream, config.clone(), stopped));
         });
-        Self { address, stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Liar {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        Self { _server: server }
     }
 }
 

@@ -7,6 +7,7 @@
 //! mocked: the servers are docker-registry behind nginx, the clients skopeo, podman, ctr, docker and curl.
 //! [`Lab::with_gateway`] adds a gateway between a client and the servers.
 
+mod acceptor;
 mod attacker;
 mod browser;
 mod certificates;

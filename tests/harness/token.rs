@@ -5,10 +5,7 @@
 //! It implements just enough HTTP for nginx in front of it.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -17,6 +14,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::{Value, json};
 
+use super::acceptor::Acceptor;
 use super::lab::PUSHER;
 use super::pki::Pki;
 
@@ -31,37 +29,16 @@ const LIFE: u64 = 600;
 /// Padding of a token, in bytes, so that it is as large as Azure's.
 const LARGE: usize = 2_000;
 
+/// Serves until it is dropped.
 pub struct TokenService {
-    address: SocketAddr,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _server: Acceptor,
 }
 
 impl TokenService {
     pub fn start(address: SocketAddr, pki: &Pki) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
         let signer = Signer::new(pki);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            while let Ok((stream, _)) = listener.accept() {
-                if stopped.load(Ordering::SeqCst) {
-                    return;
-                }
-                let _ = answer(stream, &signer);
-            }
-        });
-        Self { address, stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for TokenService {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        let server = Acceptor::start(address, move |stream, _| drop(answer(stream, &signer)));
+        Self { _server: server }
     }
 }
 

@@ -7,7 +7,7 @@ use super::show::tell;
 use crate::tools::demo::authority::Authority;
 use crate::tools::demo::folder::{Afterwards, Folder};
 use crate::tools::demo::image::Image;
-use crate::tools::demo::registry::Registry;
+use crate::tools::demo::registry::DemoRegistry;
 use crate::tools::demo::{DATA, LATER_DATA, LATER_LOGIN, LOGIN, STORAGE, mebibytes};
 
 /// The small image's size, in bytes.
@@ -16,7 +16,7 @@ const SMALL: u64 = 1 << 20;
 /// The registry, the configuration and the gate that the acts use.
 pub(super) struct DemoStage {
     pub(super) authority: Authority,
-    pub(super) registry: Registry,
+    pub(super) registry: DemoRegistry,
     pub(super) folder: Folder,
     pub(super) gate: DemoGate,
 }
@@ -28,7 +28,7 @@ impl DemoStage {
             Authority::new(&[LOGIN, DATA, LATER_LOGIN, LATER_DATA, STORAGE, "127.0.0.1"])?;
         let image = Image::generate(1, size).await?;
         let small = Image::generate(2, SMALL).await?;
-        let registry = Registry::start(&authority, image, small).await?;
+        let registry = DemoRegistry::start(&authority, image, small).await?;
         let folder = Folder::write(&std::env::temp_dir(), &registry, afterwards)?;
         let gate = DemoGate::start(&folder.settings()).await.context("the gate does not start")?;
         tell(&format!("registry {LOGIN} is at {}", registry.login()));

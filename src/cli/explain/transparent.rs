@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 use crate::account::Headed;
-use crate::config::{Answer, Mode, Settings};
+use crate::config::{AnswerWith, Mode, Settings};
 use crate::policy::ExplainedClient;
 use crate::policy::{HTTPS, Name, OwnAddresses, PolicySet, Stop, Target};
 
@@ -146,8 +146,8 @@ pub(super) fn answered(
     };
     Some(match (judged, &answerer.answer) {
         (Err(_), _) => "NXDOMAIN".to_owned(),
-        (Ok(_), Answer::Real) => "its real addresses, without those that are denied".to_owned(),
-        (Ok(_), Answer::Gate(own)) => {
+        (Ok(_), AnswerWith::Real) => "its real addresses, without those that are denied".to_owned(),
+        (Ok(_), AnswerWith::Gate(own)) => {
             own.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         }
     })

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::listen::socket_address;
-use crate::config::settings::{Answer, Answerer, ListenerSpec, Mode};
+use crate::config::settings::{AnswerWith, Answerer, ListenerSpec, Mode};
 use crate::config::source::Source;
 use crate::config::table::Table;
 use crate::policy::{Located, Location, NameServer, canonical};
@@ -46,7 +46,7 @@ pub(super) fn read(
         true => gate.iter().filter_map(|written| gate_address(source, written)).collect(),
         false => given.iter().map(SocketAddr::ip).collect(),
     };
-    let answer = if is_real? { Answer::Real } else { Answer::Gate(gate) };
+    let answer = if is_real? { AnswerWith::Real } else { AnswerWith::Gate(gate) };
     let queries_per_second = queries.and_then(|one| u32::try_from(one).ok()).unwrap_or(QUERIES);
     Some(Answerer { addresses: given, answer, queries_per_second })
 }
@@ -73,7 +73,7 @@ pub(super) fn judge_listeners(
     listeners: &[Arc<ListenerSpec>],
 ) {
     let is_met = listeners.iter().any(|one| matches!(one.mode, Mode::Transparent(_)));
-    if matches!(answerer.answer, Answer::Gate(_)) && !is_met && source.is_faultless() {
+    if matches!(answerer.answer, AnswerWith::Gate(_)) && !is_met && source.is_faultless() {
         let what = "clients are sent to the gate, which has no transparent listener";
         let remedy = "add a [[listen]] with mode = \"transparent\", or write answer = \"real\"";
         source.warn(place, what, remedy);

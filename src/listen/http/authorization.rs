@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::limits::Credentials;
+use crate::limits::ClientCredentials;
 
 /// Maximum length of a password, in bytes.
 const LONGEST_PASSWORD: usize = 1_024;
@@ -12,7 +12,7 @@ const LONGEST_PASSWORD: usize = 1_024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authorization {
     /// User name and password.
-    Basic(Credentials),
+    Basic(ClientCredentials),
     /// Malformed Basic credentials.
     Broken,
     /// Another scheme, for example Negotiate, which the gate ignores.
@@ -33,7 +33,7 @@ impl Authorization {
             let (user, password) = (bytes.get(..colon)?, bytes.get(colon + 1..)?);
             let user = std::str::from_utf8(user).ok().filter(|user| !user.is_empty())?;
             let fits = password.len() <= LONGEST_PASSWORD && !password.contains(&0);
-            fits.then(|| Credentials::new(user, password))
+            fits.then(|| ClientCredentials::new(user, password))
         });
         credentials.map_or(Self::Broken, Self::Basic)
     }

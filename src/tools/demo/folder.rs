@@ -1,6 +1,6 @@
 //! The gate's configuration folder, written as an operator would, and removed at the end.
 
-use super::registry::Registry;
+use super::registry::DemoRegistry;
 use super::{
     DATA, DemoError, FOREIGN_DATA, FOREIGN_LOGIN, LATER_DATA, LATER_LOGIN, LOGIN, STORAGE,
 };
@@ -29,7 +29,7 @@ impl Folder {
     /// Writes the folder under `parent`, for a gate in front of `registry`.
     pub fn write(
         parent: &Path,
-        registry: &Registry,
+        registry: &DemoRegistry,
         afterwards: Afterwards,
     ) -> Result<Self, DemoError> {
         // The random name and the mode prevent access by other users through a shared /tmp.
@@ -103,7 +103,7 @@ impl Drop for Folder {
 
 /// `pullgate.toml`: all names, also forbidden ones, resolve to loopback, so that only the policy
 /// protects them.
-fn settings(registry: &Registry, audit: &Path) -> String {
+fn settings(registry: &DemoRegistry, audit: &Path) -> String {
     let audit = toml::Value::from(audit.display().to_string());
     let (login, data, outside) = (registry.login(), registry.data(), registry.outside());
     format!(
@@ -162,7 +162,7 @@ mod tests {
     async fn folder_is_written_changed_and_removed() {
         let authority = Authority::new(&[LOGIN]).unwrap();
         let small = Image::generate(1, 10).await.unwrap();
-        let registry = Registry::start(&authority, small.clone(), small).await.unwrap();
+        let registry = DemoRegistry::start(&authority, small.clone(), small).await.unwrap();
         let parent = tempfile::tempdir().unwrap();
         for afterwards in [Afterwards::Remove, Afterwards::Keep] {
             let folder = Folder::write(parent.path(), &registry, afterwards).unwrap();

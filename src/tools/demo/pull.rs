@@ -175,17 +175,17 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::registry::{DataEndpoints, Registry};
+    use super::super::registry::{DataEndpoints, DemoRegistry};
     use super::super::{DATA, IMAGE, LOGIN, STORAGE, TAG};
     use super::*;
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::{TcpListener, TcpStream};
 
-    async fn registry() -> (Authority, Registry) {
+    async fn registry() -> (Authority, DemoRegistry) {
         let authority = Authority::new(&[LOGIN, DATA, STORAGE, "127.0.0.1"]).unwrap();
         let image = Image::generate(1, 300_000).await.unwrap();
         let small = Image::generate(2, 1000).await.unwrap();
-        let registry = Registry::start(&authority, image, small).await.unwrap();
+        let registry = DemoRegistry::start(&authority, image, small).await.unwrap();
         (authority, registry)
     }
 

@@ -28,7 +28,7 @@ pub use super::answer::DataEndpoints;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A registry that runs until it is dropped.
-pub struct Registry {
+pub struct DemoRegistry {
     shelf: Arc<Shelf>,
     arrivals: Arc<Arrivals>,
     login: SocketAddr,
@@ -50,7 +50,7 @@ impl Arrivals {
     }
 }
 
-impl Registry {
+impl DemoRegistry {
     /// Serves `image` and `small` on three free ports.
     pub async fn start(
         authority: &Authority,

@@ -34,7 +34,7 @@ pub use verdict::{MARK, Verdict};
 
 /// The tests.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct DoctorPlan {
     /// External addresses, which answer on the ports below.
     pub outside: Vec<IpAddr>,
     /// TCP ports of these, besides 443 and 53.
@@ -110,7 +110,7 @@ const EXEMPT: &str = "an exemption of the host, if a firewall intercepts TLS; ot
      with the registry's own authority";
 
 /// Runs all tests.
-pub async fn examine(plan: &Plan) -> Vec<Finding> {
+pub async fn examine(plan: &DoctorPlan) -> Vec<Finding> {
     let mut ways = ways(plan);
     ways.extend(works(plan));
     let mut trying = JoinSet::new();
@@ -159,7 +159,7 @@ async fn swept(server: SocketAddr, name: &Name) -> Finding {
 }
 
 /// Checks the proxy variables of the environment for exemptions.
-fn settings(plan: &Plan) -> Vec<Finding> {
+fn settings(plan: &DoctorPlan) -> Vec<Finding> {
     let mut findings = Vec::new();
     if plan.only_http_proxy {
         findings.push(Finding {
@@ -203,7 +203,7 @@ fn broken() -> Finding {
 
 /// Returns the tests of what must be closed.
 // long: one table, an entry per way out
-fn ways(plan: &Plan) -> Vec<Test> {
+fn ways(plan: &DoctorPlan) -> Vec<Test> {
     let mut ways = Vec::new();
     let mut add = |title: String, trial: Trial, remedy: String| {
         ways.push(Test { title, trial, remedy });
@@ -307,7 +307,7 @@ fn ways(plan: &Plan) -> Vec<Test> {
 }
 
 /// Returns the tests of what must work: without them, `closed` proves nothing.
-fn works(plan: &Plan) -> Vec<Test> {
+fn works(plan: &DoctorPlan) -> Vec<Test> {
     let mut ways = Vec::new();
     for target in &plan.allowed {
         if let Some(proxy) = &plan.proxy {

@@ -182,7 +182,7 @@ async fn through_a_proxy() {
 #[tokio::test]
 async fn a_plan_is_tried_in_its_order_and_open_ways_name_their_rule() {
     let open = server(b"hello").await;
-    let plan = Plan {
+    let plan = DoctorPlan {
         outside: Vec::new(),
         ports: Vec::new(),
         closed: vec![open, closed_port().await],
@@ -214,7 +214,7 @@ async fn a_plan_is_tried_in_its_order_and_open_ways_name_their_rule() {
 #[test]
 fn no_proxy_must_not_lead_past_the_proxy() {
     let allowed = ["contoso.azurecr.io", "contoso.eastus.data.azurecr.io"];
-    let plan = |no_proxy: &str, proxy: Option<&str>| Plan {
+    let plan = |no_proxy: &str, proxy: Option<&str>| DoctorPlan {
         outside: Vec::new(),
         ports: Vec::new(),
         closed: Vec::new(),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::kit::{ADDITIONS, CLOSED, Cgroup, Doors, Family, Kit, MARK, Word, place, set};
 use super::text::Text;
-use crate::config::{Answer, Capture};
+use crate::config::{AnswerWith, Capture};
 
 /// Packets of other users to other hosts.
 const OUTWARD: &str = "meta skuid != $gate fib daddr type != local";
@@ -143,8 +143,8 @@ fn tproxy(text: &mut Text, kit: &Kit<'_>, doors: &Doors) {
 /// Returns the addresses of this host in the DNS answers of the gate.
 fn sent_here<'a>(kit: &Kit<'a>, family: Family) -> impl Iterator<Item = &'a IpAddr> {
     let own = kit.settings.answerer.iter().flat_map(|answerer| match &answerer.answer {
-        Answer::Gate(addresses) => addresses.as_slice(),
-        Answer::Real => &[],
+        AnswerWith::Gate(addresses) => addresses.as_slice(),
+        AnswerWith::Real => &[],
     });
     own.filter(move |address| Family::of(**address) == family)
 }

@@ -30,7 +30,7 @@ const EXPIRES_SOON: i64 = 7;
 
 /// What is probed, and with what.
 #[derive(Debug)]
-pub struct Plan<'a> {
+pub struct ProbePlan<'a> {
     /// The policy.
     pub set: &'a PolicySet,
     /// The registry.
@@ -42,7 +42,7 @@ pub struct Plan<'a> {
 }
 
 /// Probes a registry.
-pub async fn probe(plan: &Plan<'_>) -> Vec<Step> {
+pub async fn probe(plan: &ProbePlan<'_>) -> Vec<Step> {
     let resolver = Arc::new(Resolver::new(&plan.set.rules().dns_servers));
     let prober = Prober {
         plan,
@@ -69,7 +69,7 @@ pub async fn probe(plan: &Plan<'_>) -> Vec<Step> {
 }
 
 struct Prober<'a> {
-    plan: &'a Plan<'a>,
+    plan: &'a ProbePlan<'a>,
     resolver: Arc<Resolver>,
     dialler: Dialler,
     own: OwnAddresses,
