@@ -2,17 +2,21 @@
 //! happens when a parent dies under load, is full, or does not answer.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::doctor::{host_policy, says};
 use crate::gateway::{CAPTURES, policy as gateway_policy};
 use crate::harness::{
-    ATTACKER, Attacker, Blobs, Daemon, Family, GATE_USER, HttpsTunnel, INSIDE, Lab,
-    NO_CAPABILITIES, Place, Policy, Way, client_config, connect_through, every_client_pulls, find,
-    resolver, squid, tinyproxy, wait_until, with_basic,
+    ADMIN, ATTACKER, Attacker, Blobs, Daemon, Family, GATE_USER, HttpsTunnel, INSIDE, Lab,
+    NO_CAPABILITIES, PATIENCE, Place, Policy, Way, client_config, connect_through,
+    every_client_pulls, find, resolver, squid, tinyproxy, wait_until, with_basic,
 };
 use crate::mirror::{policy as mirror_policy, pull_with_every_client, requests};
 use crate::parent::{HOST, REFERENCE, with_parent};
@@ -186,6 +190,58 @@ fn the_mirror_pulls_through_the_parent() {
             fs::remove_dir_all(lab.dir().join(folder)).unwrap();
         }
     }
+}
+
+/// The first event of the status page.
+fn page_state() -> Value {
+    let mut stream = TcpStream::connect(ADMIN).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET /events HTTP/1.1\r\nHost: {ADMIN}\r\n\r\n").unwrap();
+    let mut text = String::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let count = stream.read(&mut chunk).unwrap();
+        assert!(count > 0, "{text}");
+        text.push_str(std::str::from_utf8(&chunk[..count]).unwrap());
+        let event = text.split_once("data: ").and_then(|(_, rest)| rest.split_once("\n\n"));
+        if let Some((json, _)) = event {
+            return serde_json::from_str(json).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_route_is_shown_by_explain_check_and_the_status_page() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let squid = squid(&lab, "127.0.0.1:8080", "http_access allow all");
+    let gate = lab.gate(&with_parent(Policy::of(&["contoso"]), &["127.0.0.1:8080"], "name", ""));
+    let config = lab.dir().join("gate/pullgate.toml");
+    let program = env!("CARGO_BIN_EXE_pullgate");
+    for (command, words) in [
+        ("explain contoso.azurecr.io", "route:     parent corp (by name"),
+        ("check", "parent corp: 127.0.0.1:8080 (connects by name)"),
+        ("check", ", through parent corp"),
+    ] {
+        let line = format!("{program} {command} --config {}", config.display());
+        let text = lab.sh(Way::Direct, &line).succeeded().text;
+        assert!(text.contains(words), "{command}: {text}");
+    }
+    let shown = |is_up: bool| {
+        let policy: Value = serde_json::from_str(&gate.admin("/policy").1).unwrap();
+        assert_eq!(policy["registries"][0]["parent"], "corp", "{policy}");
+        assert_eq!(policy["parents"][0]["name"], "corp", "{policy}");
+        let page = page_state();
+        let route = page["files"][0]["route"].as_str().unwrap();
+        assert!(route.starts_with("parent corp"), "{page}");
+        let ups = [&policy["parents"][0]["up"], &page["parents"][0]["up"]];
+        (ups == [is_up, is_up]).then_some(())
+    };
+    wait_until("the parent is shown to work", || shown(true));
+    drop(squid);
+    let (_, line) = connect_through(GATE, "contoso.azurecr.io:443", "");
+    assert!(line.contains("[parent-unreachable "), "{line}");
+    wait_until("the parent is shown not to work", || shown(false));
+    assert_eq!(gate.metric("pullgate_parent_up", &["parent=\"corp\""]), 0.0);
 }
 
 /// Squid's helper believes every answer, so the protocol is what is tried here. Its challenge lacks
