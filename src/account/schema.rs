@@ -65,7 +65,7 @@ forms! {
     True "" |_| json!({ "const": true });
     RequestKind "" |_| json!({ "const": REQUEST });
     ResolvedBy "" |_| json!({ "enum": ["parent"] });
-    ViaCode "" |_| json!({ "enum": [Via::Mirror.code()] });
+    ViaCode "" |_| json!({ "enum": [Via::Mirror.code(), Via::Inspect.code()] });
     MethodName "" |_| json!({ "enum": ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"] });
     Status "" |_| json!({ "type": "integer", "minimum": 0, "maximum": 599 });
     Endpoint "" |_| {

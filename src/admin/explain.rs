@@ -61,7 +61,7 @@ impl From<ImageVerdict> for ExplainedWay {
             let refusal = RefusalAnswer { stop: &stop, host: Some(&judged.asked), id: NO_ID };
             match judged.way {
                 ImageWay::Tunnel => refusal.phrase(),
-                ImageWay::Mirror => refusal.message(None),
+                ImageWay::Inspect | ImageWay::Mirror => refusal.message(None),
             }
         });
         let grant = judged.grant;

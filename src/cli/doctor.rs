@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde::Serialize;
 
 use super::output;
@@ -59,6 +62,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOST", default_value = "pullgate-doctor.cloudflare-dns.com",
           value_parser = Name::parse)]
     doh: Name,
+    /// Certificates (PEM) that clients trust for hosts of the policy, beside the system's: the
+    /// authority of a gate that inspects them.
+    #[arg(long, value_name = "FILE")]
+    authority: Option<PathBuf>,
     /// Timeout of each test. All tests run at once.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 3000,
           value_parser = clap::value_parser!(u64).range(1..=60_000))]
@@ -142,8 +149,17 @@ fn plan(args: &Args) -> anyhow::Result<DoctorPlan> {
         only_http_proxy: args.proxy.is_none()
             && variable(&["http_proxy", "HTTP_PROXY"]).is_some()
             && variable(&HTTPS_PROXY).is_none(),
+        authorities: match &args.authority {
+            Some(path) => authorities(path)?,
+            None => Vec::new(),
+        },
         patience: Duration::from_millis(args.timeout_ms),
     })
+}
+
+fn authorities(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    all.with_context(|| format!("{}: it is no PEM file of certificates", path.display()))
 }
 
 const HTTPS_PROXY: [&str; 2] = ["https_proxy", "HTTPS_PROXY"];

@@ -27,7 +27,7 @@ use crate::policy::{
     AddressFault, Allowed, Budget, ExplainedClient, Grant, OwnAddresses, Permit, PolicySet, Stop,
     Target,
 };
-use image::MirrorReport;
+use image::ImageReports;
 use registry::{AllowedClients, ExplainedPreset};
 use transparent::{DestinationReport, DialledAddress, EntryMode};
 
@@ -116,9 +116,9 @@ struct Explanation {
     /// The text that a Go client such as docker prints after the URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     docker_prints: Option<String>,
-    /// Whether the mirror serves the image.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mirror: Option<MirrorReport>,
+    /// The verdicts on the image, besides that on its host.
+    #[serde(flatten)]
+    reports: ImageReports,
 }
 
 /// The value of `upload` in `--json`.
@@ -163,16 +163,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut explanation = runtime.block_on(explain(&loaded, (host, args), way, &client));
     if let Some(image) = &image {
         explanation.image = Some(args.target.clone());
-        explanation.mirror = MirrorReport::of(set, &args.target, image, &client);
+        explanation.reports = ImageReports::of(set, &args.target, image, &client);
     }
     if args.json {
         output::print_json(&explanation)?;
     } else {
         output::print(&text(&explanation)?)?;
     }
-    let mirrored = explanation.mirror.as_ref().map(|mirror| mirror.verdict);
-    let passes = |verdict: &str| verdict != "denied" && verdict != "failed";
-    let has_way = passes(explanation.verdict) || mirrored.is_some_and(passes);
+    let is_tunnelled = !matches!(explanation.verdict, "denied" | "failed");
+    let has_way = explanation.reports.leave_a_way(is_tunnelled);
     Ok(if has_way { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -208,7 +207,7 @@ async fn explain(
         answerer: None,
         dialled: None,
         docker_prints: None,
-        mirror: None,
+        reports: ImageReports::default(),
     };
     if let Err(stop) = judge(loaded, host, way, client, &mut explanation).await {
         explanation.refuse(&stop, way);
@@ -385,8 +384,8 @@ fn text(explanation: &Explanation) -> Result<String, std::fmt::Error> {
     if let Some(line) = &explanation.docker_prints {
         writeln!(out, "  docker:    {line}")?;
     }
-    if let (Some(image), Some(mirror)) = (&explanation.image, &explanation.mirror) {
-        mirror.write(image, &mut out)?;
+    if let Some(image) = &explanation.image {
+        explanation.reports.write(image, &mut out)?;
     }
     Ok(out)
 }

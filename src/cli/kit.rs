@@ -38,6 +38,8 @@ enum What {
     K3s(clients::ClientsArgs),
     /// buildkitd.toml of BuildKit, for the mirror.
     Buildkit(clients::ClientsArgs),
+    /// How the IoT Edge runtime trusts the authority of inspected registries.
+    Iotedge(clients::ClientsArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -70,6 +72,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Docker(args) => return print_files(ClientKind::Docker, args),
         What::K3s(args) => return print_files(ClientKind::K3s, args),
         What::Buildkit(args) => return print_files(ClientKind::Buildkit, args),
+        What::Iotedge(args) => return print_files(ClientKind::IotEdge, args),
     };
     let Some(loaded) = args.config.load() else { return Ok(ExitCode::FAILURE) };
     let site = match args.inside.as_slice() {
@@ -82,7 +85,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn print_files(kind: ClientKind, args: &clients::ClientsArgs) -> anyhow::Result<ExitCode> {
     let Some(loaded) = args.config.load() else { return Ok(ExitCode::FAILURE) };
-    let text = clients::text(kind, args, &loaded);
+    let text = match loaded.authority {
+        Some(_) if !clients::has_mirror(&loaded) => clients::trust(kind, args, &loaded),
+        Some(_) if args.inspect => clients::trust(kind, args, &loaded),
+        _ => clients::text(kind, args, &loaded),
+    };
     print(&text.with_context(|| args.config.path().display().to_string())?)
 }
 

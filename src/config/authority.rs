@@ -128,7 +128,8 @@ fn read(
     names: &BTreeSet<Name>,
 ) -> Result<Authority, Fault> {
     let paths = &table.authority;
-    let key = maker.content(&paths.key)?;
+    let content = maker.content(&paths.key);
+    let key = content.map_err(|fault| Fault { remedy: AUTHORITY.into(), ..fault })?;
     if find(maker.files, &paths.key).is_some_and(|file| file.readers == Readers::Everybody) {
         let what = "every user of this machine can read the key";
         return Err(maker.bad(&paths.key, what, "chmod 600 it, and make another authority"));

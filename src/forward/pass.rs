@@ -5,6 +5,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
 
+use super::blob::BlobBody;
 use super::body::RequestBody;
 use super::exchange::{Answered, Asked, FirstConnection, Outgoing, whole};
 use super::headers;
@@ -41,6 +42,9 @@ impl Forward {
             let from = server.target().name.clone();
             return self.redirected(asked, from, bodiless, answered).await;
         }
+        if matches!(asked.request.operation, Operation::Stored { .. }) {
+            return stored(asked, answered).await;
+        }
         match asked.request.operation.action() {
             Action::Read => self.answer(asked, answered).await,
             Action::Write | Action::Delete if status.is_success() => {
@@ -49,6 +53,29 @@ impl Forward {
             Action::Write | Action::Delete => refused(answered).await,
         }
     }
+}
+
+/// Passes on what a data endpoint answers. What the bytes should be is known to the client alone.
+async fn stored(asked: Asked<'_>, answered: Answered) -> Result<Answer, Trouble> {
+    let (status, upstream) = (answered.response.status(), answered.connection.address());
+    if !status.is_success() && status != StatusCode::NOT_MODIFIED {
+        return refused(answered).await;
+    }
+    let headers = headers::of_answer(answered.response.headers());
+    let has_body = asked.request.method != Method::Head && status != StatusCode::NOT_MODIFIED;
+    let Answered { response, connection, .. } = answered;
+    let idle = asked.set.limits().idle_timeout;
+    let body = match has_body {
+        true => {
+            let body = BlobBody::new(response.into_body(), connection, None, idle);
+            AnswerBody::Streamed(Box::new(body))
+        }
+        false => {
+            connection.release();
+            AnswerBody::Whole(Bytes::new())
+        }
+    };
+    Ok(Answer { status, headers, body, next: None, upstream, would_deny: None })
 }
 
 fn method(method: Method) -> hyper::Method {

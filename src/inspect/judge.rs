@@ -12,7 +12,7 @@ use super::connection::Connection;
 use crate::account::{Granted, OpenRequest};
 use crate::oci::{Action, Naming, Request};
 use crate::policy::{
-    Allowed, AllowedRequest, Client, Denial, Enforcement, PolicySet, Reason, Stop,
+    Allowed, AllowedRequest, Client, Denial, EndpointKind, Enforcement, PolicySet, Reason, Stop,
     denial_of_request, is_host,
 };
 use crate::serve::{Refused, has_body, well_formed};
@@ -45,7 +45,12 @@ impl Connection {
         account.client_name = tunnel.client().map(|client: &Arc<Client>| client.name.clone());
         account.granted = tunnel.grant().map(Granted::from);
         self.judge_headers(request)?;
-        let parsed = Request::parse(request.method().as_str(), target, Naming::Connection);
+        let method = request.method().as_str();
+        let is_data = tunnel.grant().is_some_and(|grant| grant.endpoint == EndpointKind::Data);
+        let parsed = match is_data {
+            true => Request::stored(method, target),
+            false => Request::parse(method, target, Naming::Connection),
+        };
         let parsed = parsed.map_err(denial_of_request)?;
         account.ask(&parsed);
         let subject = self.subject(&parsed);

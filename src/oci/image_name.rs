@@ -70,6 +70,12 @@ impl ImageName {
         }
     }
 
+    /// Returns the request target with which a client asks the registry itself for the manifest.
+    #[must_use]
+    pub fn target(&self) -> String {
+        format!("/v2/{}/manifests/{}", self.repository, self.reference)
+    }
+
     /// Returns the request target with which a client asks a mirror for the manifest.
     #[must_use]
     pub fn mirror_target(&self) -> String {

@@ -7,6 +7,7 @@
 //!
 //! Grammar: <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md>.
 
+mod azure;
 mod challenge;
 mod digest;
 mod errors;
@@ -22,6 +23,7 @@ mod reference;
 mod repository;
 mod rules;
 
+pub use azure::{Azure, AzureItem};
 pub use challenge::{Bearer, Challenges, LONGEST_CHALLENGE};
 pub use digest::{Algorithm, Digest, DigestFault, DigestVerifier};
 pub use errors::{ErrorCode, error_body};

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::azure::{Azure, AzureItem};
 use super::digest::Digest;
 use super::query::QueryText;
 use super::reference::{Reference, Tag};
@@ -33,6 +34,12 @@ impl Method {
     pub fn parse(text: &str) -> Option<Self> {
         let all = [Self::Get, Self::Head, Self::Post, Self::Patch, Self::Put, Self::Delete];
         all.into_iter().find(|one| one.as_str() == text)
+    }
+
+    /// Returns whether it only reads: GET and HEAD.
+    #[must_use]
+    pub fn reads(self) -> bool {
+        matches!(self, Self::Get | Self::Head)
     }
 
     /// Returns the method as HTTP writes it.
@@ -189,6 +196,10 @@ pub enum Operation {
     Catalog { page: Page<Repository> },
     /// Asks for a token.
     Token { path: TokenPath, query: TokenQuery },
+    /// Reads one of Azure's own lists.
+    Azure(Azure),
+    /// Reads a blob at a data endpoint, by a path that the registry has chosen.
+    Stored { target: Arc<str> },
     /// Writes a manifest.
     PutManifest { repository: Repository, reference: Reference },
     /// Deletes a manifest or a tag.
@@ -228,6 +239,8 @@ impl Operation {
         "referrers",
         "catalog",
         "token",
+        "acr",
+        "stored",
         "put-manifest",
         "delete-manifest",
         "delete-blob",
@@ -249,6 +262,8 @@ impl Operation {
             Self::Referrers { .. } => "referrers",
             Self::Catalog { .. } => "catalog",
             Self::Token { .. } => "token",
+            Self::Azure(_) => "acr",
+            Self::Stored { .. } => "stored",
             Self::PutManifest { .. } => "put-manifest",
             Self::DeleteManifest { .. } => "delete-manifest",
             Self::DeleteBlob { .. } => "delete-blob",
@@ -271,7 +286,9 @@ impl Operation {
             | Self::Tags { .. }
             | Self::Referrers { .. }
             | Self::Catalog { .. }
-            | Self::Token { .. } => Action::Read,
+            | Self::Token { .. }
+            | Self::Azure(_)
+            | Self::Stored { .. } => Action::Read,
             Self::PutManifest { .. }
             | Self::UploadStart { .. }
             | Self::UploadChunk { .. }
@@ -286,7 +303,8 @@ impl Operation {
     #[must_use]
     pub fn repository(&self) -> Option<&Repository> {
         match self {
-            Self::Ping | Self::Catalog { .. } | Self::Token { .. } => None,
+            Self::Ping | Self::Catalog { .. } | Self::Token { .. } | Self::Stored { .. } => None,
+            Self::Azure(azure) => azure.repository(),
             Self::Manifest { repository, .. }
             | Self::Blob { repository, .. }
             | Self::Tags { repository, .. }
@@ -309,6 +327,7 @@ impl Operation {
             Self::Manifest { reference: Reference::Tag(tag), .. }
             | Self::PutManifest { reference: Reference::Tag(tag), .. }
             | Self::DeleteManifest { reference: Reference::Tag(tag), .. } => Some(tag),
+            Self::Azure(Azure { item: AzureItem::Tag(_, tag), .. }) => Some(tag),
             _ => None,
         }
     }
@@ -323,7 +342,8 @@ impl Operation {
             Self::Blob { digest, .. }
             | Self::Referrers { digest, .. }
             | Self::DeleteBlob { digest, .. }
-            | Self::UploadFinish { digest, .. } => Some(digest),
+            | Self::UploadFinish { digest, .. }
+            | Self::Azure(Azure { item: AzureItem::Manifest(_, digest), .. }) => Some(digest),
             Self::UploadStart { digest, mount, .. } => {
                 digest.as_ref().or(mount.as_ref().map(|mount| &mount.digest))
             }
@@ -361,6 +381,8 @@ impl Operation {
                 asked.write(&mut query);
                 path.as_str().to_owned()
             }
+            Self::Azure(azure) => azure.target(),
+            Self::Stored { target } => target.to_string(),
             Self::UploadStart { repository, digest, mount } => {
                 query.optional("digest", digest.as_ref().map(Digest::as_str));
                 if let Some(Mount { digest, from }) = mount {

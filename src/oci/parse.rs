@@ -3,8 +3,10 @@
 //! The target is taken as it was received: nothing is decoded in a path and nothing is normalised,
 //! so there is one spelling of each operation, and a registry cannot read another one in it.
 
+use super::azure::{self, Azure};
 use super::digest::Digest;
 use super::fault::{LONGEST_TARGET, RequestFault};
+use super::location::{Location, LocationFault};
 use super::operation::{
     ArtifactType, Method, Mount, Operation, Page, Scope, TokenPath, TokenQuery, TokenWord, Upload,
     UploadId, UploadState,
@@ -55,6 +57,12 @@ impl Request {
             let request = Self { method, registry: named, operation };
             return if fits { Ok(request) } else { Err(RequestFault::Method) };
         }
+        if let (Naming::Connection, Some(rest)) = (naming, path.strip_prefix(azure::PREFIX)) {
+            let operation = Operation::Azure(Azure::parse(rest, &mut query)?);
+            query.finish()?;
+            let request = Self { method, registry: None, operation };
+            return if method.reads() { Ok(request) } else { Err(RequestFault::Method) };
+        }
         let rest = path.strip_prefix("/v2/").ok_or(RequestFault::UnknownPath)?;
         let (registry, rest) = match naming {
             Naming::Mirror => without_registry(rest, named)?,
@@ -63,6 +71,29 @@ impl Request {
         let operation = operation(method, rest, &mut query)?;
         query.finish()?;
         Ok(Self { method, registry, operation })
+    }
+}
+
+impl Request {
+    /// Parses a request to a data endpoint. Its path is the registry's choice, with a signature of
+    /// its own: nothing is judged but that it reads there.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn stored(method: &str, target: &str) -> Result<Self, RequestFault> {
+        let method = Method::parse(method).filter(|method| method.reads());
+        let method = method.ok_or(RequestFault::Method)?;
+        match Location::parse(target) {
+            Ok(Location::Relative(target)) => {
+                let operation = Operation::Stored { target: target.into() };
+                Ok(Self { method, registry: None, operation })
+            }
+            Ok(Location::Absolute { .. }) => Err(RequestFault::Form),
+            Err(LocationFault::TooLong) => Err(RequestFault::TooLong),
+            Err(LocationFault::Fragment) => Err(RequestFault::Fragment),
+            Err(LocationFault::Character) => Err(RequestFault::Character),
+            Err(_) => Err(RequestFault::Form),
+        }
     }
 }
 
@@ -128,7 +159,7 @@ fn registry(text: &str) -> Result<RegistryName, RequestFault> {
 /// Reads what stands behind `/v2/` and the registry, from its end: the last two segments tell what
 /// it is, whatever words the repository is made of.
 fn operation(method: Method, rest: &str, query: &mut Query<'_>) -> Result<Operation, RequestFault> {
-    let reads = matches!(method, Method::Get | Method::Head);
+    let reads = method.reads();
     let only = |fits: bool| if fits { Ok(()) } else { Err(RequestFault::Method) };
     match rest {
         "" => return only(reads).map(|()| Operation::Ping),

@@ -65,12 +65,19 @@ impl Rules {
                 self.judge_push(operation)?;
             }
             Action::Read => {
+                if matches!(operation, Operation::Azure(_)) && self.azure == AzureApi::Refused {
+                    return Err(RuleFault::Operation);
+                }
                 if operation.repository().is_some_and(|repository| !self.may_pull(repository)) {
                     return Err(RuleFault::Repository);
                 }
             }
         }
-        let lists = matches!(operation, Operation::Tags { .. } | Operation::Catalog { .. });
+        let lists = match operation {
+            Operation::Tags { .. } | Operation::Catalog { .. } => true,
+            Operation::Azure(azure) => azure.is_list(),
+            _ => false,
+        };
         if lists && self.listing == Listing::Refused {
             return Err(RuleFault::Listing);
         }
@@ -126,6 +133,7 @@ mod tests {
         let push = rules(Some(&["team/**"]), &["team/app"], None);
         let open = Rules::default();
         let push_all = rules(None, &["**"], Some(&[]));
+        let azure = Rules { azure: AzureApi::ReadOnly, ..pull.clone() };
         let listing = Rules { listing: Listing::Allowed, ..pull.clone() };
         for (rules, method, target, expected) in [
             (&pull, "GET", "/v2/", Ok(())),
@@ -142,6 +150,12 @@ mod tests {
             (&pull, "GET", "/v2/other/app/referrers/DIGEST", Err(Repo)),
             (&pull, "GET", "/v2/_catalog", Err(List)),
             (&pull, "GET", "/oauth2/token", Ok(())),
+            (&pull, "GET", "/acr/v1/team/app", Err(Op)),
+            (&azure, "GET", "/acr/v1/team/app", Ok(())),
+            (&azure, "GET", "/acr/v1/other", Err(Repo)),
+            (&azure, "GET", "/acr/v1/team/app/_tags/latest", Err(Tag)),
+            (&azure, "GET", "/acr/v1/team/app/_tags", Err(List)),
+            (&azure, "GET", "/acr/v1/_catalog", Err(List)),
             (&pull, "PUT", "/v2/team/app/manifests/v1", Err(Op)),
             (&pull, "POST", "/v2/team/app/blobs/uploads/", Err(Op)),
             (&pull, "DELETE", "/v2/team/app/manifests/v1", Err(Op)),

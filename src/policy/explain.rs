@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::clients::{Client, ClientIdentity};
+use super::host::parse_host;
 use super::permits::Grant;
 use super::reason::Denial;
 use super::requests::denial_of_request;
@@ -25,6 +26,8 @@ pub enum ExplainedClient {
 pub enum ImageWay {
     /// Through a tunnel to the registry's host.
     Tunnel,
+    /// Inside a tunnel whose requests are judged.
+    Inspect,
     /// From the mirror.
     Mirror,
 }
@@ -48,6 +51,7 @@ impl ImageWay {
     pub fn code(self) -> &'static str {
         match self {
             Self::Tunnel => "tunnel",
+            Self::Inspect => "inspect",
             Self::Mirror => "mirror",
         }
     }
@@ -75,7 +79,7 @@ impl ImageVerdict {
 }
 
 impl PolicySet {
-    /// Judges the pull of an image: through a tunnel and, if a registry of the policy has a mirror,
+    /// Judges the pull of an image: through a tunnel, inside it if it is inspected, and, if a registry of the policy has a mirror,
     /// from the mirror. No name is looked up.
     #[must_use]
     pub fn explain_image(
@@ -85,6 +89,7 @@ impl PolicySet {
         client: &ExplainedClient,
     ) -> Vec<ImageVerdict> {
         let mut ways = vec![self.explain_host(image.host(), client)];
+        ways.extend(self.explain_inspected(text, image, client));
         ways.extend(self.explain_mirrored(text, image, client));
         ways
     }
@@ -119,6 +124,33 @@ impl PolicySet {
             grant: self.named(&target).ok(),
             judged: allowed.map(|allowed| allowed.would_deny().cloned()),
         }
+    }
+
+    /// Judges the pull of an image inside its tunnel; `None` if that is not inspected, or not allowed.
+    #[must_use]
+    pub fn explain_inspected(
+        &self,
+        text: &str,
+        image: &ImageName,
+        client: &ExplainedClient,
+    ) -> Option<ImageVerdict> {
+        let enforcement = self.rules().enforcement;
+        let host = parse_host(image.host()).ok()?;
+        let tunnel = match client {
+            ExplainedClient::At(asker) => self.judge_name(&host, asker, enforcement).ok()?,
+            ExplainedClient::Of(group) => self.judge_name_for(&host, group).ok()?,
+        };
+        tunnel.inspect()?;
+        let request = Request::parse("GET", &image.target(), Naming::Connection);
+        let allowed = request
+            .map_err(denial_of_request)
+            .and_then(|request| self.judge_inspected(&tunnel, &request, enforcement));
+        Some(ImageVerdict {
+            way: ImageWay::Inspect,
+            asked: text.to_owned(),
+            grant: tunnel.grant().cloned(),
+            judged: allowed.map(|allowed| allowed.would_deny().cloned()),
+        })
     }
 
     /// Judges the pull of an image from the mirror; `None` if no registry of the policy has one.

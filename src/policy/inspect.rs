@@ -4,7 +4,7 @@
 use super::endpoint::{Endpoint, EndpointKind};
 use super::location::Location;
 use super::name::Name;
-use super::target::Target;
+use super::target::{HTTPS, Target};
 use crate::oci::Rules;
 
 /// The hosts of a registry whose tunnels are inspected.
@@ -90,6 +90,17 @@ impl Inspect {
     pub fn names(&self) -> impl Iterator<Item = &Name> {
         let inspected = self.endpoints.iter().filter(|one| self.hosts.include(one.kind));
         inspected.map(|endpoint| &endpoint.target.name)
+    }
+}
+
+impl Inspect {
+    /// Returns the inspected hosts as clients write them, with a port other than 443.
+    pub fn hosts_of_clients(&self) -> impl Iterator<Item = String> {
+        let inspected = self.endpoints.iter().filter(|one| self.hosts.include(one.kind));
+        inspected.map(|endpoint| match endpoint.target.port {
+            HTTPS => endpoint.target.name.as_str().to_owned(),
+            _ => endpoint.target.to_string(),
+        })
     }
 }
 

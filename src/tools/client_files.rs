@@ -16,6 +16,8 @@ pub enum ClientKind {
     K3s,
     /// buildkitd.
     Buildkit,
+    /// Azure IoT Edge, whose containers are docker's.
+    IotEdge,
 }
 
 /// The address of the mirror for its clients.
@@ -44,10 +46,60 @@ pub fn files(kind: ClientKind, gate: &MirrorAddress, registries: &[Offered]) -> 
     match kind {
         ClientKind::Containerd => containerd(gate, &names),
         ClientKind::Podman => podman(gate, &names),
-        ClientKind::Docker => docker(gate, registries),
+        ClientKind::Docker | ClientKind::IotEdge => docker(gate, registries),
         ClientKind::K3s => k3s(gate, &names),
         ClientKind::Buildkit => buildkit(gate, &names),
     }
+}
+
+/// Returns the files that make clients trust the gate's authority for inspected hosts, and for nothing
+/// else. `authority`: its certificates, as PEM.
+#[must_use]
+pub fn trust(kind: ClientKind, hosts: &[String], authority: &str) -> String {
+    let folder = match kind {
+        ClientKind::Containerd | ClientKind::K3s => "/etc/containerd/certs.d",
+        ClientKind::Podman => "/etc/containers/certs.d",
+        ClientKind::Docker | ClientKind::IotEdge | ClientKind::Buildkit => "/etc/docker/certs.d",
+    };
+    let mut out = String::from(
+        "#!/bin/sh\n# Has this client trust the gate's authority for inspected registries, and for nothing else.\n",
+    );
+    if kind == ClientKind::IotEdge {
+        out.push_str("# The IoT Edge runtime pulls by docker (moby), which reads these folders.\n");
+    }
+    out.push_str("set -eu\n");
+    for host in hosts {
+        // docker and podman name a folder with a port as the image reference does.
+        let _ = write!(
+            out,
+            "\nmkdir -p {folder}/{host}\ncat > {folder}/{host}/pullgate.crt <<'EOF'\n{}\nEOF\n",
+            authority.trim_end()
+        );
+        if folder == "/etc/containerd/certs.d" {
+            let _ = write!(
+                out,
+                "cat > {folder}/{host}/hosts.toml <<'EOF'\nserver = \"https://{host}\"\n\n\
+                 [host.\"https://{host}\"]\n  ca = \"{folder}/{host}/pullgate.crt\"\nEOF\n"
+            );
+        }
+    }
+    let first = hosts.first().map_or("HOST", String::as_str);
+    let try_it = match kind {
+        ClientKind::Containerd => {
+            format!("ctr images pull --hosts-dir {folder} {first}/REPOSITORY:TAG")
+        }
+        ClientKind::K3s => format!("crictl pull {first}/REPOSITORY:TAG"),
+        ClientKind::Podman => format!("podman pull {first}/REPOSITORY:TAG"),
+        ClientKind::Docker | ClientKind::IotEdge | ClientKind::Buildkit => {
+            format!("docker pull {first}/REPOSITORY:TAG")
+        }
+    };
+    let _ = write!(
+        out,
+        "\n# Try it: {try_it}\n# If that fails: pullgate doctor --allowed {first} \\\n\
+         #   --authority {folder}/{first}/pullgate.crt\n"
+    );
+    out
 }
 
 fn containerd(MirrorAddress { authority, scheme }: &MirrorAddress, names: &[&str]) -> String {

@@ -546,11 +546,111 @@ fn the_authority_is_made_renewed_and_shown() {
     assert!(text.contains("every user of this machine can read the key"), "{text}");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     let file = gate.registries().join("contoso.toml");
-    let other = fs::read_to_string(&file).unwrap().replace(LOGIN, "fabrikam.azurecr.io");
+    let other = fs::read_to_string(&file).unwrap().replace("contoso", "fabrikam");
     fs::write(&file, other).unwrap();
     let text = lab.sh(Way::Direct, &check).failed().text;
     assert!(
         text.contains("do not permit fabrikam.azurecr.io") && text.contains("ca renew"),
         "{text}"
     );
+}
+
+/// `hosts = "all"`: layers are read by the gate, too, and nothing but reading is possible there.
+#[test]
+fn data_endpoints_are_inspected_where_the_file_says_so() {
+    let (lab, image) = lab(Blobs::DataEndpoint);
+    let gate = lab.gate(&policy(&lab, "hosts = \"all\""));
+    trust(&lab);
+    let data = Path::new("/etc/containers/certs.d/contoso.eastus.data.azurecr.io");
+    fs::create_dir_all(data).unwrap();
+    fs::copy(authority(&lab), data.join("pullgate.crt")).unwrap();
+    let bearer = bearer(&lab, &gate, "repository:team/app:pull");
+    let (digest, _) = &image.layers[0];
+    let url = format!("https://{LOGIN}/v2/team/app/blobs/{digest}");
+    let blob = curl(&lab, &gate, &["-L", "-H", &bearer, &url]).succeeded();
+    assert!(blob.stdout == image.blob(digest));
+    fs::create_dir_all(lab.served("contoso").join("sync")).unwrap();
+    let sync = "https://contoso.eastus.data.azurecr.io/sync/secret";
+    for words in [&["-X", "PUT", "-d", "secret", sync][..], &["-X", "POST", sync]] {
+        let ran = curl(&lab, &gate, words).succeeded();
+        assert!(ran.text.contains("[operation-not-allowed "), "{}", ran.text);
+    }
+    assert!(!lab.served("contoso").join("sync/secret").exists());
+    let lines = requests(&gate);
+    let stored = lines.iter().find(|line| line["operation"] == "stored").unwrap();
+    assert_eq!(stored["bytes-down"], image.blob(digest).len(), "{stored}");
+    let spliced = gate.metric("pullgate_relayed_bytes_total", &["path=\"splice\""]);
+    assert_eq!(spliced, 0.0);
+}
+
+#[test]
+fn azures_lists_are_read_where_the_file_says_so() {
+    let (lab, _) = lab(Blobs::DataEndpoint);
+    let gate = lab.gate(&policy(&lab, "pull = [\"team/**\"]\nacr-api = true"));
+    let before = asked(&lab);
+    for (path, reason) in [
+        ("/acr/v1/team/app", None),
+        ("/acr/v1/other/app", Some("repository-not-allowed")),
+        ("/acr/v1/team/app/_tags", Some("listing-not-allowed")),
+    ] {
+        let ran = curl(&lab, &gate, &["-i", &format!("https://{LOGIN}{path}")]).succeeded();
+        match reason {
+            // docker-registry does not know it.
+            None => assert!(ran.text.contains(" 404 "), "{}", ran.text),
+            Some(reason) => assert!(ran.text.contains(reason), "{}", ran.text),
+        }
+    }
+    assert_eq!(asked_since(&lab, before).len(), 1);
+}
+
+#[test]
+fn commands_know_what_is_inspected() {
+    let (lab, _) = lab(Blobs::DataEndpoint);
+    let gate = lab.gate(&policy(&lab, "pull = [\"team/**\"]\npush = [\"team/app\"]"));
+    let config = lab.dir().join("gate/pullgate.toml");
+    let run = |words: &str| {
+        let program = env!("CARGO_BIN_EXE_pullgate");
+        lab.sh(Way::Direct, &format!("{program} {words} --config {}", config.display()))
+    };
+    let checked = run("check").succeeded().stdout();
+    let says = "inspect: contoso.azurecr.io; pull: team/**; push: team/app; tags: all";
+    assert!(checked.contains(says), "{checked}");
+    let explained = run(&format!("explain {IMAGE}")).succeeded().stdout();
+    assert!(explained.contains("in the inspected tunnel: allowed"), "{explained}");
+    let explained = run("explain contoso.azurecr.io/other/app:v1").failed().text;
+    assert!(explained.contains("repository-not-allowed"), "{explained}");
+    assert!(run("explain contoso").succeeded().stdout().contains("inspected: contoso.azurecr.io"));
+    // What `kit` prints is all that a client needs.
+    for kind in ["docker", "podman", "containerd", "iotedge"] {
+        let script = run(&format!("kit {kind}")).succeeded().stdout();
+        assert!(script.contains("certs.d/contoso.azurecr.io/pullgate.crt"), "{script}");
+        let file = lab.dir().join(format!("{kind}.sh"));
+        fs::write(
+            &file,
+            script
+                .replace("/etc/docker", "/etc/containers/docker")
+                .replace("/etc/containerd", "/etc/containers/containerd"),
+        )
+        .unwrap();
+        lab.sh(Way::Direct, &format!("sh {}", file.display())).succeeded();
+    }
+    lab.sh(Way::Through(&gate), &format!("podman pull --quiet {IMAGE}")).succeeded();
+    let (_containerd, ctr) = containerd(&lab);
+    let pull = format!("{ctr} images pull --hosts-dir /etc/containers/containerd/certs.d");
+    lab.sh(Way::Through(&gate), &format!("{pull} --snapshotter native {IMAGE}")).succeeded();
+    // A client that lacks the authority is told from one that does not reach the gate.
+    let program = env!("CARGO_BIN_EXE_pullgate");
+    let doctor = |more: &str| {
+        let allowed =
+            "--allowed contoso.azurecr.io --outside 127.0.9.9 --ports 22 --timeout-ms 2000";
+        lab.sh(Way::Direct, &format!("{program} doctor {allowed} {more}")).text
+    };
+    let proxy = format!("--proxy {}", gate.proxy());
+    let lacks = doctor(&proxy);
+    assert!(lacks.contains("the gate inspects it"), "{lacks}");
+    assert!(lacks.contains("the gate's authority in certs.d"), "{lacks}");
+    let has = doctor(&format!("{proxy} --authority {}", authority(&lab).display()));
+    assert!(has.contains("its certificate is by pullgate inspect"), "{has}");
+    let away = doctor("--proxy http://127.0.0.1:3999");
+    assert!(!away.contains("inspects") && away.contains("FAILS"), "{away}");
 }

@@ -16,6 +16,9 @@ pub(super) struct RegistryReport {
     preset: Option<ExplainedPreset>,
     clients: AllowedClients,
     hosts: Vec<Host>,
+    /// The hosts whose tunnels are inspected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inspected: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,6 +101,7 @@ pub(super) fn named(set: &PolicySet, name: &str) -> Option<RegistryReport> {
         preset: registry.preset().map(Into::into),
         clients: AllowedClients::of(set, name),
         hosts: hosts.collect(),
+        inspected: registry.inspect().iter().flat_map(|one| one.hosts_of_clients()).collect(),
     })
 }
 
@@ -113,6 +117,9 @@ impl RegistryReport {
             writeln!(out, "  preset:    {name} of {date}")?;
         }
         writeln!(out, "  allowed:   {}", self.clients)?;
+        if !self.inspected.is_empty() {
+            writeln!(out, "  inspected: {}", self.inspected.join(", "))?;
+        }
         for Host { host, endpoint, place } in &self.hosts {
             writeln!(out, "  host:      {host} ({endpoint}), {place}")?;
         }

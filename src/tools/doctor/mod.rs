@@ -22,11 +22,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 
 use crate::dial::TlsClients;
 use crate::policy::{HTTPS, Name, Target};
-use trial::{Transport, Trial};
+use trial::{INSPECTOR, Transport, Trial, Trusted};
 
 pub use crate::account::DOCTOR_STORAGE as STORAGE;
 pub use proxy::{NoProxy, Proxy};
@@ -63,6 +64,8 @@ pub struct DoctorPlan {
     pub no_proxy: String,
     /// Whether `HTTP_PROXY` is set and `HTTPS_PROXY` is not.
     pub only_http_proxy: bool,
+    /// Authorities that clients trust for hosts of the policy, beside the system's.
+    pub authorities: Vec<CertificateDer<'static>>,
     /// Timeout of each test.
     pub patience: Duration,
 }
@@ -109,18 +112,24 @@ const CAPTURE: &str = "tcp dport 443 redirect to :3129";
 const EXEMPT: &str = "an exemption of the host, if a firewall intercepts TLS; otherwise SSL_CERT_FILE \
      with the registry's own authority";
 
+/// The remedy for the authority of a gate.
+const TRUST: &str = "the gate's authority in certs.d of the client: pullgate kit docker, podman or \
+     containerd prints it; test it with --authority FILE";
+
 /// Runs all tests.
 pub async fn examine(plan: &DoctorPlan) -> Vec<Finding> {
     let mut ways = ways(plan);
     ways.extend(works(plan));
     let mut trying = JoinSet::new();
-    let trusted = Arc::new(TlsClients::with_system_roots());
+    let clients = TlsClients::with_system_roots();
+    let trusted = Arc::new(Trusted { clients, authorities: plan.authorities.clone() });
     for (number, way) in ways.into_iter().enumerate() {
         let (patience, trusted) = (plan.patience, trusted.clone());
         trying.spawn(async move {
             let Test { title, trial, remedy } = way;
             let (verdict, seen) = trial.run(patience, &trusted).await;
             let remedy = match verdict {
+                Verdict::Untrusted if seen.contains(INSPECTOR) => Some(TRUST.to_owned()),
                 Verdict::Untrusted => Some(EXEMPT.to_owned()),
                 verdict => (!verdict.is_well()).then_some(remedy),
             };

@@ -17,8 +17,9 @@ fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
 }
 
-fn trusted() -> Arc<TlsClients> {
-    Arc::new(TlsClients::with_system_roots())
+fn trusted() -> Arc<Trusted> {
+    let clients = TlsClients::with_system_roots();
+    Arc::new(Trusted { clients, authorities: Vec::new() })
 }
 
 /// A server that answers the first bytes of each connection once.
@@ -197,6 +198,7 @@ async fn a_plan_is_tried_in_its_order_and_open_ways_name_their_rule() {
         proxy: None,
         no_proxy: String::new(),
         only_http_proxy: true,
+        authorities: Vec::new(),
         patience: PATIENCE,
     };
     let findings = examine(&plan).await;
@@ -229,6 +231,7 @@ fn no_proxy_must_not_lead_past_the_proxy() {
         proxy: proxy.map(|proxy| proxy.parse().unwrap()),
         no_proxy: no_proxy.to_owned(),
         only_http_proxy: false,
+        authorities: Vec::new(),
         patience: PATIENCE,
     };
     let found = |no_proxy: &str, proxy| -> Vec<String> {

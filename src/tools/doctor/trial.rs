@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinSet;
@@ -28,6 +29,17 @@ const EPERM: i32 = rustix::io::Errno::PERM.raw_os_error();
 
 /// Minimum size of QUIC datagrams, in bytes (RFC 9000 §14.1).
 const QUIC_DATAGRAM: usize = 1200;
+
+/// What the names of authorities of `[inspect]` begin with.
+pub(super) const INSPECTOR: &str = "pullgate inspect ";
+
+/// Whom clients trust.
+#[derive(Debug)]
+pub(super) struct Trusted {
+    pub(super) clients: TlsClients,
+    /// Beside the system's.
+    pub(super) authorities: Vec<CertificateDer<'static>>,
+}
 
 /// The kind of a test.
 #[derive(Debug)]
@@ -70,7 +82,7 @@ struct ProxyResponse {
 
 impl Trial {
     /// Runs the test with a timeout.
-    pub(super) async fn run(self, patience: Duration, trusted: &Arc<TlsClients>) -> Found {
+    pub(super) async fn run(self, patience: Duration, trusted: &Arc<Trusted>) -> Found {
         let by = Instant::now() + patience;
         match self {
             Self::Tcp(to) => refused(to, GREETING, by).await,
@@ -122,7 +134,7 @@ async fn refused(to: SocketAddr, said: &[u8], by: Instant) -> Found {
 }
 
 /// Connects and sends what must be answered.
-async fn works(to: SocketAddr, name: &Name, trusted: &TlsClients, by: Instant) -> Found {
+async fn works(to: SocketAddr, name: &Name, trusted: &Trusted, by: Instant) -> Found {
     let said = match hello(Some(name)) {
         Ok(said) => said,
         Err(error) => return found(Verdict::Fails, error.to_string()),
@@ -144,15 +156,18 @@ async fn works(to: SocketAddr, name: &Name, trusted: &TlsClients, by: Instant) -
 
 /// Names the issuer of the certificate of a server that has answered. Only the issuer shows that a
 /// firewall intercepts TLS, if this machine trusts the firewall's authority.
-async fn verified(trusted: &TlsClients, stream: TcpStream, name: &Name, by: Instant) -> Found {
+async fn verified(trusted: &Trusted, stream: TcpStream, name: &Name, by: Instant) -> Found {
     let (verdict, seen) = judge_allowed(Heard::Server);
-    let examined = trusted.examine(stream, name, &[], by).await;
+    let has_none = trusted.clients.is_empty() && trusted.authorities.is_empty();
+    let examined = trusted.clients.examine(stream, name, &trusted.authorities, by).await;
     match (examined.stream, examined.certificate) {
         (Ok(_), Some(certificate)) => {
             found(verdict, format!("{seen}, its certificate is by {}", certificate.issuer))
         }
-        (Err(fault), Some(certificate)) if fault.is_of_certificate && !trusted.is_empty() => {
-            let seen = format!("{seen}, this machine does not trust its certificate by");
+        (Err(fault), Some(certificate)) if fault.is_of_certificate && !has_none => {
+            let inspects = certificate.issuer.starts_with(INSPECTOR);
+            let how = if inspects { "the gate inspects it, and " } else { "" };
+            let seen = format!("{seen}, {how}this machine does not trust its certificate by");
             found(Verdict::Untrusted, format!("{seen} {}", certificate.issuer))
         }
         _ => found(verdict, seen),
@@ -160,7 +175,7 @@ async fn verified(trusted: &TlsClients, stream: TcpStream, name: &Name, by: Inst
 }
 
 /// All addresses must work, because a client can use any of them.
-async fn works_by_dns(target: &Target, trusted: &Arc<TlsClients>, by: Instant) -> Found {
+async fn works_by_dns(target: &Target, trusted: &Arc<Trusted>, by: Instant) -> Found {
     let mut trying = JoinSet::new();
     for to in dns::addresses(target, by).await {
         let (name, trusted) = (target.name.clone(), trusted.clone());
