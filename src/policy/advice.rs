@@ -151,9 +151,8 @@ impl Cause {
             Self::LocalPorts => {
                 "widen net.ipv4.ip_local_port_range on the gate's host, or lower `open-sessions`"
             }
-            Self::ClientAborted | Self::IdleTimeout | Self::StallTimeout => {
-                "none, unless there are many"
-            }
+            Self::ClientAborted | Self::IdleTimeout => "none, unless there are many",
+            Self::StallTimeout => "none, unless there are many",
             Self::TcpMemory => {
                 "/sessions shows `stalled-bytes` and the clients; lower \
                  `open-sessions-per-client`, or raise net.ipv4.tcp_mem or the container's memory"

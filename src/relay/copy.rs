@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use super::credit::Credit;
 use super::leftover::Leftover;
 use super::meter::{Direction, Tally, Traffic};
-use super::splice::{COPY, Flow, SpliceError, TURN};
+use super::splice::{COPY, Flow, STEP, SpliceError, TURN};
 use super::watch::Watch;
 use crate::policy::Reason;
 
@@ -101,6 +101,9 @@ impl Pump {
                 tally.copied(wrote.map_err(SpliceError::Destination)?);
                 self.unflushed = true;
             }
+            if let Some(reason) = self.watch.as_ref().and_then(|watch| watch.fault()) {
+                return Poll::Ready(Err(SpliceError::Cut(reason)));
+            }
             match self.flow {
                 Flow::Open => {}
                 Flow::Ended => {
@@ -124,7 +127,7 @@ impl Pump {
             let Poll::Ready(took) = took else {
                 return self.flushed(context, to);
             };
-            budget = budget.saturating_sub(took);
+            budget = budget.saturating_sub(took.max(STEP));
         }
     }
 
@@ -228,12 +231,7 @@ impl Pump {
         most: usize,
     ) -> Poll<Result<usize, SpliceError>> {
         let mut buffer = [MaybeUninit::uninit(); COPY];
-        let length = match &self.watch {
-            None => COPY,
-            Some(watch) if watch.passing() == 0 => watch.missing(),
-            Some(watch) => watch.passing().min(COPY),
-        };
-        let length = length.min(most);
+        let length = COPY.min(most);
         let mut buffer = ReadBuf::uninit(buffer.get_mut(..length).unwrap_or_default());
         match ready!(from.poll_read(context, &mut buffer)) {
             // TLS without close_notify. The protocol inside has its own end marker, so truncation
@@ -247,15 +245,7 @@ impl Pump {
             return Poll::Ready(Ok(0));
         }
         match &mut self.watch {
-            Some(watch) if watch.passing() == 0 => {
-                if let Some(header) = watch.header(bytes).map_err(SpliceError::Cut)? {
-                    self.rest.push(&header);
-                }
-            }
-            Some(watch) => {
-                watch.passed(bytes.len());
-                self.hand_on(context, tally, to, bytes)?;
-            }
+            Some(watch) => self.rest.push_all(watch.run(bytes)),
             None => self.hand_on(context, tally, to, bytes)?,
         }
         Poll::Ready(Ok(bytes.len()))

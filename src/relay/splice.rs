@@ -45,6 +45,9 @@ pub(super) const COPY: usize = 32 * 1024;
 /// the source is dry, which a splice does not.
 const SMALL: usize = 4 * 1024;
 
+/// The fewest bytes that a step counts for, so that a turn has a bounded number of them.
+pub(super) const STEP: usize = 4 * 1024;
+
 /// Where an error occurred.
 #[derive(Debug)]
 pub(super) enum SpliceError {
@@ -209,6 +212,9 @@ impl Splice {
                 let Poll::Ready(wrote) = wrote else { return self.full() };
                 tally.copied(wrote.map_err(SpliceError::Destination)?);
             }
+            if let Some(reason) = self.watch.as_ref().and_then(|watch| watch.fault()) {
+                return Poll::Ready(Err(SpliceError::Cut(reason)));
+            }
             match self.flow {
                 Flow::Open => {}
                 Flow::Ended => {
@@ -244,11 +250,11 @@ impl Splice {
             match step {
                 SpliceStep::Took(count) => {
                     self.moved += count as u64;
-                    budget = budget.saturating_sub(count);
+                    budget = budget.saturating_sub(count.max(STEP));
                 }
                 SpliceStep::TookAll(count) => {
                     self.moved += count as u64;
-                    budget = budget.saturating_sub(count);
+                    budget = budget.saturating_sub(count.max(STEP));
                     // If more bytes arrive, the next tick finds them. Without a tick, only a read
                     // that returns `WouldBlock` arms the next event.
                     if self.woken == Woken::Tick {
@@ -257,7 +263,7 @@ impl Splice {
                 }
                 SpliceStep::Emptied(count) => {
                     self.moved += count as u64;
-                    budget = budget.saturating_sub(count);
+                    budget = budget.saturating_sub(count.max(STEP));
                     self.wait(relay, from);
                 }
                 SpliceStep::Dry => self.wait(relay, from),
@@ -402,6 +408,9 @@ impl Splice {
         let tally = traffic.tally(self.direction);
         let mut length = if self.credit.is_short() { most.min(FIRST_FILL) } else { most };
         if let Some(watch) = &mut self.watch {
+            if let Some(run) = watch.next_run() {
+                return self.run(from, run.min(most));
+            }
             match watch.passing() {
                 0 => return self.header(from, most),
                 left => length = length.min(left),
@@ -503,6 +512,23 @@ impl Splice {
         };
         tally.copied(wrote);
         self.rest.push(bytes.get(wrote..).unwrap_or_default());
+        let took = bytes.len();
+        Ok(if took < room { SpliceStep::Emptied(took) } else { SpliceStep::Took(took) })
+    }
+
+    /// Reads a run of records. Those that are accepted are forwarded.
+    fn run(&mut self, from: &TcpStream, most: usize) -> Result<SpliceStep, SpliceError> {
+        let Some(watch) = &mut self.watch else { return Ok(SpliceStep::Dry) };
+        let mut buffer = [MaybeUninit::uninit(); COPY];
+        let buffer = buffer.get_mut(..most.min(COPY)).unwrap_or_default();
+        let room = buffer.len();
+        let bytes = match socket::read(from, buffer) {
+            Ok([]) => return Ok(SpliceStep::Ended),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(SpliceStep::Dry),
+            Err(error) => return Err(SpliceError::Source(error)),
+        };
+        self.rest.push_all(watch.run(bytes));
         let took = bytes.len();
         Ok(if took < room { SpliceStep::Emptied(took) } else { SpliceStep::Took(took) })
     }
