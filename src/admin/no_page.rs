@@ -38,7 +38,7 @@ pub(super) fn events(_: Arc<Admin>, _: OwnedSemaphorePermit) -> Response<Events>
 
 /// Writes no history, because no page shows it.
 pub(super) async fn remember(_: Arc<Admin>) {
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 impl Admin {

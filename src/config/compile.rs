@@ -348,9 +348,6 @@ fn authority(
             });
             None
         }
-        #[cfg(not(feature = "inspect"))]
-        (Some(_), Some(_)) => None,
-        #[cfg(feature = "inspect")]
         (Some(table), Some(_)) => {
             let names = inspected_names(registries);
             let sinks = (&mut found.faults, &mut found.warnings);

@@ -108,6 +108,7 @@ impl Exchanger {
     }
 
     /// Returns one for a single client, whose connections no other client uses.
+    #[cfg(feature = "inspect")]
     pub(super) fn for_client(&self, first: FirstConnection) -> Self {
         Self {
             dialler: self.dialler.clone(),

@@ -93,6 +93,7 @@ pub(super) struct Connection {
 
 impl Pool {
     /// Returns an empty pool that shares the limit on connections.
+    #[cfg(feature = "inspect")]
     pub(super) fn apart(&self) -> Self {
         // It ends with the client, so nothing sweeps it.
         let is_swept = AtomicBool::new(true);

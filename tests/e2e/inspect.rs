@@ -13,8 +13,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use serde_json::Value;
 
 use crate::harness::{
-    Authority, Blobs, Certificate, Gate, IMPOSTOR, Image, Lab, Policy, Ran, Way, containerd,
-    impostor,
+    Authority, Blobs, Certificate, Docker, Gate, IMPOSTOR, Image, Lab, Policy, Ran, Way,
+    containerd, impostor,
 };
 use crate::reload::reloaded;
 
@@ -155,6 +155,24 @@ fn every_client_pulls_through_an_inspected_tunnel() {
     let data = ["endpoint=\"data\"", "path=\"splice\""];
     let spliced = gate.metric("pullgate_relayed_bytes_total", &data);
     assert!(spliced / image.size() as f64 > 2.85, "{spliced} bytes of {}", 3 * image.size());
+}
+
+#[test]
+fn dockerd_pulls_through_an_inspected_tunnel() {
+    let (lab, image) = lab(Blobs::DataEndpoint);
+    let gate = lab.gate(&policy(&lab, "pull = [\"team/**\"]"));
+    let folder = Path::new("/etc/docker/certs.d").join(LOGIN);
+    fs::create_dir_all(&folder).unwrap();
+    fs::copy(authority(&lab), folder.join("pullgate.crt")).unwrap();
+    let docker = Docker::start(&lab, Way::Through(&gate), "https://gate.example.com:5443", &[]);
+    docker.run(&format!("pull --quiet {IMAGE}")).succeeded();
+    for (name, content) in &image.files {
+        assert!(docker.file(IMAGE, name) == *content, "{name} differs");
+    }
+    let refused = docker.run("pull contoso.azurecr.io/secret/app:v1").failed();
+    assert!(refused.text.contains("repository-not-allowed"), "{}", refused.text);
+    let data = ["endpoint=\"data\"", "path=\"splice\""];
+    assert!(gate.metric("pullgate_relayed_bytes_total", &data) > 0.95 * image.size() as f64);
 }
 
 #[test]
@@ -395,14 +413,17 @@ fn tunnels_of_every_listener_are_inspected() {
     let to = format!("{LOGIN}:443:127.0.0.1:8443");
     let servers = lab.authority().to_str().unwrap();
     let tls = ["--proxy", "https://gate.example.com:3129", "--proxy-cacert", servers];
-    for more in [&["--connect-to", &to][..], &tls, &["--tls-max", "1.2", "--connect-to", &to]] {
+    let old = ["--tls-max", "1.2", "--connect-to", &to];
+    // The guard reads an honest second ClientHello, too.
+    let second = ["--curves", "secp521r1:X25519", "--connect-to", &to];
+    for more in [&["--connect-to", &to][..], &tls, &old, &second] {
         let ran = lab.run(Way::Direct, &[&start[..], more].concat()).succeeded();
         assert!(ran.text.contains("401"), "{}", ran.text);
         assert!(ran.text.to_lowercase().contains("www-authenticate: bearer"), "{}", ran.text);
     }
     let lines = gate.audit_of_all();
     let inspected = lines.iter().filter(|line| line["inspected"] == true).count();
-    assert_eq!((inspected, lines.len()), (3, 6), "{lines:?}");
+    assert_eq!((inspected, lines.len()), (4, 8), "{lines:?}");
 }
 
 #[test]

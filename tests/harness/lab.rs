@@ -401,7 +401,9 @@ fn enter_namespaces(dir: &Path) {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
     // podman keeps its locks in /dev/shm and its state in /run, whatever its root is. The machine's
     // own mirrors and policies must not affect the tests.
-    for fresh in ["/run", "/dev/shm", "/var/lib/containers", "/etc/containers", "/etc/netns"] {
+    let ours =
+        ["/run", "/dev/shm", "/var/lib/containers", "/etc/containers", "/etc/docker", "/etc/netns"];
+    for fresh in ours {
         provide(Path::new(fresh), dir);
         mount(Some("tmpfs"), fresh, Some("tmpfs"), MsFlags::empty(), none).unwrap();
     }
