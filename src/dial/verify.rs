@@ -146,6 +146,16 @@ impl Verifier {
         Self { tls, pairs: DashMap::new() }
     }
 
+    /// Returns whether the server at one of a permit's addresses was verified within the hour, so
+    /// that most sessions need not make the future of a handshake.
+    #[must_use]
+    pub fn holds(&self, permit: &Permit, address: SocketAddr) -> bool {
+        let key = (permit.allowed().target().name.clone(), address);
+        let Some(pair) = self.pairs.get(&key) else { return false };
+        let standing = pair.known().standing(&permit.allowed().roots(), Instant::now());
+        standing == Standing::Holds
+    }
+
     /// Verifies the server at one of a permit's addresses.
     ///
     /// # Errors
