@@ -240,7 +240,7 @@ const VERDICTS = { allowed: "\u2713 Allowed", "would-deny": "! Passes in report 
 
 function explained(way) {
   const block = made("div", undefined, "verdict " + way.verdict);
-  const by = way.way === "mirror" ? " from the mirror" : " through a tunnel";
+  const by = { mirror: " from the mirror", inspect: " in an inspected tunnel" }[way.way] || " through a tunnel";
   block.append(made("p", VERDICTS[way.verdict] + by + ": " + way.target + (way.reason ? " [" + way.reason + "]" : "")));
   if (way.registry) block.append(made("p", "Registry " + way.registry + ", " + way.endpoint + " endpoint, by " + base(way.place) + "."));
   if (way.meaning) block.append(made("p", way.meaning));
