@@ -29,6 +29,12 @@ pub(crate) struct Args {
     /// Hosts of the policy that must work.
     #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = target)]
     allowed: Vec<Target>,
+    /// Mirrors that must work: the hosts and ports by which clients know the gate.
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = target)]
+    mirror: Vec<Target>,
+    /// Registries of the mirrors, which must not be reached past them.
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = target)]
+    registry: Vec<Target>,
     /// The proxy that clients use. Default: HTTPS_PROXY of the environment, or none.
     #[arg(long, value_name = "URL")]
     proxy: Option<Proxy>,
@@ -141,6 +147,8 @@ fn plan(args: &Args) -> anyhow::Result<DoctorPlan> {
         storage: args.storage.clone(),
         doh: args.doh.clone(),
         allowed: args.allowed.clone(),
+        mirrors: args.mirror.clone(),
+        registries: args.registry.clone(),
         proxy: match &args.proxy {
             Some(proxy) => Some(proxy.clone()),
             None => proxy_of_environment()?,
@@ -204,10 +212,10 @@ fn text(findings: &[Finding], plan: &DoctorPlan) -> Result<String, std::fmt::Err
             "`pullgate kit`, run on the gateway or on this host, prints firewall rules that close them"
         )?;
     }
-    if plan.allowed.is_empty() {
+    if plan.allowed.is_empty() && plan.mirrors.is_empty() {
         writeln!(
             out,
-            "no expected connection was tested, so the network may be down: give hosts of the policy with --allowed"
+            "no expected connection was tested, so the network may be down: give hosts of the policy with --allowed, or the mirror with --mirror"
         )?;
     }
     Ok(out)

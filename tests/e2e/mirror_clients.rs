@@ -85,6 +85,40 @@ fn docker_and_buildkit_pull_by_redirect() {
     docker_pulls("data", "redirect");
 }
 
+/// `doctor` shows whether a client can reach the registry without the mirror.
+#[test]
+fn the_doctor_proves_that_nothing_leads_past_the_mirror() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let gate = lab.gate(&policy(&lab, "tunnel = \"none\"", "blobs = \"relay\""));
+    let doctor = || {
+        let line = format!(
+            "{} doctor --mirror {MIRROR} --registry contoso.azurecr.io --proxy {} \
+             --outside 127.0.3.1 --ports 9 --metadata 127.0.3.2 --timeout-ms 2000",
+            env!("CARGO_BIN_EXE_pullgate"),
+            gate.proxy()
+        );
+        lab.sh(Way::Direct, &line)
+    };
+    let past = "the registry contoso.azurecr.io:443 past the mirror";
+    let said = doctor().failed().text;
+    for line in [
+        format!("OPEN    {past}, at its address from DNS: 127.0.1.1: a TLS server answers"),
+        format!("closed  {past}, at 127.0.3.1:443"),
+        format!("closed  {past}, through http://127.0.0.1:3128: 403 pullgate: "),
+        format!("works   the mirror {MIRROR}: 127.0.0.1: a TLS server answers"),
+    ] {
+        assert!(said.contains(&line), "{line}\n{said}");
+    }
+    let rules = lab.dir().join("rules.nft");
+    let drop = "ip daddr 127.0.1.1 tcp dport 443 drop";
+    let chain = format!("type filter hook output priority 0; {drop}");
+    fs::write(&rules, format!("table ip closed {{ chain out {{ {chain}\n}}\n}}\n")).unwrap();
+    lab.sh(Way::Direct, &format!("nft -f {}", rules.display())).succeeded();
+    let said = doctor().succeeded().text;
+    let closed = format!("closed  {past}, at its address from DNS: 127.0.1.1: no answer");
+    assert!(said.contains(&closed), "{said}");
+}
+
 /// A docker-registry with users of its own and no token server, at the gate's name elsewhere.
 fn basic_registry(lab: &Lab, users: &str) -> Daemon {
     let at = lab.dir().join("basic");

@@ -58,6 +58,10 @@ pub struct DoctorPlan {
     pub doh: Name,
     /// Hosts of the policy, which must work.
     pub allowed: Vec<Target>,
+    /// Mirrors, which must work without a proxy.
+    pub mirrors: Vec<Target>,
+    /// Registries of the mirrors, which must not be reached past them.
+    pub registries: Vec<Target>,
     /// The proxy of the clients; `None` if they use none.
     pub proxy: Option<Proxy>,
     /// The value of `NO_PROXY`; empty if it is not set.
@@ -119,6 +123,7 @@ const TRUST: &str = "the gate's authority in certs.d of the client: pullgate kit
 /// Runs all tests.
 pub async fn examine(plan: &DoctorPlan) -> Vec<Finding> {
     let mut ways = ways(plan);
+    ways.extend(past_mirror(plan));
     ways.extend(works(plan));
     let mut trying = JoinSet::new();
     let clients = TlsClients::with_system_roots();
@@ -315,9 +320,46 @@ fn ways(plan: &DoctorPlan) -> Vec<Test> {
     ways
 }
 
+/// Returns the tests of registries that must be reached through a mirror only.
+fn past_mirror(plan: &Plan) -> Vec<Test> {
+    let mut ways = Vec::new();
+    for target in &plan.registries {
+        let remedy = format!("tcp dport {} drop, or {CAPTURE} and tunnel = \"none\"", target.port);
+        ways.push(Test {
+            title: format!("the registry {target} past the mirror, at its address from DNS"),
+            trial: Trial::ClosedByDns { target: target.clone() },
+            remedy: remedy.clone(),
+        });
+        for ip in &plan.outside {
+            let to = SocketAddr::new(*ip, target.port);
+            ways.push(Test {
+                title: format!("the registry {target} past the mirror, at {to}"),
+                trial: Trial::Hello { to, name: Some(target.name.clone()) },
+                remedy: remedy.clone(),
+            });
+        }
+        if let Some(proxy) = &plan.proxy {
+            let target = target.to_string();
+            ways.push(Test {
+                title: format!("the registry {target} past the mirror, through {proxy}"),
+                trial: Trial::Tunnel { proxy: proxy.clone(), target },
+                remedy: "tunnel = \"none\" or \"data\" in the registry's file".into(),
+            });
+        }
+    }
+    ways
+}
+
 /// Returns the tests of what must work: without them, `closed` proves nothing.
 fn works(plan: &DoctorPlan) -> Vec<Test> {
     let mut ways = Vec::new();
+    for target in &plan.mirrors {
+        ways.push(Test {
+            title: format!("the mirror {target}"),
+            trial: Trial::WorksByDns { target: target.clone() },
+            remedy: format!("a connection to the mirror's port {}", target.port),
+        });
+    }
     for target in &plan.allowed {
         if let Some(proxy) = &plan.proxy {
             ways.push(Test {

@@ -64,6 +64,8 @@ pub(super) enum Trial {
     Works { to: SocketAddr, name: Name },
     /// The same, at each address from the system resolver.
     WorksByDns { target: Target },
+    /// A ClientHello that must be rejected at each address from the system resolver.
+    ClosedByDns { target: Target },
     /// The same, through a proxy.
     WorksThrough { proxy: Proxy, target: String, name: Name },
 }
@@ -109,6 +111,7 @@ impl Trial {
             }
             Self::Works { to, name } => works(to, &name, trusted, by).await,
             Self::WorksByDns { target } => works_by_dns(&target, trusted, by).await,
+            Self::ClosedByDns { target } => closed_by_dns(&target, by).await,
             Self::WorksThrough { proxy, target, name } => {
                 match through(&proxy, &target, &name, by).await {
                     Ok(Heard::Server) => match connect(&proxy, &target, by).await {
@@ -189,6 +192,24 @@ async fn works_by_dns(target: &Target, trusted: &Arc<Trusted>, by: Instant) -> F
     match shown {
         Some((to, (verdict, seen))) => found(*verdict, format!("{}: {seen}", to.ip())),
         None => found(Verdict::Fails, "the system finds no address"),
+    }
+}
+
+/// All addresses must be closed.
+async fn closed_by_dns(target: &Target, by: Instant) -> Found {
+    let said = match hello(Some(&target.name)) {
+        Ok(said) => said,
+        Err(error) => return found(Verdict::Fails, error.to_string()),
+    };
+    let mut trying = JoinSet::new();
+    for to in dns::addresses(target, by).await {
+        let said = said.clone();
+        trying.spawn(async move { (to, refused(to, &said, by).await) });
+    }
+    let all = trying.join_all().await;
+    match all.iter().find(|(_, (verdict, _))| !verdict.is_well()).or(all.first()) {
+        Some((to, (verdict, seen))) => found(*verdict, format!("{}: {seen}", to.ip())),
+        None => found(Verdict::Closed, "the system finds no address"),
     }
 }
 
