@@ -18,7 +18,6 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::upstream::Upstream;
 use crate::policy::{Cause, Failure, Name, Side};
 
 /// HTTP/1.1 is what the gate speaks within (RFC 7301).
@@ -107,14 +106,14 @@ impl TlsClients {
     ///
     /// # Errors
     /// `upstream-tls`, with what is wrong; `connect-timeout` when the deadline comes first.
-    pub async fn handshake(
+    pub async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        socket: Upstream,
+        socket: S,
         name: &Name,
         (registry, generation): (&Arc<str>, u64),
         ca: &[CertificateDer<'static>],
         by: Instant,
-    ) -> Result<TlsStream<Upstream>, TlsFault> {
+    ) -> Result<TlsStream<S>, TlsFault> {
         connect(self.config(registry, generation, ca), socket, name, by).await
     }
 

@@ -1,6 +1,7 @@
 //! One request to one host that the policy grants, and the head of its answer.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -8,6 +9,7 @@ use http_body_util::BodyExt as _;
 use hyper::Response;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
+use tokio::io::BufReader;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::RequestBody;
@@ -18,6 +20,9 @@ use crate::oci::Request;
 use crate::policy::{
     Allowed, AllowedRequest, Cause, Denial, OwnAddresses, PolicySet, Reason, Target,
 };
+
+/// Bytes that are read of a registry's connection at once. TLS itself reads 4 KiB.
+const READ_AHEAD: usize = 64 * 1024;
 
 /// A request that is to be sent, and by which policy.
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +142,7 @@ impl Exchanger {
             registry: asked.allowed.grant().registry.clone(),
             target: target.clone(),
             generation: asked.set.generation(),
+            thread: thread::current().id(),
         };
         // The server may just have closed a connection that is open: then a new one is tried.
         if let Some(again) = outgoing.again()
@@ -192,6 +198,7 @@ impl Exchanger {
         let registry = (&key.registry, key.generation);
         let ca = &asked.allowed.grant().ca;
         let name = &allowed.target().name;
+        let socket = BufReader::with_capacity(READ_AHEAD, socket);
         let stream = self.tls.handshake(socket, name, registry, ca, by).await;
         let stream = stream.map_err(|fault| {
             let detail = Some(fault.detail);

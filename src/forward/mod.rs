@@ -7,6 +7,7 @@
 mod blob;
 mod body;
 mod exchange;
+mod filled;
 mod headers;
 #[cfg(feature = "inspect")]
 mod pass;

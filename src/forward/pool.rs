@@ -4,17 +4,20 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::io::BufReader;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use super::body::RequestBody;
+use super::filled::Filled;
 use crate::dial::Upstream;
 use crate::policy::Target;
 
@@ -37,16 +40,18 @@ const SWEEP: Duration = Duration::from_secs(5);
 const READY: Duration = Duration::from_secs(5);
 
 /// The most bytes that are held of an answer before somebody takes them, and the most header lines.
-const LARGEST_BUFFER: usize = 128 * 1024;
+const LARGEST_BUFFER: usize = 64 * 1024;
 const MOST_HEADERS: usize = 100;
 
 /// For whom a connection may be used. A reload makes another generation, so that what it revoked is
-/// not reached by an old connection.
+/// not reached by an old connection. A connection belongs to the thread that has opened it: on another
+/// one, each of its bytes would wake both.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) registry: Arc<str>,
     pub(super) target: Target,
     pub(super) generation: u64,
+    pub(super) thread: ThreadId,
 }
 
 /// The connections that nobody uses.
@@ -160,7 +165,7 @@ impl Pool {
 impl Connection {
     /// Begins HTTP on a connection.
     pub(super) async fn open(
-        stream: TlsStream<Upstream>,
+        stream: TlsStream<BufReader<Upstream>>,
         pool: &Arc<Pool>,
         key: Key,
         address: Option<SocketAddr>,
@@ -169,7 +174,7 @@ impl Connection {
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(LARGEST_BUFFER)
             .max_headers(MOST_HEADERS)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Filled::new(stream)))
             .await?;
         // It ends with the sender, or with the body that is still to come.
         tokio::spawn(async move { drop(driver.await) });
