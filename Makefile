@@ -10,7 +10,7 @@ TOOLS := docker-registry=docker-registry skopeo=skopeo podman=podman nginx=nginx
 	/usr/lib/python3/dist-packages/gssapi=python3-gssapi \
 	dockerd=docker.io /usr/bin/docker=docker.io
 BENCH_TOOLS := ip=iproute2 chrt=util-linux haproxy=haproxy nginx=nginx squid=squid-openssl traffic_server=trafficserver \
-	/usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream
+	/usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream docker-registry=docker-registry
 
 # The rows over a long link that `make bench` measures; `make bench-wan` measures all.
 WAN_ROWS := 20ms-100-down-1,5ms-1000-down-16,80ms-1000-down-1,5ms-1000-1MiB
@@ -140,7 +140,7 @@ page: tools
 
 # Fault tests that take minutes. The others are part of `make test`.
 faults: tools
-	$(AS_ROOT) cargo test --locked --test e2e -- faults:: --include-ignored --nocapture
+	$(AS_ROOT) cargo test --locked --test e2e -- faults:: mirror_crowd:: --include-ignored --nocapture
 
 # Pulls through the mirror with the clients of a newer Debian, in a folder of their own: as root.
 SUITE ?= trixie

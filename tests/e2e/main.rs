@@ -35,6 +35,7 @@ mod lan;
 mod limits;
 mod mirror;
 mod mirror_clients;
+mod mirror_crowd;
 mod mutual;
 mod node_local;
 mod observability;
