@@ -17,7 +17,7 @@ use super::id::SessionId;
 use super::latest_requests::RequestRow;
 use super::record::{Granted, Outcome, Record, Verdict};
 use super::text::AuditText;
-use crate::oci::Request;
+use crate::oci::{Digest, Request};
 use crate::policy::{Cause, Ending, Failure, NO_LABEL, Reason, Side, Stop};
 
 /// How a request arrived.
@@ -61,7 +61,7 @@ pub struct OpenRequest {
     repository: Option<AuditText>,
     reference: Option<AuditText>,
     /// The requested digest, or the one that the registry returned.
-    pub digest: Option<AuditText>,
+    digest: Option<AuditText>,
     /// The status of the response to the client.
     pub status: u16,
     /// The last dialled address.
@@ -132,6 +132,11 @@ impl OpenRequest {
         self.repository = operation.repository().map(|name| AuditText::new(name.as_str()));
         self.reference = operation.tag().map(|tag| AuditText::new(tag.as_str()));
         self.digest = operation.digest().map(|digest| AuditText::new(digest.as_str()));
+    }
+
+    /// Notes the digest that a registry names for a tag (`Docker-Content-Digest`).
+    pub fn names_digest(&mut self, digest: &Digest) {
+        self.digest.get_or_insert_with(|| AuditText::new(digest.as_str()));
     }
 
     /// Writes the audit line and updates the metrics. Returns the id for the answer; `None` if the

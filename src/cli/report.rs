@@ -176,14 +176,17 @@ impl Report {
         let part = |text: Option<&str>| printable(text.unwrap_or("-"));
         let (registry, repository) = (line.registry.as_deref(), line.repository.as_deref());
         let image = format!("{}/{}", part(registry), part(repository));
-        let reference = line.reference.as_ref().or(line.digest.as_ref());
+        let reference = match (&line.reference, &line.digest) {
+            (Some(tag), Some(digest)) => Some(format!("{tag}@{digest}")),
+            (tag, digest) => tag.as_ref().or(digest.as_ref()).map(ToString::to_string),
+        };
         match outcome {
             Outcome::Relayed | Outcome::WouldDeny => self.pulls.count(Request {
                 client: part(fields.client_name.or(fields.client)),
                 image: image.clone(),
                 operation: part(Some(&line.operation)),
                 method: part(line.method.as_deref()),
-                reference: reference.map(|text| printable(text)),
+                reference: reference.map(|text| printable(&text)),
                 bytes_down: line.bytes_down,
             }),
             Outcome::Denied | Outcome::Failed => {}

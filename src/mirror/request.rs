@@ -14,7 +14,7 @@ use crate::account::{Granted, OpenRequest, Via};
 use crate::forward::{Answer, AnswerBody, Asked, Trouble};
 use crate::limits::{ClientCredentials, Paced, RateOwner, Throttle};
 use crate::listen::http::authorization::Authorization;
-use crate::oci::{self, Naming, Operation, Request};
+use crate::oci::{self, Digest, Naming, Operation, Request};
 use crate::policy::{
     AllowedRequest, ClientAddress, ClientIdentity, Denial, Ending, Enforcement, Login, PolicySet,
     Reason, Stop, denial_of_request,
@@ -214,6 +214,9 @@ impl Connection {
         account.upstream = upstream;
         account.status = status.as_u16();
         account.would_deny = account.would_deny.or(would_deny);
+        if let (Operation::Manifest { .. }, Some(digest)) = (&request.operation, named(&headers)) {
+            account.names_digest(&digest);
+        }
         let mut response = match body {
             AnswerBody::Whole(bytes) => {
                 account.bytes_down = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
@@ -258,6 +261,11 @@ impl Connection {
             shares.throttle(RateOwner::Registry, &grant.registry, grant.download_bytes_per_second);
         of_client.into_iter().chain(of_registry).collect()
     }
+}
+
+/// Returns the digest that an answer names.
+fn named(headers: &HeaderMap) -> Option<Digest> {
+    Digest::parse(headers.get("docker-content-digest")?.to_str().ok()?).ok()
 }
 
 /// What a message about a request begins with.

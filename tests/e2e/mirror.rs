@@ -135,6 +135,7 @@ fn every_client_pulls_by_relay() {
     let manifest = lines.iter().find(|line| line["reference"] == "v1").unwrap();
     assert_eq!(manifest["registry"], "contoso");
     assert_eq!(manifest["repository"], "team/app");
+    assert_eq!(manifest["digest"], image.digest.as_str());
     assert_eq!(manifest["via"], "mirror");
     assert_eq!(manifest["upstream"], "127.0.1.1:443");
     // The status page has the latest ones.

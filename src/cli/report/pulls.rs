@@ -101,7 +101,8 @@ pub(super) fn print(rows: &[PullRow], out: &mut impl Write) -> io::Result<()> {
         "client", "image", "manifests", "blobs", "bytes-down"
     )?;
     for row in rows {
-        let (references, down) = (row.references.join(", "), row.bytes_down);
+        let references: Vec<String> = row.references.iter().map(|one| shortened(one)).collect();
+        let (references, down) = (references.join(", "), row.bytes_down);
         let (client, image, manifests, blobs) = (&row.client, &row.image, row.manifests, row.blobs);
         writeln!(
             out,
@@ -109,4 +110,50 @@ pub(super) fn print(rows: &[PullRow], out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// A reference with twelve digits of its digest.
+fn shortened(reference: &str) -> String {
+    const DIGITS: usize = 12;
+    match reference.split_once(':') {
+        Some((front, digits)) if front.ends_with("sha256") || front.ends_with("sha512") => {
+            format!("{front}:{}", digits.chars().take(DIGITS).collect::<String>())
+        }
+        _ => reference.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_names_tags_with_their_digests() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let mut pulls = Pulls::default();
+        for (operation, method, reference) in [
+            ("manifest", "HEAD", "v0"),
+            ("manifest", "GET", &format!("v1@{digest}")),
+            ("manifest", "GET", &digest),
+            ("blob", "GET", &digest),
+            ("tags", "GET", "v2"),
+        ] {
+            pulls.count(Request {
+                client: "build-agents".into(),
+                image: "contoso/team/app".into(),
+                operation: operation.into(),
+                method: method.into(),
+                reference: Some(reference.into()),
+                bytes_down: 100,
+            });
+        }
+        let rows = pulls.rows();
+        let [row] = rows.as_slice() else { panic!("{rows:?}") };
+        assert_eq!((row.manifests, row.blobs, row.bytes_down), (2, 1, 300));
+        assert_eq!(row.references, [digest.clone(), format!("v1@{digest}")]);
+        let mut out = Vec::new();
+        print(&rows, &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.contains("sha256:abababababab, v1@sha256:abababababab"), "{out}");
+    }
 }
