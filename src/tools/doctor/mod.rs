@@ -321,7 +321,7 @@ fn ways(plan: &DoctorPlan) -> Vec<Test> {
 }
 
 /// Returns the tests of registries that must be reached through a mirror only.
-fn past_mirror(plan: &Plan) -> Vec<Test> {
+fn past_mirror(plan: &DoctorPlan) -> Vec<Test> {
     let mut ways = Vec::new();
     for target in &plan.registries {
         let remedy = format!("tcp dport {} drop, or {CAPTURE} and tunnel = \"none\"", target.port);
