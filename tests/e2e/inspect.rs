@@ -675,3 +675,26 @@ fn commands_know_what_is_inspected() {
     let away = doctor("--proxy http://127.0.0.1:3999");
     assert!(!away.contains("inspects") && away.contains("FAILS"), "{away}");
 }
+
+/// What the rules would deny passes and is recorded; another tenant's request never does.
+#[test]
+fn report_mode_records_what_the_rules_would_deny() {
+    let (lab, _) = lab(Blobs::DataEndpoint);
+    lab.push("contoso.azurecr.io/other/app:v1", 2, &[2000]);
+    let rules = "pull = [\"team/**\"]";
+    let gate = lab.gate(&policy(&lab, rules).with_policy("enforcement = \"report\""));
+    trust(&lab);
+    let inspect = "skopeo inspect docker://contoso.azurecr.io/other/app:v1 --no-tags";
+    lab.sh(Way::Through(&gate), inspect).succeeded();
+    let url = format!("https://{LOGIN}/v2/");
+    let ran = curl(&lab, &gate, &["-H", "Host: fabrikam.azurecr.io", &url]).succeeded();
+    assert!(ran.text.contains("[host-mismatch "), "{}", ran.text);
+    let lines = requests(&gate);
+    let line = lines.iter().find(|line| line["repository"] == "other/app").unwrap();
+    assert_eq!(line["outcome"], "would-deny", "{line}");
+    assert_eq!(line["reason"], "repository-not-allowed", "{line}");
+    let program = env!("CARGO_BIN_EXE_pullgate");
+    let report = format!("{program} report {}", gate.audit_file().display());
+    let text = lab.sh(Way::Direct, &report).succeeded().stdout();
+    assert!(text.contains("other/app"), "{text}");
+}
