@@ -34,7 +34,7 @@ FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 3600
 SHAKE_SECONDS ?= 3600
 
-.PHONY: test lint fuzz bench bench-parts soak shake faults clients page deb deb-test booted static image cross sizes release kubernetes demo tools
+.PHONY: test lint fuzz bench bench-parts soak shake faults flood clients page deb deb-test booted static image cross sizes release kubernetes demo tools
 
 test: tools
 	$(AS_ROOT) cargo test --locked
@@ -147,6 +147,10 @@ SUITE ?= trixie
 clients: tools
 	@.ci/tools debootstrap=debootstrap unshare=util-linux
 	.ci/clients $(SUITE)
+
+# 12,000 endless ClientHellos beside honest pulls: the memory at the peak and a minute later.
+flood: tools
+	$(AS_ROOT) cargo test --locked --release --test e2e -- exhaustion::twelve --ignored --nocapture
 
 # Repeats the end-to-end tests to find rare failures.
 shake: tools

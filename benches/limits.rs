@@ -247,7 +247,13 @@ fn carry(
 fn sides<C>(client: C, upstream: tokio::net::TcpStream) -> TunnelEnds<C> {
     let second_hello = Duration::from_secs(10);
     let (idle, stall) = (Duration::from_secs(60), Duration::from_secs(60));
-    let terms = TunnelTerms { second_hello, idle, stall, client: Ipv4Addr::LOCALHOST.into() };
+    let terms = TunnelTerms {
+        second_hello,
+        idle,
+        stall,
+        second_hellos: None,
+        client: Ipv4Addr::LOCALHOST.into(),
+    };
     TunnelEnds { client, upstream, terms: Box::new(terms) }
 }
 

@@ -59,6 +59,12 @@ pub struct ClientHello {
 }
 
 impl ClientHello {
+    /// Returns the size of what is kept of it, in bytes.
+    #[must_use]
+    pub(super) fn memory(&self) -> usize {
+        self.beginning.len()
+    }
+
     /// Returns the name in the server_name extension.
     #[must_use]
     pub fn server_name(&self) -> &Name {

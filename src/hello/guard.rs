@@ -136,6 +136,16 @@ impl Guard {
         matches!(self.stage, GuardStage::Retry { .. })
     }
 
+    /// Returns the memory that an unfinished second ClientHello takes, and what is kept of the first to
+    /// compare it with, in bytes; `None` if none is due.
+    #[must_use]
+    pub fn second_hello_memory(&self) -> Option<usize> {
+        match &self.stage {
+            GuardStage::Retry { second, .. } => Some(second.memory() + self.hello.memory()),
+            _ => None,
+        }
+    }
+
     /// Returns whether the client got bytes after which it cannot read an unencrypted alert. A
     /// HelloRetryRequest and the dummy change_cipher_spec do not count.
     #[must_use]

@@ -25,7 +25,7 @@ pub use pending::{PendingConnections, PendingPermit, PendingSlot};
 pub use query_rate::QueryRates;
 pub use quotas::{Quotas, RateOwner};
 pub use sessions::{SessionPermit, Sessions};
-pub use setup::SetupSlot;
+pub use setup::{SecondHellos, SetupSlot};
 pub use socket_memory::SocketMemory;
 pub use stalls::{StalledTunnel, Stalls};
 pub use throttle::{Paced, Throttle};

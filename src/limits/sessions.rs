@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 
 use super::session_rate::SessionRates;
-use super::setup::{SetupSlot, SetupSlots};
+use super::setup::{SecondHellos, SetupSlot, SetupSlots};
 use crate::policy::{Client, Denial, Limits, Reason, subscriber};
 
 /// Maximum number of evicted sessions that may still be open when another is admitted.
@@ -68,6 +68,12 @@ impl Sessions {
     #[must_use]
     pub fn sets_up(&self, client: IpAddr) -> SetupSlot {
         self.setup.add_session(client)
+    }
+
+    /// Counts tunnels of a client as not tunnels yet while their second ClientHello is due.
+    #[must_use]
+    pub fn second_hellos(&self, client: IpAddr) -> SecondHellos {
+        self.setup.second_hellos(client)
     }
 
     /// Counts the memory of a ClientHello that is read before its session is admitted.

@@ -46,7 +46,27 @@ pub struct SetupSlot {
     evicted: CancellationToken,
 }
 
+/// Counts a tunnel among the sessions that are not tunnels yet while its second ClientHello is due.
+#[derive(Debug, Clone)]
+pub struct SecondHellos {
+    all: Arc<SetupSlots>,
+    client: IpAddr,
+}
+
+impl SecondHellos {
+    /// Begins with one.
+    #[must_use]
+    pub fn begin(&self) -> SetupSlot {
+        self.all.add_session(self.client)
+    }
+}
+
 impl SetupSlots {
+    /// Returns what counts the second hellos of a client.
+    pub(super) fn second_hellos(self: &Arc<Self>, client: IpAddr) -> SecondHellos {
+        SecondHellos { all: self.clone(), client }
+    }
+
     /// Adds a session of a client.
     pub(super) fn add_session(self: &Arc<Self>, client: IpAddr) -> SetupSlot {
         let mut slot = self.add_hello(client);

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use crate::limits::SecondHellos;
+
 /// The two connections of a tunnel. The relay borrows them, because a future stores both an
 /// argument and the place that it is moved to for as long as the tunnel lives.
 #[derive(Debug)]
@@ -19,10 +21,12 @@ pub struct TunnelEnds<C, U = TcpStream> {
 }
 
 /// What a tunnel is subject to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TunnelTerms {
     /// Timeout for a second ClientHello, from the server's request to its last byte.
     pub second_hello: Duration,
+    /// Counts it meanwhile; `None` where nothing limits it.
+    pub second_hellos: Option<SecondHellos>,
     /// Idle timeout: how long neither side may send a byte.
     pub idle: Duration,
     /// Stall timeout: how long a side may not read what is queued for it.

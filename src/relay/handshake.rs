@@ -2,7 +2,7 @@
 //! until neither side can select another server. Its memory is freed when it ends.
 
 use crate::relay::layer::Layered;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -19,7 +19,8 @@ use super::splice::Flow;
 use super::tunnel::AfterHandshake;
 use super::watch::Watch;
 use crate::hello::{Cut, Guard, Hello, Onward, Output};
-use crate::policy::{Reason, Side, Stop};
+use crate::limits::{SecondHellos, SetupSlot};
+use crate::policy::{Denial, Reason, Side, Stop};
 
 /// Number of bytes that are read at once. A server's first flight needs two or three reads.
 const READ: usize = 4 * 1024;
@@ -33,6 +34,9 @@ pub(super) struct Opening<'a, C, U> {
     /// Timeout for a second ClientHello, and the deadline once one is due.
     second_hello: Duration,
     second_hello_by: Option<Instant>,
+    second_hellos: Option<&'a SecondHellos>,
+    /// Its place among the sessions that are not tunnels yet, while one is due.
+    setup: Option<SetupSlot>,
     guard: Guard,
     output: Output,
     upload: Flow,
@@ -69,6 +73,8 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin, U: Layered> Opening<'a, C, U> {
             idle: terms.idle,
             second_hello: terms.second_hello,
             second_hello_by: None,
+            second_hellos: terms.second_hellos.as_ref(),
+            setup: None,
             guard,
             output,
             upload: Flow::Open,
@@ -111,10 +117,11 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin, U: Layered> Opening<'a, C, U> {
                 };
                 return Ok(Some(AfterHandshake { upload: self.upload, watch }));
             }
-            let late = self.late();
+            let (late, needed) = (self.late(), self.count_second_hello());
             let input = tokio::select! {
                 biased;
                 stop = stop.as_mut() => return Err(stop),
+                () = needed => return Err(needed_for_another()),
                 input = self.input() => input,
                 late = late => return Err(late),
             };
@@ -184,6 +191,25 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin, U: Layered> Opening<'a, C, U> {
         }
     }
 
+    /// Counts the tunnel while a second ClientHello is due, with the memory that this takes. Resolves
+    /// when its place or its memory is needed for another.
+    fn count_second_hello(&mut self) -> impl Future<Output = ()> + use<C, U> {
+        let Self { setup, second_hellos, guard, .. } = self;
+        match (second_hellos, guard.second_hello_memory()) {
+            (Some(second_hellos), Some(bytes)) => {
+                setup.get_or_insert_with(|| second_hellos.begin()).keep(bytes);
+            }
+            _ => *setup = None,
+        }
+        let needed = setup.as_ref().map(SetupSlot::evicted);
+        async move {
+            match needed {
+                Some(needed) => needed.await,
+                None => pending().await,
+            }
+        }
+    }
+
     /// Counts bytes for the upstream. If they exceed the budget, forwards none of them.
     fn spend(&self, bytes: usize) -> Result<(), Stop> {
         let Traffic { up, down, bounds, .. } = self.traffic;
@@ -210,4 +236,8 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin, U: Layered> Opening<'a, C, U> {
         }
         Ok(())
     }
+}
+
+fn needed_for_another() -> Stop {
+    Denial::with_remedy(Reason::SessionLimit, "its place was needed for another").into()
 }

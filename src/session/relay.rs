@@ -31,7 +31,7 @@ impl Session {
         let traffic = Arc::new(Traffic::within(self.bounds(allowed)));
         let seen = traffic.clone();
         self.account.follow(Box::new(move || progress(&seen)));
-        let terms = terms(&self.policy, self.account.record.client);
+        let terms = terms(&self.gate, &self.policy, self.account.record.client);
         let Self {
             gate, listener, client, certificate, mut account, permit, policy_updates, ..
         } = *self;
@@ -151,12 +151,13 @@ impl RevocationWatch {
 }
 
 /// Returns what a tunnel of a client is subject to.
-fn terms(policy: &PolicySet, client: IpAddr) -> Box<TunnelTerms> {
+fn terms(gate: &Gate, policy: &PolicySet, client: IpAddr) -> Box<TunnelTerms> {
     let limits = policy.limits();
     Box::new(TunnelTerms {
         second_hello: limits.hello_timeout,
         idle: limits.idle_timeout,
         stall: limits.stall_timeout,
+        second_hellos: Some(gate.sessions.second_hellos(client)),
         client,
     })
 }

@@ -5,16 +5,19 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
 use crate::harness::{
     ADMIN, Blobs, Gate, Lab, PROXY, Policy, Way, bound_to_this_thread, wait_until,
 };
+use crate::second_hello::{SECP521R1, hello};
 
 /// Opens sockets to the gate from its own addresses, reports that, and holds them until the end of
-/// its input: silent sockets, tunnels without a hello, tunnels with an incomplete hello, or (of one
-/// address) tunnels that ask for a layer and do not read it.
+/// its input: silent sockets, tunnels without a hello, tunnels with an incomplete hello (the first or,
+/// after a HelloRetryRequest, the second), or (of one address) tunnels that ask for a layer and do not
+/// read it.
 const HOLDER: &str = r#"
 import resource, socket, ssl, sys
 kind, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -34,13 +37,56 @@ for number in range(count):
     if kind != "silent":
         held[-1].sendall(connect)
         answers.append(held[-1].recv(4096).split(b" ")[1].decode())
-        if kind == "hello" and answers[-1] == "200":
+        if kind == "second" and answers[-1] == "200":
+            held[-1].sendall(bytes.fromhex(sys.argv[4]))
+            held[-1].recv(4096)
+        if kind in ("hello", "second") and answers[-1] == "200":
             held[-1].sendall(hello)
         if kind == "lazy" and answers[-1] == "200":
             held[-1] = tls.wrap_socket(held[-1], server_hostname=host)
             held[-1].sendall(b"GET /layer HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode())
 print("held", answers.count("200"), answers.count("503"), flush=True)
 sys.stdin.read()
+"#;
+
+/// From a number of addresses, keeps a number of tunnels with an incomplete first hello open each, until
+/// the end of its input: what the gate closes is opened again.
+const FLOOD: &str = r#"
+import resource, select, socket, sys
+first, addresses, each = (int(word) for word in sys.argv[1:4])
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+head = b"CONNECT contoso.azurecr.io:443 HTTP/1.1\r\nHost: contoso.azurecr.io\r\n\r\n"
+message = b"\x01\x00\x3f\xfc" + b"\x03\x03" + bytes(16378)
+records = [message[at:at + 64] for at in range(0, 16384, 64)]
+hello = b"".join(b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part for part in records)[:-1]
+poll, held = select.epoll(), {}
+poll.register(sys.stdin, select.EPOLLIN | select.EPOLLHUP)
+def begin(source):
+    try:
+        one = socket.create_connection(("127.0.0.1", 3128), source_address=(source, 0), timeout=20)
+        one.sendall(head)
+        if b" 200 " not in one.recv(4096):
+            return one.close()
+        one.sendall(hello)
+        held[one.fileno()] = (one, source)
+        poll.register(one, select.EPOLLIN)
+    except OSError:
+        pass
+counts = {"127.0.4.%d" % (first + number): 0 for number in range(addresses)}
+while True:
+    for source in counts:
+        if counts[source] < each:
+            before = len(held)
+            begin(source)
+            counts[source] += len(held) - before
+    for number, _ in poll.poll(0 if min(counts.values()) < each else 0.1):
+        if number == 0:
+            sys.exit(0)
+        one, source = held.pop(number)
+        poll.unregister(number)
+        one.close()
+        counts[source] -= 1
 "#;
 
 /// Total number, in two processes, because one process cannot have enough descriptors.
@@ -160,6 +206,64 @@ fn held_by_gate(lab: &Lab) -> u64 {
         parts.sum()
     };
     sockets.map(held).sum()
+}
+
+/// The same after a HelloRetryRequest: a tunnel is not one while its second hello is due.
+#[test]
+fn endless_second_hellos_of_many_addresses_give_way() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    lab.push("contoso.azurecr.io/app:1", 7, &[2000]);
+    let limits = "[limits]\nhello-timeout-ms = 60000\nopen-sessions = 96\n";
+    let gate = lab.gate(&Policy::of(&["contoso"]).with_more(limits));
+    let first: String =
+        hello("contoso.azurecr.io", SECP521R1).iter().map(|byte| format!("{byte:02x}")).collect();
+    let (held, (open, refused)) = hold_with("second", 10, 200, &first).ready();
+    assert_eq!((open, refused), (96, 104), "no address has more than the others");
+    for round in 0..10 {
+        pull(&lab, &gate, &format!("pulled-{round}"));
+    }
+    drop(held);
+}
+
+/// Twelve addresses with 1,000 endless hellos each, opened again and again, beside an honest client.
+#[test]
+#[ignore = "takes minutes: make flood"]
+fn twelve_addresses_with_a_thousand_endless_hellos_each() {
+    const MOST_RESIDENT: u64 = 256 << 10;
+    const AFTERWARDS: u64 = 64 << 10;
+    let lab = Lab::new(Blobs::DataEndpoint);
+    lab.push("contoso.azurecr.io/app:1", 7, &[4 << 20, 2000]);
+    // Longer than the flood needs to open them all again.
+    let limits = "[limits]\nhello-timeout-ms = 60000\n";
+    let mut command = bound_to_this_thread("env");
+    // As the delivered units, image and manifests set it.
+    command.args(["MALLOC_MMAP_THRESHOLD_=16384", env!("CARGO_BIN_EXE_pullgate")]);
+    let policy = Policy::of(&["contoso"]).with_more(limits);
+    let gate = Gate::start_by(command, lab.dir(), &policy);
+    println!("{} KiB at the start", memory(&gate, "VmRSS:"));
+    let floods = [flood(10, 6, 1000), flood(20, 6, 1000)];
+    let evicted = || gate.metric("pullgate_sessions_total", &["reason=\"session-limit\""]);
+    let began = Instant::now();
+    while evicted() < 5_000.0 && began.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(evicted() > 1_000.0, "the flood does not fill the gate");
+    for round in 0..84 {
+        pull(&lab, &gate, &format!("pulled-{round}"));
+    }
+    let open = gate.metric("pullgate_open_sessions", &[]);
+    println!("84 of 84 pulls, {} evicted, {open} open", evicted());
+    drop(floods);
+    let peak = peak_memory(&gate);
+    println!("{peak} KiB at the peak");
+    assert!(peak <= MOST_RESIDENT, "{peak} KiB at the peak");
+    let ended = Instant::now();
+    while memory(&gate, "VmRSS:") >= AFTERWARDS && ended.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let after = memory(&gate, "VmRSS:");
+    println!("{after} KiB {:.1} s after the flood", ended.elapsed().as_secs_f64());
+    assert!(after < AFTERWARDS, "{after} KiB a minute after the flood");
 }
 
 /// With 256 descriptors there are 16 slots for silent sockets, 55 sessions and a reserve.
@@ -291,9 +395,23 @@ fn pull(lab: &Lab, gate: &Gate, to: &str) {
 pub struct Holder(Child);
 
 pub fn hold(kind: &str, first: usize, count: usize) -> Holder {
+    hold_with(kind, first, count, "")
+}
+
+/// `hello`: the first hello, of holders of second hellos.
+fn hold_with(kind: &str, first: usize, count: usize, hello: &str) -> Holder {
+    Holder(python(HOLDER, &[kind, &first.to_string(), &count.to_string(), hello]))
+}
+
+/// Floods from 127.0.4.`first` and the addresses behind it.
+fn flood(first: usize, addresses: usize, each: usize) -> Holder {
+    Holder(python(FLOOD, &[first, addresses, each].map(|number| number.to_string())))
+}
+
+fn python(program: &str, arguments: &[impl AsRef<std::ffi::OsStr>]) -> Child {
     let mut command: Command = bound_to_this_thread("python3");
-    command.args(["-c", HOLDER, kind, &first.to_string(), &count.to_string()]);
-    Holder(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+    command.args(["-c", program]).args(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
 impl Holder {
@@ -318,7 +436,12 @@ impl Drop for Holder {
 
 /// Returns the gate's peak resident memory, in KiB.
 fn peak_memory(gate: &Gate) -> u64 {
+    memory(gate, "VmHWM:")
+}
+
+/// Returns a field of the gate's memory, in KiB.
+fn memory(gate: &Gate, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gate.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

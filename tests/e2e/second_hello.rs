@@ -10,7 +10,7 @@ use crate::harness::{Blobs, Lab, PATIENCE, Policy};
 const ALLOWED: &str = "contoso.eastus.data.azurecr.io";
 const OTHER: &str = "fabrikam.eastus.data.azurecr.io";
 
-const SECP521R1: u16 = 0x0019;
+pub const SECP521R1: u16 = 0x0019;
 pub const X25519: u16 = 0x001d;
 
 const ALERT: u8 = 21;

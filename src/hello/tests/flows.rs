@@ -187,7 +187,9 @@ fn each_side_has_its_turn() {
     let mut guard = guard(&modern);
     let mut out = Output::default();
     assert!(guard.is_servers_turn());
+    assert_eq!(guard.second_hello_memory(), None);
     guard.server(&Answer::retry().record(), &mut out).unwrap();
+    assert!(guard.second_hello_memory().is_some(), "what is kept of the first");
     assert!(!guard.is_servers_turn());
     guard.client(&change(), &mut out).unwrap();
     assert!(!guard.is_servers_turn());

@@ -4,6 +4,7 @@ mod budget;
 mod ends;
 mod paced;
 mod refused;
+mod second_hello;
 mod stalled;
 mod storm;
 mod whole;
@@ -68,7 +69,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Terms with this idle timeout.
 fn idle(idle: Duration) -> TunnelTerms {
     let client = Ipv4Addr::LOCALHOST.into();
-    TunnelTerms { second_hello: IDLE, idle, stall: IDLE, client }
+    TunnelTerms { second_hello: IDLE, second_hellos: None, idle, stall: IDLE, client }
 }
 
 async fn tunnel(relay: &Arc<Relay>, open: AfterHandshake) -> Tunnel {

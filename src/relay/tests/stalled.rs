@@ -71,7 +71,7 @@ async fn a_client_that_leaves_the_last_bytes_unread_ends() {
 async fn a_client_that_reads_again_gets_every_byte() {
     let terms = TunnelTerms { stall: Duration::from_secs(600), ..idle(Duration::from_secs(900)) };
     for pipes in [1, 0] {
-        let (mut tunnel, mut sent) = stalling(&relay(pipes), terms).await;
+        let (mut tunnel, mut sent) = stalling(&relay(pipes), terms.clone()).await;
         let bytes = noise(8, 64 << 20);
         until_held(&tunnel.traffic, |held| held > 0).await;
         let mut came = vec![0; sent];
