@@ -136,7 +136,8 @@ fn pulls_at_once(pulls: usize) {
     let rules = "blobs = \"relay\"\ndefault = true";
     let listener = format!(
         "[[listen]]\nmode = \"mirror\"\naddress = \"{CLEAR}\"\n\
-         [limits]\nopen-sessions-per-client = {}\nidle-timeout-ms = 120000\n",
+         [limits]\nopen-sessions-per-client = {}\nidle-timeout-ms = 120000\n\
+         dial-timeout-ms = 60000\n",
         2 * pulls
     );
     let policy = Policy::of(&[]).with_file("contoso.toml", &file(&lab, "", rules));
