@@ -1,4 +1,4 @@
-//! Makes the authority of `[inspect]`: whoever steals its key can impersonate the inspected hosts to
+//! Makes the authority of `[inspect]`: a thief of its key can impersonate the inspected hosts to
 //! those clients that trust it, and nothing else.
 
 use std::collections::BTreeSet;

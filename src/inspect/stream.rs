@@ -46,7 +46,7 @@ impl<S> GuardedHandshake<S> {
         Self { stream, phase, ready, pending, violation: Arc::default(), was_served: false }
     }
 
-    /// Returns where violations are told.
+    /// Returns the place where violations are recorded.
     pub(super) fn violation(&self) -> Violation {
         self.violation.clone()
     }

@@ -23,7 +23,7 @@ pub(super) struct NoTls {
     pub(super) stop: Stop,
     /// What TLS has found wrong.
     pub(super) fault: Option<AuditText>,
-    /// How the client is told.
+    /// The connection on which the client is sent the reason.
     pub(super) closing: Option<Closing<ClientStream>>,
 }
 

@@ -48,7 +48,7 @@ impl fmt::Debug for Leaves {
     }
 }
 
-/// Why there is no certificate.
+/// The reason why no certificate was made.
 #[derive(Debug, thiserror::Error)]
 pub enum NoLeaf {
     /// The configuration names no authority.

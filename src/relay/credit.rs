@@ -11,7 +11,7 @@ use super::socket;
 const FRESH: u64 = 64 * 1024;
 
 /// Bytes that a new destination must take to be free, and the receive window of its source until
-/// then. In slow start (RFC 5681 §3.1), a sender does not need more before so many have arrived.
+/// then. In slow start (RFC 5681 §3.1), a sender does not need more until this many have arrived.
 const PROOF: u32 = 512 * 1024;
 
 /// The unsent bytes that are queued for a confined destination, and the receive window of its

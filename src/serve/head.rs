@@ -1,4 +1,4 @@
-//! Judges what HTTP says of a registry request beside its method and its target.
+//! Judges the head of a registry request, apart from its method and its target.
 
 use hyper::header::{self, HeaderMap};
 use hyper::{Request, Version};

@@ -22,7 +22,7 @@ pub struct Intercepted {
     pub listener: Arc<ListenerSpec>,
     /// Who connected.
     pub client: ClientIdentity,
-    /// The session's account. Whoever serves the connection closes it.
+    /// The session's account. It is closed by the code that serves the connection.
     pub account: Open,
     /// Its slot among the open sessions.
     pub permit: Option<SessionPermit>,

@@ -168,7 +168,7 @@ fn the_page_shows_what_goes_on_at_every_width_in_light_and_dark() {
         "MB/s",
         "eusmanaged123.blob.core.windows.net",
         "storage-account",
-        "The client was told: enable dedicated data endpoints",
+        "The answer said: enable dedicated data endpoints",
         "other-registry",
         "connect-refused",
         "check the registry, and the firewall between gate and registry",

@@ -180,7 +180,7 @@ function incident(one) {
   when.title = one.last;
   const reason = cell("reason", undefined, "");
   reason.append(made("span", one.reason, "code"), made("small", one.meaning));
-  if (one.detail) reason.append(made("small", one.outcome === "failed" ? "Seen: " + one.detail : "The client was told: " + one.detail));
+  if (one.detail) reason.append(made("small", one.outcome === "failed" ? "Seen: " + one.detail : "The answer said: " + one.detail));
   const id = cell("id", undefined, "");
   id.append(made("code", one.id || "-"));
   const element = row(one.outcome, one.host.replace(/:443$/, ""), undefined,
