@@ -231,7 +231,7 @@ fn the_route_is_shown_by_explain_check_and_the_status_page() {
         assert_eq!(policy["registries"][0]["parent"], "corp", "{policy}");
         assert_eq!(policy["parents"][0]["name"], "corp", "{policy}");
         let page = page_state();
-        let route = page["files"][0]["route"].as_str().unwrap();
+        let route = page["registries"][0]["policy"]["route"].as_str().unwrap();
         assert!(route.starts_with("parent corp"), "{page}");
         let ups = [&policy["parents"][0]["up"], &page["parents"][0]["up"]];
         (ups == [is_up, is_up]).then_some(())

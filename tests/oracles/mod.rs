@@ -401,6 +401,10 @@ pub fn registry_request(bytes: &[u8]) {
 
 /// The repository of a path that is known to be a request's: what stands before the last marker.
 fn naive_repository(path: &str) -> Option<&str> {
+    if let Some(rest) = path.strip_prefix("/acr/v1/") {
+        // Azure's own lists: `_catalog` has no repository, the others end with what they list.
+        return rest.split("/_").next().filter(|name| *name != rest);
+    }
     let rest = path.strip_prefix("/v2/")?;
     let segments: Vec<&str> = rest.split('/').collect();
     let behind = match segments.as_slice() {

@@ -10,6 +10,7 @@
 //! requests.
 
 mod dns;
+mod fault;
 mod hello;
 mod local;
 mod no_proxy;

@@ -1,7 +1,7 @@
 //! Runs one test: what is sent, and what the response means.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+use super::fault::{has_no_route, judge_error, leads_out};
 use super::hello::{ALERT_LENGTH, Heard, heard, hello};
 use super::proxy::Proxy;
 use super::verdict::{Found, MARK, Verdict, describe, found};
@@ -23,9 +24,6 @@ const LARGEST_HEAD: usize = 16 * 1024;
 
 /// Sent if the protocol is unknown: web servers answer it, and so does a gate.
 const GREETING: &[u8] = b"HEAD / HTTP/1.0\r\n\r\n";
-
-/// The error of the kernel for a packet that a rule of this machine dropped.
-const EPERM: i32 = rustix::io::Errno::PERM.raw_os_error();
 
 /// Minimum size of QUIC datagrams, in bytes (RFC 9000 §14.1).
 const QUIC_DATAGRAM: usize = 1200;
@@ -276,31 +274,6 @@ async fn datagram(
     }
 }
 
-/// Interprets a failed connection or datagram. Only silence, and errors of this machine, show that
-/// a connection is closed: any response shows that packets get through, and its sender may be
-/// beyond the gate.
-fn judge_error(error: &io::Error, leads_out: bool) -> Found {
-    let seen = describe(error);
-    match error.kind() {
-        io::ErrorKind::TimedOut => found(Verdict::Closed, seen),
-        _ if !leads_out || error.raw_os_error() == Some(EPERM) => found(Verdict::Closed, seen),
-        io::ErrorKind::ConnectionRefused => {
-            found(Verdict::Unsure, "refused, by the far end or by a machine on the way")
-        }
-        _ => found(Verdict::Unsure, format!("{seen}, says a machine on the way")),
-    }
-}
-
-/// Returns whether this machine forwards packets for an address to another. Sends nothing.
-fn leads_out(to: SocketAddr) -> bool {
-    let any: IpAddr = match to {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let routed = std::net::UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(to));
-    !to.ip().is_loopback() && routed.is_ok()
-}
-
 /// Queries a name that must exist, in any address family.
 async fn asked(to: SocketAddr, name: &Name, by: Instant) -> Found {
     match exchange(to, &dns::question(name), by).await {
@@ -411,11 +384,6 @@ fn quic() -> Vec<u8> {
     bytes
 }
 
-fn has_no_route(error: &io::Error) -> bool {
-    use io::ErrorKind::{AddrNotAvailable, NetworkUnreachable};
-    matches!(error.kind(), NetworkUnreachable | AddrNotAvailable)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::proxy::NoProxy;
@@ -460,27 +428,6 @@ mod tests {
             let answer = ProxyResponse { code, line: String::new() };
             assert_eq!(judge_refusal(&answer).0, expected, "{code}");
         }
-    }
-
-    #[test]
-    fn an_answer_from_elsewhere_is_not_shown_to_be_closed() {
-        use io::ErrorKind::{
-            ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied, TimedOut,
-        };
-        for (kind, here, elsewhere) in [
-            (TimedOut, Verdict::Closed, Verdict::Closed),
-            (ConnectionRefused, Verdict::Closed, Verdict::Unsure),
-            (HostUnreachable, Verdict::Closed, Verdict::Unsure),
-            (NetworkUnreachable, Verdict::Closed, Verdict::Unsure),
-            // ICMPv6: administratively prohibited.
-            (PermissionDenied, Verdict::Closed, Verdict::Unsure),
-        ] {
-            assert_eq!(judge_error(&kind.into(), false).0, here, "{kind}");
-            assert_eq!(judge_error(&kind.into(), true).0, elsewhere, "{kind}");
-        }
-        let dropped = io::Error::from_raw_os_error(EPERM);
-        assert_eq!(judge_error(&dropped, true).0, Verdict::Closed);
-        assert!(!leads_out(SocketAddr::from((Ipv4Addr::LOCALHOST, 9))));
     }
 
     #[test]
