@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::pacing::LOOK;
 use super::pipe_pool::Pipes;
 use crate::limits::{SocketMemory, Stalls};
 
@@ -30,6 +31,8 @@ pub struct Relay {
     pub(super) pipes: Pipes,
     /// The tunnels whose peer does not read.
     pub(super) stalls: Arc<Stalls>,
+    /// Interval of the ticks.
+    pub(super) tick: Duration,
     /// Reference time for ticks and durations.
     pub(super) began: Instant,
 }
@@ -42,6 +45,7 @@ impl Relay {
             settings,
             pipes: Pipes::new(settings.pipes, settings.pipe_size),
             stalls: Stalls::new(SocketMemory::of_this_machine()),
+            tick: LOOK.min(settings.batch.unwrap_or_default()),
             began: Instant::now(),
         }
     }
@@ -50,10 +54,15 @@ impl Relay {
         self.began.elapsed()
     }
 
+    /// Returns how long bytes of a bulk flow can wait for more.
+    pub(super) fn batch(&self) -> Duration {
+        self.settings.batch.unwrap_or_default()
+    }
+
     /// Returns the next tick for a direction that is dry `now`. The ticks of all tunnels coincide,
     /// so that one wake-up of the runtime serves them all.
     pub(super) fn next_tick(&self, now: Duration) -> Instant {
-        let period = self.settings.batch.unwrap_or_default().as_micros().max(1000);
+        let period = self.tick.as_micros().max(1000);
         let tick = ((now + ALMOST).as_micros() / period + 1) * period;
         self.began + Duration::from_micros(u64::try_from(tick).unwrap_or(u64::MAX))
     }

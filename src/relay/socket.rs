@@ -75,6 +75,11 @@ pub(super) fn at_once<R>(
     }
 }
 
+/// Returns the number of bytes that can be read.
+pub(super) fn queued(from: &TcpStream) -> io::Result<u64> {
+    Ok(rustix::io::ioctl_fionread(from)?)
+}
+
 /// Sets the number of queued bytes from which `stream` is readable. FIN and errors always count.
 ///
 /// The kernel caps it at half the receive buffer limit (`tcp_set_rcvlowat`), and signals at once if

@@ -21,7 +21,7 @@ use tokio::time::{Sleep, sleep_until};
 use super::credit::Credit;
 use super::leftover::Leftover;
 use super::meter::{Direction, Tally, Traffic};
-use super::pacing::{LOW_WATER, Pace, SILENCE, Wait, Woken};
+use super::pacing::{LOW_WATER, Look, Pace, SILENCE, Wait, Woken};
 use super::pipe_pool::{Drained, Filled, Pipe};
 use super::shared::Relay;
 use super::socket::{self, MoreToCome};
@@ -244,7 +244,7 @@ impl Splice {
             {
                 return self.held_up();
             }
-            ready!(self.poll_source(context, from)).map_err(SpliceError::Source)?;
+            ready!(self.poll_source(context, relay, from)).map_err(SpliceError::Source)?;
             let step = self.bounded(relay, traffic, from, to)?;
             self.credit.note(|| tally.count().total(), from, to);
             match step {
@@ -280,7 +280,7 @@ impl Splice {
             return;
         }
         let before = self.pace.waits_for();
-        let silence = relay.settings.batch.unwrap_or_default() * SILENCE;
+        let silence = relay.batch() * SILENCE;
         if self.pace.spoken_to(relay.now(), silence) != before {
             self.wait_for_a_byte(from);
         }
@@ -306,18 +306,30 @@ impl Splice {
     }
 
     /// Ready when the source should be read.
-    fn poll_source(&mut self, context: &mut Context<'_>, from: &TcpStream) -> Poll<io::Result<()>> {
+    fn poll_source(
+        &mut self,
+        context: &mut Context<'_>,
+        relay: &Relay,
+        from: &TcpStream,
+    ) -> Poll<io::Result<()>> {
         if self.due {
             return Poll::Ready(Ok(()));
         }
         if let Poll::Ready(readable) = from.poll_read_ready(context) {
             return Poll::Ready(readable);
         }
-        if let Some(tick) = &mut self.tick {
+        while let Some(tick) = &mut self.tick {
             ready!(tick.as_mut().poll(context));
-            self.due = true;
-            self.woken = Woken::Tick;
-            return Poll::Ready(Ok(()));
+            let now = relay.now();
+            match self.pace.look(socket::queued(from)?, now, relay.batch()) {
+                Look::Move => {
+                    self.due = true;
+                    self.woken = Woken::Tick;
+                    return Poll::Ready(Ok(()));
+                }
+                Look::Again => tick.as_mut().reset(relay.next_tick(now)),
+                Look::Rest => self.wait_for_a_byte(from),
+            }
         }
         Poll::Pending
     }
@@ -327,7 +339,7 @@ impl Splice {
         let now = relay.now();
         let before = self.pace.waits_for();
         if relay.settings.batch.is_some() {
-            self.pace.dry(self.woken, self.moved, now);
+            self.pace.dry(self.woken, self.moved, now, relay.batch());
         }
         if self.moved < FIRST_FILL as u64 {
             self.fill = FIRST_FILL;

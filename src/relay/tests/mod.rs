@@ -393,6 +393,7 @@ async fn an_answer_after_bulk_waits_for_no_tick() {
         let began = Instant::now() - batch * (SILENCE + 1);
         let relay = Relay {
             began,
+            tick: batch,
             ..Relay::new(Settings { batch: Some(batch), pipes: 1, pipe_size: PIPE_SIZE })
         };
         let (mut client, gate_client) = pair().await;
