@@ -378,14 +378,14 @@ impl Pace {
         }
         self.count(moved);
         let elapsed = now.since(self.began);
+        let batched = per_second(self.bytes, elapsed);
+        if elapsed >= WINDOW && batched > FAST {
+            return self.regret(0, now);
+        }
         if elapsed >= JUDGED {
-            let batched = per_second(self.bytes, elapsed);
             // Where bytes seldom waited, something else slowed the flow.
             let waited = (LOOK * 2).saturating_mul(std::mem::take(&mut bulk.waits).into());
             self.restart(now);
-            if batched > FAST {
-                return self.regret(0, now);
-            }
             if batched < bulk.rate / 2 && waited > elapsed / 4 {
                 return PacingStage::Tried { batched, batches: bulk.batches };
             }
