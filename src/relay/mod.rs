@@ -9,6 +9,7 @@
 //! One task serves both directions. An idle tunnel holds little: no pipe, no buffer, and no timer
 //! except the idle timeout.
 
+mod bulk;
 mod close;
 mod copy;
 mod credit;

@@ -17,11 +17,10 @@
 
 use std::time::Duration;
 
+use super::bulk::{Bulk, LOOK, Look, Moment, per_second};
+
 /// Number of queued bytes that end the wait of a bulk direction before its tick.
 pub(super) const LOW_WATER: i32 = 256 * 1024;
-
-/// Interval of the looks at the queue of a bulk direction. A last byte waits for two at most.
-pub(super) const LOOK: Duration = Duration::from_millis(2);
 
 /// Bytes within [`WINDOW`] that make an interactive direction bulk.
 const PROOF: u64 = 256 * 1024;
@@ -40,13 +39,6 @@ const THIN: u64 = 4 * 1024;
 
 /// A burst with fewer bytes than this is an answer, not a part of a bulk flow.
 const SMALL_BURST: u64 = 64 * 1024;
-
-/// Number of looks in a row that find the queue empty and end a burst.
-const PATIENCE: u8 = 2;
-
-/// Bytes between two looks, below which their number varies too much to be compared: the queue
-/// counts as growing as long as it grows at all.
-const FEW: u64 = 16 * 1024;
 
 /// A flow this fast arrives in batches anyway, in bytes per second.
 const FAST: u64 = 256 * 1024 * 1024;
@@ -84,17 +76,6 @@ pub(super) enum Woken {
     Tick,
 }
 
-/// What to do at a tick.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
-    /// Move what is queued.
-    Move,
-    /// Look again at the next tick.
-    Again,
-    /// Wait for the next byte.
-    Rest,
-}
-
 /// The pacing state of one direction. Every tunnel has two.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -106,20 +87,6 @@ pub(super) struct Pace {
     /// Number of consecutive batching failures, and until when batching is not tried.
     regrets: u8,
     pause_until: Moment,
-}
-
-/// A time in microseconds, half the size of a [`Duration`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Moment(u64);
-
-impl Moment {
-    fn at(time: Duration) -> Self {
-        Self(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
-    }
-
-    fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros(self.0.saturating_sub(earlier.0))
-    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -147,66 +114,6 @@ enum PacingStage {
 impl PacingStage {
     fn bulk(bulk: Bulk) -> Self {
         Self::Bulk(Box::new(bulk))
-    }
-}
-
-/// The state of a bulk flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Bulk {
-    /// The former rate, and that of the last batches, in bytes per second.
-    rate: u64,
-    recent: u64,
-    /// Since when the other direction was silent.
-    silent_since: Moment,
-    batches: u32,
-    /// Number of looks in a row that found the queue empty.
-    empty: u8,
-    /// Whether a burst has ended, and the next has not begun.
-    rests: bool,
-    /// Bytes of this burst.
-    burst: u64,
-    /// Number of moves in the window because the queue did not grow: their bytes waited for a look.
-    waits: u16,
-    /// When bytes were last moved, and when the queue was last seen, with what length.
-    moved_at: Moment,
-    seen_at: Moment,
-    seen: u64,
-}
-
-impl Bulk {
-    fn new(rate: u64, now: Moment) -> Self {
-        Self {
-            rate,
-            recent: rate,
-            silent_since: now,
-            batches: 0,
-            empty: 0,
-            rests: false,
-            burst: 0,
-            waits: 0,
-            moved_at: now,
-            seen_at: now,
-            seen: 0,
-        }
-    }
-
-    /// Looks at a queue of `queued` bytes.
-    fn look(&mut self, queued: u64, now: Moment, batch: Duration) -> Look {
-        if queued == 0 {
-            self.empty = self.empty.saturating_add(1);
-            self.rests = self.empty >= PATIENCE;
-            return if self.rests { Look::Rest } else { Look::Again };
-        }
-        self.empty = 0;
-        let grown = queued.saturating_sub(self.seen);
-        let expected = bytes_in(self.recent, now.since(self.seen_at));
-        let slower = grown == 0 || (expected >= FEW && grown < expected / 2);
-        self.waits = self.waits.saturating_add(slower.into());
-        if slower || now.since(self.moved_at) >= batch {
-            return Look::Move;
-        }
-        (self.seen, self.seen_at) = (queued, now);
-        Look::Again
     }
 }
 
@@ -421,16 +328,6 @@ impl Pace {
         self.bytes = 0;
         self.wakes = 0;
     }
-}
-
-fn per_second(bytes: u64, elapsed: Duration) -> u64 {
-    let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
-    bytes.saturating_mul(1_000_000) / micros
-}
-
-fn bytes_in(rate: u64, elapsed: Duration) -> u64 {
-    let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-    rate.saturating_mul(micros) / 1_000_000
 }
 
 #[cfg(test)]

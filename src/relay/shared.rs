@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::pacing::LOOK;
+use super::bulk::LOOK;
 use super::pipe_pool::Pipes;
 use crate::limits::{SocketMemory, Stalls};
 

@@ -18,10 +18,11 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
+use super::bulk::Look;
 use super::credit::Credit;
 use super::leftover::Leftover;
 use super::meter::{Direction, Tally, Traffic};
-use super::pacing::{LOW_WATER, Look, Pace, SILENCE, Wait, Woken};
+use super::pacing::{LOW_WATER, Pace, SILENCE, Wait, Woken};
 use super::pipe_pool::{Drained, Filled, Pipe};
 use super::shared::Relay;
 use super::socket::{self, MoreToCome};
