@@ -51,3 +51,10 @@ pub fn every_client_pulls(lab: &Lab, way: Way, reference: &str, image: &Image) {
         fs::remove_dir_all(lab.dir().join(folder)).unwrap();
     }
 }
+
+/// Whether a session was relayed, or is a connection that the client opened to have one to spare and
+/// closed before its hello, as Go's HTTP client does.
+pub fn relayed_or_spare(line: &serde_json::Value) -> bool {
+    let spare = line["reason"] == "client-aborted" && line["bytes-up"] == 0;
+    line["outcome"] == "relayed" || spare
+}
