@@ -2,17 +2,21 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
+
 use crate::peer::Kind;
+use crate::row::{ROWS, Row};
+use crate::wan;
 
 /// Compares pullgate with other proxies.
 #[derive(Debug, clap::Parser)]
 pub struct Options {
-    /// Measure only these rows, by code (see benches/peers/row.rs).
+    /// Measure only these rows, by code (see benches/peers/row.rs and wan.rs).
     #[arg(long, value_delimiter = ',', value_name = "ROW,…")]
     pub only: Vec<String>,
-    /// Measure only these proxies, by code (see benches/peers/peer/mod.rs).
+    /// Measure only these proxies.
     #[arg(long, value_delimiter = ',', value_name = "PROXY,…")]
-    pub peers: Vec<String>,
+    pub peers: Vec<Kind>,
     /// Number of rounds of every row.
     #[arg(long)]
     pub rounds: Option<usize>,
@@ -35,11 +39,19 @@ pub struct Options {
 
 impl Options {
     pub fn through(&self, kind: Kind) -> bool {
-        let chosen = self.peers.is_empty() || self.peers.iter().any(|code| code == kind.code());
+        let chosen = self.peers.is_empty() || self.peers.contains(&kind);
         chosen && (kind != Kind::Other || self.beside.is_some())
     }
 
-    pub fn measures(&self, row: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|code| code == row)
+    /// Returns the rows to measure, or an error that names a code that none of them has.
+    pub fn rows(&self) -> anyhow::Result<Vec<&'static Row>> {
+        let all = if self.wan { wan::ROWS } else { ROWS };
+        if let Some(code) = self.only.iter().find(|code| all.iter().all(|row| row.code != **code)) {
+            let codes: Vec<&str> = all.iter().map(|row| row.code).collect();
+            bail!("there is no row {code}; the rows are {}", codes.join(", "));
+        }
+        let chosen =
+            |row: &&Row| self.only.is_empty() || self.only.iter().any(|code| code == row.code);
+        Ok(all.iter().filter(chosen).collect())
     }
 }

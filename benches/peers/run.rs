@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use clap::ValueEnum as _;
 
 use crate::bench::Bench;
 use crate::found::Found;
@@ -15,9 +16,8 @@ use crate::load;
 use crate::options::Options;
 use crate::peer::{self, Kind, Peer, Started};
 use crate::process::{self, Role};
-use crate::row::{ROWS, Row};
+use crate::row::Row;
 use crate::sample::Sample;
-use crate::wan;
 use crate::wire::{DATA, Framing, Hello, LOGIN};
 
 /// How often a disturbed measurement is repeated; and the limit for a whole run.
@@ -32,8 +32,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Results are stored in a file after each row.
 pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
     let began = Instant::now();
+    let rows = options.rows()?;
     let descriptors = process::raise_descriptors();
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| options.through(*kind)).collect();
+    let kinds: Vec<Kind> =
+        Kind::value_variants().iter().copied().filter(|kind| options.through(*kind)).collect();
     let folder = tempfile::tempdir()?;
     open_to_all(folder.path())?;
     let (mut origin, link, host) = ends(kinds.len(), options.wan)?;
@@ -73,8 +75,7 @@ pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
         }
     }
     let mut again = MOST_AGAIN;
-    let rows = if options.wan { wan::ROWS } else { ROWS };
-    for row in rows.iter().filter(|row| options.measures(row.code)) {
+    for row in rows {
         let through: Vec<&Peer> = peers.iter().filter(|peer| row.through.has(peer.kind)).collect();
         // Measurements that leave memory allocated run only once.
         let rounds = options.rounds.filter(|_| row.rounds > 1).unwrap_or(row.rounds);

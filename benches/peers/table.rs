@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use clap::ValueEnum as _;
+
 use crate::found::Found;
 use crate::peer::Kind;
 use crate::sample::Figures;
@@ -156,7 +158,9 @@ impl Table {
         let titles: Vec<&str> = columns.iter().map(|column| column.title).collect();
         let mut out =
             format!("| | {} |\n|{}\n", titles.join(" | "), " --- |".repeat(1 + titles.len()));
-        for kind in Kind::ALL.into_iter().filter(|kind| found.versions.contains_key(kind)) {
+        for kind in
+            Kind::value_variants().iter().copied().filter(|kind| found.versions.contains_key(kind))
+        {
             let cells: Vec<String> =
                 columns.iter().map(|column| column.cell(found, kind)).collect();
             if cells.iter().any(|cell| !cell.is_empty()) {
@@ -179,7 +183,7 @@ impl Column {
 
     /// The best figure of the peers.
     pub fn best(&self, found: &Found) -> Option<f64> {
-        let peers = Kind::ALL.into_iter().filter(|kind| kind.is_peer());
+        let peers = Kind::value_variants().iter().copied().filter(|kind| kind.is_peer());
         let figures = peers.filter_map(|kind| self.of(found, kind));
         match self.better {
             Better::Less => figures.min_by(f64::total_cmp),

@@ -14,18 +14,8 @@ use crate::table::number;
 
 const KIB: u64 = 1 << 10;
 
-const THROUGH: Through = Through::Only(&[
-    Kind::Direct,
-    Kind::Pullgate,
-    Kind::Other,
-    Kind::Unbatched,
-    Kind::HaproxySplice,
-    Kind::Nginx,
-    Kind::SquidPeek,
-]);
-
 /// The compared proxies, in the order of the tables' columns.
-const COLUMNS: [Kind; 7] = [
+const COLUMNS: &[Kind] = &[
     Kind::Direct,
     Kind::Pullgate,
     Kind::Other,
@@ -34,6 +24,8 @@ const COLUMNS: [Kind; 7] = [
     Kind::Nginx,
     Kind::SquidPeek,
 ];
+
+const THROUGH: Through = Through::Only(COLUMNS);
 
 const fn link(delay_ms: u32, rate_mbit: u32, loss_bp: u32) -> Link {
     Link { delay_ms, rate_mbit, loss_bp }
@@ -191,7 +183,7 @@ pub fn markdown(found: &Found) -> String {
 impl Table {
     fn markdown(&self, found: &Found) -> String {
         let kinds: Vec<Kind> =
-            COLUMNS.into_iter().filter(|kind| found.versions.contains_key(kind)).collect();
+            COLUMNS.iter().copied().filter(|kind| found.versions.contains_key(kind)).collect();
         let titles: Vec<&str> = kinds.iter().map(|kind| kind.title()).collect();
         let mut out =
             format!("| | {} |\n|{}\n", titles.join(" | "), " --- |".repeat(1 + titles.len()));

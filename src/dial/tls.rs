@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
@@ -26,10 +26,6 @@ const ALPN: &[u8] = b"http/1.1";
 /// Maximum number of characters of an issuer's name that are shown.
 const LONGEST_ISSUER: usize = 60;
 
-fn upstream(cause: Cause) -> Failure {
-    Failure { side: Side::Upstream, cause }
-}
-
 /// Why the TLS handshake failed, and what was observed.
 #[derive(Debug)]
 pub struct TlsFault {
@@ -39,6 +35,15 @@ pub struct TlsFault {
     pub detail: String,
     /// Whether the certificate was rejected, and not something else failed.
     pub is_of_certificate: bool,
+    /// The certificate that was rejected.
+    pub rejected: Option<SeenCertificate>,
+}
+
+impl TlsFault {
+    fn new(cause: Cause, detail: String) -> Self {
+        let failure = Failure { side: Side::Upstream, cause };
+        Self { failure, detail, is_of_certificate: false, rejected: None }
+    }
 }
 
 /// Makes TLS connections to registries.
@@ -127,22 +132,22 @@ impl TlsClients {
     ) -> Examined<S> {
         let mut roots = self.roots.clone();
         roots.add_parsable_certificates(ca.iter().cloned());
-        let recorder = match Recorder::new(roots) {
-            Ok(recorder) => Arc::new(recorder),
-            Err(error) => {
-                let failure = upstream(Cause::UpstreamCertificate);
-                let detail = format!("no root certificates to verify it with: {error}");
-                let fault = TlsFault { failure, detail, is_of_certificate: false };
-                return Examined { stream: Err(fault), certificate: None };
+        if roots.is_empty() {
+            let detail = "there are no root certificates to verify it with".into();
+            let fault = TlsFault::new(Cause::UpstreamCertificate, detail);
+            return Examined { stream: Err(fault), certificate: None };
+        }
+        match connect(Arc::new(config(roots)), socket, name, by).await {
+            Ok(stream) => {
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let certificate = shown.and_then(SeenCertificate::read);
+                Examined { stream: Ok(stream), certificate }
             }
-        };
-        let builder = ClientConfig::builder().dangerous();
-        let builder = builder.with_custom_certificate_verifier(recorder.clone());
-        let mut config = builder.with_no_client_auth();
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        let stream = connect(Arc::new(config), socket, name, by).await;
-        let seen = recorder.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Examined { stream, certificate: seen.as_ref().and_then(SeenCertificate::read) }
+            Err(mut fault) => {
+                let certificate = fault.rejected.take();
+                Examined { stream: Err(fault), certificate }
+            }
+        }
     }
 }
 
@@ -152,19 +157,14 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     name: &Name,
     by: Instant,
 ) -> Result<TlsStream<S>, TlsFault> {
-    let server = ServerName::try_from(name.as_str().to_owned()).map_err(|error| TlsFault {
-        failure: upstream(Cause::UpstreamTls),
-        detail: error.to_string(),
-        is_of_certificate: false,
-    })?;
+    let server = ServerName::try_from(name.as_str().to_owned())
+        .map_err(|error| TlsFault::new(Cause::UpstreamTls, error.to_string()))?;
     match timeout_at(by, TlsConnector::from(config).connect(server, socket)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(fault(&error)),
-        Err(_) => Err(TlsFault {
-            failure: upstream(Cause::ConnectTimeout),
-            detail: "the TLS handshake took too long".into(),
-            is_of_certificate: false,
-        }),
+        Err(_) => {
+            Err(TlsFault::new(Cause::ConnectTimeout, "the TLS handshake took too long".into()))
+        }
     }
 }
 
@@ -204,67 +204,16 @@ impl SeenCertificate {
     }
 }
 
-/// Verifies as the TLS library does, and keeps the certificate that it was shown.
-#[derive(Debug)]
-struct Recorder {
-    inner: Arc<WebPkiServerVerifier>,
-    seen: Mutex<Option<CertificateDer<'static>>>,
-}
-
-impl Recorder {
-    fn new(roots: RootCertStore) -> Result<Self, VerifierBuilderError> {
-        let inner = WebPkiServerVerifier::builder(Arc::new(roots)).build()?;
-        Ok(Self { inner, seen: Mutex::default() })
-    }
-}
-
-impl ServerCertVerifier for Recorder {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        *seen = Some(end_entity.clone().into_owned());
-        self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// Verifies as the TLS library does; the error of a certificate names its issuer.
+/// Verifies as the TLS library does; its error holds what was seen of the certificate.
 #[derive(Debug)]
 struct Describing(Arc<WebPkiServerVerifier>);
 
-/// A certificate that was rejected, and who has issued it.
+/// A certificate that was rejected, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("{fault}; issuer: {issuer}")]
-struct Described {
+#[error("{fault}; issuer: {}", certificate.issuer)]
+struct Rejected {
     fault: CertificateError,
-    issuer: String,
+    certificate: SeenCertificate,
 }
 
 impl ServerCertVerifier for Describing {
@@ -279,9 +228,9 @@ impl ServerCertVerifier for Describing {
         let verified =
             self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         verified.map_err(|error| match (error, SeenCertificate::read(end_entity)) {
-            (rustls::Error::InvalidCertificate(fault), Some(SeenCertificate { issuer, .. })) => {
-                let described = OtherError(Arc::new(Described { fault, issuer }));
-                rustls::Error::InvalidCertificate(CertificateError::Other(described))
+            (rustls::Error::InvalidCertificate(fault), Some(certificate)) => {
+                let rejected = OtherError(Arc::new(Rejected { fault, certificate }));
+                rustls::Error::InvalidCertificate(CertificateError::Other(rejected))
             }
             (error, _) => error,
         })
@@ -327,17 +276,17 @@ fn config(roots: RootCertStore) -> ClientConfig {
 fn fault(error: &io::Error) -> TlsFault {
     use CertificateError as Fault;
     let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
-    let (certificate, issuer) = match tls {
+    let (certificate, rejected) = match tls {
         Some(rustls::Error::InvalidCertificate(Fault::Other(OtherError(other)))) => {
-            match other.downcast_ref::<Described>() {
-                Some(Described { fault, issuer }) => (Some(fault), Some(issuer)),
+            match other.downcast_ref::<Rejected>() {
+                Some(Rejected { fault, certificate }) => (Some(fault), Some(certificate.clone())),
                 None => (None, None),
             }
         }
         Some(rustls::Error::InvalidCertificate(fault)) => (Some(fault), None),
         _ => (None, None),
     };
-    let mut detail = match certificate {
+    let detail = match certificate {
         Some(fault) => match fault {
             Fault::Expired | Fault::ExpiredContext { .. } => "its certificate has expired".into(),
             Fault::NotValidYet | Fault::NotValidYetContext { .. } => {
@@ -353,10 +302,6 @@ fn fault(error: &io::Error) -> TlsFault {
         },
         _ => error.to_string(),
     };
-    if let Some(issuer) = issuer {
-        detail.push_str("; its issuer is ");
-        detail.push_str(issuer);
-    }
     let is_of_certificate = matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
-    TlsFault { failure: upstream(Cause::UpstreamTls), detail, is_of_certificate }
+    TlsFault { is_of_certificate, rejected, ..TlsFault::new(Cause::UpstreamTls, detail) }
 }

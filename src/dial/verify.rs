@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::connect::connect_to;
-use super::tls::{TlsClients, TlsFault};
+use super::tls::{Examined, SeenCertificate, TlsClients, TlsFault};
 use crate::policy::{Cause, DetailedFailure, Failure, Name, Permit, Side};
 
 /// How long a verification holds.
@@ -236,21 +236,17 @@ impl Verifier {
             failure,
             detail: format!("the check could not connect: {}", failure.cause),
             is_of_certificate: false,
+            rejected: None,
         })?;
         let name = &permit.allowed().target().name;
-        let examined = self.tls.examine(socket, name, roots, by).await;
-        let seen = examined.certificate;
-        match examined.stream {
-            Ok(_) => Ok(()),
-            Err(fault) => {
-                let detail = match seen {
-                    Some(seen) if fault.is_of_certificate => {
-                        format!("issuer: {}; {}", seen.issuer, fault.detail)
-                    }
-                    _ => fault.detail,
-                };
+        let Examined { stream, certificate } = self.tls.examine(socket, name, roots, by).await;
+        match (stream, certificate) {
+            (Ok(_), _) => Ok(()),
+            (Err(fault), Some(SeenCertificate { issuer, .. })) => {
+                let detail = format!("issuer: {issuer}; {}", fault.detail);
                 Err(TlsFault { detail, ..fault })
             }
+            (Err(fault), None) => Err(fault),
         }
     }
 
@@ -287,7 +283,7 @@ mod tests {
 
     fn fault(is_of_certificate: bool) -> TlsFault {
         let failure = Failure { side: Side::Upstream, cause: Cause::UpstreamTls };
-        TlsFault { failure, detail: "issuer: Corp".into(), is_of_certificate }
+        TlsFault { failure, detail: "issuer: Corp".into(), is_of_certificate, rejected: None }
     }
 
     fn roots(bytes: &[&[u8]]) -> Roots {

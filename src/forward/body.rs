@@ -5,14 +5,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http_body_util::Full;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Frame, SizeHint};
 
 /// The body of a request to a registry.
 #[derive(Debug)]
 pub enum RequestBody {
-    /// It is here; nothing once it was taken.
-    Whole(Option<Bytes>),
+    /// It is here.
+    Whole(Full<Bytes>),
     /// It comes from a client.
     Streamed(UnsyncBoxBody<Bytes, io::Error>),
 }
@@ -21,13 +22,13 @@ impl RequestBody {
     /// A body that is here.
     #[must_use]
     pub fn whole(bytes: Bytes) -> Self {
-        Self::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()))
+        Self::Whole(Full::new(bytes))
     }
 
     /// Returns the same body once more; `None` if it can be sent only once.
     pub(super) fn again(&self) -> Option<Self> {
         match self {
-            Self::Whole(bytes) => Some(Self::Whole(bytes.clone())),
+            Self::Whole(body) => Some(Self::Whole(body.clone())),
             Self::Streamed(_) => None,
         }
     }
@@ -35,7 +36,7 @@ impl RequestBody {
 
 impl Default for RequestBody {
     fn default() -> Self {
-        Self::Whole(None)
+        Self::Whole(Full::default())
     }
 }
 
@@ -48,24 +49,21 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
             Self::Streamed(body) => Pin::new(body).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(bytes) => bytes.is_none(),
+            Self::Whole(body) => body.is_end_stream(),
             Self::Streamed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => {
-                let length = bytes.as_ref().map_or(0, Bytes::len);
-                SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
-            }
+            Self::Whole(body) => body.size_hint(),
             Self::Streamed(body) => body.size_hint(),
         }
     }

@@ -201,7 +201,8 @@ impl Exchanger {
         let socket = BufReader::with_capacity(READ_AHEAD, socket);
         let stream = self.tls.handshake(socket, name, registry, ca, by).await;
         let stream = stream.map_err(|fault| {
-            let detail = Some(fault.detail);
+            let issuer = fault.rejected.map(|seen| format!("; its issuer is {}", seen.issuer));
+            let detail = Some(fault.detail + &issuer.unwrap_or_default());
             Trouble { stop: fault.failure.into(), detail, upstream: address }
         })?;
         let opened =

@@ -8,9 +8,8 @@ use crate::account::{Moved, Open, SessionId, Volume};
 use crate::config::ListenerSpec;
 use crate::forward::Forward;
 use crate::limits::Bounds;
-use crate::policy::{
-    Cause, Cleared, ClientIdentity, Denial, Ending, Failure, Reason, Side, Stop, Target,
-};
+use crate::policy::{Cleared, ClientIdentity, Denial, Ending, Reason, Stop, Target};
+use crate::serve::end_of;
 use crate::session::Gate;
 
 /// A client's connection, as its requests share it.
@@ -83,16 +82,7 @@ impl Connection {
             return Err(cut.reason().into());
         }
         let asked = self.requests.load(Ordering::Relaxed) > 0;
-        match served {
-            Ok(()) => Ok(Ending::Closed),
-            // What ended a body is in its request's line.
-            Err(error) if error.is_user() => Ok(Ending::Closed),
-            Err(error) if error.is_parse_too_large() => Err(Reason::HeadTooLarge.into()),
-            Err(error) if error.is_parse() => Err(Reason::HeadMalformed.into()),
-            Err(error) if error.is_timeout() && !asked => Err(Reason::HeadTimeout.into()),
-            Err(error) if error.is_timeout() => Ok(Ending::Closed),
-            Err(_) => Err(Failure { side: Side::Client, cause: Cause::ClientAborted }.into()),
-        }
+        end_of(served, asked)
     }
 
     /// Writes the tunnel's record.

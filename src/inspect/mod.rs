@@ -22,27 +22,19 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::forward::FirstConnection;
 use crate::policy::{Cause, Failure, Side, Stop};
 use crate::relay::Closing;
-use crate::serve::Guarded;
+use crate::serve::{self, Guarded};
 use crate::session::Intercepted;
 use connection::Connection;
 use stream::Violation;
 use tls::{InnerStream, NoTls};
-
-/// The most bytes and lines of a request's head. Tokens are up to 16 KiB.
-const LARGEST_HEAD: usize = 32 * 1024;
-const MOST_HEADERS: usize = 64;
-
-/// Bytes of answers that wait for the client to take them, beyond which nothing is added.
-const LARGEST_BUFFER: usize = 64 * 1024;
 
 /// How long the requests of a revoked tunnel may take to end.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
@@ -115,13 +107,7 @@ async fn serve_requests(
         let connection = shared.clone();
         async move { Ok::<_, Infallible>(request::respond(connection, request).await) }
     });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
-        .max_header_size(LARGEST_HEAD)
-        .max_buf_size(LARGEST_BUFFER)
-        .max_headers(MOST_HEADERS);
-    let mut serving = pin!(http.serve_connection(io, service));
+    let mut serving = pin!(serve::http1(&limits).serve_connection(io, service));
     let mut revoked = pin!(revoked);
     let mut is_draining = false;
     let end = loop {

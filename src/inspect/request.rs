@@ -120,8 +120,8 @@ impl Connection {
         mut account: OpenRequest,
     ) -> Response<ResponseBody> {
         let Sending { set, request, allowed, mut revoked } = sending;
-        if let RequestBody::Whole(Some(bytes)) = &body {
-            account.bytes_up = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if let RequestBody::Whole(whole) = &body {
+            account.bytes_up = whole.size_hint().lower();
         }
         let own = self.gate.own.borrow().clone();
         let asked = Asked { set: &set, own: &own, allowed: &allowed, request: &request, headers };

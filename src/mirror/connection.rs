@@ -9,10 +9,9 @@ use crate::account::{Moved, Open, SessionId, Volume};
 use crate::config::ListenerSpec;
 use crate::forward::Forward;
 use crate::limits::SessionPermit;
-use crate::policy::{Cause, Client, ClientIdentity, Denial, Ending, Failure, Reason, Side, Stop};
+use crate::policy::{Client, ClientIdentity, Denial, Ending, Stop};
+use crate::serve::end_of;
 use crate::session::{CertificateWatch, Gate};
-
-const CLIENT_ABORTED: Failure = Failure { side: Side::Client, cause: Cause::ClientAborted };
 
 /// A client's connection, as its requests share it.
 pub(super) struct Connection {
@@ -74,16 +73,7 @@ impl Connection {
             return Err(denial.clone().into());
         }
         let asked = self.requests.load(Ordering::Relaxed) > 0;
-        match served {
-            Ok(()) => Ok(Ending::Closed),
-            // What ended a body is in its request's line.
-            Err(error) if error.is_user() => Ok(Ending::Closed),
-            Err(error) if error.is_parse_too_large() => Err(Reason::HeadTooLarge.into()),
-            Err(error) if error.is_parse() => Err(Reason::HeadMalformed.into()),
-            Err(error) if error.is_timeout() && !asked => Err(Reason::HeadTimeout.into()),
-            Err(error) if error.is_timeout() => Ok(Ending::Closed),
-            Err(_) => Err(CLIENT_ABORTED.into()),
-        }
+        end_of(served, asked)
     }
 }
 

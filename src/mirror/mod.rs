@@ -16,9 +16,8 @@ use std::pin::pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until};
 
 use crate::account::Stage;
@@ -26,16 +25,9 @@ use crate::forward::Forward;
 use crate::limits::PendingSlot;
 use crate::listen::tls::ClientStream;
 use crate::policy::Reason;
-use crate::serve::Guarded;
+use crate::serve::{self, Guarded};
 use crate::session::{self, Identified, Incoming};
 use connection::{Connection, volume};
-
-/// The most bytes and lines of a request's head.
-const LARGEST_HEAD: usize = 32 * 1024;
-const MOST_HEADERS: usize = 64;
-
-/// Bytes of answers that wait for the client to take them, beyond which nothing is added.
-const LARGEST_BUFFER: usize = 64 * 1024;
 
 /// Serves one connection, to its end. The runtime is the one in which the future is polled.
 pub async fn run(incoming: Box<Incoming>, forward: Arc<Forward>) {
@@ -88,14 +80,9 @@ async fn serve_requests(
         let connection = shared.clone();
         async move { Ok::<_, Infallible>(request::respond(connection, request).await) }
     });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
-        .max_header_size(LARGEST_HEAD)
-        .max_buf_size(LARGEST_BUFFER)
-        .max_headers(MOST_HEADERS)
-        // Who is refused hears it once.
-        .keep_alive(connection.refusal.is_none());
+    let mut http = serve::http1(&limits);
+    // Who is refused hears it once.
+    http.keep_alive(connection.refusal.is_none());
     let mut serving = pin!(http.serve_connection(io, service));
     let mut evicted = pin!(async {
         match &mut slot {

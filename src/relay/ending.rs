@@ -54,7 +54,7 @@ type Done = Poll<Result<(), SpliceError>>;
 pub(super) struct HasEnded {
     /// The client has sent its end.
     pub(super) client: bool,
-    /// It has sent a close_notify or FIN itself, where the two can be told apart.
+    /// It has sent a close_notify or FIN itself, where the two can be distinguished.
     pub(super) said_so: bool,
     /// The upstream had sent its end before this turn: after an error in one direction, the other
     /// can read it as an end.

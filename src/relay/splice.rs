@@ -513,11 +513,9 @@ impl Splice {
         let mut buffer = [MaybeUninit::uninit(); MOST];
         let buffer = buffer.get_mut(..length.min(MOST)).unwrap_or_default();
         let room = buffer.len();
-        let bytes = match socket::read(from, buffer) {
-            Ok([]) => return Ok(SpliceStep::Ended),
+        let bytes = match received(from, buffer)? {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(SpliceStep::Dry),
-            Err(error) => return Err(SpliceError::Source(error)),
+            Err(step) => return Ok(step),
         };
         let wrote = match socket::write(to, bytes, MoreToCome::Nothing) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
@@ -535,11 +533,9 @@ impl Splice {
         let mut buffer = [MaybeUninit::uninit(); COPY];
         let buffer = buffer.get_mut(..most.min(COPY)).unwrap_or_default();
         let room = buffer.len();
-        let bytes = match socket::read(from, buffer) {
-            Ok([]) => return Ok(SpliceStep::Ended),
+        let bytes = match received(from, buffer)? {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(SpliceStep::Dry),
-            Err(error) => return Err(SpliceError::Source(error)),
+            Err(step) => return Ok(step),
         };
         self.rest.push_all(watch.run(bytes));
         let took = bytes.len();
@@ -551,15 +547,26 @@ impl Splice {
         let Some(watch) = &mut self.watch else { return Ok(SpliceStep::Dry) };
         let mut buffer = [MaybeUninit::uninit(); HEADER];
         let buffer = buffer.get_mut(..watch.missing().min(most)).unwrap_or_default();
-        let bytes = match socket::read(from, buffer) {
-            Ok([]) => return Ok(SpliceStep::Ended),
+        let bytes = match received(from, buffer)? {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(SpliceStep::Dry),
-            Err(error) => return Err(SpliceError::Source(error)),
+            Err(step) => return Ok(step),
         };
         if let Some(header) = watch.header(bytes).map_err(SpliceError::Cut)? {
             self.rest.push(&header);
         }
         Ok(SpliceStep::Took(bytes.len()))
+    }
+}
+
+/// Reads what has arrived, or returns the step that the lack of it means.
+fn received<'a>(
+    from: &TcpStream,
+    buffer: &'a mut [MaybeUninit<u8>],
+) -> Result<Result<&'a [u8], SpliceStep>, SpliceError> {
+    match socket::read(from, buffer) {
+        Ok([]) => Ok(Err(SpliceStep::Ended)),
+        Ok(bytes) => Ok(Ok(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Err(SpliceStep::Dry)),
+        Err(error) => Err(SpliceError::Source(error)),
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 
 use crate::account::OpenRequest;
@@ -17,8 +18,8 @@ use crate::policy::{Ending, Stop};
 
 /// A response's body.
 pub enum ResponseBody {
-    /// It is here; nothing once it was taken.
-    Whole(Option<Bytes>),
+    /// It is here.
+    Whole(Full<Bytes>),
     /// It comes from a registry.
     Streamed(Box<Streamed>),
 }
@@ -40,7 +41,7 @@ pub struct Streamed {
 impl ResponseBody {
     /// A body that is here.
     pub fn whole(bytes: Bytes) -> Self {
-        Self::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()))
+        Self::Whole(Full::new(bytes))
     }
 }
 
@@ -53,7 +54,7 @@ impl Body for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
             Self::Streamed(streamed) => {
                 let bytes = ready!(streamed.poll_next(context));
                 Poll::Ready(bytes.map(|bytes| bytes.map(Frame::data)))
@@ -62,15 +63,15 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Streamed(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => {
-                let length = bytes.as_ref().map_or(0, Bytes::len);
-                SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
-            }
+            Self::Whole(body) => body.size_hint(),
             Self::Streamed(_) => SizeHint::default(),
         }
     }

@@ -5,9 +5,11 @@
 mod body;
 mod guarded;
 mod head;
+mod http;
 mod refuse;
 
 pub use body::{ResponseBody, Streamed};
 pub use guarded::Guarded;
 pub use head::{has_body, well_formed};
+pub use http::{end_of, http1};
 pub use refuse::{Refused, pong};

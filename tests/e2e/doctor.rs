@@ -108,8 +108,8 @@ fn reaches(from: Place, to: Place, address: IpAddr) -> (bool, bool) {
     socket.connect(at).unwrap();
     // The second attempt shows the result of the first.
     let sent = socket.send(b"?").and_then(|_| socket.recv(&mut [0; 8]));
-    let is_told = sent.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
-    (connects, is_told)
+    let is_refused = sent.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+    (connects, is_refused)
 }
 
 /// Rules that the machine needs, not the gate's clients: without them nothing is open, but
@@ -218,11 +218,11 @@ fn on_a_gateway(capture: &str, capabilities: &str, kit: &str) {
             let line = format!("unsure  TCP 9 to {place}: refused");
             assert!(said.contains(&line), "{line} is absent from\n{said}");
         }
-        let is_told = |(way, rule): &(&str, &str)| {
+        let is_listed = |(way, rule): &(&str, &str)| {
             let begins = format!("OPEN    {way}");
             said.lines().any(|line| line.starts_with(&begins) && line.contains(rule))
         };
-        ways.iter().all(is_told).then_some(())
+        ways.iter().all(is_listed).then_some(())
     });
 
     let rules = lab.kit(kit);

@@ -347,7 +347,7 @@ fn a_redirect_elsewhere_is_refused() {
 }
 
 #[test]
-fn a_client_that_does_not_trust_the_authority_is_told_from_others() {
+fn the_doctor_tells_missing_trust_from_a_missing_gate() {
     let (lab, _) = lab(Blobs::DataEndpoint);
     let gate = lab.gate(&policy(&lab, ""));
     let ping = format!("https://{LOGIN}/v2/");
@@ -659,7 +659,7 @@ fn commands_know_what_is_inspected() {
     let (_containerd, ctr) = containerd(&lab);
     let pull = format!("{ctr} images pull --hosts-dir /etc/containers/containerd/certs.d");
     lab.sh(Way::Through(&gate), &format!("{pull} --snapshotter native {IMAGE}")).succeeded();
-    // A client that lacks the authority is told from one that does not reach the gate.
+    // A client that lacks the authority is distinguished from one that does not reach the gate.
     let program = env!("CARGO_BIN_EXE_pullgate");
     let doctor = |more: &str| {
         let allowed =

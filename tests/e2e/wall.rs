@@ -1,36 +1,32 @@
 //! Attacks on the firewall rules from inside: unprivileged processes that bind foreign addresses or send
-//! from the gate's ports, containers that forge their source, processes with the gate's user id, and
-//! interfaces that the rules do not name.
+//! from the gate's ports, and processes with the gate's user id.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
-use crate::doctor::{gateway_policy, host_policy};
+use crate::doctor::host_policy;
 use crate::gateway::CAPTURES;
 use crate::harness::{
-    ATTACKER, Attacker, Blobs, Daemon, Family, GATE_USER, INSIDE, Lab, NO_CAPABILITIES, PATIENCE,
-    Place, Policy, RESOLVER, Way, find, resolver, wait_until,
+    ATTACKER, Attacker, Blobs, Daemon, Family, GATE_USER, INSIDE, Lab, NO_CAPABILITIES, Place,
+    Policy, RESOLVER, Way, find, resolver, wait_until,
 };
-use crate::lan::{checksum, packet, question, syn};
 
-const GATEWAY: Way = Way::In(Place::Gateway);
+pub(crate) const GATEWAY: Way = Way::In(Place::Gateway);
 
 /// The uid of an unprivileged user.
-const ORDINARY: &str = "1000";
+pub(crate) const ORDINARY: &str = "1000";
 
-fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
 /// Returns a command that runs a Python script as a user without capabilities.
-fn python(place: Place, user: &str, script: &str, arguments: &[&str]) -> Command {
+pub(crate) fn python(place: Place, user: &str, script: &str, arguments: &[&str]) -> Command {
     let mut command = place.command(user, NO_CAPABILITIES, &find("timeout"));
     // Not from PATH: every user must be able to run it.
     command.args(["--signal=KILL", "60", "/usr/bin/python3", "-c", script]).args(arguments);
@@ -38,7 +34,7 @@ fn python(place: Place, user: &str, script: &str, arguments: &[&str]) -> Command
 }
 
 #[track_caller]
-fn ran(mut command: Command) -> String {
+pub(crate) fn ran(mut command: Command) -> String {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
@@ -132,7 +128,7 @@ fn freebind(lab: &Lab, between: impl Fn()) -> String {
 }
 
 /// Returns a rule file of `deploy/`, with the addresses of the lab.
-fn delivered(name: &str) -> String {
+pub(crate) fn delivered(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nftables").join(name);
     let text = fs::read_to_string(path).unwrap();
     let text = text.replace("resolvers = { 10.0.0.53 }", "resolvers = { 198.51.100.53 }");
@@ -140,7 +136,7 @@ fn delivered(name: &str) -> String {
 }
 
 /// Returns the rules for a client that the README prints, with the addresses of the lab.
-fn readme() -> String {
+pub(crate) fn readme() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let text = fs::read_to_string(path).unwrap();
     let (_, rules) = text.split_once("```nft\n").unwrap();
@@ -148,14 +144,14 @@ fn readme() -> String {
 }
 
 /// Returns the rules for a client whose gate is another host, by name, and their fallback.
-fn without_gate() -> [(&'static str, String); 3] {
+pub(crate) fn without_gate() -> [(&'static str, String); 3] {
     let [client, closed] = ["client.nft", "closed.nft"].map(|name| (name, delivered(name)));
     [client, closed, ("README.md", readme())]
 }
 
 /// Calls `work` with the name and the text of each rule set for a host with a gate, while a gate runs
 /// that uses this DNS server.
-fn behind_each(lab: &Lab, server: &str, work: impl Fn(&str, &str)) {
+pub(crate) fn behind_each(lab: &Lab, server: &str, work: impl Fn(&str, &str)) {
     let dns = format!("[dns]\nservers = [\"{server}\"]\n");
     for (capture, capabilities, _) in CAPTURES {
         let _gate = lab.gate_on_gateway(capabilities, &host_policy(capture).with_dns(&dns));
@@ -171,7 +167,7 @@ fn behind_each(lab: &Lab, server: &str, work: impl Fn(&str, &str)) {
 
 /// Waits until packets that were sent before have arrived or are lost: a connection from outside
 /// succeeds on the same cable.
-fn settle() {
+pub(crate) fn settle() {
     for (from, own) in [("198.51.100.254", "198.51.100.1"), ("2001:db8::254", "2001:db8::1")] {
         let listener = Place::Gateway.inside(|| TcpListener::bind((ip(own), 0)).unwrap());
         let domain = if ip(own).is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
@@ -277,184 +273,6 @@ fn other_users_cannot_query_dns_from_the_gates_ports() {
     lab.load("");
     ran(python(Place::Gateway, ORDINARY, SWEEP, &[RESOLVER[0]]));
     wait_until("it is asked", || resolver.log().contains("secret").then_some(()));
-}
-
-/// Returns an echo request with a payload.
-fn echo(from: IpAddr, to: IpAddr) -> Vec<u8> {
-    let number = if from.is_ipv4() { 1 } else { 58 };
-    let kind = if from.is_ipv4() { 8 } else { 128 };
-    let body = [&[kind, 0, 0, 0, 0, 1, 0, 1][..], b"secret secret secret secret"].concat();
-    // `packet` writes the checksum of UDP.
-    let mut bytes = packet((from, 0).into(), (to, 0).into(), number, &body);
-    let at = bytes.len() - body.len();
-    bytes[at + 2..].copy_from_slice(&body[2..]);
-    let pseudo = match (from, to) {
-        (IpAddr::V6(from), IpAddr::V6(to)) => {
-            let length = u16::try_from(body.len()).unwrap().to_be_bytes();
-            [&from.octets()[..], &to.octets(), &[0, number], &length].concat()
-        }
-        _ => Vec::new(),
-    };
-    let sum = checksum(&[&pseudo, &bytes[at..]].concat());
-    bytes[at + 2..at + 4].copy_from_slice(&sum.to_be_bytes());
-    bytes
-}
-
-/// Sends packets with the attacker's address as their source. The answers would go to the attacker.
-fn forge_from_a_container(number: u16) {
-    let hosts = [[INSIDE[0], "198.51.100.1"], [INSIDE[1], "2001:db8::1"]];
-    for (attacker, hosts) in ATTACKER.into_iter().zip(hosts) {
-        let from = SocketAddr::new(ip(attacker), 20_000 + number);
-        for host in hosts.map(ip) {
-            let domain = if host.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-            let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(255))).unwrap();
-            if host.is_ipv4() {
-                socket.set_header_included_v4(true).unwrap();
-            }
-            let elsewhere = ip(if host.is_ipv4() { "198.51.100.11" } else { "2001:db8::11" });
-            // Its TTL ends on the way, which is reported to the sender.
-            let mut short = question(from, (elsewhere, 9).into());
-            short[if host.is_ipv4() { 8 } else { 7 }] = 1;
-            for (to, bytes) in [
-                (host, echo(from.ip(), host)),
-                (host, question(from, (host, 9).into())),
-                (host, question(from, (host, 53).into())),
-                (host, syn(from, (host, 9).into())),
-                (host, syn(from, (host, 3128).into())),
-                (elsewhere, short),
-            ] {
-                socket.send_to(&bytes, &SocketAddr::new(to, 0).into()).unwrap();
-            }
-        }
-    }
-}
-
-#[test]
-fn a_container_that_forges_its_source_is_not_answered() {
-    let lab = Lab::with_gateway(Blobs::DataEndpoint);
-    let _resolver = resolver(&lab, &[Family::V4]);
-    let attacker = Attacker::start(&lab);
-    lab.route_captured();
-    for filter in [0, 2] {
-        Place::Gateway.run(&format!(
-            "sysctl -qw net.ipv4.conf.all.rp_filter={filter} net.ipv4.conf.inside.rp_filter={filter}"
-        ));
-        let holds = |wall: &str, rules: &str| {
-            lab.load(rules);
-            attacker.forget();
-            Place::Client.inside(|| forge_from_a_container(filter));
-            settle();
-            assert_eq!(attacker.reached(), 0, "{wall}, rp_filter {filter}");
-        };
-        behind_each(&lab, RESOLVER[0], holds);
-        for (name, rules) in without_gate() {
-            holds(name, &rules);
-        }
-    }
-    lab.load("");
-    attacker.forget();
-    Place::Client.inside(|| forge_from_a_container(9));
-    wait_until("he is reached", || (attacker.reached() > 0).then_some(()));
-}
-
-#[test]
-fn a_client_and_its_containers_reach_the_gate_and_nothing_else() {
-    let lab = Lab::with_gateway(Blobs::DataEndpoint);
-    let attacker = Attacker::start(&lab);
-    let gate = TcpListener::bind("198.51.100.254:3128").unwrap();
-    let at = gate.local_addr().unwrap();
-    for (name, rules) in [("client.nft", delivered("client.nft")), ("README.md", readme())] {
-        lab.load(&rules);
-        for place in [Place::Gateway, Place::Client] {
-            let mut stream = place.inside(|| TcpStream::connect_timeout(&at, PATIENCE)).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let mut accepted = gate.accept().unwrap().0;
-            stream.write_all(b"request").unwrap();
-            accepted.read_exact(&mut [0; 7]).unwrap();
-            accepted.write_all(b"answer").unwrap();
-            stream.read_exact(&mut [0; 6]).unwrap();
-            for to in ATTACKER.map(|to| SocketAddr::new(ip(to), 443)) {
-                let tried = || TcpStream::connect_timeout(&to, Duration::from_millis(300));
-                assert!(place.inside(tried).is_err(), "{name}: {to}");
-            }
-        }
-    }
-    assert_eq!(attacker.reached(), 0);
-}
-
-#[test]
-fn a_container_on_a_bridge_pulls_through_the_bridges_address() {
-    let lab = Lab::with_gateway(Blobs::DataEndpoint);
-    let _resolver = resolver(&lab, &[Family::V4]);
-    lab.push("contoso.azurecr.io/app:1", 1, &[64 << 10]);
-    lab.route_captured();
-    let [v4, v6] = INSIDE;
-    let proxies = [v4.to_owned(), format!("[{v6}]")]
-        .map(|ip| format!("[[listen]]\nmode = \"connect\"\naddress = \"{ip}:3128\"\n"));
-    let mut number = 0;
-    let mut pulls = |rules: &str| {
-        lab.load(rules);
-        for proxy in [v4.to_owned(), format!("[{v6}]")] {
-            number += 1;
-            let to = lab.dir().join(format!("pulled-{number}"));
-            let line = format!(
-                "env HTTPS_PROXY=http://{proxy}:3128 skopeo copy docker://contoso.azurecr.io/app:1 \
-                 dir:{}",
-                to.display()
-            );
-            lab.sh(Way::In(Place::Client), &line).succeeded();
-        }
-    };
-    for (capture, capabilities, _) in CAPTURES {
-        let policy = host_policy(capture).with_more(&proxies.concat());
-        let _gate = lab.gate_on_gateway(capabilities, &policy);
-        let kind = if capture == "tproxy" { "tproxy" } else { "nftables" };
-        pulls(&lab.kit(&format!("{kind} --user {GATE_USER}")));
-    }
-    let dns = format!("[dns]\nservers = [\"{}\"]\n", RESOLVER[0]);
-    let policy = Policy::of(&["contoso"]).with_dns(&dns).with_more(&proxies.concat());
-    let _gate = lab.gate_on_gateway("+net_bind_service", &policy);
-    pulls(&delivered("same-host.nft"));
-}
-
-#[test]
-fn the_rules_of_a_host_and_of_its_containers_work_together() {
-    let lab = Lab::with_gateway(Blobs::DataEndpoint);
-    let _resolver = resolver(&lab, &[Family::V4, Family::V6]);
-    let attacker = Attacker::start(&lab);
-    lab.route_captured();
-    for (capture, capabilities, kit) in CAPTURES {
-        let [v4, v6] = INSIDE;
-        let on_bridge = [v4.to_owned(), format!("[{v6}]")].map(|ip| {
-            format!(
-                "[[listen]]\nmode = \"transparent\"\naddress = \"{ip}:3129\"\n\
-                 capture = \"{capture}\"\n"
-            )
-        });
-        let policy = host_policy(capture).with_more(&on_bridge.concat());
-        let _gate = lab.gate_on_gateway(capabilities, &policy);
-        let kind = if capture == "tproxy" { "tproxy" } else { "nftables" };
-        lab.load(&lab.kit(&format!("{kind} --user {GATE_USER}")));
-        let file = lab.dir().join("containers.nft");
-        fs::write(&file, lab.kit(kit)).unwrap();
-        Place::Gateway.run(&format!("nft -f {}", file.display()));
-        attacker.forget();
-        for place in [Place::Gateway, Place::Client] {
-            for to in ["198.51.100.66", "[2001:db8::66]"] {
-                let line = format!(
-                    "curl -sS -o /dev/null --resolve contoso.azurecr.io:443:{to} \
-                     https://contoso.azurecr.io/v2/"
-                );
-                lab.sh(Way::In(place), &line).succeeded();
-            }
-            for to in ATTACKER.map(|to| SocketAddr::new(ip(to), 22)) {
-                let tried = || TcpStream::connect_timeout(&to, Duration::from_millis(300));
-                assert!(place.inside(tried).is_err(), "{capture}: {to}");
-            }
-        }
-        settle();
-        assert_eq!(attacker.reached(), 0, "{capture}");
-    }
 }
 
 /// Joins multicast groups of its choice.
@@ -620,164 +438,4 @@ fn a_process_with_the_gates_uid_outside_its_cgroup_is_not_the_gate() {
     load(&lab.kit(&format!("nftables --user {GATE_USER}"))).unwrap();
     ran(python(Place::Gateway, GATE_USER, CONNECT, &ATTACKER));
     wait_until("he is reached", || (attacker.reached() > 0).then_some(()));
-}
-
-/// Adds a second network between client and gateway, which no rule names.
-fn second_network() {
-    let here = |line: &str| {
-        let ran = Command::new(find("ip")).args(line.split_whitespace()).output().unwrap();
-        assert!(ran.status.success(), "{line}: {}", String::from_utf8_lossy(&ran.stderr));
-    };
-    here("link add second netns gateway type veth peer name eth1 netns client");
-    for (place, device, addresses) in [
-        ("gateway", "second", ["10.8.0.1/24", "fd08::1/64"]),
-        ("client", "eth1", ["10.8.0.2/24", "fd08::2/64"]),
-    ] {
-        for address in addresses {
-            let at_once = if address.contains(':') { "nodad" } else { "" };
-            here(&format!("-n {place} address add {address} dev {device} {at_once}"));
-        }
-        here(&format!("-n {place} link set {device} up"));
-    }
-    for family in ["-4", "-6"] {
-        here(&format!("-n client {family} route del default"));
-    }
-    here("-n client route add default via 10.8.0.1");
-    here("-n client -6 route add default via fd08::1");
-    here("route add 10.8.0.0/24 via 198.51.100.1");
-    here("-6 route add fd08::/64 via 2001:db8::1");
-}
-
-/// Returns the addresses that the client can connect to: the attacker's, and the gateway's own program.
-fn reaches_out(own: &[&str]) -> Vec<SocketAddr> {
-    let patience = Duration::from_millis(300);
-    let outside = ATTACKER.into_iter().flat_map(|to| [22, 443].map(|port| (ip(to), port)));
-    let own = own.iter().map(|to| (ip(to), 2222));
-    let all = outside.chain(own).map(SocketAddr::from);
-    Place::Client.inside(|| {
-        for to in ATTACKER.map(ip) {
-            let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-            UdpSocket::bind(any).unwrap().send_to(b"secret", (to, 443)).unwrap();
-        }
-        all.filter(|at| TcpStream::connect_timeout(at, patience).is_ok()).collect()
-    })
-}
-
-#[test]
-fn a_gateway_drops_packets_from_unnamed_interfaces() {
-    let lab = Lab::with_gateway(Blobs::DataEndpoint);
-    let _resolver = resolver(&lab, &[Family::V4, Family::V6]);
-    let attacker = Attacker::start(&lab);
-    lab.route_captured();
-    second_network();
-    let own = ["python3", "-m", "http.server", "--bind", "::", "2222"];
-    let _own = lab
-        .daemon_on(GATEWAY, "own", &own)
-        .accepts_in(Place::Gateway, "127.0.0.1:2222".parse().unwrap());
-    lab.load("");
-    wait_until("without rules it is open", || {
-        (reaches_out(&["10.8.0.1", "fd08::1"]).len() == 6).then_some(())
-    });
-    for (capture, capabilities, kit) in CAPTURES {
-        let _gate = lab.gate_on_gateway(capabilities, &gateway_policy(capture, "gate"));
-        lab.load(&lab.kit(kit));
-        attacker.forget();
-        assert_eq!(reaches_out(&["10.8.0.1", "fd08::1"]), [], "{capture}");
-        settle();
-        assert_eq!(attacker.reached(), 0, "{capture}");
-    }
-}
-
-#[test]
-fn a_gateway_drops_packets_from_a_renamed_interface() {
-    let lab = Lab::with_gateway(Blobs::DataEndpoint);
-    let _resolver = resolver(&lab, &[Family::V4, Family::V6]);
-    let attacker = Attacker::start(&lab);
-    lab.route_captured();
-    let own = ["python3", "-m", "http.server", "--bind", "::", "2222"];
-    let _own = lab
-        .daemon_on(GATEWAY, "own", &own)
-        .accepts_in(Place::Gateway, "127.0.0.1:2222".parse().unwrap());
-    let (capture, capabilities, kit) = CAPTURES[0];
-    let _gate = lab.gate_on_gateway(capabilities, &gateway_policy(capture, "gate"));
-    lab.load(&lab.kit(kit));
-    Place::Gateway.run("ip link set inside down");
-    Place::Gateway.run("ip link set inside name renamed");
-    Place::Gateway.run("ip address replace fd07::1/64 dev renamed nodad");
-    Place::Gateway.run("ip link set renamed up");
-    attacker.forget();
-    assert_eq!(reaches_out(&INSIDE), [], "{capture}");
-    settle();
-    assert_eq!(attacker.reached(), 0, "{capture}");
-    lab.load("");
-    wait_until("without rules it is open", || (reaches_out(&INSIDE).len() == 6).then_some(()));
-}
-
-#[test]
-fn additions_of_the_operator_are_included() {
-    let lab = Lab::with_gateway(Blobs::DataEndpoint);
-    let _resolver = resolver(&lab, &[Family::V4, Family::V6]);
-    let attacker = Attacker::start(&lab);
-    let added = lab.dir().join("nftables.d");
-    fs::create_dir_all(&added).unwrap();
-    let in_lab = |rules: &str| {
-        let replaced = rules.replace("/etc/pullgate/nftables.d", added.to_str().unwrap());
-        assert_ne!(replaced, rules);
-        replaced
-    };
-    let reached = |place: Place, port: u16| {
-        attacker.forget();
-        let at = SocketAddr::new(ip(ATTACKER[0]), port);
-        place.inside(|| TcpStream::connect_timeout(&at, Duration::from_millis(300))).is_ok()
-    };
-    let add = |name: &str, rule: &str| fs::write(added.join(name), format!("{rule}\n")).unwrap();
-    add("host-output-log.nft", "ip daddr 198.51.100.66 tcp dport 22 accept");
-    add("gateway-input.nft", "tcp dport 2222 accept");
-    add(
-        "gateway-forward.nft",
-        "ip daddr 198.51.100.66 tcp dport 22 accept\nct state established accept",
-    );
-    add("another.nft", "accept");
-
-    let (capture, capabilities, kit) = CAPTURES[0];
-    let gate = lab.gate_on_gateway(capabilities, &host_policy(capture));
-    lab.load(&in_lab(&lab.kit(&format!("nftables --user {GATE_USER}"))));
-    assert!(reached(Place::Gateway, 22));
-    assert!(!reached(Place::Gateway, 80));
-    drop(gate);
-
-    let _gate = lab.gate_on_gateway(capabilities, &gateway_policy(capture, "gate"));
-    lab.load(&in_lab(&lab.kit(kit)));
-    assert!(reached(Place::Client, 22));
-    assert!(!reached(Place::Client, 80));
-    let own = Place::Gateway.inside(|| TcpListener::bind((ip(INSIDE[0]), 2222)).unwrap());
-    let at = own.local_addr().unwrap();
-    Place::Client.inside(|| TcpStream::connect_timeout(&at, PATIENCE).unwrap());
-}
-
-#[test]
-fn the_rules_replace_their_fallback_and_no_other_table() {
-    let lab = Lab::with_gateway(Blobs::DataEndpoint);
-    let attacker = Attacker::start(&lab);
-    let (capture, capabilities, _) = CAPTURES[0];
-    let _resolver = resolver(&lab, &[Family::V4]);
-    let _gate = lab.gate_on_gateway(capabilities, &host_policy(capture));
-    let docker = "table ip nat {\n chain DOCKER { tcp dport 8080 dnat to 172.17.0.2:80; }\n}\n";
-    lab.load(&(docker.to_owned() + &delivered("closed.nft")));
-    assert_eq!(reaches_out(&[]), [], "the stand-in forwards nothing");
-    for at in ATTACKER.map(|to| SocketAddr::new(ip(to), 443)) {
-        let tried = || TcpStream::connect_timeout(&at, Duration::from_millis(300));
-        assert!(Place::Gateway.inside(tried).is_err(), "the stand-in lets nothing out");
-    }
-    settle();
-    assert_eq!(attacker.reached(), 0);
-
-    let tables = || lab.sh(GATEWAY, "nft list tables").succeeded().stdout();
-    assert_eq!(tables(), "table ip nat\ntable inet pullgate_closed");
-    let file = lab.dir().join("printed.nft");
-    fs::write(&file, lab.kit(&format!("nftables --user {GATE_USER}"))).unwrap();
-    for _ in 0..2 {
-        Place::Gateway.run(&format!("nft -f {}", file.display()));
-        assert_eq!(tables(), "table ip nat\ntable inet pullgate_host");
-    }
 }

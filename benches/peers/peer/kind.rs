@@ -1,9 +1,12 @@
 //! The compared paths from the client to the origin.
 
+use clap::ValueEnum as _;
 use serde::{Deserialize, Serialize};
 
 /// A path from the client to the origin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
 pub enum Kind {
     /// No proxy.
     Direct,
@@ -22,6 +25,7 @@ pub enum Kind {
     /// pullgate with `[policy] verify-upstream = true`.
     Verifying,
     /// HAProxy by SNI, `option splice-auto`.
+    #[value(name = "haproxy")]
     HaproxyAuto,
     /// HAProxy by SNI, splice forced in both directions.
     HaproxySplice,
@@ -38,43 +42,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 15] = [
-        Self::Direct,
-        Self::Bare,
-        Self::Pullgate,
-        Self::Other,
-        Self::Unbatched,
-        Self::Transparent,
-        Self::ThroughParent,
-        Self::Verifying,
-        Self::HaproxyAuto,
-        Self::HaproxySplice,
-        Self::HaproxyConnect,
-        Self::Nginx,
-        Self::SquidPeek,
-        Self::Squid,
-        Self::TrafficServer,
-    ];
-
     /// The code that selects it on the command line.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Bare => "bare",
-            Self::Pullgate => "pullgate",
-            Self::Other => "other",
-            Self::Unbatched => "unbatched",
-            Self::Transparent => "transparent",
-            Self::ThroughParent => "through-parent",
-            Self::Verifying => "verifying",
-            Self::HaproxyAuto => "haproxy",
-            Self::HaproxySplice => "haproxy-splice",
-            Self::HaproxyConnect => "haproxy-connect",
-            Self::Nginx => "nginx",
-            Self::SquidPeek => "squid-peek",
-            Self::Squid => "squid",
-            Self::TrafficServer => "traffic-server",
-        }
+    pub fn code(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
     /// The name in the tables.
