@@ -26,7 +26,7 @@ use pullgate::limits::{Bounds, Throttle, UploadQuota};
 use pullgate::policy::{
     Budget, Cleared, ClientIdentity, Ending, Enforcement, OwnAddresses, Target,
 };
-use pullgate::relay::{PIPE_SIZE, Relay, Settings, Traffic, TunnelEnds, TunnelTerms};
+use pullgate::relay::{PIPE_SIZE, Relay, RelaySettings, Traffic, TunnelEnds, TunnelTerms};
 use rustix::time::{ClockId, clock_gettime};
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
@@ -202,8 +202,11 @@ fn carry(
 ) -> f64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let relay =
-            Relay::new(Settings { batch: Some(config::BATCH), pipes: 1, pipe_size: PIPE_SIZE });
+        let relay = Relay::new(RelaySettings {
+            batch: Some(config::BATCH),
+            pipes: 1,
+            pipe_size: PIPE_SIZE,
+        });
         let cleared = cleared();
         let traffic = match variant {
             Variant::Plain | Variant::Copied | Variant::Tls => Traffic::default(),

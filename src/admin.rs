@@ -46,7 +46,7 @@ use crate::account::{ClockBehind, Phase};
 use crate::config::{ListenerSpec, Presence};
 use crate::limits::PendingSlot;
 use crate::policy::Enforcement;
-use places::Places;
+use places::AdminPlaces;
 use socket::{AdminListener, Reach};
 
 /// Timeout from accept to the end of the request head.
@@ -119,7 +119,7 @@ impl Admin {
     }
 
     async fn serve(self: Arc<Self>, listener: AdminListener, reach: Reach) {
-        let places = Places::new();
+        let places = AdminPlaces::new();
         loop {
             let room = places.silent.room().await;
             let Ok(stream) = listener.accept().await else {
@@ -136,7 +136,7 @@ impl Admin {
         self: Arc<Self>,
         stream: Either<TcpStream, UnixStream>,
         reach: Reach,
-        places: Arc<Places>,
+        places: Arc<AdminPlaces>,
         mut slot: PendingSlot,
     ) {
         let progress = Progress::default();
@@ -169,7 +169,7 @@ impl Admin {
         self: Arc<Self>,
         stream: Either<TcpStream, UnixStream>,
         reach: Reach,
-        places: Arc<Places>,
+        places: Arc<AdminPlaces>,
         progress: Progress,
     ) {
         // Held until the whole answer has been sent.

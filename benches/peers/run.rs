@@ -30,6 +30,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Measures all selected rows.
 ///
 /// Results are stored in a file after each row.
+// long: what is measured with is started once, in one order, before the rows.
 pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
     let began = Instant::now();
     let rows = options.rows()?;

@@ -18,7 +18,7 @@ use super::audit_line::LostLine;
 use super::clock::Timestamp;
 use super::dedup::{Dedup, DenialKey};
 use super::id::SessionId;
-use super::record::{Outcome, Record, Verdict};
+use super::record::{Outcome, Record, SessionEnd};
 use super::sink::Outlet;
 use super::stage::Stage;
 
@@ -110,7 +110,7 @@ impl Audit {
 
     /// Queues the line of a session, or counts it under the first line of its group. Returns the id
     /// that the audit has; `None` if the line was dropped.
-    pub(super) fn take(&self, record: &Record, verdict: Verdict) -> Option<SessionId> {
+    pub(super) fn take(&self, record: &Record, verdict: SessionEnd) -> Option<SessionId> {
         let denied = verdict.outcome == Outcome::Denied;
         let is_probe = verdict.outcome == Outcome::Failed && record.is_silent();
         // Relayed sessions have individual byte counts, so each has its own line.

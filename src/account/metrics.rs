@@ -20,7 +20,7 @@ use super::headed::Headed;
 use super::labels::Labels;
 use super::open_sessions::OpenSessions;
 use super::query::QueryResult;
-use super::record::{Outcome, Record, Verdict, Volume};
+use super::record::{Outcome, Record, SessionEnd, Volume};
 use super::stage::Stage;
 use super::status::Status;
 use crate::policy::{Cause, Enforcement, NO_LABEL};
@@ -268,7 +268,7 @@ impl Metrics {
 
     /// Counts the end of a session. Its bytes are counted separately, because some may be counted
     /// already.
-    pub(super) fn ended(&self, record: &Record, verdict: Verdict) {
+    pub(super) fn ended(&self, record: &Record, verdict: SessionEnd) {
         let Labels { registry, endpoint, client } = Labels::of_record(record);
         let reason = verdict.reason.unwrap_or(NO_LABEL);
         self.series
@@ -324,7 +324,7 @@ impl Metrics {
         &self,
         registry: &str,
         operation: &str,
-        verdict: Verdict,
+        verdict: SessionEnd,
         spent: Duration,
     ) {
         let reason = verdict.reason.unwrap_or(NO_LABEL);

@@ -57,7 +57,7 @@ pub use open_sessions::{Follow, OpenSessions, Progress, SessionRow};
 pub use probe::probe_metrics;
 pub use query::{QueryResult, RefusedQuery};
 pub use record::{Granted, Moved, Outcome, Record, Volume};
-pub use request::{OpenRequest, Via};
+pub use request::{OpenRequest, RequestVia};
 pub use sink::Sink;
 pub use stage::{Stage, Stages};
 pub use status::{ParentStatus, Phase, Status};
@@ -71,7 +71,7 @@ use id::Ids;
 use labels::Labels;
 use metrics::MetricsInput;
 use open_sessions::{ListedSession, SessionTarget};
-use record::Verdict;
+use record::SessionEnd;
 use shortages::Shortages;
 use sink::Outlet;
 use storage_requests::StorageRequests;
@@ -243,7 +243,7 @@ impl Account {
         record.ask_kind(kind);
         record.generation = generation;
         let verdict =
-            Verdict { outcome: Outcome::Denied, reason: Some(reason.code()), ended: None };
+            SessionEnd { outcome: Outcome::Denied, reason: Some(reason.code()), ended: None };
         self.audit.take(&record, verdict);
     }
 

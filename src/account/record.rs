@@ -169,7 +169,7 @@ struct ViaParent {
 
 /// The end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct SessionEnd {
     pub(super) outcome: Outcome,
     /// The code of the reason or cause; `None` if relayed.
     pub(super) reason: Option<&'static str>,
@@ -305,20 +305,20 @@ impl Record {
 
     /// A denial is a denial, even if report mode ignored another one before. A failed session that
     /// report mode allowed counts as `would-deny`.
-    pub(super) fn verdict(&self, end: &Result<Ending, Stop>) -> Verdict {
+    pub(super) fn verdict(&self, end: &Result<Ending, Stop>) -> SessionEnd {
         match (end, self.would_deny) {
-            (Err(Stop::Denied(denial)), _) => Verdict {
+            (Err(Stop::Denied(denial)), _) => SessionEnd {
                 outcome: Outcome::Denied,
                 reason: Some(denial.reason.code()),
                 ended: None,
             },
             (Err(stop @ (Stop::Failed(_) | Stop::Detailed(_))), None) => {
-                Verdict { outcome: Outcome::Failed, reason: Some(stop.code()), ended: None }
+                SessionEnd { outcome: Outcome::Failed, reason: Some(stop.code()), ended: None }
             }
             (Ok(Ending::Closed), None) => {
-                Verdict { outcome: Outcome::Relayed, reason: None, ended: None }
+                SessionEnd { outcome: Outcome::Relayed, reason: None, ended: None }
             }
-            (end, Some(reason)) => Verdict {
+            (end, Some(reason)) => SessionEnd {
                 outcome: Outcome::WouldDeny,
                 reason: Some(reason.code()),
                 ended: end.as_ref().err().map(Stop::code),
@@ -327,7 +327,7 @@ impl Record {
     }
 
     /// Returns the audit line of the session.
-    pub(super) fn line(&self, verdict: Verdict) -> SessionLine<'_> {
+    pub(super) fn line(&self, verdict: SessionEnd) -> SessionLine<'_> {
         let denied = verdict.outcome == Outcome::Denied;
         let passed = self.would_deny.filter(|_| denied);
         let spliced = |bytes: u64| (bytes > 0).then_some(bytes);

@@ -15,21 +15,21 @@ use super::clock::Timestamp;
 use super::dedup::DenialKey;
 use super::id::SessionId;
 use super::latest_requests::RequestRow;
-use super::record::{Granted, Outcome, Record, Verdict};
+use super::record::{Granted, Outcome, Record, SessionEnd};
 use super::text::AuditText;
 use crate::oci::{Digest, Request};
 use crate::policy::{Cause, Ending, Failure, NO_LABEL, Reason, Side, Stop};
 
 /// How a request arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Via {
+pub enum RequestVia {
     /// At the mirror.
     Mirror,
     /// In an inspected tunnel.
     Inspect,
 }
 
-impl Via {
+impl RequestVia {
     pub(super) fn code(self) -> &'static str {
         match self {
             Self::Mirror => "mirror",
@@ -47,7 +47,7 @@ pub struct OpenRequest {
     started: SystemTime,
     began: Instant,
     session: SessionId,
-    via: Via,
+    via: RequestVia,
     client: IpAddr,
     listener: Arc<str>,
     /// The client's group, where there is one.
@@ -84,7 +84,7 @@ impl Account {
     pub fn open_request(
         self: &Arc<Self>,
         session: SessionId,
-        via: Via,
+        via: RequestVia,
         (client, listener): (IpAddr, Arc<str>),
     ) -> OpenRequest {
         let started = SystemTime::now();
@@ -153,7 +153,7 @@ impl OpenRequest {
             (_, Some(reason)) => (Outcome::WouldDeny, Some(reason.code())),
         };
         let (outcome, reason) = verdict;
-        let verdict = Verdict { outcome, reason, ended: None };
+        let verdict = SessionEnd { outcome, reason, ended: None };
         let spent = self.began.elapsed();
         let label = self.granted.as_ref().map_or(NO_LABEL, |granted| &*granted.label);
         self.account.metrics.request_ended(label, self.operation, verdict, spent);

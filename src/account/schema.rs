@@ -15,7 +15,7 @@ use super::audit_field::DROPPED_SHOWN;
 use super::audit_line::{AuditLine, REQUEST};
 use super::dedup::SAMPLES;
 use super::record::Outcome;
-use super::request::Via;
+use super::request::RequestVia;
 use super::text::LONGEST;
 use crate::policy::EndpointKind;
 
@@ -65,7 +65,7 @@ forms! {
     True "" |_| json!({ "const": true });
     RequestKind "" |_| json!({ "const": REQUEST });
     ResolvedBy "" |_| json!({ "enum": ["parent"] });
-    ViaCode "" |_| json!({ "enum": [Via::Mirror.code(), Via::Inspect.code()] });
+    ViaCode "" |_| json!({ "enum": [RequestVia::Mirror.code(), RequestVia::Inspect.code()] });
     MethodName "" |_| json!({ "enum": ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"] });
     Status "" |_| json!({ "type": "integer", "minimum": 0, "maximum": 599 });
     Endpoint "" |_| {

@@ -23,14 +23,14 @@ const STREAMS: usize = 8;
 
 /// The places of all connections to one admin listener.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct AdminPlaces {
     pub(super) silent: Arc<PendingConnections>,
     pages: Arc<Semaphore>,
     probes: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
 
-impl Places {
+impl AdminPlaces {
     pub(super) fn new() -> Arc<Self> {
         let share = |places| Arc::new(Semaphore::new(places));
         Arc::new(Self {
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn pages_take_no_place_of_a_probe() {
-        let places = Places::new();
+        let places = AdminPlaces::new();
         let pages: Vec<_> = std::iter::from_fn(|| places.take("/metrics")).collect();
         assert_eq!(pages.len(), PAGES);
         let probes: Vec<_> = std::iter::from_fn(|| places.take("/healthz")).collect();

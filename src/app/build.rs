@@ -18,7 +18,7 @@ use crate::dns::Sources;
 #[cfg(feature = "mirror")]
 use crate::forward::Forward;
 use crate::limits::{Passwords, PendingConnections, Quotas, Sessions};
-use crate::listen::http::connect::Accepted;
+use crate::listen::http::connect::AcceptedConnect;
 #[cfg(feature = "inspect")]
 use crate::listen::leaf::Leaves;
 use crate::policy::{OwnAddresses, PolicySet};
@@ -80,11 +80,15 @@ pub(super) fn gate(
         #[cfg(feature = "mirror")]
         forward,
         draining: CancellationToken::new(),
-        relay: Relay::new(relay::Settings { batch: settings.batch, pipes: threads, pipe_size }),
+        relay: Relay::new(relay::RelaySettings {
+            batch: settings.batch,
+            pipes: threads,
+            pipe_size,
+        }),
         sessions: Sessions::default(),
         quotas: Quotas::default(),
         passwords: Passwords::new(threads / 2)?,
-        accepted: Accepted::new()?,
+        accepted: AcceptedConnect::new()?,
         pending: PendingConnections::new(budget.pending),
         max_sessions: budget.sessions,
         account,

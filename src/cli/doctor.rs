@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::output;
 use crate::dial;
 use crate::policy::{Name, Target, parse_host};
-use crate::tools::doctor::{self, DoctorPlan, Finding, NoProxy, Proxy, Verdict};
+use crate::tools::doctor::{self, DoctorPlan, NoProxy, Proxy, TestedWay, Verdict};
 
 /// The port of DNS, and of the metadata services.
 const DNS: u16 = 53;
@@ -105,9 +105,9 @@ struct TestReport<'a> {
     remedy: Option<&'a str>,
 }
 
-impl<'a> From<&'a Finding> for TestReport<'a> {
-    fn from(finding: &'a Finding) -> Self {
-        let Finding { way, verdict, seen, remedy } = finding;
+impl<'a> From<&'a TestedWay> for TestReport<'a> {
+    fn from(finding: &'a TestedWay) -> Self {
+        let TestedWay { way, verdict, seen, remedy } = finding;
         Self { way, verdict: verdict.word(), seen, remedy: remedy.as_deref() }
     }
 }
@@ -191,7 +191,7 @@ fn proxy_of_environment() -> anyhow::Result<Option<Proxy>> {
 }
 
 /// Returns the findings as text.
-fn text(findings: &[Finding], plan: &DoctorPlan) -> Result<String, std::fmt::Error> {
+fn text(findings: &[TestedWay], plan: &DoctorPlan) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     for finding in findings {
         writeln!(out, "{finding}")?;

@@ -26,7 +26,7 @@ use crate::account::{
 use crate::policy::Cause;
 use finding::Finding;
 use print::{ClientTotals, FindingRow, FindingSection, ReportOutput, Totals};
-use pulls::{Pulls, Request};
+use pulls::{PulledRequest, Pulls};
 
 /// The maximum length of an audit line, in bytes. Most are below 1 KiB.
 const LONGEST_LINE: u64 = 64 << 10;
@@ -181,7 +181,7 @@ impl Report {
             (tag, digest) => tag.as_ref().or(digest.as_ref()).map(ToString::to_string),
         };
         match outcome {
-            Outcome::Relayed | Outcome::WouldDeny => self.pulls.count(Request {
+            Outcome::Relayed | Outcome::WouldDeny => self.pulls.count(PulledRequest {
                 client: part(fields.client_name.or(fields.client)),
                 image: image.clone(),
                 operation: part(Some(&line.operation)),

@@ -14,7 +14,7 @@ use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use super::az_forms;
 use super::source::Source;
 use super::uploads::Uploads;
-use super::values::Inherited;
+use super::values::RegistryDefaults;
 use crate::policy::{
     DataSpec, Fault, HostKind, Located, Location, Name, Origin, Registry, RegistrySpec, parse_host,
 };
@@ -61,7 +61,7 @@ struct AzEndpoints {
 pub(super) fn read(
     source: &Source<'_>,
     name: Arc<str>,
-    inherited: &Inherited,
+    inherited: &RegistryDefaults,
 ) -> Option<RegistrySpec> {
     let az = parse_endpoints(source)?;
     let mut spec = RegistrySpec::new(name, az.login);

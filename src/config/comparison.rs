@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::source::Source;
-use super::values::Inherited;
+use super::values::RegistryDefaults;
 use super::{azure, registry_file};
 use crate::policy::{DataSpec, EndpointKind, Fault, HostKind, Registry, RegistrySpec, Target};
 
@@ -50,7 +50,8 @@ pub fn compare(
         }
     };
     let made = Source::new(printed.0, &import.toml);
-    let made = registry_file::read(&made, import.name.as_str().into(), &Inherited::default(), &[]);
+    let made =
+        registry_file::read(&made, import.name.as_str().into(), &RegistryDefaults::default(), &[]);
     let at_azure = made.as_ref().map(Registry::new).transpose()?;
     let at_azure = at_azure.as_ref().map(hosts_of).unwrap_or_default();
     let only = |here: &Hosts, there: &Hosts| -> Vec<(Target, EndpointKind)> {
@@ -72,8 +73,8 @@ fn in_policy(file: &Arc<str>, text: &str) -> Result<(Hosts, Hosts), Vec<Fault>> 
     let name: Arc<str> =
         path.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default().into();
     let spec = match path.extension().is_some_and(|kind| kind == "json") {
-        true => azure::read(&source, name, &Inherited::default()),
-        false => registry_file::read(&source, name, &Inherited::default(), &[]),
+        true => azure::read(&source, name, &RegistryDefaults::default()),
+        false => registry_file::read(&source, name, &RegistryDefaults::default(), &[]),
     };
     let spec = spec.map(|spec| RegistrySpec { mirror: None, ..spec });
     let registry = spec.as_ref().map(Registry::new).transpose();

@@ -13,7 +13,7 @@ use super::referenced_files::{self, ReferencedFile};
 use super::settings::{AdminAddress, Mode, Settings};
 use super::source::Source;
 use super::tls::{self, TlsOfListeners};
-use super::values::{Inherited, PLAIN_NAME, beside, is_plain_name};
+use super::values::{PLAIN_NAME, RegistryDefaults, beside, is_plain_name};
 use super::{azure, clients, mirror, registry_file, users, without_password};
 use crate::policy::{
     Client, Endpoint, EndpointKind, Fault, HostKind, Located, Location, NO_LABEL, Name,
@@ -125,7 +125,7 @@ pub fn compile(files: &Files, generation: u64) -> Result<Loaded, Vec<Fault>> {
         Ok(text) => main(&Source::new(&files.main.path, text), &files.registries, &mut found),
         Err(fault) => {
             found.faults.push(fault);
-            registries(files, &Inherited::default(), &[], &mut found);
+            registries(files, &RegistryDefaults::default(), &[], &mut found);
             return Err(sorted(found.faults));
         }
     };
@@ -220,7 +220,7 @@ fn main(source: &Source<'_>, registries: &[File], found: &mut CompileState) -> M
 
 fn registries(
     all: &Files,
-    inherited: &Inherited,
+    inherited: &RegistryDefaults,
     clients: &[Arc<Client>],
     found: &mut CompileState,
 ) -> Vec<Registry> {

@@ -7,7 +7,7 @@ use super::mirror;
 use super::source::Source;
 use super::table::Table;
 use super::values::beside;
-use crate::oci::{AzureApi, Rules};
+use crate::oci::{AzureApi, RequestRules};
 use crate::policy::{InspectSpec, InspectedHosts, Located, Location, TunnelHosts};
 
 /// Range of `leaf-hours`, and its default.
@@ -108,6 +108,6 @@ pub(super) fn read(
         let what = "[inspect] has no effect: tunnel lets nothing reach the login server";
         source.fault(place.clone(), what, "remove tunnel, or remove [inspect]");
     }
-    let rules = Rules { push, azure, ..rules };
+    let rules = RequestRules { push, azure, ..rules };
     Some(InspectSpec { place, hosts, rules })
 }

@@ -20,7 +20,7 @@ use super::source::Source;
 use super::table::Table;
 use super::tls::TlsPaths;
 use super::uploads::Uploads;
-use super::values::{DOWNLOAD, Inherited, SESSIONS, beside, enforcement, new_sessions};
+use super::values::{DOWNLOAD, RegistryDefaults, SESSIONS, beside, enforcement, new_sessions};
 use crate::policy::{
     Enforcement, Limits, Located, Location, NameServer, ParentChoice, Rules, never_dialled,
     parse_range,
@@ -39,7 +39,7 @@ pub(super) struct Main {
     /// The place of `deny-all = true`.
     pub(super) deny_all: Option<Location>,
     /// The defaults for registries.
-    pub(super) inherited: Inherited,
+    pub(super) inherited: RegistryDefaults,
     /// The TLS settings of the listeners, and their places.
     pub(super) tls: Vec<Located<TlsPaths>>,
     /// The path of the users file, and the users that clients name.
@@ -71,7 +71,7 @@ struct PolicyTable {
     registries: Located<String>,
     enforcement: Enforcement,
     users_file: String,
-    inherited: Inherited,
+    inherited: RegistryDefaults,
     allow_empty: bool,
     deny_all: Option<Location>,
     parent: ParentChoice,
@@ -156,7 +156,7 @@ fn policy(source: &Source<'_>, table: Option<Table<'_>>) -> PolicyTable {
         registries: Located { value: REGISTRIES.to_owned(), place: source.whole() },
         enforcement: Enforcement::default(),
         users_file: USERS.to_owned(),
-        inherited: Inherited::default(),
+        inherited: RegistryDefaults::default(),
         allow_empty: false,
         deny_all: None,
         parent: ParentChoice::Inherited,
@@ -175,12 +175,12 @@ fn policy(source: &Source<'_>, table: Option<Table<'_>>) -> PolicyTable {
     if let Some(written) = table.string("users-file") {
         policy.users_file = written.value;
     }
-    policy.inherited = Inherited {
+    policy.inherited = RegistryDefaults {
         download: table.number("download-bytes-per-second", DOWNLOAD),
         uploads: Uploads::read(&mut table),
         clientele: clients::clientele(source, &mut table).unwrap_or_default(),
         verify_upstream: table.boolean("verify-upstream").is_some_and(|found| found.value),
-        ..Inherited::default()
+        ..RegistryDefaults::default()
     };
     policy.parent = parents::choice(&mut table);
     policy.allow_empty = table.boolean("allow-empty").is_some_and(|found| found.value);

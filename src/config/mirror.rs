@@ -10,9 +10,9 @@ use super::referenced_files::{self, Readers, ReferencedFile, Secret};
 use super::source::Source;
 use super::table::{OneOrMany, Table};
 use super::values::beside;
-use crate::oci::{Listing, RepositoryGlobs, Rules, TagGlobs};
+use crate::oci::{Listing, RepositoryGlobs, RequestRules, TagGlobs};
 use crate::policy::{
-    BlobHosts, Blobs, Credentials, Located, MirrorSpec, TunnelHosts, parse_blob_host,
+    BlobHosts, Blobs, Located, MirrorSpec, RegistryCredentials, TunnelHosts, parse_blob_host,
 };
 
 /// The value that allows any host that the registry redirects to.
@@ -101,7 +101,11 @@ pub(super) fn read(
 }
 
 /// Parses the rules for requests. `pull`: the key of the repositories that can be pulled.
-pub(super) fn rules(source: &Source<'_>, table: &mut Table<'_>, pull: &'static str) -> Rules {
+pub(super) fn rules(
+    source: &Source<'_>,
+    table: &mut Table<'_>,
+    pull: &'static str,
+) -> RequestRules {
     let key = pull;
     let pull = repositories(source, table, key);
     if table.is_empty_list(key) {
@@ -123,7 +127,7 @@ pub(super) fn rules(source: &Source<'_>, table: &mut Table<'_>, pull: &'static s
         Some(Located { value: true, .. }) => Listing::Allowed,
         Some(_) | None => Listing::Refused,
     };
-    Rules { pull, tags, listing, ..Rules::default() }
+    RequestRules { pull, tags, listing, ..RequestRules::default() }
 }
 
 /// Parses patterns of repositories; `None` if the key is absent.
@@ -244,7 +248,7 @@ fn credentials_in(
     source: &Source<'_>,
     written: &Located<String>,
     files: &[ReferencedFile],
-) -> Option<Credentials> {
+) -> Option<RegistryCredentials> {
     let remedy = "write user:password, or a refresh token, into one line";
     let (file, bytes) = content(source, written, files, remedy)?;
     let path = file.path.display();
@@ -269,9 +273,9 @@ fn credentials_in(
     Some(match text.split_once(':') {
         Some(("", _) | (_, "")) => return fault("the user or the password is empty"),
         Some((user, password)) => {
-            Credentials::Password { user: user.into(), password: password.into() }
+            RegistryCredentials::Password { user: user.into(), password: password.into() }
         }
         None if text.contains(' ') => return fault("a token has no spaces"),
-        None => Credentials::IdentityToken(text.into()),
+        None => RegistryCredentials::IdentityToken(text.into()),
     })
 }

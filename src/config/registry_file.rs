@@ -12,7 +12,7 @@ use super::referenced_files::ReferencedFile;
 use super::source::Source;
 use super::table::{OneOrMany, Table};
 use super::uploads::Uploads;
-use super::values::{DOWNLOAD, Inherited};
+use super::values::{DOWNLOAD, RegistryDefaults};
 use crate::policy::{DataSpec, Located, Origin, PresetInUse, PrivateOnly, RegistrySpec};
 
 /// The value that stands for the data endpoints of all regions of the cloud.
@@ -25,7 +25,7 @@ const EVERY_REGION: &str = "every-region";
 pub(super) fn read(
     source: &Source<'_>,
     name: Arc<str>,
-    inherited: &Inherited,
+    inherited: &RegistryDefaults,
     files: &[ReferencedFile],
 ) -> Option<RegistrySpec> {
     let toml = source.toml();
@@ -102,7 +102,7 @@ impl Hosts {
         source: &Source<'_>,
         preset: PresetKeys,
         accepted: &[Located<String>],
-        inherited: &Inherited,
+        inherited: &RegistryDefaults,
     ) -> Option<PresetInUse> {
         let Self { login, data, regional, also } = self;
         let listed = login.iter().chain(data.listed()).chain(&*regional).chain(&*also);

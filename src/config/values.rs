@@ -19,7 +19,7 @@ pub(super) const DOWNLOAD: RangeInclusive<u64> = 16 * 1024..=1 << 40;
 
 /// The defaults of `[policy]` for registries.
 #[derive(Debug, Default)]
-pub(super) struct Inherited {
+pub(super) struct RegistryDefaults {
     pub(super) uploads: Uploads,
     pub(super) clientele: Clientele,
     pub(super) download: Option<u64>,

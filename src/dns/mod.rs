@@ -25,7 +25,7 @@ use crate::config::{self, AnswerWith};
 use crate::dial::Resolver;
 use crate::limits::QueryRates;
 use crate::policy::{Allowed, Cause, ClientIdentity, OwnAddresses, PolicySet, Reason};
-use query::{DnsReply, QueryType, Question};
+use query::{ClientQuestion, DnsReply, QueryType};
 
 /// TTL of the gate's own addresses, and maximum TTL of real ones.
 const LONGEST_TTL: Duration = Duration::from_secs(60);
@@ -111,7 +111,7 @@ impl DnsServer {
     }
 
     /// Judges a query by the current policy.
-    fn judge(&self, question: &Question, client: IpAddr, listener: &Arc<str>) -> Next {
+    fn judge(&self, question: &ClientQuestion, client: IpAddr, listener: &Arc<str>) -> Next {
         let set = self.sources.policy.borrow().clone();
         let enforcement = set.rules().enforcement;
         let asker = ClientIdentity::at(client);
@@ -149,7 +149,7 @@ impl DnsServer {
     /// Resolves an allowed name to addresses that may be dialled.
     async fn look_up(
         &self,
-        question: &Question,
+        question: &ClientQuestion,
         client: IpAddr,
         listener: &Arc<str>,
         set: &PolicySet,
@@ -176,7 +176,7 @@ impl DnsServer {
 
     fn record_refused(
         &self,
-        question: &Question,
+        question: &ClientQuestion,
         client: IpAddr,
         listener: &Arc<str>,
         reason: Reason,

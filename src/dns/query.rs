@@ -93,7 +93,7 @@ pub(super) enum DnsReply {
 
 /// A valid question.
 #[derive(Debug)]
-pub(super) struct Question {
+pub(super) struct ClientQuestion {
     request: Metadata,
     query: Query,
     /// The client's datagram size, if it announces one.
@@ -109,7 +109,7 @@ pub(super) enum Unfit {
     Answer(Vec<u8>),
 }
 
-impl Question {
+impl ClientQuestion {
     /// Parses a message.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, Unfit> {
         let Some(header) = bytes.first_chunk::<HEADER>() else { return Err(Unfit::Silence) };
@@ -273,11 +273,11 @@ mod tests {
         rr::Name::from_labels([&b"a\0b"[..], b"example", b"com"]).unwrap()
     }
 
-    fn read(message: &Message) -> Question {
-        Question::read(&message.to_vec().unwrap()).unwrap()
+    fn read(message: &Message) -> ClientQuestion {
+        ClientQuestion::read(&message.to_vec().unwrap()).unwrap()
     }
 
-    fn decoded(question: &Question, reply: &DnsReply) -> Message {
+    fn decoded(question: &ClientQuestion, reply: &DnsReply) -> Message {
         Message::from_vec(&question.answer(reply, Transport::Udp)).unwrap()
     }
 
@@ -398,7 +398,7 @@ mod tests {
             bytes[at] = byte;
             bytes
         };
-        let code = |bytes: &[u8]| match Question::read(bytes) {
+        let code = |bytes: &[u8]| match ClientQuestion::read(bytes) {
             Err(Unfit::Answer(answer)) => {
                 let answer = Message::from_vec(&answer).unwrap();
                 Some(answer.metadata.response_code)
@@ -420,7 +420,7 @@ mod tests {
         let mut version = Edns::new();
         version.set_version(1);
         edns.set_edns(version);
-        let answer = match Question::read(&edns.to_vec().unwrap()) {
+        let answer = match ClientQuestion::read(&edns.to_vec().unwrap()) {
             Err(Unfit::Answer(answer)) => Message::from_vec(&answer).unwrap(),
             other => panic!("{other:?}"),
         };
@@ -458,7 +458,7 @@ mod tests {
                 bytes[at] = byte;
             }
             bytes.truncate(cut % (bytes.len() + 1));
-            match Question::read(&bytes) {
+            match ClientQuestion::read(&bytes) {
                 Ok(question) => {
                     let _ = (question.name(), question.kind_text());
                     let answer = question.answer(&DnsReply::Refused, Transport::Udp);

@@ -66,7 +66,7 @@ fn asking(name: &str, kind: RecordType) -> Message {
 
 impl Gateway {
     async fn asked(&self, name: &str, kind: RecordType) -> DnsReply {
-        let question = Question::read(&asking(name, kind).to_vec().unwrap()).unwrap();
+        let question = ClientQuestion::read(&asking(name, kind).to_vec().unwrap()).unwrap();
         let (client, listener) = (CLIENT.parse().unwrap(), "10.7.0.1:53".into());
         match self.answerer.judge(&question, client, &listener) {
             Next::Answer(reply) => reply,

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use super::query::{LARGEST, Question, Transport, Unfit};
+use super::query::{ClientQuestion, LARGEST, Transport, Unfit};
 use super::{Bound, DnsServer, Next};
 use crate::account::QueryResult;
 use crate::policy::{Allowed, PolicySet};
@@ -136,7 +136,7 @@ impl DnsServer {
         listener: &Arc<str>,
         transport: Transport,
     ) -> Considered {
-        let question = match Question::read(message) {
+        let question = match ClientQuestion::read(message) {
             Ok(question) => question,
             Err(unfit) => {
                 self.count(QueryResult::Malformed);
@@ -181,7 +181,7 @@ enum Considered {
 
 /// A name to resolve, and the policy that allowed it.
 struct Later {
-    question: Question,
+    question: ClientQuestion,
     set: Arc<PolicySet>,
     allowed: Allowed,
 }

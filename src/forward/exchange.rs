@@ -13,7 +13,7 @@ use tokio::io::BufReader;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::RequestBody;
-use super::pool::{Connection, Key, Pool};
+use super::pool::{Connection, Pool, PoolKey};
 use super::trouble::{LONGEST_ANSWER, Trouble, broken, late};
 use crate::dial::{self, Caller, Dialler, TlsClients};
 use crate::oci::Request;
@@ -138,7 +138,7 @@ impl Exchanger {
         };
         let timeout = asked.set.limits().idle_timeout.min(LONGEST_ANSWER);
         let by = Instant::now() + timeout;
-        let key = Key {
+        let key = PoolKey {
             registry: asked.allowed.grant().registry.clone(),
             target: target.clone(),
             generation: asked.set.generation(),
@@ -169,7 +169,7 @@ impl Exchanger {
     }
 
     /// Takes the connection that the client's tunnel was dialled with, if it may be used still.
-    fn first(&self, key: &Key) -> Option<dial::Connection> {
+    fn first(&self, key: &PoolKey) -> Option<dial::Connection> {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let fits = first.target == key.target && first.generation == key.generation;
         fits.then_some(first.connection)
@@ -180,7 +180,7 @@ impl Exchanger {
         &self,
         asked: Asked<'_>,
         allowed: &Allowed,
-        key: Key,
+        key: PoolKey,
     ) -> Result<Connection, Trouble> {
         let by = Instant::now() + asked.set.limits().dial_timeout;
         let place = Pool::place(&self.pool, by).await.ok_or_else(|| {

@@ -11,19 +11,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream whose reads return all that is there, as far as there is room.
 #[derive(Debug)]
-pub(super) struct Filled<S> {
+pub(super) struct FilledStream<S> {
     stream: S,
     /// What ended it, after the bytes before it.
     error: Option<io::Error>,
 }
 
-impl<S> Filled<S> {
+impl<S> FilledStream<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, error: None }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Filled<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FilledStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -51,7 +51,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Filled<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Filled<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FilledStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -118,7 +118,7 @@ mod tests {
         let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
         let piece = |byte| Some(Ok(vec![byte; 4]));
         let pieces = [piece(1), piece(2), None, piece(3), Some(Err(reset())), piece(4)];
-        let mut filled = Filled::new(Pieces(pieces.into_iter().collect()));
+        let mut filled = FilledStream::new(Pieces(pieces.into_iter().collect()));
         let mut bytes = [0; 64];
         assert_eq!(filled.read(&mut bytes).await.unwrap(), 8);
         assert_eq!(filled.read(&mut bytes).await.unwrap(), 4);
@@ -131,7 +131,7 @@ mod tests {
     #[tokio::test]
     async fn a_read_takes_no_more_than_there_is_room_for() {
         let pieces = std::iter::repeat_with(|| Some(Ok(vec![7; 4]))).take(4);
-        let mut filled = Filled::new(Pieces(pieces.collect()));
+        let mut filled = FilledStream::new(Pieces(pieces.collect()));
         let mut bytes = [0; 8];
         assert_eq!(filled.read(&mut bytes).await.unwrap(), 8);
         assert_eq!(filled.read(&mut bytes).await.unwrap(), 8);

@@ -2,7 +2,7 @@
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::oci::{Digest, Location, Naming, Operation, Request};
+use crate::oci::{Digest, Naming, Operation, Request, UriReference};
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
@@ -128,8 +128,8 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
 pub(super) fn next(headers: &HeaderMap, asked: &Operation) -> Option<Operation> {
     let value = headers.get(header::LINK)?.to_str().ok()?;
     let (url, _) = value.trim_start().strip_prefix('<')?.split_once('>')?;
-    let target = match Location::parse(url).ok()? {
-        Location::Absolute { target, .. } | Location::Relative(target) => target,
+    let target = match UriReference::parse(url).ok()? {
+        UriReference::Absolute { target, .. } | UriReference::Relative(target) => target,
     };
     let next = Request::parse("GET", &target, Naming::Connection).ok()?.operation;
     let same = next.name() == asked.name() && next.repository() == asked.repository();

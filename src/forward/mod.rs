@@ -28,7 +28,7 @@ pub use exchange::{Asked, FirstConnection};
 pub use trouble::Trouble;
 
 use crate::dial::{Dialler, TlsClients};
-use crate::oci::{Algorithm, Digest, Location, Method, Operation};
+use crate::oci::{Algorithm, Digest, Method, Operation, UriReference};
 use crate::policy::{Allowed, Blobs, Cause, Denial, Name, Reason};
 use exchange::{Answered, Exchanger, Outgoing, whole};
 use token::Tokens;
@@ -51,7 +51,7 @@ pub struct Forward {
 
 /// What the client is to be answered with.
 #[derive(Debug)]
-pub struct Answer {
+pub struct RegistryAnswer {
     /// The registry's status.
     pub status: StatusCode,
     /// Headers that may be passed on.
@@ -87,7 +87,7 @@ impl Forward {
     ///
     /// # Errors
     /// What denied it or failed.
-    pub async fn send(&self, asked: Asked<'_>) -> Result<Answer, Trouble> {
+    pub async fn send(&self, asked: Asked<'_>) -> Result<RegistryAnswer, Trouble> {
         let login = asked.allowed.server();
         let method = match asked.request.method {
             Method::Head => hyper::Method::HEAD,
@@ -149,14 +149,14 @@ impl Forward {
         mut from: Name,
         outgoing: Outgoing,
         mut answered: Answered,
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<RegistryAnswer, Trouble> {
         let allowed = asked.allowed;
         let mut outgoing = Outgoing { headers: headers::for_blob_store(asked.headers), ..outgoing };
         for _ in 0..MOST_HOPS {
             let upstream = answered.connection.address();
             let text = headers::location(answered.response.headers());
             let status = answered.response.status();
-            let location = text.as_deref().map(Location::parse);
+            let location = text.as_deref().map(UriReference::parse);
             let location = match location {
                 Some(Ok(location)) => location,
                 Some(Err(fault)) => {
@@ -182,14 +182,21 @@ impl Forward {
                 let _ = whole(answered, LARGEST_ERROR).await;
                 let would_deny = would_deny.map(|denial| denial.reason);
                 let body = AnswerBody::Whole(Bytes::new());
-                return Ok(Answer { status, headers, body, next: None, upstream, would_deny });
+                return Ok(RegistryAnswer {
+                    status,
+                    headers,
+                    body,
+                    next: None,
+                    upstream,
+                    would_deny,
+                });
             }
             let hop = allowed.judge_hop(&location, &from);
             let hop = hop.map_err(|denial| Trouble::from(denial).at(upstream))?;
             let _ = whole(answered, LARGEST_ERROR).await;
             from = hop.target().name.clone();
             outgoing.target = match location {
-                Location::Absolute { target, .. } | Location::Relative(target) => target,
+                UriReference::Absolute { target, .. } | UriReference::Relative(target) => target,
             };
             answered = self.exchanger.exchange(asked, &hop, outgoing.without_body()).await?;
             let status = answered.response.status();
@@ -204,7 +211,11 @@ impl Forward {
     }
 
     /// Checks what the registry itself has answered.
-    async fn answer(&self, asked: Asked<'_>, answered: Answered) -> Result<Answer, Trouble> {
+    async fn answer(
+        &self,
+        asked: Asked<'_>,
+        answered: Answered,
+    ) -> Result<RegistryAnswer, Trouble> {
         let status = answered.response.status();
         let upstream = answered.connection.address();
         let operation = &asked.request.operation;
@@ -214,7 +225,7 @@ impl Forward {
         }
         let kept = headers::of_answer(answered.response.headers());
         let next = headers::next(answered.response.headers(), operation);
-        let answer = |headers, body| Answer {
+        let answer = |headers, body| RegistryAnswer {
             status,
             headers,
             body,
@@ -259,7 +270,7 @@ impl Forward {
 }
 
 /// Checks what a blob store has answered.
-fn stored(asked: Asked<'_>, answered: Answered) -> Result<Answer, Trouble> {
+fn stored(asked: Asked<'_>, answered: Answered) -> Result<RegistryAnswer, Trouble> {
     let upstream = answered.connection.address();
     let status = answered.response.status();
     let is_head = asked.request.method == Method::Head;
@@ -280,7 +291,7 @@ fn stored(asked: Asked<'_>, answered: Answered) -> Result<Answer, Trouble> {
         true => streamed(asked, answered, digest)?,
         false => AnswerBody::Whole(Bytes::new()),
     };
-    Ok(Answer { status, headers, body, next: None, upstream, would_deny: None })
+    Ok(RegistryAnswer { status, headers, body, next: None, upstream, would_deny: None })
 }
 
 /// A blob's body. A whole one is checked while it passes; of a part nothing can be said.
@@ -303,7 +314,7 @@ fn streamed(asked: Asked<'_>, answered: Answered, digest: &Digest) -> Result<Ans
 
 /// Passes on that the registry refuses: its status, and its body where that is an error of the
 /// spec.
-async fn refused(answered: Answered) -> Result<Answer, Trouble> {
+async fn refused(answered: Answered) -> Result<RegistryAnswer, Trouble> {
     let status = answered.response.status();
     let upstream = answered.connection.address();
     if !status.is_client_error() && !status.is_server_error() {
@@ -314,7 +325,7 @@ async fn refused(answered: Answered) -> Result<Answer, Trouble> {
     let is_json = headers::is_json(&headers);
     let body = whole(answered, LARGEST_ERROR).await.unwrap_or_default();
     let body = AnswerBody::Whole(if is_json { body } else { Bytes::new() });
-    Ok(Answer { status, headers, body, next: None, upstream, would_deny: None })
+    Ok(RegistryAnswer { status, headers, body, next: None, upstream, would_deny: None })
 }
 
 fn with_authorization(mut outgoing: Outgoing, token: Option<HeaderValue>) -> Outgoing {

@@ -11,8 +11,8 @@ use super::exchange::{Answered, Asked, FirstConnection, Outgoing, whole};
 use super::headers;
 use super::token::Tokens;
 use super::trouble::Trouble;
-use super::{Answer, AnswerBody, Forward, LARGEST_ERROR, refused};
-use crate::oci::{Action, Location, Method, Naming, Operation, Request};
+use super::{AnswerBody, Forward, LARGEST_ERROR, RegistryAnswer, refused};
+use crate::oci::{Action, Method, Naming, Operation, Request, UriReference};
 use crate::policy::{Denial, Reason, Target};
 
 impl Forward {
@@ -27,7 +27,11 @@ impl Forward {
     ///
     /// # Errors
     /// What denied it or failed.
-    pub async fn pass(&self, asked: Asked<'_>, body: RequestBody) -> Result<Answer, Trouble> {
+    pub async fn pass(
+        &self,
+        asked: Asked<'_>,
+        body: RequestBody,
+    ) -> Result<RegistryAnswer, Trouble> {
         let server = asked.allowed.server();
         let outgoing = Outgoing {
             method: method(asked.request.method),
@@ -56,7 +60,7 @@ impl Forward {
 }
 
 /// Passes on what a data endpoint answers. What the bytes should be is known to the client alone.
-async fn stored(asked: Asked<'_>, answered: Answered) -> Result<Answer, Trouble> {
+async fn stored(asked: Asked<'_>, answered: Answered) -> Result<RegistryAnswer, Trouble> {
     let (status, upstream) = (answered.response.status(), answered.connection.address());
     if !status.is_success() && status != StatusCode::NOT_MODIFIED {
         return refused(answered).await;
@@ -75,7 +79,7 @@ async fn stored(asked: Asked<'_>, answered: Answered) -> Result<Answer, Trouble>
             AnswerBody::Whole(Bytes::new())
         }
     };
-    Ok(Answer { status, headers, body, next: None, upstream, would_deny: None })
+    Ok(RegistryAnswer { status, headers, body, next: None, upstream, would_deny: None })
 }
 
 fn method(method: Method) -> hyper::Method {
@@ -91,7 +95,11 @@ fn method(method: Method) -> hyper::Method {
 
 /// Passes on that the registry has accepted something. Its `Location` is where the client goes on with
 /// an upload: it must be an operation on the same repository of the same server.
-async fn written(asked: Asked<'_>, server: &Target, answered: Answered) -> Result<Answer, Trouble> {
+async fn written(
+    asked: Asked<'_>,
+    server: &Target,
+    answered: Answered,
+) -> Result<RegistryAnswer, Trouble> {
     let (status, upstream) = (answered.response.status(), answered.connection.address());
     let mut kept = headers::of_upload(answered.response.headers());
     let goes_on = answered.response.headers().contains_key(header::LOCATION);
@@ -109,19 +117,19 @@ async fn written(asked: Asked<'_>, server: &Target, answered: Answered) -> Resul
         None => {}
     }
     let body = AnswerBody::Whole(Bytes::new());
-    Ok(Answer { status, headers: kept, body, next: None, upstream, would_deny: None })
+    Ok(RegistryAnswer { status, headers: kept, body, next: None, upstream, would_deny: None })
 }
 
 /// Returns the path of a location if it is an operation on the repository that was asked for.
 fn same_repository(asked: &Request, server: &Target, location: &str) -> Option<String> {
     let own = format!("https://{server}/");
     let own = location.strip_prefix(&own).map(|path| format!("/{path}"));
-    let target = match Location::parse(own.as_deref().unwrap_or(location)).ok()? {
-        Location::Relative(target) => target,
-        Location::Absolute { host, target } if server.port == 443 => {
+    let target = match UriReference::parse(own.as_deref().unwrap_or(location)).ok()? {
+        UriReference::Relative(target) => target,
+        UriReference::Absolute { host, target } if server.port == 443 => {
             (host == server.name.as_str()).then_some(target)?
         }
-        Location::Absolute { .. } => return None,
+        UriReference::Absolute { .. } => return None,
     };
     let parsed = |method| Request::parse(method, &target, Naming::Connection).ok();
     let operation = parsed("PATCH").or_else(|| parsed("GET"))?.operation;

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use super::body::RequestBody;
-use super::filled::Filled;
+use super::filled::FilledStream;
 use crate::dial::Upstream;
 use crate::policy::Target;
 
@@ -47,7 +47,7 @@ const MOST_HEADERS: usize = 100;
 /// not reached by an old connection. A connection belongs to the thread that has opened it: on another
 /// one, each of its bytes would wake both.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct PoolKey {
     pub(super) registry: Arc<str>,
     pub(super) target: Target,
     pub(super) generation: u64,
@@ -57,7 +57,7 @@ pub(super) struct Key {
 /// The connections that nobody uses.
 #[derive(Debug)]
 pub(super) struct Pool {
-    idle: Mutex<HashMap<Key, Vec<Idle>>>,
+    idle: Mutex<HashMap<PoolKey, Vec<Idle>>>,
     places: Arc<Semaphore>,
     is_swept: AtomicBool,
 }
@@ -92,7 +92,7 @@ struct Live {
 #[derive(Debug)]
 pub(super) struct Connection {
     live: Live,
-    key: Key,
+    key: PoolKey,
     pool: Arc<Pool>,
 }
 
@@ -112,7 +112,7 @@ impl Pool {
     }
 
     /// Takes an open connection.
-    pub(super) fn take(self: &Arc<Self>, key: &Key) -> Option<Connection> {
+    pub(super) fn take(self: &Arc<Self>, key: &PoolKey) -> Option<Connection> {
         let now = Instant::now();
         let mut idle = self.lock();
         let waiting = idle.get_mut(key)?;
@@ -125,7 +125,7 @@ impl Pool {
         Some(Connection { live: found, key: key.clone(), pool: self.clone() })
     }
 
-    fn put(self: &Arc<Self>, key: Key, live: Live) {
+    fn put(self: &Arc<Self>, key: PoolKey, live: Live) {
         let mut idle = self.lock();
         // A reload has made the others useless.
         idle.retain(|one, _| one.generation >= key.generation);
@@ -157,7 +157,7 @@ impl Pool {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Vec<Idle>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PoolKey, Vec<Idle>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -167,14 +167,14 @@ impl Connection {
     pub(super) async fn open(
         stream: TlsStream<BufReader<Upstream>>,
         pool: &Arc<Pool>,
-        key: Key,
+        key: PoolKey,
         address: Option<SocketAddr>,
         place: OwnedSemaphorePermit,
     ) -> Result<Self, hyper::Error> {
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(LARGEST_BUFFER)
             .max_headers(MOST_HEADERS)
-            .handshake(TokioIo::new(Filled::new(stream)))
+            .handshake(TokioIo::new(FilledStream::new(stream)))
             .await?;
         // It ends with the sender, or with the body that is still to come.
         tokio::spawn(async move { drop(driver.await) });

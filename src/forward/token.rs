@@ -20,8 +20,8 @@ use tokio::time::Instant;
 use super::body::RequestBody;
 use super::exchange::{Asked, Exchanger, Outgoing, whole};
 use super::trouble::Trouble;
-use crate::oci::{Bearer, Challenges, Location, Operation, encoded};
-use crate::policy::{Cause, Credentials};
+use crate::oci::{Bearer, Challenges, Operation, UriReference, encoded};
+use crate::policy::{Cause, RegistryCredentials};
 
 /// The largest answer of a token server, and the longest token, in bytes.
 const LARGEST_ANSWER: usize = 64 * 1024;
@@ -110,7 +110,7 @@ impl Tokens {
         let credentials = asked.allowed.credentials();
         let fresh = match (&challenges.bearer, challenges.basic, credentials) {
             (Some(bearer), _, _) => exchange(exchanger, asked, bearer).await?,
-            (None, true, Some(Credentials::Password { user, password })) => Token {
+            (None, true, Some(RegistryCredentials::Password { user, password })) => Token {
                 value: basic(user, password)?,
                 until: Instant::now() + LONGEST_LIFE,
                 generation: asked.set.generation(),
@@ -152,8 +152,8 @@ async fn exchange(
     asked: Asked<'_>,
     bearer: &Bearer,
 ) -> Result<Token, Trouble> {
-    let realm = Location::parse(&bearer.realm);
-    let Ok(Location::Absolute { host, target }) = realm else {
+    let realm = UriReference::parse(&bearer.realm);
+    let Ok(UriReference::Absolute { host, target }) = realm else {
         return Err(auth("the token server's URL is not https on port 443"));
     };
     let Some(server) = asked.allowed.token_server(&host) else {
@@ -200,7 +200,7 @@ fn outgoing(asked: Asked<'_>, bearer: &Bearer, realm: String) -> Result<Outgoing
     let mut headers = HeaderMap::new();
     headers.insert(header::USER_AGENT, HeaderValue::from_static("pullgate"));
     match asked.allowed.credentials() {
-        Some(Credentials::IdentityToken(token)) => {
+        Some(RegistryCredentials::IdentityToken(token)) => {
             form.push(("grant_type", "refresh_token"));
             form.push(("client_id", "pullgate"));
             form.push(("refresh_token", token));
@@ -215,7 +215,7 @@ fn outgoing(asked: Asked<'_>, bearer: &Bearer, realm: String) -> Result<Outgoing
             })
         }
         credentials => {
-            if let Some(Credentials::Password { user, password }) = credentials {
+            if let Some(RegistryCredentials::Password { user, password }) = credentials {
                 headers.insert(header::AUTHORIZATION, basic(user, password)?);
             }
             let mark = if realm.contains('?') { '&' } else { '?' };

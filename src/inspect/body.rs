@@ -21,19 +21,19 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// A blob on its way to the registry. Counted while it passes, so that it is seen whether it moves.
 #[derive(Debug)]
-pub(super) struct Upload {
+pub(super) struct UploadBody {
     incoming: Incoming,
     /// Of the request, and of all requests of the connection.
     counts: [Arc<AtomicU64>; 2],
 }
 
-impl Upload {
+impl UploadBody {
     pub(super) fn new(incoming: Incoming, counts: [Arc<AtomicU64>; 2]) -> Self {
         Self { incoming, counts }
     }
 }
 
-impl Body for Upload {
+impl Body for UploadBody {
     type Data = Bytes;
     type Error = io::Error;
 

@@ -13,7 +13,7 @@ use crate::serve::end_of;
 use crate::session::Gate;
 
 /// A client's connection, as its requests share it.
-pub(super) struct Connection {
+pub(super) struct InspectedConnection {
     pub(super) gate: Arc<Gate>,
     pub(super) listener: Arc<ListenerSpec>,
     pub(super) client: ClientIdentity,
@@ -31,7 +31,7 @@ pub(super) struct Connection {
     pub(super) down: Arc<AtomicU64>,
 }
 
-impl Connection {
+impl InspectedConnection {
     pub(super) fn new(
         (gate, listener, client): (Arc<Gate>, Arc<ListenerSpec>, ClientIdentity),
         mut account: Open,

@@ -8,7 +8,7 @@ use hyper::Method;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::connection::Connection;
+use super::connection::InspectedConnection;
 use crate::account::{Granted, OpenRequest};
 use crate::oci::{Action, Naming, Request};
 use crate::policy::{
@@ -28,7 +28,7 @@ pub(super) struct Sending {
     pub(super) revoked: Revoked,
 }
 
-impl Connection {
+impl InspectedConnection {
     /// Judges a request by the policy of now.
     pub(super) fn judge(
         &self,

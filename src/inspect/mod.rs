@@ -32,7 +32,7 @@ use crate::policy::{Cause, Failure, Side, Stop};
 use crate::relay::Closing;
 use crate::serve::{self, Guarded};
 use crate::session::Intercepted;
-use connection::Connection;
+use connection::InspectedConnection;
 use stream::Violation;
 use tls::{InnerStream, NoTls};
 
@@ -84,8 +84,13 @@ async fn serve(tunnel: Box<Intercepted>) {
     };
     let forward = forward.for_client(FirstConnection { target, generation, connection });
     let cleared = Arc::new(cleared);
-    let connection =
-        Connection::new((gate, listener, client), account, cleared.clone(), bounds, forward);
+    let connection = InspectedConnection::new(
+        (gate, listener, client),
+        account,
+        cleared.clone(),
+        bounds,
+        forward,
+    );
     let connection = Arc::new(connection);
     let bounds = connection.bounds.clone();
     let revoked = watch.revoked(&cleared, &bounds);
@@ -95,7 +100,7 @@ async fn serve(tunnel: Box<Intercepted>) {
 
 /// Serves requests until the client is done, the tunnel is revoked, or the gate ends.
 async fn serve_requests(
-    connection: Arc<Connection>,
+    connection: Arc<InspectedConnection>,
     stream: InnerStream,
     violation: Violation,
     revoked: impl Future<Output = Stop>,

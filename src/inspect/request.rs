@@ -10,11 +10,11 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use super::body::{Upload, discard, stalled, whole};
-use super::connection::Connection;
+use super::body::{UploadBody, discard, stalled, whole};
+use super::connection::InspectedConnection;
 use super::judge::{Revoked, Sending};
-use crate::account::{OpenRequest, Via};
-use crate::forward::{Answer, AnswerBody, Asked, LARGEST_DOCUMENT, RequestBody, Trouble};
+use crate::account::{OpenRequest, RequestVia};
+use crate::forward::{AnswerBody, Asked, LARGEST_DOCUMENT, RegistryAnswer, RequestBody, Trouble};
 use crate::limits::Paced;
 use crate::oci::{Digest, Method, Operation, Request, TokenForm};
 use crate::policy::{ClientAddress, Denial, Ending, PolicySet, Reason, Stop};
@@ -26,13 +26,14 @@ const LARGEST_FORM: usize = 64 * 1024;
 
 /// Answers a request.
 pub(super) async fn respond(
-    connection: Arc<Connection>,
+    connection: Arc<InspectedConnection>,
     request: hyper::Request<Incoming>,
 ) -> Response<ResponseBody> {
     let ClientAddress(client) = connection.client.address;
     let account = &connection.gate.account;
     let listener = connection.listener.name.clone();
-    let mut account = account.open_request(connection.session, Via::Inspect, (client, listener));
+    let mut account =
+        account.open_request(connection.session, RequestVia::Inspect, (client, listener));
     connection.count_request();
     let judged = connection.judge(&request, &mut account);
     let (head, mut body) = request.into_parts();
@@ -49,7 +50,7 @@ pub(super) async fn respond(
             Ok(None) => {
                 let count = Arc::new(AtomicU64::new(0));
                 let counts = [count.clone(), connection.up.clone()];
-                let body = RequestBody::Streamed(Upload::new(body, counts).boxed_unsync());
+                let body = RequestBody::Streamed(UploadBody::new(body, counts).boxed_unsync());
                 return connection.send(sending, &head.headers, body, Some(count), account).await;
             }
             Err(stop) => Refused::from(stop).of(&connection.subject(&sending.request)),
@@ -59,7 +60,7 @@ pub(super) async fn respond(
     refused.answer(&mut account)
 }
 
-impl Connection {
+impl InspectedConnection {
     /// Reads the body of a request, and judges it. `None`: it is a blob, and is streamed.
     async fn read_body(
         &self,
@@ -154,12 +155,12 @@ impl Connection {
     /// Turns the registry's answer into the client's.
     fn answer(
         &self,
-        answer: Answer,
+        answer: RegistryAnswer,
         request: &Request,
         revoked: Revoked,
         mut account: OpenRequest,
     ) -> Response<ResponseBody> {
-        let Answer { status, headers, body, next, upstream, would_deny } = answer;
+        let RegistryAnswer { status, headers, body, next, upstream, would_deny } = answer;
         account.upstream = upstream;
         account.status = status.as_u16();
         account.would_deny = account.would_deny.or(would_deny);

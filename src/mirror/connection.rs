@@ -14,7 +14,7 @@ use crate::serve::end_of;
 use crate::session::{CertificateWatch, Gate};
 
 /// A client's connection, as its requests share it.
-pub(super) struct Connection {
+pub(super) struct MirrorConnection {
     pub(super) gate: Arc<Gate>,
     pub(super) listener: Arc<ListenerSpec>,
     pub(super) forward: Arc<Forward>,
@@ -33,7 +33,7 @@ pub(super) struct Connection {
     pub(super) moved: Arc<AtomicU64>,
 }
 
-impl Connection {
+impl MirrorConnection {
     /// Whether the client's certificate, if it has one, is still valid.
     pub(super) fn certificate_is_valid(&self) -> bool {
         let (Some(watch), Some(paths)) = (&self.certificate, &self.listener.tls) else {

@@ -27,7 +27,7 @@ use crate::listen::tls::ClientStream;
 use crate::policy::Reason;
 use crate::serve::{self, Guarded};
 use crate::session::{self, Identified, Incoming};
-use connection::{Connection, volume};
+use connection::{MirrorConnection, volume};
 
 /// Serves one connection, to its end. The runtime is the one in which the future is polled.
 pub async fn run(incoming: Box<Incoming>, forward: Arc<Forward>) {
@@ -48,7 +48,7 @@ pub async fn run(incoming: Box<Incoming>, forward: Arc<Forward>) {
         let moved = Arc::new(AtomicU64::new(0));
         let seen = moved.clone();
         account.follow(Box::new(move || volume(&seen).into()));
-        let connection = Connection {
+        let connection = MirrorConnection {
             session: account.id(),
             gate,
             listener,
@@ -68,7 +68,7 @@ pub async fn run(incoming: Box<Incoming>, forward: Arc<Forward>) {
 
 /// Serves requests until the client is done, or the gate ends.
 async fn serve_requests(
-    connection: Arc<Connection>,
+    connection: Arc<MirrorConnection>,
     stream: ClientStream,
     mut slot: Option<PendingSlot>,
 ) {

@@ -9,9 +9,9 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use tokio::time::Instant;
 
-use super::connection::Connection;
-use crate::account::{Granted, OpenRequest, Via};
-use crate::forward::{Answer, AnswerBody, Asked, Trouble};
+use super::connection::MirrorConnection;
+use crate::account::{Granted, OpenRequest, RequestVia};
+use crate::forward::{AnswerBody, Asked, RegistryAnswer, Trouble};
 use crate::limits::{ClientCredentials, Paced, RateOwner, Throttle};
 use crate::listen::http::authorization::Authorization;
 use crate::oci::{self, Digest, Naming, Operation, Request};
@@ -25,14 +25,14 @@ type Revoked = Pin<Box<dyn Future<Output = Stop> + Send>>;
 
 /// Answers a request.
 pub async fn respond(
-    connection: Arc<Connection>,
+    connection: Arc<MirrorConnection>,
     request: hyper::Request<Incoming>,
 ) -> Response<ResponseBody> {
     let ClientAddress(client) = connection.identity.address;
     let account = &connection.gate.account;
     let mut account = account.open_request(
         connection.session,
-        Via::Mirror,
+        RequestVia::Mirror,
         (client, connection.listener.name.clone()),
     );
     connection.requests.fetch_add(1, Ordering::Relaxed);
@@ -63,7 +63,7 @@ struct Sending {
     revoked: Revoked,
 }
 
-impl Connection {
+impl MirrorConnection {
     /// From the head of a request to the right to send it.
     async fn judge(
         &self,
@@ -210,7 +210,7 @@ impl Connection {
                 return refused.answer(&mut account);
             }
         };
-        let Answer { status, headers, body, next, upstream, would_deny } = answer;
+        let RegistryAnswer { status, headers, body, next, upstream, would_deny } = answer;
         account.upstream = upstream;
         account.status = status.as_u16();
         account.would_deny = account.would_deny.or(would_deny);

@@ -7,7 +7,7 @@ pub const LONGEST_LOCATION: usize = 16 * 1024;
 
 /// Why a location is not followed and not passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LocationFault {
+pub enum UriReferenceFault {
     /// Longer than [`LONGEST_LOCATION`].
     #[error("is longer than 16 KiB")]
     TooLong,
@@ -33,7 +33,7 @@ pub enum LocationFault {
 
 /// Where a response leads.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Location {
+pub enum UriReference {
     /// To a host, on port 443.
     Absolute {
         /// The host in lower case; letters, digits, dots and dashes only.
@@ -45,38 +45,38 @@ pub enum Location {
     Relative(String),
 }
 
-impl Location {
+impl UriReference {
     /// Parses a header's value.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, LocationFault> {
+    pub fn parse(text: &str) -> Result<Self, UriReferenceFault> {
         if text.len() > LONGEST_LOCATION {
-            return Err(LocationFault::TooLong);
+            return Err(UriReferenceFault::TooLong);
         }
         let allowed = |byte: u8| byte.is_ascii_graphic() && !b"\\\"<>^`{|}".contains(&byte);
         if !text.bytes().all(allowed) {
-            return Err(LocationFault::Character);
+            return Err(UriReferenceFault::Character);
         }
         if text.contains('#') {
-            return Err(LocationFault::Fragment);
+            return Err(UriReferenceFault::Fragment);
         }
         if text.starts_with('/') && !text.starts_with("//") {
             return Ok(Self::Relative(text.to_owned()));
         }
         let rest = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => rest,
-            _ => return Err(LocationFault::Scheme),
+            _ => return Err(UriReferenceFault::Scheme),
         };
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, target) = rest.split_at_checked(end).ok_or(LocationFault::Host)?;
+        let (authority, target) = rest.split_at_checked(end).ok_or(UriReferenceFault::Host)?;
         if authority.contains('@') {
-            return Err(LocationFault::UserInfo);
+            return Err(UriReferenceFault::UserInfo);
         }
         let host = match authority.split_once(':') {
             Some((host, "443")) => host,
-            Some(_) if authority.starts_with('[') => return Err(LocationFault::Host),
-            Some(_) => return Err(LocationFault::Port),
+            Some(_) if authority.starts_with('[') => return Err(UriReferenceFault::Host),
+            Some(_) => return Err(UriReferenceFault::Port),
             None => authority,
         };
         let is_label = |label: &str| {
@@ -84,19 +84,19 @@ impl Location {
                 && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         };
         if host.len() > 253 || !host.split('.').all(is_label) {
-            return Err(LocationFault::Host);
+            return Err(UriReferenceFault::Host);
         }
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
         Ok(Self::Absolute { host: host.to_ascii_lowercase(), target })
     }
 }
 
-impl fmt::Debug for Location {
+impl fmt::Debug for UriReference {
     /// Leaves path and query out: a signature there gives its readers access to a blob.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Absolute { host, .. } => write!(out, "Location(https://{host}/…)"),
-            Self::Relative(_) => write!(out, "Location(/…)"),
+            Self::Absolute { host, .. } => write!(out, "UriReference(https://{host}/…)"),
+            Self::Relative(_) => write!(out, "UriReference(/…)"),
         }
     }
 }
@@ -107,11 +107,11 @@ mod tests {
 
     #[test]
     fn locations_lead_to_a_host_on_443() {
-        use LocationFault::{Character, Fragment, Host, Port, Scheme, UserInfo};
+        use UriReferenceFault::{Character, Fragment, Host, Port, Scheme, UserInfo};
         let to = |host: &str, target: &str| {
-            Ok(Location::Absolute { host: host.to_owned(), target: target.to_owned() })
+            Ok(UriReference::Absolute { host: host.to_owned(), target: target.to_owned() })
         };
-        let here = |target: &str| Ok(Location::Relative(target.to_owned()));
+        let here = |target: &str| Ok(UriReference::Relative(target.to_owned()));
         for (text, expected) in [
             ("https://a.example.com/x?sig=1%2B", to("a.example.com", "/x?sig=1%2B")),
             ("HTTPS://A.Example.COM:443/x", to("a.example.com", "/x")),
@@ -150,15 +150,15 @@ mod tests {
             ("https://ä.example.com/", Err(Character)),
             ("https://a.example.com/#x", Err(Fragment)),
         ] {
-            assert_eq!(Location::parse(text), expected, "{text}");
+            assert_eq!(UriReference::parse(text), expected, "{text}");
         }
         let long = format!("/{}", "a".repeat(LONGEST_LOCATION));
-        assert_eq!(Location::parse(&long), Err(LocationFault::TooLong));
+        assert_eq!(UriReference::parse(&long), Err(UriReferenceFault::TooLong));
     }
 
     #[test]
     fn a_signature_is_not_printed() {
-        let location = Location::parse("https://a.example.com/x?sig=SECRET").unwrap();
+        let location = UriReference::parse("https://a.example.com/x?sig=SECRET").unwrap();
         assert!(!format!("{location:?}").contains("SECRET"));
     }
 }

@@ -3,7 +3,7 @@
 //! Pure, and on the ground floor: it depends on no other module of the crate. [`Request::parse`]
 //! reads a method and a request target into one [`Operation`], or refuses it. What goes upstream is
 //! built anew from that operation ([`Operation::target`]), so a registry never sees bytes that the
-//! gate did not understand. [`Rules`] says whether an operation is allowed.
+//! gate did not understand. [`RequestRules`] says whether an operation is allowed.
 //!
 //! Grammar: <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md>.
 
@@ -31,7 +31,7 @@ pub use fault::{LONGEST_TARGET, RequestFault};
 pub use form::TokenForm;
 pub use globs::{GlobFault, RepositoryGlobs, TagGlobs};
 pub use image_name::{ImageName, pasted};
-pub use location::{LONGEST_LOCATION, Location, LocationFault};
+pub use location::{LONGEST_LOCATION, UriReference, UriReferenceFault};
 pub use operation::{
     Action, ArtifactType, Method, Mount, Operation, Page, Scope, TokenPath, TokenQuery, TokenWord,
     Upload, UploadId, UploadState,
@@ -40,4 +40,4 @@ pub use parse::{Naming, Request};
 pub use query::encoded;
 pub use reference::{LONGEST_TAG, Reference, Tag};
 pub use repository::{LONGEST_REPOSITORY, RegistryName, Repository};
-pub use rules::{AzureApi, Listing, RuleFault, Rules};
+pub use rules::{AzureApi, Listing, RequestRules, RuleFault};

@@ -6,7 +6,7 @@
 use super::azure::{self, Azure};
 use super::digest::Digest;
 use super::fault::{LONGEST_TARGET, RequestFault};
-use super::location::{Location, LocationFault};
+use super::location::{UriReference, UriReferenceFault};
 use super::operation::{
     ArtifactType, Method, Mount, Operation, Page, Scope, TokenPath, TokenQuery, TokenWord, Upload,
     UploadId, UploadState,
@@ -83,15 +83,15 @@ impl Request {
     pub fn stored(method: &str, target: &str) -> Result<Self, RequestFault> {
         let method = Method::parse(method).filter(|method| method.reads());
         let method = method.ok_or(RequestFault::Method)?;
-        match Location::parse(target) {
-            Ok(Location::Relative(target)) => {
+        match UriReference::parse(target) {
+            Ok(UriReference::Relative(target)) => {
                 let operation = Operation::Stored { target: target.into() };
                 Ok(Self { method, registry: None, operation })
             }
-            Ok(Location::Absolute { .. }) => Err(RequestFault::Form),
-            Err(LocationFault::TooLong) => Err(RequestFault::TooLong),
-            Err(LocationFault::Fragment) => Err(RequestFault::Fragment),
-            Err(LocationFault::Character) => Err(RequestFault::Character),
+            Ok(UriReference::Absolute { .. }) => Err(RequestFault::Form),
+            Err(UriReferenceFault::TooLong) => Err(RequestFault::TooLong),
+            Err(UriReferenceFault::Fragment) => Err(RequestFault::Fragment),
+            Err(UriReferenceFault::Character) => Err(RequestFault::Character),
             Err(_) => Err(RequestFault::Form),
         }
     }

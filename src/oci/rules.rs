@@ -6,7 +6,7 @@ use super::repository::Repository;
 
 /// The rules of one registry, for its mirror or for its inspected tunnels.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Rules {
+pub struct RequestRules {
     /// Repositories that may be pulled; `None`: all.
     pub pull: Option<RepositoryGlobs>,
     /// Repositories that may be pushed to; empty: none.
@@ -52,7 +52,7 @@ pub enum RuleFault {
     Listing,
 }
 
-impl Rules {
+impl RequestRules {
     /// Judges an operation.
     ///
     /// # Errors
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::oci::{Naming, Request};
 
-    fn rules(pull: Option<&[&str]>, push: &[&str], tags: Option<&[&str]>) -> Rules {
+    fn rules(pull: Option<&[&str]>, push: &[&str], tags: Option<&[&str]>) -> RequestRules {
         let globs = |patterns: &[&str]| {
             let mut globs = RepositoryGlobs::default();
             patterns.iter().for_each(|pattern| globs.add(pattern).unwrap());
@@ -122,7 +122,7 @@ mod tests {
             patterns.iter().for_each(|pattern| globs.add(pattern).unwrap());
             globs
         });
-        Rules { pull: pull.map(globs), push: globs(push), tags, ..Rules::default() }
+        RequestRules { pull: pull.map(globs), push: globs(push), tags, ..RequestRules::default() }
     }
 
     #[test]
@@ -131,10 +131,10 @@ mod tests {
         let digest = format!("sha256:{}", "0".repeat(64));
         let pull = rules(Some(&["team/**", "base/alpine"]), &[], Some(&["v*"]));
         let push = rules(Some(&["team/**"]), &["team/app"], None);
-        let open = Rules::default();
+        let open = RequestRules::default();
         let push_all = rules(None, &["**"], Some(&[]));
-        let azure = Rules { azure: AzureApi::ReadOnly, ..pull.clone() };
-        let listing = Rules { listing: Listing::Allowed, ..pull.clone() };
+        let azure = RequestRules { azure: AzureApi::ReadOnly, ..pull.clone() };
+        let listing = RequestRules { listing: Listing::Allowed, ..pull.clone() };
         for (rules, method, target, expected) in [
             (&pull, "GET", "/v2/", Ok(())),
             (&pull, "GET", "/v2/team/app/manifests/v1", Ok(())),

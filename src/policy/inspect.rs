@@ -5,7 +5,7 @@ use super::endpoint::{Endpoint, EndpointKind};
 use super::location::Location;
 use super::name::Name;
 use super::target::{HTTPS, Target};
-use crate::oci::Rules;
+use crate::oci::RequestRules;
 
 /// The hosts of a registry whose tunnels are inspected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,7 +46,7 @@ pub struct InspectSpec {
     /// The hosts whose tunnels are inspected.
     pub hosts: InspectedHosts,
     /// The rules for requests.
-    pub rules: Rules,
+    pub rules: RequestRules,
 }
 
 /// A registry whose tunnels are inspected. Reaching its hosts requires an allowed request.
@@ -54,7 +54,7 @@ pub struct InspectSpec {
 pub struct Inspect {
     place: Location,
     hosts: InspectedHosts,
-    rules: Rules,
+    rules: RequestRules,
     pub(super) endpoints: Vec<Endpoint>,
 }
 
@@ -82,7 +82,7 @@ impl Inspect {
 
     /// Returns the rules for requests.
     #[must_use]
-    pub fn rules(&self) -> &Rules {
+    pub fn rules(&self) -> &RequestRules {
         &self.rules
     }
 

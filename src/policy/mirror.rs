@@ -9,7 +9,7 @@ use super::host::parse_host;
 use super::location::{Fault, Located, Location};
 use super::name::Name;
 use super::target::{HTTPS, Target};
-use crate::oci::{RegistryName, Rules};
+use crate::oci::{RegistryName, RequestRules};
 
 /// The hosts of a registry that CONNECT and transparent listeners allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,7 +37,7 @@ impl TunnelHosts {
 
 /// The credentials of the gate for a registry. Never printed.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Credentials {
+pub enum RegistryCredentials {
     /// A user, service principal or scope-map token, and its password.
     Password {
         /// The name.
@@ -49,9 +49,9 @@ pub enum Credentials {
     IdentityToken(Box<str>),
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for RegistryCredentials {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Credentials(***)")
+        out.write_str("RegistryCredentials(***)")
     }
 }
 
@@ -83,11 +83,11 @@ pub struct MirrorSpec {
     /// The place of `default = true`.
     pub default: Option<Location>,
     /// The rules for requests.
-    pub rules: Rules,
+    pub rules: RequestRules,
     /// Where blobs are fetched from.
     pub blobs: Blobs,
     /// The credentials of the gate.
-    pub credentials: Option<Credentials>,
+    pub credentials: Option<RegistryCredentials>,
 }
 
 /// A registry that the mirror offers. Reaching its hosts requires an allowed request.
@@ -96,9 +96,9 @@ pub struct Mirror {
     /// The first is its login server.
     names: Vec<(RegistryName, Location)>,
     default: Option<Location>,
-    rules: Rules,
+    rules: RequestRules,
     blobs: Blobs,
-    credentials: Option<Credentials>,
+    credentials: Option<RegistryCredentials>,
     pub(super) endpoints: Vec<Endpoint>,
 }
 
@@ -161,7 +161,7 @@ impl Mirror {
 
     /// Returns the rules for requests.
     #[must_use]
-    pub fn rules(&self) -> &Rules {
+    pub fn rules(&self) -> &RequestRules {
         &self.rules
     }
 
@@ -173,7 +173,7 @@ impl Mirror {
 
     /// Returns the credentials of the gate; `None` if it has none.
     #[must_use]
-    pub fn credentials(&self) -> Option<&Credentials> {
+    pub fn credentials(&self) -> Option<&RegistryCredentials> {
         self.credentials.as_ref()
     }
 }

@@ -47,7 +47,9 @@ pub use host::{HostFault, never_dialled, parse_host, parse_range};
 pub use inspect::{Inspect, InspectSpec, InspectedHosts, is_host};
 pub use limits::Limits;
 pub use location::{Fault, Located, Location};
-pub use mirror::{BlobHosts, Blobs, Credentials, Mirror, MirrorSpec, TunnelHosts, parse_blob_host};
+pub use mirror::{
+    BlobHosts, Blobs, Mirror, MirrorSpec, RegistryCredentials, TunnelHosts, parse_blob_host,
+};
 pub use name::{LONGEST_NAME, Name, NameError};
 pub use name_server::NameServer;
 pub use parent::{

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::clients::{Client, ClientIdentity, Login};
 use super::cloud::HostKind;
 use super::endpoint::{Endpoint, EndpointKind};
-use super::mirror::{BlobHosts, Blobs, Credentials, Mirror};
+use super::mirror::{BlobHosts, Blobs, Mirror, RegistryCredentials};
 use super::name::Name;
 use super::offer::Offer;
 use super::parent::Route;
@@ -18,7 +18,7 @@ use super::reason::{Denial, Reason};
 use super::rules::Enforcement;
 use super::set::PolicySet;
 use super::target::Target;
-use crate::oci::{Location, RegistryName, Request, RequestFault};
+use crate::oci::{RegistryName, Request, RequestFault, UriReference};
 
 /// An allowed request. Only a decision creates it.
 #[derive(Debug, Clone)]
@@ -215,7 +215,7 @@ pub fn denial_of_request(fault: RequestFault) -> Denial {
 impl AllowedRequest {
     /// Returns the credentials of the gate; `None` if it has none, or the client sends its own.
     #[must_use]
-    pub fn credentials(&self) -> Option<&Credentials> {
+    pub fn credentials(&self) -> Option<&RegistryCredentials> {
         match &self.offer {
             Offer::Mirror(mirror) => mirror.credentials(),
             Offer::Inspect(_) => None,
@@ -267,8 +267,8 @@ impl AllowedRequest {
     ///
     /// # Errors
     /// `redirect-not-allowed`.
-    pub fn judge_redirect(&self, location: &Location) -> Result<Option<Denial>, Denial> {
-        let Location::Absolute { host, .. } = location else {
+    pub fn judge_redirect(&self, location: &UriReference) -> Result<Option<Denial>, Denial> {
+        let UriReference::Absolute { host, .. } = location else {
             return self.redirect_denied("its own host").map(Some);
         };
         let name = Name::parse(host).ok();
@@ -283,10 +283,10 @@ impl AllowedRequest {
     ///
     /// # Errors
     /// `redirect-not-allowed`.
-    pub fn judge_hop(&self, location: &Location, from: &Name) -> Result<Allowed, Denial> {
+    pub fn judge_hop(&self, location: &UriReference, from: &Name) -> Result<Allowed, Denial> {
         let name = match location {
-            Location::Relative(_) => Some(from.clone()),
-            Location::Absolute { host, .. } => Name::parse(host).ok(),
+            UriReference::Relative(_) => Some(from.clone()),
+            UriReference::Absolute { host, .. } => Name::parse(host).ok(),
         };
         let Some(name) = name else {
             return Err(Denial::with_remedy(
@@ -356,15 +356,15 @@ impl AllowedRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::{Naming, RepositoryGlobs, Rules as RequestRules, TagGlobs};
-    use crate::policy::location::{Located, Location as Place};
+    use crate::oci::{Naming, RepositoryGlobs, RequestRules, TagGlobs};
+    use crate::policy::location::{Located, Location};
     use crate::policy::mirror::{MirrorSpec, TunnelHosts};
     use crate::policy::registry::Registry;
     use crate::policy::registry_spec::{DataSpec, RegistrySpec};
     use crate::policy::rules::Rules;
 
     fn located(value: &str) -> Located<String> {
-        let place = Place { file: "registries.d/contoso.toml".into(), line: 2 };
+        let place = Location { file: "registries.d/contoso.toml".into(), line: 2 };
         Located { value: value.to_owned(), place }
     }
 
@@ -443,13 +443,15 @@ mod tests {
         ] {
             let set = set(blobs, TunnelHosts::All);
             let allowed = judged(&set, "/v2/team/app/manifests/v1", Enforcement::Enforce).unwrap();
-            let location = Location::parse(location).unwrap();
+            let location = UriReference::parse(location).unwrap();
             assert_eq!(allowed.judge_hop(&location, &from).is_ok(), expected, "{location:?}");
         }
         let set = set(Blobs::Redirect, TunnelHosts::All);
         let allowed = judged(&set, "/v2/team/app/manifests/v1", Enforcement::Enforce).unwrap();
         let passed = |text: &str| {
-            allowed.judge_redirect(&Location::parse(text).unwrap()).map_err(|denial| denial.remedy)
+            allowed
+                .judge_redirect(&UriReference::parse(text).unwrap())
+                .map_err(|denial| denial.remedy)
         };
         assert_eq!(passed("https://contoso.eastus.data.azurecr.io/x"), Ok(None));
         let remedy = passed("https://x.blob.core.windows.net/x").unwrap_err().unwrap();

@@ -13,7 +13,7 @@ use super::ending::idle_for_too_long;
 use super::ends::TunnelTerms;
 use super::meter::{Direction, Traffic};
 use super::socket;
-use super::stall::{self, Look, StallWatch, Stallable};
+use super::stall::{self, StallLook, StallWatch, Stallable};
 use crate::limits::Stalls;
 use crate::policy::{Ending, Stop};
 
@@ -164,7 +164,7 @@ impl<'a> Clock<'a> {
         }
         if let Some(stall) = &mut self.stall
             && stall.next <= now
-            && stall.look(ways, self.traffic, (self.terms, self.stalls), now)? == Look::Over
+            && stall.look(ways, self.traffic, (self.terms, self.stalls), now)? == StallLook::Over
         {
             self.stall = None;
         }

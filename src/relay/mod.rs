@@ -44,7 +44,7 @@ pub use ends::{TunnelEnds, TunnelTerms};
 pub use layer::{ClientEnd, Layered};
 pub use meter::{Count, Tally, Traffic};
 pub use pipe_pool::{PIPE_SIZE, Pipes, SMALL_PIPE_SIZE};
-pub use shared::{Relay, Settings};
+pub use shared::{Relay, RelaySettings};
 
 /// How a tunnel ended.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use crate::limits::{SocketMemory, Stalls};
 
 /// Settings of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
+pub struct RelaySettings {
     /// How long bytes of a bulk flow can wait for more, a multiple of 1 ms. `None` disables
     /// batching.
     pub batch: Option<Duration>,
@@ -27,7 +27,7 @@ const ALMOST: Duration = Duration::from_micros(500);
 /// The state that all tunnels share.
 #[derive(Debug)]
 pub struct Relay {
-    pub(super) settings: Settings,
+    pub(super) settings: RelaySettings,
     pub(super) pipes: Pipes,
     /// The tunnels whose peer does not read.
     pub(super) stalls: Arc<Stalls>,
@@ -40,7 +40,7 @@ pub struct Relay {
 impl Relay {
     /// Creates the pipes. Without any, the relay copies.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: RelaySettings) -> Self {
         Self {
             settings,
             pipes: Pipes::new(settings.pipes, settings.pipe_size),

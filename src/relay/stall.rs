@@ -88,7 +88,7 @@ impl Sight {
 
 /// What a look found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum StallLook {
     /// The destination is still full.
     Again,
     /// It is not.
@@ -123,13 +123,13 @@ impl StallWatch {
         traffic: &Traffic,
         (terms, stalls): (&TunnelTerms, &Arc<Stalls>),
         now: Instant,
-    ) -> Result<Look, Stop> {
+    ) -> Result<StallLook, Stop> {
         self.next = now + LOOK;
         let full = tunnel.full();
         if let Some(other) = full.filter(|full| *full != self.direction) {
             *self = *Self::begin(tunnel, traffic, other, now);
             traffic.note_held(0);
-            return Ok(Look::Again);
+            return Ok(StallLook::Again);
         }
         let seen = sight(tunnel, traffic, self.direction);
         let read = seen.read_since(std::mem::replace(&mut self.seen, seen));
@@ -144,7 +144,7 @@ impl StallWatch {
             if read >= RELEASE {
                 tunnel.limit(self.direction, Credit::release);
             }
-            return Ok(if has_read_all { Look::Over } else { Look::Again });
+            return Ok(if has_read_all { StallLook::Over } else { StallLook::Again });
         }
         if now.duration_since(self.since.0) >= terms.stall {
             return Err(self.ended_by(Cause::StallTimeout));
@@ -157,7 +157,7 @@ impl StallWatch {
         if stalled.holds(held) {
             return Err(self.ended_by(Cause::TcpMemory));
         }
-        Ok(Look::Again)
+        Ok(StallLook::Again)
     }
 
     fn ended_by(&self, cause: Cause) -> Stop {

@@ -11,7 +11,7 @@ use crate::dial::{Dialler, Resolver, Verifier};
 #[cfg(feature = "mirror")]
 use crate::forward::Forward;
 use crate::limits::{Passwords, PendingConnections, Quotas, Sessions};
-use crate::listen::http::connect::Accepted;
+use crate::listen::http::connect::AcceptedConnect;
 #[cfg(feature = "inspect")]
 use crate::listen::leaf::Leaves;
 use crate::policy::{OwnAddresses, PolicySet};
@@ -46,7 +46,7 @@ pub struct Gate {
     /// Verifies passwords.
     pub passwords: Passwords,
     /// The answers to an accepted CONNECT.
-    pub accepted: Accepted,
+    pub accepted: AcceptedConnect,
     /// Connections that have not sent a request yet.
     pub pending: Arc<PendingConnections>,
     /// Maximum number of sessions by file descriptors, regardless of the policy.

@@ -213,7 +213,7 @@ fn a_client_pulls_that_knows_no_other_dns() {
         let counted = gate.metric("pullgate_sessions_total", &[]);
         (open == 0.0 && counted == lines.len() as f64).then_some(lines)
     });
-    for line in sessions {
+    for line in sessions.iter().filter(|line| line["reason"] != "client-aborted") {
         assert_eq!(line["outcome"], "relayed", "{line}");
         let headed = line["facts"]["original-destination"].as_str().unwrap();
         assert!(INSIDE.iter().any(|own| headed.contains(own)), "{line}");

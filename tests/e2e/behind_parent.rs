@@ -16,7 +16,8 @@ use crate::gateway::{CAPTURES, policy as gateway_policy};
 use crate::harness::{
     ADMIN, ATTACKER, Attacker, Blobs, Daemon, Family, GATE_USER, HttpsTunnel, INSIDE, Lab,
     NO_CAPABILITIES, PATIENCE, Place, Policy, Way, client_config, connect_through,
-    every_client_pulls, find, relayed_or_spare, resolver, squid, tinyproxy, wait_until, with_basic,
+    every_client_pulls, find, relayed_or_aborted, resolver, squid, tinyproxy, wait_until,
+    with_basic,
 };
 use crate::mirror::{policy as mirror_policy, pull_with_every_client, requests};
 use crate::parent::{HOST, REFERENCE, with_parent};
@@ -64,7 +65,7 @@ fn clients_without_a_setting_pull_through_the_parent() {
             let gate = lab.gate_on_gateway(capabilities, &policy);
             lab.load(&(lab.kit(rules) + COUNT));
             every_client_pulls(&lab, CLIENT, REFERENCE, &image);
-            let lines = gate.audit_of_all();
+            let lines = gate.audit_of_pulls();
             for line in &lines {
                 assert_eq!(line["outcome"], "relayed", "{line}");
                 assert_eq!(line["parent"], "corp", "{line}");
@@ -180,7 +181,7 @@ fn the_mirror_pulls_through_the_parent() {
         let gate = lab.gate(&with_parent(policy, &[at], connect, ""));
         pull_with_every_client(&lab, Way::Direct, &image);
         let lines = requests(&gate);
-        assert!(lines.iter().all(relayed_or_spare), "{lines:?}");
+        assert!(lines.iter().all(relayed_or_aborted), "{lines:?}");
         assert!(lines.len() > 12, "{lines:?}");
         let past = lab.sh(Way::Direct, "nft list counter ip count past").succeeded().text;
         assert!(past.contains("packets 0 "), "{past}");
@@ -267,7 +268,7 @@ fn cntlm_speaks_ntlm_for_the_gate() {
     let gate = lab.gate(&with_parent(Policy::of(&["contoso"]), &[at], "name", ""));
     every_client_pulls(&lab, Way::Through(&gate), REFERENCE, &image);
     let lines = gate.audit_of_all();
-    assert!(lines.iter().all(relayed_or_spare), "{lines:?}");
+    assert!(lines.iter().all(relayed_or_aborted), "{lines:?}");
     let log = fs::read_to_string("/run/squid-127.0.0.1-8080/access.log").unwrap();
     // What it takes for the name of the user is in the log.
     let seen = |line: &str| line.contains(" TCP_TUNNEL/200 ") && !line.contains(":443 - ");

@@ -134,7 +134,7 @@ fn every_client_pulls_through_an_inspected_tunnel() {
         let blob = lab.sh(Way::Direct, &format!("{ctr} content get {digest}")).succeeded();
         assert!(blob.stdout == image.blob(digest), "{digest} differs");
     }
-    let lines = gate.audit_of_all();
+    let lines = gate.audit_of_pulls();
     let (requests, tunnels): (Vec<_>, Vec<_>) =
         lines.iter().partition(|line| line["kind"] == "request");
     assert!(requests.len() > 12, "{lines:?}");

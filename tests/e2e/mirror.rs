@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use serde_json::Value;
 
 use crate::harness::{
-    Blobs, Gate, Image, Lab, PATIENCE, Policy, Ran, Way, containerd, relayed_or_spare, wait_until,
+    Blobs, Gate, Image, Lab, PATIENCE, Policy, Ran, Way, containerd, relayed_or_aborted, wait_until,
 };
 use crate::reload::reloaded;
 
@@ -130,7 +130,7 @@ fn every_client_pulls_by_relay() {
     pull_with_every_client(&lab, Way::Direct, &image);
     let lines = requests(&gate);
     assert!(lines.len() > 12, "{lines:?}");
-    assert!(lines.iter().all(relayed_or_spare), "{lines:?}");
+    assert!(lines.iter().all(relayed_or_aborted), "{lines:?}");
     let blobs = lines.iter().filter(|line| line["operation"] == "blob" && line["method"] == "GET");
     let down: u64 = blobs.map(|line| line["bytes-down"].as_u64().unwrap()).sum();
     assert!(down as usize >= 3 * image.size(), "{down}");

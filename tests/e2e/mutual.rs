@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::harness::{
-    Authority, Blobs, Certificate, Gate, Lab, Policy, Ran, Way, relayed_or_spare, wait_until,
+    Authority, Blobs, Certificate, Gate, Lab, Policy, Ran, Way, relayed_or_aborted, wait_until,
 };
 use crate::reload::reloaded;
 
@@ -141,7 +141,7 @@ fn tls_on_the_proxys_port_and_its_certificate_is_renewed() {
     }
     let lines = gate.audit_of_all();
     let lines = &lines[before..];
-    assert!(lines.len() > 3 && lines.iter().all(relayed_or_spare), "{lines:?}");
+    assert!(lines.len() > 3 && lines.iter().all(relayed_or_aborted), "{lines:?}");
     assert!(lines.iter().all(|line| line["ms"]["tls"].as_f64().unwrap() > 0.0), "{lines:?}");
 
     // A client that uses plain HTTP receives an explanation.

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 
-use crate::harness::{Blobs, Gate, Lab, Policy, Way, az_json, wait_until};
+use crate::harness::{Blobs, Gate, Lab, Policy, Way, az_json, bound_to_this_thread, wait_until};
 
 /// Returns the policy's verdict on a host, requested by a real client.
 fn passes(lab: &Lab, gate: &Gate, label: &str) -> bool {
@@ -56,6 +56,27 @@ fn a_request_is_judged_by_the_policy_in_force_when_it_comes() {
     assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("other-registry"), "{answer}");
     let line = gate.audited(&[("reason", "other-registry")]);
     assert_eq!(line["generation"], generation(&gate), "{line}");
+}
+
+#[test]
+fn that_the_files_cannot_be_watched_is_said_once() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let limited = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
+    let mut command = bound_to_this_thread("unshare");
+    command.args(["--user", "--map-root-user", "sh", "-c", limited, "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_pullgate"));
+    let gate = Gate::start_by(command, lab.dir(), &Policy::of(&["contoso"]));
+    // Each time the files are read, the gate tries to watch them.
+    for label in ["fabrikam", "tailspin"] {
+        reloaded(&gate, || {
+            let file = gate.registries().join(format!("{label}.json"));
+            fs::write(file, az_json(label)).unwrap();
+            gate.signal("HUP");
+        });
+    }
+    let log = gate.log();
+    assert_eq!(log.matches("the files cannot be watched").count(), 1, "{log}");
+    assert!(log.contains("fs.inotify.max_user_instances"), "{log}");
 }
 
 #[test]

@@ -30,13 +30,12 @@ fn an_image_comes_through_a_login_server_of_one_label() {
     for (digest, _) in &image.layers {
         assert!(fs::read(to.join(&digest[7..])).unwrap() == image.blob(digest), "{digest}");
     }
-    let line = gate.audited(&[("target", "edge-parent:443")]);
+    let line = gate.audited(&[("target", "edge-parent:443"), ("outcome", "relayed")]);
     assert_eq!(
         (&line["registry"], &line["sni"]),
         (&"edge".into(), &"edge-parent".into()),
         "{line}"
     );
-    assert_eq!(line["outcome"], "relayed", "{line}");
 
     for stranger in ["contoso:443", "edge:443"] {
         let ran = lab.sh(Way::Through(&gate), &format!("curl -sv https://{stranger}/v2/")).failed();

@@ -247,6 +247,14 @@ impl Gate {
         })
     }
 
+    /// As [`Self::audit_of_all`], without what clients aborted: see
+    /// [`relayed_or_aborted`](super::relayed_or_aborted).
+    pub fn audit_of_pulls(&self) -> Vec<Value> {
+        let mut lines = self.audit_of_all();
+        lines.retain(|line| line["reason"] != "client-aborted");
+        lines
+    }
+
     /// Waits for the first audit line with the given fields.
     pub fn audited(&self, fields: &[(&str, &str)]) -> Value {
         wait_until(&format!("the audit has a line with {fields:?}"), || {

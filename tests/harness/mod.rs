@@ -49,7 +49,7 @@ pub use lab::{Blobs, EDGE_PARENT, Lab, Ran, Way, address};
 pub use liar::Liar;
 pub use manager::{Handing, Manager};
 pub use parents::{ScriptedParent, connect_through, second_gate, squid, tinyproxy, with_basic};
-pub use pulls::{ctr_pull, every_client_pulls, podman_pull, relayed_or_spare, skopeo_pull};
+pub use pulls::{ctr_pull, every_client_pulls, podman_pull, relayed_or_aborted, skopeo_pull};
 pub use site::{GATE_USER, INSIDE, METADATA, NO_CAPABILITIES, Place, RESOLVER};
 pub use tap::Tap;
 pub use wait::{wait_until, wait_until_within};

@@ -71,6 +71,7 @@ pub enum Started {
 }
 
 /// Starts a proxy in front of an origin, with its files in `folder`.
+// long: an arm for each kind of proxy.
 pub fn start(
     kind: Kind,
     folder: &Path,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use super::Kind;
@@ -16,22 +17,7 @@ pub fn start(kind: Kind, place: &Place<'_>) -> anyhow::Result<Daemon> {
     let hosts = folder.join("hosts");
     fs::write(&hosts, format!("{} {LOGIN} {DATA}\n", origin.ip()))?;
     let (bump, peek) = match kind {
-        Kind::SquidPeek => {
-            let made = rcgen::generate_simple_self_signed(vec!["squid.invalid".to_owned()])?;
-            let certificate = folder.join("certificate.pem");
-            let key = made.signing_key.serialize_pem();
-            fs::write(&certificate, format!("{key}{}", made.cert.pem()))?;
-            let certificate = certificate.display();
-            let bump = format!("ssl-bump generate-host-certificates=off tls-cert={certificate}");
-            let peek = format!(
-                "acl names ssl::server_name {LOGIN} {DATA}
-acl first at_step SslBump1
-ssl_bump peek first
-ssl_bump splice names
-ssl_bump terminate all"
-            );
-            (bump, peek)
-        }
+        Kind::SquidPeek => peeking(folder)?,
         _ => (String::new(), String::new()),
     };
     let text = format!(
@@ -70,6 +56,24 @@ visible_hostname squid.invalid
         let _ = fs::remove_file(format!("/dev/shm/{service}-cf__{part}.shm"));
     }
     started
+}
+
+/// Returns the words for its port, and the rules, with which it reads the SNI and splices.
+fn peeking(folder: &Path) -> anyhow::Result<(String, String)> {
+    let made = rcgen::generate_simple_self_signed(vec!["squid.invalid".to_owned()])?;
+    let certificate = folder.join("certificate.pem");
+    let key = made.signing_key.serialize_pem();
+    fs::write(&certificate, format!("{key}{}", made.cert.pem()))?;
+    let certificate = certificate.display();
+    let bump = format!("ssl-bump generate-host-certificates=off tls-cert={certificate}");
+    let rules = format!(
+        "acl names ssl::server_name {LOGIN} {DATA}
+acl first at_step SslBump1
+ssl_bump peek first
+ssl_bump splice names
+ssl_bump terminate all"
+    );
+    Ok((bump, rules))
 }
 
 pub fn version() -> String {

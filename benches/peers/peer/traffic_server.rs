@@ -23,6 +23,7 @@ const EMPTY: &[&str] = &[
     "volume.config",
 ];
 
+// long: most of it is its configuration files.
 pub fn start(place: &Place<'_>) -> anyhow::Result<Daemon> {
     let Place { folder, address, origin, descriptors, tunnels, .. } = place;
     let home = folder.display();

@@ -11,7 +11,7 @@ const REFERENCES: usize = 8;
 
 /// What of a request's line bears on it; printable already.
 #[derive(Debug, Default)]
-pub(super) struct Request {
+pub(super) struct PulledRequest {
     pub(super) client: String,
     pub(super) image: String,
     pub(super) operation: String,
@@ -49,7 +49,7 @@ pub(super) struct PullRow {
 
 impl Pulls {
     /// Counts a request that was answered. Only GET moves anything.
-    pub(super) fn count(&mut self, request: Request) {
+    pub(super) fn count(&mut self, request: PulledRequest) {
         let is_pull = matches!(request.operation.as_str(), "manifest" | "blob");
         if !is_pull || request.method != "GET" {
             return;
@@ -138,7 +138,7 @@ mod tests {
             ("blob", "GET", &digest),
             ("tags", "GET", "v2"),
         ] {
-            pulls.count(Request {
+            pulls.count(PulledRequest {
                 client: "build-agents".into(),
                 image: "contoso/team/app".into(),
                 operation: operation.into(),

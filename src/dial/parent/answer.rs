@@ -12,7 +12,7 @@ const LONGEST_PHRASE: usize = 60;
 
 /// A final answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct ConnectAnswer {
     pub(super) status: u16,
     /// The status and up to 60 printable characters of the reason phrase.
     pub(super) words: String,
@@ -35,11 +35,11 @@ pub(super) enum Malformed {
 
 /// What the bytes so far amount to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum AnswerStep {
     /// All bytes that were fed are part of a head that is not complete.
     NeedMore,
     /// The head is complete. Of the bytes that were fed last, `used` belong to it.
-    Complete { answer: Answer, used: usize },
+    Complete { answer: ConnectAnswer, used: usize },
 }
 
 /// Reads an answer as it arrives. The result does not depend on how the bytes are segmented.
@@ -58,7 +58,7 @@ impl AnswerReader {
     }
 
     /// Takes the next bytes.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Step, Malformed> {
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<AnswerStep, Malformed> {
         for (at, &byte) in bytes.iter().enumerate() {
             if self.total == LARGEST_ANSWER {
                 return Err(Malformed::TooLarge);
@@ -72,10 +72,10 @@ impl AnswerReader {
             match answer.status {
                 101 => return Err(Malformed::Switching),
                 100..=199 => {}
-                _ => return Ok(Step::Complete { answer, used: at + 1 }),
+                _ => return Ok(AnswerStep::Complete { answer, used: at + 1 }),
             }
         }
-        Ok(Step::NeedMore)
+        Ok(AnswerStep::NeedMore)
     }
 
     fn push(&mut self, byte: u8) -> Result<(), Malformed> {
@@ -99,7 +99,7 @@ impl AnswerReader {
 }
 
 /// Reads the status line of a complete head.
-fn answer(head: &[u8]) -> Result<Answer, Malformed> {
+fn answer(head: &[u8]) -> Result<ConnectAnswer, Malformed> {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let (version, rest) = line.split_at_checked("HTTP/1.1".len()).ok_or(Malformed::NotHttp)?;
     if !version.last().is_some_and(u8::is_ascii_digit) {
@@ -123,7 +123,7 @@ fn answer(head: &[u8]) -> Result<Answer, Malformed> {
         _ => '?',
     });
     let phrase: String = printable.take(LONGEST_PHRASE).collect();
-    Ok(Answer { status, words: format!("{status} {}", phrase.trim()).trim_end().to_owned() })
+    Ok(ConnectAnswer { status, words: format!("{status} {}", phrase.trim()).trim_end().to_owned() })
 }
 
 #[cfg(test)]
@@ -135,8 +135,8 @@ mod tests {
     /// What all bytes at once amount to: status, words and the length of the heads.
     fn read(bytes: &[u8]) -> Result<Option<(u16, String, usize)>, Malformed> {
         match AnswerReader::default().feed(bytes)? {
-            Step::NeedMore => Ok(None),
-            Step::Complete { answer, used } => Ok(Some((answer.status, answer.words, used))),
+            AnswerStep::NeedMore => Ok(None),
+            AnswerStep::Complete { answer, used } => Ok(Some((answer.status, answer.words, used))),
         }
     }
 
@@ -211,10 +211,10 @@ mod tests {
                 let end = (at + cut.next().unwrap()).min(bytes.len());
                 match reader.feed(&bytes[at..end]) {
                     Err(fault) => break Err(fault),
-                    Ok(Step::Complete { answer, used }) => {
+                    Ok(AnswerStep::Complete { answer, used }) => {
                         break Ok(Some((answer.status, answer.words, at + used)));
                     }
-                    Ok(Step::NeedMore) => at = end,
+                    Ok(AnswerStep::NeedMore) => at = end,
                 }
             };
             prop_assert_eq!(whole, pieces);

@@ -43,7 +43,7 @@ const SINGLE_USE: [&str; 2] = ["negotiate ", "ntlm "];
 
 /// A value of `Proxy-Authorization`.
 #[derive(Debug, Clone)]
-pub(super) struct Authorization {
+pub(super) struct ProxyAuthorization {
     pub(super) value: Arc<str>,
     /// Whether it was used before, so that it may have expired.
     pub(super) is_cached: bool,
@@ -90,11 +90,14 @@ impl Credentials {
         parent: &Parent,
         address: &ParentAddress,
         by: Instant,
-    ) -> Result<Option<Authorization>, NoCredentials> {
+    ) -> Result<Option<ProxyAuthorization>, NoCredentials> {
         let command = match &parent.credentials {
             None => return Ok(None),
             Some(ParentCredentials::Value(value)) => {
-                return Ok(Some(Authorization { value: value.as_str().into(), is_cached: false }));
+                return Ok(Some(ProxyAuthorization {
+                    value: value.as_str().into(),
+                    is_cached: false,
+                }));
             }
             Some(ParentCredentials::Command(command)) => command,
         };
@@ -105,7 +108,7 @@ impl Credentials {
     }
 
     /// Forgets a value that a parent has rejected.
-    pub(super) async fn reject(&self, parent: &Parent, rejected: &Authorization) {
+    pub(super) async fn reject(&self, parent: &Parent, rejected: &ProxyAuthorization) {
         let Some(ParentCredentials::Command(command)) = &parent.credentials else { return };
         let values = self.values(&parent.name, command);
         let mut known = values.known.lock().await;
@@ -130,19 +133,19 @@ impl Credentials {
 }
 
 impl Values {
-    async fn next(&self, address: &ParentAddress) -> Result<Authorization, NoCredentials> {
+    async fn next(&self, address: &ParentAddress) -> Result<ProxyAuthorization, NoCredentials> {
         let mut known = self.known.lock().await;
         if let Some((value, until)) = &known.value
             && *until > Instant::now()
         {
-            return Ok(Authorization { value: value.clone(), is_cached: true });
+            return Ok(ProxyAuthorization { value: value.clone(), is_cached: true });
         }
         if known.is_single_use {
             drop(known);
             // The semaphore is never closed.
             let _permit = self.at_once.acquire().await;
             let value = self.run(address).await?;
-            return Ok(Authorization { value: value.into(), is_cached: false });
+            return Ok(ProxyAuthorization { value: value.into(), is_cached: false });
         }
         let value: Arc<str> = self.run(address).await?.into();
         let is_single_use = |scheme: &&'static str| {
@@ -152,7 +155,7 @@ impl Values {
         if !known.is_single_use {
             known.value = Some((value.clone(), Instant::now() + LIFETIME));
         }
-        Ok(Authorization { value, is_cached: false })
+        Ok(ProxyAuthorization { value, is_cached: false })
     }
 
     /// Runs the program. It is killed if this is dropped.
@@ -234,7 +237,7 @@ mod tests {
     async fn get(
         credentials: &Credentials,
         parent: &Parent,
-    ) -> Result<Authorization, NoCredentials> {
+    ) -> Result<ProxyAuthorization, NoCredentials> {
         let by = Instant::now() + Duration::from_secs(20);
         Ok(credentials.get(parent, &parent.addresses[0], by).await?.unwrap())
     }

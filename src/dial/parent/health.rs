@@ -19,7 +19,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
 /// The health of every address of every parent that was dialled.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(super) struct ParentHealth {
     /// Only those that do not work.
     down: Mutex<HashMap<Key, Down>>,
     changes: watch::Sender<u64>,
@@ -37,13 +37,13 @@ struct Down {
     delay: Duration,
 }
 
-impl Default for Health {
+impl Default for ParentHealth {
     fn default() -> Self {
         Self { down: Mutex::default(), changes: watch::Sender::new(0) }
     }
 }
 
-impl Health {
+impl ParentHealth {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Down>> {
         self.down.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,7 +134,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failed_address_is_tried_by_one_session_after_a_growing_delay() {
         let parent = parent(&["10.0.0.8:8080", "10.0.0.9:8080"]);
-        let health = Health::default();
+        let health = ParentHealth::default();
         let count = || health.to_try(&parent).len();
         let (first, start) = (&parent.addresses[0], Instant::now());
         assert_eq!(count(), 2);

@@ -24,8 +24,8 @@ pub(super) use trip::Trip;
 use super::upstream::Connection;
 use crate::policy::{Cause, ConnectBy, GateId, Parent, ParentAddress, ParentFailure, Permit, Stop};
 use credentials::{Credentials, NoCredentials};
-use health::Health;
-use tunnel::{NoTunnel, Times, Tunnel};
+use health::ParentHealth;
+use tunnel::{NoTunnel, ParentTunnel, Times};
 
 /// How long an address of a parent may take to accept a connection while there is another to try.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(750);
@@ -37,7 +37,7 @@ const MOST_TARGETS: usize = 3;
 #[derive(Debug)]
 pub(super) struct Parents {
     id: GateId,
-    health: Health,
+    health: ParentHealth,
     credentials: Credentials,
 }
 
@@ -56,7 +56,7 @@ impl Parents {
         // still finds loops of its own.
         let _ = SystemRandom::new().fill(&mut random);
         let id = GateId::new(u64::from_ne_bytes(random));
-        Self { id, health: Health::default(), credentials: Credentials::default() }
+        Self { id, health: ParentHealth::default(), credentials: Credentials::default() }
     }
 
     pub(super) fn id(&self) -> GateId {
@@ -155,7 +155,7 @@ impl Parents {
             let authorization = self.credentials.get(parent, address, times.answer).await?;
             let value = authorization.as_ref().map(|one| &*one.value);
             let head = request::connect(authority, &trip.caller.via, self.id, value);
-            let opened = Tunnel { parent, address, trip }.open(&head, times).await;
+            let opened = ParentTunnel { parent, address, trip }.open(&head, times).await;
             match (&opened, authorization) {
                 (Err(NoTunnel::Answered(answer)), Some(used))
                     if answer.status == 407 && used.is_cached =>

@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use super::answer::{Answer, AnswerReader, Malformed, Step};
+use super::answer::{AnswerReader, AnswerStep, ConnectAnswer, Malformed};
 use super::request::proxy_header;
 use super::trip::Trip;
 use crate::dial::Upstream;
@@ -41,19 +41,19 @@ pub(super) enum NoTunnel {
     /// There are no credentials for it.
     Credentials(String),
     /// It answered, and not with 2xx.
-    Answered(Answer),
+    Answered(ConnectAnswer),
     /// The gate itself lacks something.
     Ours(Failure),
 }
 
 /// An attempt at one address.
-pub(super) struct Tunnel<'a> {
+pub(super) struct ParentTunnel<'a> {
     pub(super) parent: &'a Parent,
     pub(super) address: &'a ParentAddress,
     pub(super) trip: &'a Trip<'a>,
 }
 
-impl Tunnel<'_> {
+impl ParentTunnel<'_> {
     /// Connects, sends the request in one write, and reads the answer to its last byte.
     pub(super) async fn open(&self, request: &[u8], times: Times) -> Result<Upstream, NoTunnel> {
         let late = |_| NoTunnel::Unreachable("did not accept the connection in time".to_owned());
@@ -150,7 +150,7 @@ fn incomplete(reader: &AnswerReader) -> NoTunnel {
 
 /// Reads an answer from a bare socket, and no byte more: what follows is the tunnel's, and stays in
 /// the socket for splice.
-async fn answer_of_socket(socket: &mut TcpStream) -> Result<Answer, NoTunnel> {
+async fn answer_of_socket(socket: &mut TcpStream) -> Result<ConnectAnswer, NoTunnel> {
     let mut reader = AnswerReader::default();
     let mut chunk = [0; CHUNK];
     loop {
@@ -161,20 +161,20 @@ async fn answer_of_socket(socket: &mut TcpStream) -> Result<Answer, NoTunnel> {
         }
         let step = reader.feed(bytes).map_err(NoTunnel::Malformed)?;
         let used = match &step {
-            Step::NeedMore => seen,
-            Step::Complete { used, .. } => *used,
+            AnswerStep::NeedMore => seen,
+            AnswerStep::Complete { used, .. } => *used,
         };
         // It has been seen, so it is there.
         let taken = chunk.get_mut(..used).unwrap_or_default();
         socket.read_exact(taken).await.map_err(|_| incomplete(&reader))?;
-        if let Step::Complete { answer, .. } = step {
+        if let AnswerStep::Complete { answer, .. } = step {
             return Ok(answer);
         }
     }
 }
 
 /// Reads an answer from TLS. What follows stays in the buffer of the TLS library.
-async fn answer_of_tls(stream: &mut TlsStream<TcpStream>) -> Result<Answer, NoTunnel> {
+async fn answer_of_tls(stream: &mut TlsStream<TcpStream>) -> Result<ConnectAnswer, NoTunnel> {
     let mut reader = AnswerReader::default();
     loop {
         let bytes = stream.fill_buf().await.map_err(|_| incomplete(&reader))?;
@@ -183,8 +183,8 @@ async fn answer_of_tls(stream: &mut TlsStream<TcpStream>) -> Result<Answer, NoTu
         }
         let seen = bytes.len();
         match reader.feed(bytes).map_err(NoTunnel::Malformed)? {
-            Step::NeedMore => stream.consume(seen),
-            Step::Complete { answer, used } => {
+            AnswerStep::NeedMore => stream.consume(seen),
+            AnswerStep::Complete { answer, used } => {
                 stream.consume(used);
                 return Ok(answer);
             }

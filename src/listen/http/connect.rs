@@ -85,12 +85,12 @@ impl Service<Request<Incoming>> for Decided {
 /// The answers to an accepted CONNECT. They are the same for all clients of one HTTP version: they
 /// have no Date, which only an origin server must send (RFC 9110 §6.6.1).
 #[derive(Debug, Clone)]
-pub struct Accepted {
+pub struct AcceptedConnect {
     http10: Bytes,
     http11: Bytes,
 }
 
-impl Accepted {
+impl AcceptedConnect {
     /// Generates them with hyper, once for all sessions.
     ///
     /// # Errors
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn an_accepted_client_is_answered_in_its_http_version() {
-        let accepted = Accepted::new().unwrap();
+        let accepted = AcceptedConnect::new().unwrap();
         let answers =
             [Version::Http10, Version::Http11].map(|version| accepted.in_version(version));
         assert_eq!(answers, [&b"HTTP/1.0 200 OK\r\n\r\n"[..], b"HTTP/1.1 200 OK\r\n\r\n"]);

@@ -35,8 +35,8 @@ use crate::policy::{Cause, Ending, Failure, Reason, Side, Stop};
 
 type Outcome = Result<Ending, Stop>;
 
-fn settings(pipes: usize) -> Settings {
-    Settings { batch: Some(BATCH), pipes, pipe_size: PIPE_SIZE }
+fn settings(pipes: usize) -> RelaySettings {
+    RelaySettings { batch: Some(BATCH), pipes, pipe_size: PIPE_SIZE }
 }
 
 fn relay(pipes: usize) -> Arc<Relay> {
@@ -178,7 +178,7 @@ async fn every_byte_arrives_in_order_once() {
     ];
     for (seed, (pipes, up, down, piece)) in (10..).step_by(10).zip(cases) {
         for batch in [None, Some(BATCH)] {
-            let relay = Arc::new(Relay::new(Settings { batch, ..settings(pipes) }));
+            let relay = Arc::new(Relay::new(RelaySettings { batch, ..settings(pipes) }));
             let mut tunnel = tunnel(&relay, open()).await;
             exchange(&mut tunnel, seed, (up, down), piece).await;
             assert_eq!(tunnel.over.await.unwrap(), Ok(Ending::Closed));
@@ -394,7 +394,7 @@ async fn an_answer_after_bulk_waits_for_no_tick() {
         let relay = Relay {
             began,
             tick: batch,
-            ..Relay::new(Settings { batch: Some(batch), pipes: 1, pipe_size: PIPE_SIZE })
+            ..Relay::new(RelaySettings { batch: Some(batch), pipes: 1, pipe_size: PIPE_SIZE })
         };
         let (mut client, gate_client) = pair().await;
         let (gate_upstream, mut server) = pair().await;

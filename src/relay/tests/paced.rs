@@ -6,7 +6,7 @@ use super::*;
 const RATE: u64 = 4 << 20;
 
 async fn paced(pipes: usize, batch: Option<Duration>, length: usize) -> (Count, Duration) {
-    let relay = Arc::new(Relay::new(Settings { batch, pipes, pipe_size: PIPE_SIZE }));
+    let relay = Arc::new(Relay::new(RelaySettings { batch, pipes, pipe_size: PIPE_SIZE }));
     let bounds = Bounds::within(None, vec![Arc::new(Throttle::new(RATE))]);
     let traffic = Arc::new(Traffic::within(bounds));
     let mut tunnel = tunnel_within(&relay, open(), idle(IDLE), traffic.clone()).await;

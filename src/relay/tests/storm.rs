@@ -99,8 +99,11 @@ async fn weather(relay: &Arc<Relay>, seed: u64) {
 
 async fn storm(seeds: std::ops::Range<u64>) {
     for batch in [1, 8].map(Duration::from_millis) {
-        let relay =
-            Arc::new(Relay::new(Settings { batch: Some(batch), pipes: 1, pipe_size: PIPE_SIZE }));
+        let relay = Arc::new(Relay::new(RelaySettings {
+            batch: Some(batch),
+            pipes: 1,
+            pipe_size: PIPE_SIZE,
+        }));
         for few in seeds.clone().collect::<Vec<_>>().chunks(8) {
             let tasks = few.iter().map(|&seed| {
                 let relay = relay.clone();

@@ -24,7 +24,7 @@ type RegistryResponse = Response<Full<Bytes>>;
 
 /// The endpoint of the registry that a request arrived at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Endpoint {
+pub(super) enum DemoEndpoint {
     /// The login server: authentication and content discovery.
     Login,
     /// The data endpoint: blobs.
@@ -60,7 +60,11 @@ pub(super) struct Shelf {
 
 impl Shelf {
     /// Answers one request at `endpoint`.
-    pub(super) fn answer<B>(&self, endpoint: Endpoint, request: &Request<B>) -> RegistryResponse {
+    pub(super) fn answer<B>(
+        &self,
+        endpoint: DemoEndpoint,
+        request: &Request<B>,
+    ) -> RegistryResponse {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return fault(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -69,8 +73,8 @@ impl Shelf {
             );
         }
         match endpoint {
-            Endpoint::Login => self.login(request),
-            Endpoint::Data => self.data(request),
+            DemoEndpoint::Login => self.login(request),
+            DemoEndpoint::Data => self.data(request),
         }
     }
 
@@ -233,7 +237,7 @@ mod tests {
 
     fn ask(
         shelf: &Shelf,
-        endpoint: Endpoint,
+        endpoint: DemoEndpoint,
         uri: &str,
         headers: &[(&str, &str)],
     ) -> RegistryResponse {
@@ -257,7 +261,7 @@ mod tests {
             let headers: Vec<_> =
                 [Some(("host", "contoso.azurecr.io")), token].into_iter().flatten().collect();
             for path in ["/v2/", "/v2/team/app/manifests/1.0", "/v2/team/app/blobs/sha256:00"] {
-                let answer = ask(&shelf, Endpoint::Login, path, &headers);
+                let answer = ask(&shelf, DemoEndpoint::Login, path, &headers);
                 assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
                 assert_eq!(
                     answer.headers().get(WWW_AUTHENTICATE).unwrap(),
@@ -271,7 +275,7 @@ mod tests {
     async fn tokens_are_given_for_credentials_only() {
         let shelf = shelf().await;
         let token =
-            |headers| ask(&shelf, Endpoint::Login, "/oauth2/token?scope=x", headers).status();
+            |headers| ask(&shelf, DemoEndpoint::Login, "/oauth2/token?scope=x", headers).status();
         assert_eq!(token(&[("authorization", CREDENTIALS)]), StatusCode::OK);
         assert_eq!(token(&[("authorization", "Basic YTpi")]), StatusCode::UNAUTHORIZED);
         assert_eq!(token(&[]), StatusCode::UNAUTHORIZED);
@@ -293,7 +297,7 @@ mod tests {
             ("/", StatusCode::NOT_FOUND),
         ] {
             let answer =
-                ask(&shelf, Endpoint::Login, path, &[("authorization", "Bearer the-token")]);
+                ask(&shelf, DemoEndpoint::Login, path, &[("authorization", "Bearer the-token")]);
             assert_eq!(answer.status(), status, "{path}");
         }
     }
@@ -315,12 +319,12 @@ mod tests {
             let headers = [("host", host), ("authorization", "Bearer the-token")];
             for blob in shelf.image.layers.iter().chain([&shelf.image.config]) {
                 let path = format!("/v2/team/app/blobs/{}", blob.digest);
-                let answer = ask(&shelf, Endpoint::Login, &path, &headers);
+                let answer = ask(&shelf, DemoEndpoint::Login, &path, &headers);
                 assert_eq!(answer.status(), StatusCode::TEMPORARY_REDIRECT);
                 let link = location(&answer).strip_prefix("https://").unwrap();
                 let (to, path) = link.split_at(link.find('/').unwrap());
                 assert_eq!(to, elsewhere);
-                assert_eq!(ask(&shelf, Endpoint::Data, path, &[]).status(), StatusCode::OK);
+                assert_eq!(ask(&shelf, DemoEndpoint::Data, path, &[]).status(), StatusCode::OK);
             }
         }
     }
@@ -332,17 +336,20 @@ mod tests {
         let path = format!("/c0ffee/docker/registry/v2/blobs/sha256/00/{hex}/data");
         let signed = format!("{path}?sp=r&sig=the-signature");
         let token = [("authorization", "Bearer the-token")];
-        assert_eq!(ask(&shelf, Endpoint::Data, &signed, &[]).status(), StatusCode::OK);
-        assert_eq!(ask(&shelf, Endpoint::Data, &signed, &token).status(), StatusCode::BAD_REQUEST);
-        assert_eq!(ask(&shelf, Endpoint::Data, &path, &[]).status(), StatusCode::FORBIDDEN);
+        assert_eq!(ask(&shelf, DemoEndpoint::Data, &signed, &[]).status(), StatusCode::OK);
+        assert_eq!(
+            ask(&shelf, DemoEndpoint::Data, &signed, &token).status(),
+            StatusCode::BAD_REQUEST
+        );
+        assert_eq!(ask(&shelf, DemoEndpoint::Data, &path, &[]).status(), StatusCode::FORBIDDEN);
         let wrong = format!("{path}?sig=the-signatur");
-        assert_eq!(ask(&shelf, Endpoint::Data, &wrong, &[]).status(), StatusCode::FORBIDDEN);
+        assert_eq!(ask(&shelf, DemoEndpoint::Data, &wrong, &[]).status(), StatusCode::FORBIDDEN);
     }
 
     #[tokio::test]
     async fn nothing_is_written() {
         let shelf = shelf().await;
-        for endpoint in [Endpoint::Login, Endpoint::Data] {
+        for endpoint in [DemoEndpoint::Login, DemoEndpoint::Data] {
             let request = Request::put("/v2/team/app/manifests/1.0").body(()).unwrap();
             assert_eq!(shelf.answer(endpoint, &request).status(), StatusCode::METHOD_NOT_ALLOWED);
         }

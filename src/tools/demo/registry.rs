@@ -3,7 +3,7 @@
 //! The trap stands for every host that is forbidden. It counts and closes every connection, so the
 //! demonstration can show that there were none.
 
-use super::answer::{Endpoint, Shelf};
+use super::answer::{DemoEndpoint, Shelf};
 use super::authority::Authority;
 use super::image::Image;
 use super::{DATA, DemoError, LATER_DATA, LATER_LOGIN, LOGIN};
@@ -71,7 +71,7 @@ impl DemoRegistry {
         let arrivals = Arc::new(Arrivals::default());
         let serving = CancellationToken::new();
 
-        for (listener, endpoint) in [(login, Endpoint::Login), (data, Endpoint::Data)] {
+        for (listener, endpoint) in [(login, DemoEndpoint::Login), (data, DemoEndpoint::Data)] {
             let door = RegistryListener {
                 endpoint,
                 shelf: Arc::clone(&shelf),
@@ -162,7 +162,7 @@ async fn count(listener: TcpListener, arrivals: Arc<Arrivals>) {
 /// A listener of the registry.
 #[derive(Clone)]
 struct RegistryListener {
-    endpoint: Endpoint,
+    endpoint: DemoEndpoint,
     shelf: Arc<Shelf>,
     arrivals: Arc<Arrivals>,
     tls: Arc<rustls::ServerConfig>,
@@ -217,8 +217,8 @@ impl RegistryListener {
         // A client that connects by address sends no name.
         let ours = match (hello.client_hello().server_name(), self.endpoint) {
             (None, _) => true,
-            (Some(name), Endpoint::Login) => name == LOGIN || name == LATER_LOGIN,
-            (Some(name), Endpoint::Data) => name == DATA || name == LATER_DATA,
+            (Some(name), DemoEndpoint::Login) => name == LOGIN || name == LATER_LOGIN,
+            (Some(name), DemoEndpoint::Data) => name == DATA || name == LATER_DATA,
         };
         if !ours {
             self.arrivals.stray();

@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 
 use crate::dial::TlsClients;
 use crate::policy::{HTTPS, Name, Target};
-use trial::{INSPECTOR, Transport, Trial, Trusted};
+use trial::{INSPECTOR, Trial, TrialTransport, Trusted};
 
 pub use crate::account::DOCTOR_STORAGE as STORAGE;
 pub use proxy::{NoProxy, Proxy};
@@ -77,7 +77,7 @@ pub struct DoctorPlan {
 
 /// The result of a test, with details.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct TestedWay {
     /// What was tested.
     pub way: String,
     /// The result.
@@ -88,7 +88,7 @@ pub struct Finding {
     pub remedy: Option<String>,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for TestedWay {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { way, verdict, seen, remedy } = self;
         write!(out, "{:<8}{way}: {seen}", verdict.word())?;
@@ -122,7 +122,7 @@ const TRUST: &str = "the gate's authority in certs.d of the client: pullgate kit
      containerd prints it; test it with --authority FILE";
 
 /// Runs all tests.
-pub async fn examine(plan: &DoctorPlan) -> Vec<Finding> {
+pub async fn examine(plan: &DoctorPlan) -> Vec<TestedWay> {
     let mut ways = ways(plan);
     ways.extend(past_mirror(plan));
     ways.extend(works(plan));
@@ -139,7 +139,7 @@ pub async fn examine(plan: &DoctorPlan) -> Vec<Finding> {
                 Verdict::Untrusted => Some(EXEMPT.to_owned()),
                 verdict => (!verdict.is_well()).then_some(remedy),
             };
-            (number, Finding { way: title, verdict, seen, remedy })
+            (number, TestedWay { way: title, verdict, seen, remedy })
         });
     }
     let mut found = Vec::new();
@@ -147,7 +147,7 @@ pub async fn examine(plan: &DoctorPlan) -> Vec<Finding> {
         found.push(ended.unwrap_or_else(|_| (usize::MAX, broken())));
     }
     found.sort_unstable_by_key(|(number, _)| *number);
-    let mut findings: Vec<Finding> = found.into_iter().map(|(_, finding)| finding).collect();
+    let mut findings: Vec<TestedWay> = found.into_iter().map(|(_, finding)| finding).collect();
     // The gate has queried its DNS servers by now.
     for server in &plan.gate_resolvers {
         findings.push(swept(*server, &plan.stranger).await);
@@ -157,11 +157,11 @@ pub async fn examine(plan: &DoctorPlan) -> Vec<Finding> {
 }
 
 /// Tests every source port with one DNS server of the gate.
-async fn swept(server: SocketAddr, name: &Name) -> Finding {
+async fn swept(server: SocketAddr, name: &Name) -> TestedWay {
     let name = name.clone();
     let tried = tokio::task::spawn_blocking(move || local::sweep(server, &name)).await;
     let Ok((verdict, seen)) = tried else { return broken() };
-    Finding {
+    TestedWay {
         way: format!("DNS at {server} from the ports of the gate"),
         verdict,
         seen,
@@ -174,10 +174,10 @@ async fn swept(server: SocketAddr, name: &Name) -> Finding {
 }
 
 /// Checks the proxy variables of the environment for exemptions.
-fn settings(plan: &DoctorPlan) -> Vec<Finding> {
+fn settings(plan: &DoctorPlan) -> Vec<TestedWay> {
     let mut findings = Vec::new();
     if plan.only_http_proxy {
-        findings.push(Finding {
+        findings.push(TestedWay {
             way: "a proxy for HTTPS".into(),
             verdict: Verdict::Skipped,
             seen: "HTTP_PROXY is set and HTTPS_PROXY is not: registries are asked over HTTPS, so \
@@ -196,7 +196,7 @@ fn settings(plan: &DoctorPlan) -> Vec<Finding> {
             Some(other) => format!(", but {other} through it: a pull needs both"),
             None => String::new(),
         };
-        findings.push(Finding {
+        findings.push(TestedWay {
             way: format!("{target} by NO_PROXY"),
             verdict: Verdict::Fails,
             seen: format!("its entry {entry:?} sends clients past the proxy{not_all}"),
@@ -207,8 +207,8 @@ fn settings(plan: &DoctorPlan) -> Vec<Finding> {
 }
 
 /// Returns the finding for a test that panicked.
-fn broken() -> Finding {
-    Finding {
+fn broken() -> TestedWay {
+    TestedWay {
         way: "a test".into(),
         verdict: Verdict::Fails,
         seen: "it ended with an internal error of pullgate".into(),
@@ -272,7 +272,7 @@ fn ways(plan: &DoctorPlan) -> Vec<Test> {
     }
     for to in plan.system_resolvers.iter().chain(&plan.resolvers) {
         let family = if to.is_ipv4() { "ip" } else { "ip6" };
-        for (word, transport) in [("UDP", Transport::Udp), ("TCP", Transport::Tcp)] {
+        for (word, transport) in [("UDP", TrialTransport::Udp), ("TCP", TrialTransport::Tcp)] {
             add(
                 format!("DNS at {to} over {word}, for {}", plan.stranger),
                 Trial::Dns { to: *to, transport, name: plan.stranger.clone() },

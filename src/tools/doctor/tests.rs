@@ -79,7 +79,7 @@ async fn resolver(code: u8) -> SocketAddr {
 #[tokio::test]
 async fn what_is_not_shown_to_be_closed_is_open() {
     let hello = |to| Trial::Hello { to, name: Some(name("example.com")) };
-    let dns = |to| Trial::Dns { to, transport: Transport::Udp, name: name("example.com") };
+    let dns = |to| Trial::Dns { to, transport: TrialTransport::Udp, name: name("example.com") };
     let silent = server(b"").await;
     for (trial, expected) in [
         (hello(server(ALERT).await), Verdict::Closed),
@@ -101,7 +101,7 @@ async fn what_is_not_shown_to_be_closed_is_open() {
         (Trial::Quic(resolver(0).await), Verdict::Open),
         (Trial::Quic(closed_port().await), Verdict::Closed),
         (
-            Trial::Dns { to: silent, transport: Transport::Tcp, name: name("example.com") },
+            Trial::Dns { to: silent, transport: TrialTransport::Tcp, name: name("example.com") },
             Verdict::Open,
         ),
     ] {

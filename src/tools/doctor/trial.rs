@@ -51,7 +51,7 @@ pub(super) enum Trial {
     /// A datagram from the address of another machine.
     ForgedSource(Ipv6Addr),
     /// A query.
-    Dns { to: SocketAddr, transport: Transport, name: Name },
+    Dns { to: SocketAddr, transport: TrialTransport, name: Name },
     /// A query that must be answered.
     Asked { to: SocketAddr, name: Name },
     /// A CONNECT that must be rejected.
@@ -69,7 +69,7 @@ pub(super) enum Trial {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Transport {
+pub(super) enum TrialTransport {
     Udp,
     Tcp,
 }
@@ -92,10 +92,12 @@ impl Trial {
             },
             Self::Quic(to) => datagram(to, &quic(), by, |_| Some("it answers".to_owned())).await,
             Self::ForgedSource(ip) => local::forged_source(ip),
-            Self::Dns { to, transport: Transport::Udp, name } => {
+            Self::Dns { to, transport: TrialTransport::Udp, name } => {
                 datagram(to, &dns::question(&name), by, dns::answered).await
             }
-            Self::Dns { to, transport: Transport::Tcp, name } => dns_over_tcp(to, &name, by).await,
+            Self::Dns { to, transport: TrialTransport::Tcp, name } => {
+                dns_over_tcp(to, &name, by).await
+            }
             Self::Asked { to, name } => asked(to, &name, by).await,
             Self::Tunnel { proxy, target } => match connect(&proxy, &target, by).await {
                 Ok((answer, _)) => judge_refusal(&answer),

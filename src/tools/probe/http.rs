@@ -18,13 +18,13 @@ const LARGEST: usize = 4 * 1024 * 1024;
 
 /// What a server answered.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ServerAnswer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
-impl Answer {
+impl ServerAnswer {
     pub(super) fn header(&self, name: HeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -37,7 +37,7 @@ pub(super) async fn get(
     target: &str,
     headers: &[(HeaderName, String)],
     within: Duration,
-) -> Result<Answer, String> {
+) -> Result<ServerAnswer, String> {
     let exchange = async {
         let (mut sender, driver) = http1::Builder::new()
             .max_buf_size(128 * 1024)
@@ -62,7 +62,7 @@ pub(super) async fn get(
                     return Err("the answer is larger than 4 MiB".to_owned());
                 }
             }
-            Ok(Answer { status: head.status, headers: head.headers, body: bytes.freeze() })
+            Ok(ServerAnswer { status: head.status, headers: head.headers, body: bytes.freeze() })
         };
         let answer = answer.await;
         driver.abort();

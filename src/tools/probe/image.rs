@@ -8,11 +8,11 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
-use super::http::{self, Answer};
+use super::http::{self, ServerAnswer};
 use super::{Prober, Step, StepFault};
 use crate::dial::Upstream;
-use crate::oci::{Bearer, Challenges, Location, encoded};
-use crate::policy::{Credentials, Name, Target};
+use crate::oci::{Bearer, Challenges, UriReference, encoded};
+use crate::policy::{Name, RegistryCredentials, Target};
 
 /// The media types of manifests and indexes.
 const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
@@ -97,7 +97,7 @@ impl Prober<'_> {
             let took = began.elapsed();
             steps.push(Step { step: "token", subject: subject.clone(), took, seen, fault });
         };
-        let Ok(Location::Absolute { host, target }) = Location::parse(&bearer.realm) else {
+        let Ok(UriReference::Absolute { host, target }) = UriReference::parse(&bearer.realm) else {
             let fault = StepFault::new("upstream-auth", "check what answers at the login server");
             push(steps, "the realm of its challenge is not an https URL".into(), Some(fault));
             return None;
@@ -108,7 +108,7 @@ impl Prober<'_> {
         query.extend(bearer.service.as_deref().map(|service| ("service", service)));
         let path = format!("{target}{join}{}", encoded(&query));
         let (headers, who) = match self.credentials() {
-            Some(Credentials::Password { user, password }) => {
+            Some(RegistryCredentials::Password { user, password }) => {
                 let text = STANDARD.encode(format!("{user}:{password}"));
                 (vec![(header::AUTHORIZATION, format!("Basic {text}"))], "with credentials")
             }
@@ -234,11 +234,11 @@ impl Prober<'_> {
     }
 
     /// Judges a redirect by the policy. Its query is a secret and is not shown.
-    fn redirect(&self, answer: &Answer) -> (String, Option<StepFault>) {
+    fn redirect(&self, answer: &ServerAnswer) -> (String, Option<StepFault>) {
         let location = answer.header(header::LOCATION).unwrap_or_default();
-        match Location::parse(location) {
-            Ok(Location::Relative(_)) => ("served by the login server itself".into(), None),
-            Ok(Location::Absolute { host, .. }) => {
+        match UriReference::parse(location) {
+            Ok(UriReference::Relative(_)) => ("served by the login server itself".into(), None),
+            Ok(UriReference::Absolute { host, .. }) => {
                 let target = Name::parse(&host).ok().map(Target::https);
                 let fault = target.and_then(|target| {
                     let denial = self.plan.set.judge_own(&target).err()?;
@@ -272,7 +272,7 @@ impl Prober<'_> {
         path: &str,
         headers: &[(HeaderName, String)],
         steps: &mut Vec<Step>,
-    ) -> Option<Result<Answer, String>> {
+    ) -> Option<Result<ServerAnswer, String>> {
         let mut unseen = Vec::new();
         match self.host(target, &mut unseen).await {
             Some(stream) => {

@@ -19,8 +19,8 @@ pub use step::{Step, StepFault};
 
 use crate::dial::{self, Caller, Dialler, Resolver, SeenCertificate, TlsClients, Upstream};
 use crate::policy::{
-    Cause, Credentials, DetailedFailure, EndpointKind, Failure, OwnAddresses, Permit, PolicySet,
-    Registry, Route, Side, Target,
+    Cause, DetailedFailure, EndpointKind, Failure, OwnAddresses, Permit, PolicySet, Registry,
+    RegistryCredentials, Route, Side, Target,
 };
 
 const DAY: i64 = 24 * 60 * 60;
@@ -81,7 +81,7 @@ impl Prober<'_> {
         Instant::now() + self.plan.timeout
     }
 
-    fn credentials(&self) -> Option<&Credentials> {
+    fn credentials(&self) -> Option<&RegistryCredentials> {
         self.plan.registry.mirror().and_then(|mirror| mirror.credentials())
     }
 
