@@ -1,7 +1,8 @@
 //! Which operations a registry's file allows.
 
 use super::globs::{RepositoryGlobs, TagGlobs};
-use super::operation::{Action, Mount, Operation};
+use super::operation::{Action, Method, Mount, Operation};
+use super::parse::Request;
 use super::repository::Repository;
 
 /// The rules of one registry, for its mirror or for its inspected tunnels.
@@ -53,11 +54,12 @@ pub enum RuleFault {
 }
 
 impl RequestRules {
-    /// Judges an operation.
+    /// Judges a request.
     ///
     /// # Errors
     /// Why it is not allowed.
-    pub fn judge(&self, operation: &Operation) -> Result<(), RuleFault> {
+    pub fn judge(&self, request: &Request) -> Result<(), RuleFault> {
+        let operation = &request.operation;
         match operation.action() {
             Action::Delete => return Err(RuleFault::Operation),
             Action::Write if self.push.is_empty() => return Err(RuleFault::Operation),
@@ -68,7 +70,8 @@ impl RequestRules {
                 if matches!(operation, Operation::Azure(_)) && self.azure == AzureApi::Refused {
                     return Err(RuleFault::Operation);
                 }
-                if operation.repository().is_some_and(|repository| !self.may_pull(repository)) {
+                let may_read = |name| self.may_pull(name) || self.may_look(request, name);
+                if operation.repository().is_some_and(|name| !may_read(name)) {
                     return Err(RuleFault::Repository);
                 }
             }
@@ -101,6 +104,13 @@ impl RequestRules {
         if within && mount { Ok(()) } else { Err(RuleFault::Repository) }
     }
 
+    /// Clients look for what is there before they push it.
+    fn may_look(&self, request: &Request, repository: &Repository) -> bool {
+        let looked_for =
+            matches!(request.operation, Operation::Blob { .. } | Operation::Manifest { .. });
+        looked_for && request.method == Method::Head && self.push.includes(repository)
+    }
+
     fn may_pull(&self, repository: &Repository) -> bool {
         self.pull.as_ref().is_none_or(|globs| globs.includes(repository))
     }
@@ -109,7 +119,7 @@ impl RequestRules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::{Naming, Request};
+    use crate::oci::Naming;
 
     fn rules(pull: Option<&[&str]>, push: &[&str], tags: Option<&[&str]>) -> RequestRules {
         let globs = |patterns: &[&str]| {
@@ -133,6 +143,7 @@ mod tests {
         let push = rules(Some(&["team/**"]), &["team/app"], None);
         let open = RequestRules::default();
         let push_all = rules(None, &["**"], Some(&[]));
+        let push_only = rules(Some(&["base/**"]), &["team/app"], Some(&["v*"]));
         let azure = RequestRules { azure: AzureApi::ReadOnly, ..pull.clone() };
         let listing = RequestRules { listing: Listing::Allowed, ..pull.clone() };
         for (rules, method, target, expected) in [
@@ -175,13 +186,19 @@ mod tests {
             (&push, "POST", "/v2/team/app/blobs/uploads/?mount=DIGEST&from=team/b", Ok(())),
             (&push, "POST", "/v2/team/app/blobs/uploads/?mount=DIGEST&from=x/b", Err(Repo)),
             (&push, "POST", "/v2/team/app/blobs/uploads/?mount=DIGEST", Err(Repo)),
+            (&push_only, "HEAD", "/v2/team/app/blobs/DIGEST", Ok(())),
+            (&push_only, "HEAD", "/v2/team/app/manifests/v1", Ok(())),
+            (&push_only, "HEAD", "/v2/team/app/manifests/latest", Err(Tag)),
+            (&push_only, "GET", "/v2/team/app/blobs/DIGEST", Err(Repo)),
+            (&push_only, "GET", "/v2/team/app/manifests/v1", Err(Repo)),
+            (&push_only, "HEAD", "/v2/team/b/blobs/DIGEST", Err(Repo)),
             (&push_all, "POST", "/v2/team/app/blobs/uploads/?mount=DIGEST", Ok(())),
             (&push_all, "PUT", "/v2/a/manifests/latest", Err(Tag)),
             (&push_all, "PUT", "/v2/a/manifests/DIGEST", Ok(())),
         ] {
             let target = target.replace("DIGEST", &digest);
             let request = Request::parse(method, &target, Naming::Connection).unwrap();
-            assert_eq!(rules.judge(&request.operation), expected, "{method} {target}");
+            assert_eq!(rules.judge(&request), expected, "{method} {target}");
         }
     }
 }

@@ -8,7 +8,7 @@ use super::mirror::Mirror;
 use super::name::Name;
 use super::reason::{Denial, Reason};
 use super::target::Target;
-use crate::oci::{Action, Operation, RuleFault};
+use crate::oci::{Action, Operation, Request, RuleFault};
 
 /// The table of a registry's file that a request is judged by.
 #[derive(Debug, Clone)]
@@ -31,14 +31,15 @@ impl Offer {
         self.endpoints().iter().find(|endpoint| endpoint.target == target)
     }
 
-    pub(super) fn judge(&self, operation: &Operation) -> Result<(), Denial> {
+    pub(super) fn judge(&self, request: &Request) -> Result<(), Denial> {
+        let operation = &request.operation;
         let judged = match self {
             // The mirror only reads, whatever the rules for pushes, and issues no tokens.
             Self::Mirror(_) if matches!(operation, Operation::Token { .. }) => {
                 Err(RuleFault::Operation)
             }
-            Self::Mirror(mirror) => mirror.rules().judge(operation),
-            Self::Inspect(inspect) => inspect.rules().judge(operation),
+            Self::Mirror(mirror) => mirror.rules().judge(request),
+            Self::Inspect(inspect) => inspect.rules().judge(request),
         };
         judged.map_err(|fault| self.denial_of(fault, operation))
     }

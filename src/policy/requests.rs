@@ -77,7 +77,7 @@ impl PolicySet {
             }
         };
         let offer = Offer::Mirror(mirror);
-        if let Err(denial) = offer.judge(&request.operation) {
+        if let Err(denial) = offer.judge(request) {
             report(denial)?;
         }
         let route = self.route(registry);
@@ -104,7 +104,7 @@ impl PolicySet {
             return Err(Reason::PolicyRevoked.into());
         };
         let offer = Offer::Inspect(inspect);
-        let would_deny = match offer.judge(&request.operation) {
+        let would_deny = match offer.judge(request) {
             Err(denial) if enforcement == Enforcement::Report && denial.reason.is_reportable() => {
                 Some(denial)
             }

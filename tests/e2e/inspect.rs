@@ -18,23 +18,23 @@ use crate::harness::{
 };
 use crate::reload::reloaded;
 
-const SIZES: [usize; 4] = [4 << 20, 3 << 20, 1 << 20, 2000];
-const LOGIN: &str = "contoso.azurecr.io";
-const IMAGE: &str = "contoso.azurecr.io/team/app:v1";
+pub const SIZES: [usize; 4] = [4 << 20, 3 << 20, 1 << 20, 2000];
+pub const LOGIN: &str = "contoso.azurecr.io";
+pub const IMAGE: &str = "contoso.azurecr.io/team/app:v1";
 
 /// A laboratory with an image at `contoso.azurecr.io/team/app:v1`.
-fn lab(blobs: Blobs) -> (Lab, Image) {
+pub fn lab(blobs: Blobs) -> (Lab, Image) {
     let lab = Lab::new(blobs);
     let image = lab.push(IMAGE, 1, &SIZES);
     (lab, image)
 }
 
-fn authority(lab: &Lab) -> PathBuf {
+pub fn authority(lab: &Lab) -> PathBuf {
     lab.dir().join("inspect/ca.pem")
 }
 
 /// A policy that inspects contoso by these lines of `[inspect]`, with its authority.
-fn policy(lab: &Lab, inspect: &str) -> Policy {
+pub fn policy(lab: &Lab, inspect: &str) -> Policy {
     let registry = format!(
         "login-server = \"{LOGIN}\"\ndata-endpoints = [\"contoso.eastus.data.azurecr.io\"]\n\
          ca = \"{}\"\n[inspect]\n{inspect}\n",
@@ -57,14 +57,14 @@ fn policy(lab: &Lab, inspect: &str) -> Policy {
 }
 
 /// Runs `pullgate ca` as the operator.
-fn ca(lab: &Lab, act: &str) -> Ran {
+pub fn ca(lab: &Lab, act: &str) -> Ran {
     let config = lab.dir().join("operator/pullgate.toml");
     let program = env!("CARGO_BIN_EXE_pullgate");
     lab.sh(Way::Direct, &format!("{program} ca {act} --config {}", config.display()))
 }
 
 /// Has the clients trust the authority for the login server alone.
-fn trust(lab: &Lab) -> PathBuf {
+pub fn trust(lab: &Lab) -> PathBuf {
     let podman = Path::new("/etc/containers/certs.d").join(LOGIN);
     fs::create_dir_all(&podman).unwrap();
     fs::copy(authority(lab), podman.join("pullgate.crt")).unwrap();
@@ -79,29 +79,29 @@ fn trust(lab: &Lab) -> PathBuf {
 }
 
 /// The audit lines of requests, once every session has ended.
-fn requests(gate: &Gate) -> Vec<Value> {
+pub fn requests(gate: &Gate) -> Vec<Value> {
     let lines = gate.audit_of_all();
     lines.into_iter().filter(|line| line["kind"] == "request").collect()
 }
 
 /// The requests that the login server has had since `before` lines.
-fn asked_since(lab: &Lab, before: usize) -> Vec<String> {
+pub fn asked_since(lab: &Lab, before: usize) -> Vec<String> {
     lab.asked(LOGIN).lines().skip(before).map(ToOwned::to_owned).collect()
 }
 
-fn asked(lab: &Lab) -> usize {
+pub fn asked(lab: &Lab) -> usize {
     lab.asked(LOGIN).lines().count()
 }
 
 /// curl that trusts the authority, for its own request alone.
-fn curl(lab: &Lab, gate: &Gate, words: &[&str]) -> Ran {
+pub fn curl(lab: &Lab, gate: &Gate, words: &[&str]) -> Ran {
     let authority = authority(lab);
     let start = ["curl", "-sS", "--cacert", authority.to_str().unwrap()];
     lab.run(Way::Through(gate), &[&start[..], words].concat())
 }
 
 /// A token for everything that is open to everybody, as a header.
-fn bearer(lab: &Lab, gate: &Gate, scope: &str) -> String {
+pub fn bearer(lab: &Lab, gate: &Gate, scope: &str) -> String {
     let url = format!("https://{LOGIN}/oauth2/token?service={LOGIN}&scope={scope}");
     let ran = curl(lab, gate, &[&url]).succeeded();
     let token: Value = serde_json::from_str(&ran.stdout()).unwrap();

@@ -30,6 +30,7 @@ mod faults;
 mod gateway;
 mod handover;
 mod inspect;
+mod inspect_clients;
 mod kerberos;
 mod lan;
 mod limits;
