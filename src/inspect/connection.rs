@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::stream::Violation;
-use crate::account::{Moved, Open, SessionId, Volume};
+use crate::account::{Moved, Open, Progress, SessionId, Volume};
 use crate::config::ListenerSpec;
 use crate::forward::Forward;
 use crate::limits::Bounds;
 use crate::policy::{Cleared, ClientIdentity, Denial, Ending, Reason, Stop, Target};
-use crate::serve::end_of;
+use crate::serve::{Delivery, end_of};
 use crate::session::Gate;
 
 /// A client's connection, as its requests share it.
@@ -26,9 +26,10 @@ pub(super) struct InspectedConnection {
     /// Bytes of requests that count towards the upload budget.
     pub(super) asked: AtomicU64,
     requests: AtomicU64,
-    /// Bytes of the bodies, up and down.
+    /// Bytes of the bodies of requests.
     pub(super) up: Arc<AtomicU64>,
-    pub(super) down: Arc<AtomicU64>,
+    /// What its client has got.
+    pub(super) delivery: Arc<Delivery>,
 }
 
 impl InspectedConnection {
@@ -39,9 +40,12 @@ impl InspectedConnection {
         bounds: Arc<Bounds>,
         forward: Forward,
     ) -> Self {
-        let (up, down) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let seen = (up.clone(), down.clone());
-        account.follow(Box::new(move || volume(&seen.0, &seen.1).into()));
+        let (up, delivery) = (Arc::new(AtomicU64::new(0)), Arc::new(Delivery::default()));
+        let seen = (up.clone(), delivery.clone());
+        account.follow(Box::new(move || Progress {
+            volume: volume(&seen.0, &seen.1),
+            stalled: seen.1.held(),
+        }));
         Self {
             session: account.id(),
             gate,
@@ -54,7 +58,7 @@ impl InspectedConnection {
             asked: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             up,
-            down,
+            delivery,
         }
     }
 
@@ -81,6 +85,9 @@ impl InspectedConnection {
         if let Some(cut) = violation.get() {
             return Err(cut.reason().into());
         }
+        if let Some(stop) = self.delivery.stop() {
+            return Err(stop);
+        }
         let asked = self.requests.load(Ordering::Relaxed) > 0;
         end_of(served, asked)
     }
@@ -88,7 +95,7 @@ impl InspectedConnection {
     /// Writes the tunnel's record.
     pub(super) fn close(&self, end: &Result<Ending, Stop>) {
         let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
-        account.record.volume = volume(&self.up, &self.down);
+        account.record.volume = volume(&self.up, &self.delivery);
         if self.bounds.were_exceeded() {
             account.record.would_deny.get_or_insert(Reason::UploadBudget);
         }
@@ -96,7 +103,7 @@ impl InspectedConnection {
     }
 }
 
-fn volume(up: &AtomicU64, down: &AtomicU64) -> Volume {
-    let moved = |count: &AtomicU64| Moved { spliced: 0, copied: count.load(Ordering::Relaxed) };
-    Volume { up: moved(up), down: moved(down) }
+fn volume(up: &AtomicU64, delivery: &Delivery) -> Volume {
+    let moved = |copied: u64| Moved { spliced: 0, copied };
+    Volume { up: moved(up.load(Ordering::Relaxed)), down: moved(delivery.moved()) }
 }

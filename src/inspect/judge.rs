@@ -112,7 +112,7 @@ impl InspectedConnection {
 
     /// Counts what a request sends beside what it may push towards the budget of the tunnel.
     pub(super) fn count_upload(&self, size: usize) -> Result<(), Denial> {
-        let down = self.down.load(Ordering::Relaxed);
+        let down = self.delivery.moved();
         let up = self.asked.load(Ordering::Relaxed);
         self.bounds.note_responses(down);
         let reserved = self.bounds.reserve(up, down, size);

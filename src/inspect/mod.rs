@@ -30,11 +30,11 @@ use tracing::warn;
 use crate::forward::FirstConnection;
 use crate::policy::{Cause, Failure, Side, Stop};
 use crate::relay::Closing;
-use crate::serve::{self, Guarded};
+use crate::serve::{self, Guarded, StallTerms};
 use crate::session::Intercepted;
 use connection::InspectedConnection;
-use stream::Violation;
-use tls::{InnerStream, NoTls};
+use stream::{InnerStream, Violation};
+use tls::NoTls;
 
 /// How long the requests of a revoked tunnel may take to end.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
@@ -106,7 +106,13 @@ async fn serve_requests(
     revoked: impl Future<Output = Stop>,
 ) {
     let limits = *connection.gate.policy.borrow().limits();
-    let io = TokioIo::new(Guarded::new(stream, limits.idle_timeout));
+    let terms = StallTerms {
+        stalls: connection.gate.relay.stalls().clone(),
+        client: connection.client.address.0,
+        timeout: limits.stall_timeout.min(limits.idle_timeout),
+        delivery: connection.delivery.clone(),
+    };
+    let io = TokioIo::new(Guarded::new(stream, terms));
     let shared = connection.clone();
     let service = service_fn(move |request| {
         let connection = shared.clone();

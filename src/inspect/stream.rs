@@ -7,11 +7,18 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use crate::hello::{Cut, Guard, HEADER, Hello, Onward, Output, RecordWatch};
+use crate::listen::tls::ClientStream;
+use crate::relay::ClientEnd;
 
 /// Number of bytes that are read at once.
 const READ: usize = 4 * 1024;
+
+/// A client's TLS session with the gate.
+pub(super) type InnerStream = TlsStream<GuardedHandshake<ClientStream>>;
 
 /// What the guard has found wrong, if anything.
 pub(super) type Violation = Arc<OnceLock<Cut>>;
@@ -126,6 +133,12 @@ fn records(watch: &mut RecordWatch, header: &mut Vec<u8>, mut bytes: &[u8]) -> R
         }
     }
     Ok(())
+}
+
+impl ClientEnd for InnerStream {
+    fn bare(&self) -> Option<&TcpStream> {
+        self.get_ref().0.stream.bare()
+    }
 }
 
 impl<S: AsyncWrite + Unpin> GuardedHandshake<S> {

@@ -6,17 +6,13 @@ use std::sync::Arc;
 use rustls::{AlertDescription, ServerConfig};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
-use super::stream::{GuardedHandshake, Violation};
+use super::stream::{GuardedHandshake, InnerStream, Violation};
 use crate::account::AuditText;
 use crate::hello::Hello;
 use crate::listen::tls::ClientStream;
 use crate::policy::{Cause, Denial, Failure, Reason, Side, Stop};
 use crate::relay::Closing;
-
-/// A client's TLS session with the gate.
-pub(super) type InnerStream = TlsStream<GuardedHandshake<ClientStream>>;
 
 /// Why there is none.
 pub(super) struct NoTls {

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use crate::account::{Moved, Open, SessionId, Volume};
+use crate::account::{Moved, Open, Progress, SessionId, Volume};
 use crate::config::ListenerSpec;
 use crate::forward::Forward;
 use crate::limits::SessionPermit;
 use crate::policy::{Client, ClientIdentity, Denial, Ending, Stop};
-use crate::serve::end_of;
+use crate::serve::{Delivery, end_of};
 use crate::session::{CertificateWatch, Gate};
 
 /// A client's connection, as its requests share it.
@@ -29,8 +29,8 @@ pub(super) struct MirrorConnection {
     /// Why no request is served.
     pub(super) refusal: Option<Denial>,
     pub(super) requests: AtomicU64,
-    /// Bytes of the answers' bodies.
-    pub(super) moved: Arc<AtomicU64>,
+    /// What its client has got.
+    pub(super) delivery: Arc<Delivery>,
 }
 
 impl MirrorConnection {
@@ -72,13 +72,16 @@ impl MirrorConnection {
         if let Some(denial) = &self.refusal {
             return Err(denial.clone().into());
         }
+        if let Some(stop) = self.delivery.stop() {
+            return Err(stop);
+        }
         let asked = self.requests.load(Ordering::Relaxed) > 0;
         end_of(served, asked)
     }
 }
 
-/// What the connection has moved.
-pub(super) fn volume(moved: &AtomicU64) -> Volume {
-    let copied = moved.load(Ordering::Relaxed);
-    Volume { up: Moved::default(), down: Moved { spliced: 0, copied } }
+/// How far the connection has come.
+pub(super) fn progress(delivery: &Delivery) -> Progress {
+    let down = Moved { spliced: 0, copied: delivery.moved() };
+    Progress { volume: Volume { up: Moved::default(), down }, stalled: delivery.held() }
 }

@@ -25,9 +25,9 @@ use crate::forward::Forward;
 use crate::limits::PendingSlot;
 use crate::listen::tls::ClientStream;
 use crate::policy::Reason;
-use crate::serve::{self, Guarded};
+use crate::serve::{self, Delivery, Guarded, StallTerms};
 use crate::session::{self, Identified, Incoming};
-use connection::{MirrorConnection, volume};
+use connection::{MirrorConnection, progress};
 
 /// Serves one connection, to its end. The runtime is the one in which the future is polled.
 pub async fn run(incoming: Box<Incoming>, forward: Arc<Forward>) {
@@ -45,9 +45,9 @@ pub async fn run(incoming: Box<Incoming>, forward: Arc<Forward>) {
             refusal,
         } = *identified;
         account.record.stages.enter(Stage::Relay);
-        let moved = Arc::new(AtomicU64::new(0));
-        let seen = moved.clone();
-        account.follow(Box::new(move || volume(&seen).into()));
+        let delivery = Arc::new(Delivery::default());
+        let seen = delivery.clone();
+        account.follow(Box::new(move || progress(&seen)));
         let connection = MirrorConnection {
             session: account.id(),
             gate,
@@ -59,7 +59,7 @@ pub async fn run(incoming: Box<Incoming>, forward: Arc<Forward>) {
             permit: Mutex::new((permit, None)),
             refusal,
             requests: AtomicU64::new(0),
-            moved,
+            delivery,
         };
         serve_requests(Arc::new(connection), stream, slot).await;
     })
@@ -74,7 +74,13 @@ async fn serve_requests(
 ) {
     let mut policy = connection.gate.policy.clone();
     let limits = *policy.borrow_and_update().limits();
-    let io = TokioIo::new(Guarded::new(stream, limits.idle_timeout));
+    let terms = StallTerms {
+        stalls: connection.gate.relay.stalls().clone(),
+        client: connection.identity.address.0,
+        timeout: limits.stall_timeout.min(limits.idle_timeout),
+        delivery: connection.delivery.clone(),
+    };
+    let io = TokioIo::new(Guarded::new(stream, terms));
     let shared = connection.clone();
     let service = service_fn(move |request| {
         let connection = shared.clone();

@@ -220,14 +220,14 @@ impl MirrorConnection {
         let mut response = match body {
             AnswerBody::Whole(bytes) => {
                 account.bytes_down = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-                self.moved.fetch_add(account.bytes_down, Ordering::Relaxed);
+                self.delivery.add(account.bytes_down);
                 account.close(&Ok(Ending::Closed));
                 Response::new(ResponseBody::whole(bytes))
             }
             AnswerBody::Streamed(blob) => {
                 let pace = Paced::by(self.rates(&allowed));
-                let moved = self.moved.clone();
-                let streamed = Streamed { blob: *blob, account, revoked, pace, moved };
+                let delivery = self.delivery.clone();
+                let streamed = Streamed { blob: *blob, account, revoked, pace, delivery };
                 Response::new(ResponseBody::Streamed(Box::new(streamed)))
             }
         };

@@ -18,6 +18,11 @@ const PROOF: u32 = 512 * 1024;
 /// source once the destination has stalled. A confined destination that is writable accepts half.
 const CONFINED: u32 = 256 * 1024;
 
+/// Limits the unsent bytes that the kernel queues for a client, in connections that are not tunnels.
+pub fn confine_unsent(to: &TcpStream) {
+    socket::limit_unsent(to, CONFINED);
+}
+
 /// What a destination can leave unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Credit {

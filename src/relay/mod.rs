@@ -40,11 +40,13 @@ use handshake::{HandshakeOutcome, Opening};
 use life::TunnelContext;
 
 pub use close::{Closing, hear_out};
+pub use credit::confine_unsent;
 pub use ends::{TunnelEnds, TunnelTerms};
 pub use layer::{ClientEnd, Layered};
 pub use meter::{Count, Tally, Traffic};
 pub use pipe_pool::{PIPE_SIZE, Pipes, SMALL_PIPE_SIZE};
 pub use shared::{Relay, RelaySettings};
+pub use socket::held;
 
 /// How a tunnel ended.
 #[derive(Debug)]

@@ -50,6 +50,12 @@ impl Relay {
         }
     }
 
+    /// Returns the register of the clients that do not read.
+    #[must_use]
+    pub fn stalls(&self) -> &Arc<Stalls> {
+        &self.stalls
+    }
+
     pub(super) fn now(&self) -> Duration {
         self.began.elapsed()
     }

@@ -126,6 +126,11 @@ pub(super) fn memory(stream: &TcpStream) -> SocketMemory {
     SocketMemory { held, queued: u64::from(queued) }
 }
 
+/// Returns the bytes of kernel memory that `stream` holds.
+pub fn held(stream: &TcpStream) -> u64 {
+    memory(stream).held
+}
+
 /// How many bytes `stream` takes for certain, or `WouldBlock` when it isn't writable now.
 ///
 /// A TCP socket is writable while the free part of its send buffer is at least half of what is

@@ -4,13 +4,13 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 
+use super::delivery::Delivery;
 use crate::account::OpenRequest;
 use crate::forward::BlobBody;
 use crate::limits::Paced;
@@ -34,8 +34,8 @@ pub struct Streamed {
     pub revoked: Pin<Box<dyn Future<Output = Stop> + Send>>,
     /// The rates that it keeps.
     pub pace: Option<Box<Paced>>,
-    /// All bodies of the connection.
-    pub moved: Arc<AtomicU64>,
+    /// What the connection has delivered.
+    pub delivery: Arc<Delivery>,
 }
 
 impl ResponseBody {
@@ -92,7 +92,7 @@ impl Streamed {
                 }
                 let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
                 self.account.bytes_down = self.account.bytes_down.saturating_add(length);
-                self.moved.fetch_add(length, Ordering::Relaxed);
+                self.delivery.add(length);
                 // HTTP does not ask again once it has as many bytes as were announced.
                 if self.blob.is_finished() {
                     self.account.close(&Ok(Ending::Closed));
@@ -114,5 +114,14 @@ impl Streamed {
         let error = io::Error::other(stop.code());
         self.account.close(&Err(stop));
         error
+    }
+}
+
+impl Drop for Streamed {
+    /// Records why the connection was given up. What was closed before stays as it is.
+    fn drop(&mut self) {
+        if let Some(stop) = self.delivery.stop() {
+            self.account.close(&Err(stop));
+        }
     }
 }

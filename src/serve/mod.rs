@@ -3,13 +3,15 @@
 //! a stream that gives up on a client that takes nothing.
 
 mod body;
+mod delivery;
 mod guarded;
 mod head;
 mod http;
 mod refuse;
 
 pub use body::{ResponseBody, Streamed};
-pub use guarded::Guarded;
+pub use delivery::Delivery;
+pub use guarded::{Guarded, StallTerms};
 pub use head::{has_body, well_formed};
 pub use http::{end_of, http1};
 pub use refuse::{Refused, pong};

@@ -16,8 +16,8 @@ use crate::second_hello::{SECP521R1, hello};
 
 /// Opens sockets to the gate from its own addresses, reports that, and holds them until the end of
 /// its input: silent sockets, tunnels without a hello, tunnels with an incomplete hello (the first or,
-/// after a HelloRetryRequest, the second), or (of one address) tunnels that ask for a layer and do not
-/// read it.
+/// after a HelloRetryRequest, the second), or (of one address) tunnels, or requests to the mirror, that
+/// ask for a layer and do not read it.
 const HOLDER: &str = r#"
 import resource, socket, ssl, sys
 kind, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -32,9 +32,13 @@ connect = ("CONNECT %s:443 HTTP/1.1\r\nHost: %s\r\n\r\n" % (host, host)).encode(
 tls = ssl._create_unverified_context()
 held, answers = [], []
 for number in range(count):
-    source = "127.0.3.%d" % (first + (0 if kind == "lazy" else number % 8))
-    held.append(socket.create_connection(("127.0.0.1", 3128), source_address=(source, 0)))
-    if kind != "silent":
+    source = "127.0.3.%d" % (first + (0 if kind in ("lazy", "mirror") else number % 8))
+    port = 5080 if kind == "mirror" else 3128
+    held.append(socket.create_connection(("127.0.0.1", port), source_address=(source, 0)))
+    if kind == "mirror":
+        held[-1].sendall(("GET %s HTTP/1.1\r\nHost: g\r\n\r\n" % sys.argv[4]).encode())
+        answers.append(held[-1].recv(12).split(b" ")[1].decode())
+    elif kind != "silent":
         held[-1].sendall(connect)
         answers.append(held[-1].recv(4096).split(b" ")[1].decode())
         if kind == "second" and answers[-1] == "200":
@@ -398,9 +402,9 @@ pub fn hold(kind: &str, first: usize, count: usize) -> Holder {
     hold_with(kind, first, count, "")
 }
 
-/// `hello`: the first hello, of holders of second hellos.
-fn hold_with(kind: &str, first: usize, count: usize, hello: &str) -> Holder {
-    Holder(python(HOLDER, &[kind, &first.to_string(), &count.to_string(), hello]))
+/// `more`: the first hello, of holders of second hellos; the path of the layer, at the mirror.
+pub fn hold_with(kind: &str, first: usize, count: usize, more: &str) -> Holder {
+    Holder(python(HOLDER, &[kind, &first.to_string(), &count.to_string(), more]))
 }
 
 /// Floods from 127.0.4.`first` and the addresses behind it.

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 
-use crate::exhaustion::hold;
+use crate::exhaustion::{Holder, hold, hold_with};
 use crate::harness::{
     Blobs, Daemon, Gate, Lab, Policy, Way, bound_to_this_thread, dnsmasq, find, relayed_or_aborted,
     wait_until,
 };
+use crate::mirror;
 
 const V2: &str = "curl -sS -o /dev/null https://contoso.azurecr.io/v2/";
 const LAYER: &str = "https://contoso.eastus.data.azurecr.io/layer";
@@ -276,14 +277,30 @@ const LEAST_PACE: f64 = 0.8;
 #[ignore = "takes more than a minute, and needs the machine for itself: make faults"]
 fn a_pull_beside_tunnels_that_do_not_read_keeps_its_pace() {
     let lab = Lab::new(Blobs::DataEndpoint);
-    File::create(lab.served("contoso").join("layer")).unwrap().set_len(512 << 20).unwrap();
     let gate = lab.gate(&Policy::of(&["contoso"]));
+    keeps_its_pace(&lab, &gate, |count| hold("lazy", 10, count));
+}
+
+#[test]
+#[ignore = "takes more than a minute, and needs the machine for itself: make faults"]
+fn a_pull_beside_requests_that_do_not_read_keeps_its_pace() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let image = lab.push("contoso.azurecr.io/team/app:v1", 1, &[48 << 20]);
+    let gate = lab.gate(&mirror::policy(&lab, "", "blobs = \"relay\"\ndefault = true"));
+    let layer = format!("/v2/team/app/blobs/{}", image.layers[0].0);
+    keeps_its_pace(&lab, &gate, |count| hold_with("mirror", 10, count, &layer));
+}
+
+/// Pulls a layer beside clients that do not read: of one address, so many that what waits for them
+/// would fill the kernel's memory for sockets.
+fn keeps_its_pace(lab: &Lab, gate: &Gate, hold: impl Fn(usize) -> Holder) {
+    File::create(lab.served("contoso").join("layer")).unwrap().set_len(512 << 20).unwrap();
     // The median of several pulls, in MiB/s.
     let pace = || {
         let line = format!("curl -sS -o /dev/null -w %{{speed_download}} {LAYER}");
         let mut paces: Vec<f64> = (0..7)
             .map(|_| {
-                let said = lab.sh(Way::Through(&gate), &line).succeeded().stdout();
+                let said = lab.sh(Way::Through(gate), &line).succeeded().stdout();
                 said.trim().parse::<f64>().unwrap() / (1 << 20) as f64
             })
             .collect();
@@ -293,7 +310,7 @@ fn a_pull_beside_tunnels_that_do_not_read_keeps_its_pace() {
     let alone = pace();
     for count in LAZY {
         let before = gate.metric("pullgate_sessions_total", &["reason=\"tcp-memory\""]);
-        let (lazy, (open, refused)) = hold("lazy", 10, count).ready();
+        let (lazy, (open, refused)) = hold(count).ready();
         assert_eq!((open, refused), (count, 0));
         let at_once = pace();
         // The servers are on the same machine, and their buffers count too.
@@ -305,7 +322,7 @@ fn a_pull_beside_tunnels_that_do_not_read_keeps_its_pace() {
         let later = pace();
         let held = gate.metric("pullgate_stalled_bytes", &[]) / (1 << 20) as f64;
         println!(
-            "{count} tunnels that do not read: {} ended, the rest holds {held:.0} MiB; a pull has \
+            "{count} clients that do not read: {} ended, the rest holds {held:.0} MiB; a pull has \
              {at_once:.0} MiB/s at once and {later:.0} later, {alone:.0} alone",
             ended()
         );
