@@ -58,7 +58,8 @@ impl<S> GuardedHandshake<S> {
         self.violation.clone()
     }
 
-    /// Returns the stream, and whether its client has got bytes of TLS already.
+    /// Returns the stream, and whether its client has got bytes of a TLS session already. A
+    /// HelloRetryRequest is none.
     pub(super) fn into_inner(self) -> (S, bool) {
         (self.stream, self.was_served)
     }
@@ -149,7 +150,10 @@ impl<S: AsyncWrite + Unpin> GuardedHandshake<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.pending.drain(..written);
-            self.was_served = true;
+            self.was_served |= match &self.phase {
+                Phase::Handshake(guard) => guard.served(),
+                Phase::Records(..) | Phase::Free => true,
+            };
         }
         Poll::Ready(Ok(()))
     }

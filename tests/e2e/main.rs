@@ -31,6 +31,7 @@ mod gateway;
 mod handover;
 mod inspect;
 mod inspect_clients;
+mod inspect_hello;
 mod kerberos;
 mod lan;
 mod limits;
