@@ -12,7 +12,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::hello::{Cut, Guard, HEADER, Hello, Onward, Output, RecordWatch};
 use crate::listen::tls::ClientStream;
-use crate::relay::ClientEnd;
+use crate::relay::TunnelEnd;
 
 /// Number of bytes that are read at once.
 const READ: usize = 4 * 1024;
@@ -136,7 +136,7 @@ fn records(watch: &mut RecordWatch, header: &mut Vec<u8>, mut bytes: &[u8]) -> R
     Ok(())
 }
 
-impl ClientEnd for InnerStream {
+impl TunnelEnd for InnerStream {
     fn bare(&self) -> Option<&TcpStream> {
         self.get_ref().0.stream.bare()
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-use super::splice::SpliceError;
+use super::one_way::MoveError;
 use crate::policy::{Cause, Ending, Failure, Side, Stop};
 
 /// The peer on `side` reset its connection, or the gate lost it.
@@ -44,10 +44,10 @@ const PARTING: Duration = Duration::from_millis(500);
 pub(super) struct Parting(Option<Box<Kept>>);
 
 /// The error, and until when it is deferred.
-type Kept = (SpliceError, Pin<Box<Sleep>>);
+type Kept = (MoveError, Pin<Box<Sleep>>);
 
 /// The result of a direction.
-type Done = Poll<Result<(), SpliceError>>;
+pub(super) type Done = Poll<Result<(), MoveError>>;
 
 /// What the two sides have sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl Parting {
     }
 }
 
-impl SpliceError {
+impl MoveError {
     fn may_be_an_end(&self, given: impl FnOnce() -> bool) -> bool {
         match self {
             Self::Source(error) => !is_ours(error) && given(),
@@ -149,7 +149,7 @@ fn combine(sent: Done, received: &Done, has_ended: bool, said_so: bool) -> (Done
     };
     match sent {
         // The failed read is the same rejection.
-        Poll::Ready(Err(SpliceError::Source(_))) if refusal.is_some() => (Poll::Pending, done),
+        Poll::Ready(Err(MoveError::Source(_))) if refusal.is_some() => (Poll::Pending, done),
         sent => (sent, done),
     }
 }
@@ -169,17 +169,17 @@ fn judge(
     given: impl FnOnce() -> bool,
 ) -> Poll<Result<Ending, Stop>> {
     let (side, error) = match (sent, received) {
-        (Poll::Ready(Err(SpliceError::Cut(reason))), _)
-        | (_, Poll::Ready(Err(SpliceError::Cut(reason)))) => {
+        (Poll::Ready(Err(MoveError::Cut(reason))), _)
+        | (_, Poll::Ready(Err(MoveError::Cut(reason)))) => {
             return Poll::Ready(Err(reason.into()));
         }
-        (Poll::Ready(Err(SpliceError::Source(error))), _) if !is_ours(&error) && given() => {
+        (Poll::Ready(Err(MoveError::Source(error))), _) if !is_ours(&error) && given() => {
             return Poll::Ready(Ok(Ending::Closed));
         }
-        (Poll::Ready(Err(SpliceError::Source(error))), _)
-        | (_, Poll::Ready(Err(SpliceError::Destination(error)))) => (Side::Client, error),
-        (Poll::Ready(Err(SpliceError::Destination(error))), _)
-        | (_, Poll::Ready(Err(SpliceError::Source(error)))) => (Side::Upstream, error),
+        (Poll::Ready(Err(MoveError::Source(error))), _)
+        | (_, Poll::Ready(Err(MoveError::Destination(error)))) => (Side::Client, error),
+        (Poll::Ready(Err(MoveError::Destination(error))), _)
+        | (_, Poll::Ready(Err(MoveError::Source(error)))) => (Side::Upstream, error),
         (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(Ending::Closed)),
         _ => return Poll::Pending,
     };

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::ending::{aborted, idle_for_too_long};
 use super::ends::TunnelEnds;
 use super::meter::Traffic;
-use super::splice::Flow;
+use super::one_way::Flow;
 use super::tunnel::AfterHandshake;
 use super::watch::Watch;
 use crate::hello::{Cut, Guard, Hello, Onward, Output};

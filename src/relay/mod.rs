@@ -3,8 +3,8 @@
 //! and the caller when the tunnel must end.
 //!
 //! A tunnel has two phases. In the first (`handshake`) every byte is copied and the guard inspects
-//! it. In the second, bytes are spliced between bare sockets (`splice`), or copied if one side is
-//! not a bare socket (`copy`) or no pipe is available.
+//! it. In the second, each direction (`one_way`) is spliced between bare sockets (`splice`), or copied
+//! if one side is not a bare socket (`copy`) or no pipe is available.
 //!
 //! One task serves both directions. An idle tunnel holds little: no pipe, no buffer, and no timer
 //! except the idle timeout.
@@ -20,11 +20,13 @@ mod layer;
 mod leftover;
 mod life;
 mod meter;
+mod one_way;
 mod pacing;
 mod pipe_pool;
 mod shared;
 mod socket;
 mod splice;
+mod splice_state;
 mod stall;
 mod tunnel;
 mod watch;
@@ -42,7 +44,7 @@ use life::TunnelContext;
 pub use close::{Closing, hear_out};
 pub use credit::confine_unsent;
 pub use ends::{TunnelEnds, TunnelTerms};
-pub use layer::{ClientEnd, Layered};
+pub use layer::{Layered, TunnelEnd};
 pub use meter::{Count, Tally, Traffic};
 pub use pipe_pool::{PIPE_SIZE, Pipes, SMALL_PIPE_SIZE};
 pub use shared::{Relay, RelaySettings};
@@ -95,7 +97,7 @@ impl TunnelOutcome {
     }
 }
 
-impl<C: ClientEnd, U: Layered> TunnelEnds<C, U> {
+impl<C: TunnelEnd, U: Layered> TunnelEnds<C, U> {
     /// Closes the upstream, with a reset on a stop. Finish the returned closing after the session
     /// is recorded.
     pub fn closing(self, carried: &TunnelOutcome) -> Closing<C> {
@@ -134,7 +136,7 @@ impl Relay {
 
     /// Variant of [`Self::relay`] for a client behind another layer, such as TLS: copies every
     /// byte.
-    pub fn carry_wrapped<C: ClientEnd, U: Layered>(
+    pub fn carry_wrapped<C: TunnelEnd, U: Layered>(
         &self,
         _: &Cleared,
         sides: &mut TunnelEnds<C, U>,
@@ -163,7 +165,7 @@ impl Relay {
         }
     }
 
-    async fn carry_layered<C: ClientEnd, U: Layered>(
+    async fn carry_layered<C: TunnelEnd, U: Layered>(
         &self,
         sides: &mut TunnelEnds<C, U>,
         hello: Box<Hello>,
@@ -183,7 +185,7 @@ impl Relay {
 }
 
 /// Runs the handshake in a box that is freed after it.
-fn open<'a, C: ClientEnd, U: Layered>(
+fn open<'a, C: TunnelEnd, U: Layered>(
     sides: &'a mut TunnelEnds<C, U>,
     hello: Hello,
     traffic: &'a Traffic,

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::credit::Credit;
 use super::ends::TunnelTerms;
 use super::meter::{Direction, Traffic};
+use super::one_way::OneWay;
 use super::socket;
 use crate::limits::{StalledTunnel, Stalls};
 use crate::policy::{Cause, Failure, Side, Stop};
@@ -32,19 +33,26 @@ const RELEASE: u64 = 192 * 1024;
 /// A peer that reads fewer bytes than this within the stall timeout ends its tunnel.
 const PROGRESS: u64 = 4 * 1024;
 
+const BOTH: [Direction; 2] = [Direction::Down, Direction::Up];
+
 /// What the watch needs to know of a tunnel, and does with it.
 pub(super) trait Stallable {
-    /// Returns the direction whose destination accepts no bytes.
-    fn full(&self) -> Option<Direction>;
+    /// What its directions remember between two polls.
+    type State;
+
+    /// Returns one of its directions.
+    fn way(&self, direction: Direction) -> &OneWay<Self::State>;
 
     /// Returns the sockets of the client, if it has one, and of the upstream.
     fn sockets(&self) -> (Option<&TcpStream>, &TcpStream);
 
-    /// Returns whether the destination of a direction has stalled, and is confined.
-    fn is_confined(&self, direction: Direction) -> bool;
-
     /// Changes what the destination of a direction can leave unread.
     fn limit(&mut self, direction: Direction, change: Change);
+
+    /// Returns the direction whose destination accepts no bytes, the download first.
+    fn full(&self) -> Option<Direction> {
+        BOTH.into_iter().find(|direction| self.way(*direction).is_full())
+    }
 }
 
 /// Changes the credit of a destination: takes the source, and the destination.
@@ -53,10 +61,8 @@ pub(super) type Change = fn(&mut Credit, &TcpStream, &TcpStream);
 /// Returns the direction that must be watched: one that is full; or that is confined, while bytes
 /// move.
 pub(super) fn must_watch(tunnel: &impl Stallable, has_moved: bool) -> Option<Direction> {
-    let confined = [Direction::Down, Direction::Up];
-    tunnel.full().or_else(|| {
-        confined.into_iter().find(|direction| has_moved && tunnel.is_confined(*direction))
-    })
+    let is_confined = |direction: &Direction| has_moved && tunnel.way(*direction).is_confined();
+    tunnel.full().or_else(|| BOTH.into_iter().find(is_confined))
 }
 
 /// A watch over a destination that is full.

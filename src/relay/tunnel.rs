@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::copy::Pump;
-use super::ending::{HasEnded, Parting};
-use super::layer::{ClientEnd, Layered};
+use super::copy::CopyState;
+use super::ending::{Done, HasEnded, Parting};
+use super::layer::{Layered, TunnelEnd};
 use super::life::{BothWays, TunnelContext};
 use super::meter::{Direction, Traffic};
+use super::one_way::{Flow, OneWay};
 use super::shared::Relay;
 use super::socket;
-use super::splice::{Flow, Splice};
+use super::splice_state::SpliceState;
 use super::stall::{Change, Stallable};
 use super::watch::Watch;
 use crate::policy::{Ending, Stop};
@@ -27,6 +28,53 @@ pub(super) struct AfterHandshake {
     pub(super) watch: Option<Box<Watch>>,
 }
 
+/// Both directions of a tunnel.
+pub(super) struct Ways<S> {
+    pub(super) up: OneWay<S>,
+    pub(super) down: OneWay<S>,
+    parting: Parting,
+}
+
+impl<S> Ways<S> {
+    fn new(open: AfterHandshake, state: impl Fn() -> S) -> Self {
+        let up = OneWay::up(open.upload, open.watch, state());
+        Self { up, down: OneWay::down(state()), parting: Parting::default() }
+    }
+
+    fn of(&self, direction: Direction) -> &OneWay<S> {
+        match direction {
+            Direction::Up => &self.up,
+            Direction::Down => &self.down,
+        }
+    }
+
+    fn limit(
+        &mut self,
+        direction: Direction,
+        change: Change,
+        client: &TcpStream,
+        upstream: &TcpStream,
+    ) {
+        match direction {
+            Direction::Up => change(&mut self.up.credit, client, upstream),
+            Direction::Down => change(&mut self.down.credit, upstream, client),
+        }
+    }
+
+    /// Returns how the tunnel ends, if it does, after both directions were polled.
+    fn outcome(
+        &mut self,
+        context: &mut Context<'_>,
+        done: (Done, Done),
+        ended: HasEnded,
+        upstream: &TcpStream,
+    ) -> Poll<Result<Ending, Stop>> {
+        let Self { down, parting, .. } = self;
+        let given = || down.has_delivered() && socket::is_dry(upstream);
+        parting.outcome(context, done, ended, given)
+    }
+}
+
 impl Relay {
     /// Runs both directions between two bare sockets.
     pub(super) fn splice_both<'a>(
@@ -36,73 +84,22 @@ impl Relay {
         open: AfterHandshake,
         life: TunnelContext<'a, impl Future<Output = Stop>>,
     ) -> impl Future<Output = Result<Ending, Stop>> {
-        let ways = Ways::new(self.now(), open);
+        let ways = Ways::spliced(self.now(), open);
         life.until_over(Spliced { ways, relay: self, client, upstream })
     }
 }
 
 /// A tunnel between two bare sockets.
 struct Spliced<'a> {
-    ways: Ways,
+    ways: Ways<SpliceState>,
     relay: &'a Relay,
     client: &'a TcpStream,
     upstream: &'a TcpStream,
 }
 
-impl BothWays for Spliced<'_> {
-    fn poll(&mut self, context: &mut Context<'_>, traffic: &Traffic) -> Poll<Result<Ending, Stop>> {
-        let Self { ways, relay, client, upstream } = self;
-        ways.poll(context, relay, traffic, client, upstream)
-    }
-}
-
-impl Stallable for Spliced<'_> {
-    fn full(&self) -> Option<Direction> {
-        full(self.ways.down.is_full(), self.ways.up.is_full())
-    }
-
-    fn is_confined(&self, direction: Direction) -> bool {
-        match direction {
-            Direction::Down => self.ways.down.is_confined(),
-            Direction::Up => self.ways.up.is_confined(),
-        }
-    }
-
-    fn sockets(&self) -> (Option<&TcpStream>, &TcpStream) {
-        (Some(self.client), self.upstream)
-    }
-
-    fn limit(&mut self, direction: Direction, change: Change) {
-        let Ways { up, down, .. } = &mut self.ways;
-        let (client, upstream) = (self.client, self.upstream);
-        match direction {
-            Direction::Down => change(down.credit(), upstream, client),
-            Direction::Up => change(up.credit(), client, upstream),
-        }
-    }
-}
-
-/// Returns the direction that is full, the download first.
-fn full(down: bool, up: bool) -> Option<Direction> {
-    match (down, up) {
-        (true, _) => Some(Direction::Down),
-        (false, true) => Some(Direction::Up),
-        (false, false) => None,
-    }
-}
-
-/// Both directions between two bare sockets.
-pub(super) struct Ways {
-    pub(super) up: Splice,
-    pub(super) down: Splice,
-    parting: Parting,
-}
-
-impl Ways {
-    pub(super) fn new(now: Duration, open: AfterHandshake) -> Self {
-        let AfterHandshake { upload, watch } = open;
-        let (up, down) = (Splice::up(now, upload, watch), Splice::down(now));
-        Self { up, down, parting: Parting::default() }
+impl Ways<SpliceState> {
+    pub(super) fn spliced(now: Duration, open: AfterHandshake) -> Self {
+        Self::new(open, || SpliceState::new(now))
     }
 
     /// Moves all available bytes in both directions.
@@ -128,62 +125,72 @@ impl Ways {
         if traffic.down.count() != before.1 {
             up.spoken_to(relay, client);
         }
-        let given = || down.has_delivered() && socket::is_dry(upstream);
         let ended = HasEnded { client: up.has_ended(), said_so: false, upstream: upstream_done };
-        parting.outcome(context, (sent, received), ended, given)
+        self.outcome(context, (sent, received), ended, upstream)
+    }
+}
+
+impl BothWays for Spliced<'_> {
+    fn poll(&mut self, context: &mut Context<'_>, traffic: &Traffic) -> Poll<Result<Ending, Stop>> {
+        let Self { ways, relay, client, upstream } = self;
+        ways.poll(context, relay, traffic, client, upstream)
+    }
+}
+
+impl Stallable for Spliced<'_> {
+    type State = SpliceState;
+
+    fn way(&self, direction: Direction) -> &OneWay<SpliceState> {
+        self.ways.of(direction)
+    }
+
+    fn sockets(&self) -> (Option<&TcpStream>, &TcpStream) {
+        (Some(self.client), self.upstream)
+    }
+
+    fn limit(&mut self, direction: Direction, change: Change) {
+        let (client, upstream) = (self.client, self.upstream);
+        self.ways.limit(direction, change, client, upstream);
     }
 }
 
 /// Runs both directions where a side is not a bare socket.
-pub(super) fn copy_both<'a, C: ClientEnd, U: Layered>(
+pub(super) fn copy_both<'a, C: TunnelEnd, U: Layered>(
     client: &'a mut C,
     upstream: &'a mut U,
     open: AfterHandshake,
     life: TunnelContext<'a, impl Future<Output = Stop>>,
 ) -> impl Future<Output = Result<Ending, Stop>> {
-    let (up, down) = (Pump::up(open.upload, open.watch), Pump::down());
-    let parting = Parting::default();
-    life.until_over(Copied { up, down, parting, client, upstream })
+    life.until_over(Copied { ways: Ways::new(open, CopyState::default), client, upstream })
 }
 
 /// A tunnel where a side is not a bare socket.
 struct Copied<'a, C, U> {
-    up: Pump,
-    down: Pump,
-    parting: Parting,
+    ways: Ways<CopyState>,
     client: &'a mut C,
     upstream: &'a mut U,
 }
 
-impl<C: ClientEnd, U: Layered> BothWays for Copied<'_, C, U> {
+impl<C: TunnelEnd, U: Layered> BothWays for Copied<'_, C, U> {
     fn poll(&mut self, context: &mut Context<'_>, traffic: &Traffic) -> Poll<Result<Ending, Stop>> {
-        let Self { up, down, parting, client, upstream } = self;
-        let upstream_done = down.has_ended();
-        let sent = up.poll(context, traffic, *client, *upstream);
-        let received = match parting.has_begun() {
+        let Self { ways, client, upstream } = self;
+        let upstream_done = ways.down.has_ended();
+        let sent = ways.up.poll(context, traffic, *client, *upstream);
+        let received = match ways.parting.has_begun() {
             true => Poll::Pending,
-            false => down.poll(context, traffic, *upstream, *client),
+            false => ways.down.poll(context, traffic, *upstream, *client),
         };
-        if let Some(client) = client.bare() {
-            down.note_delivered(&traffic.down, upstream.socket(), client);
-        }
-        let given = || down.has_delivered() && socket::is_dry(upstream.socket());
-        let (client, said_so) = (up.has_ended(), up.has_said_so());
+        let (client, said_so) = (ways.up.has_ended(), ways.up.has_said_so());
         let ended = HasEnded { client, said_so, upstream: upstream_done };
-        parting.outcome(context, (sent, received), ended, given)
+        ways.outcome(context, (sent, received), ended, upstream.socket())
     }
 }
 
-impl<C: ClientEnd, U: Layered> Stallable for Copied<'_, C, U> {
-    fn full(&self) -> Option<Direction> {
-        full(self.down.is_full(), self.up.is_full())
-    }
+impl<C: TunnelEnd, U: Layered> Stallable for Copied<'_, C, U> {
+    type State = CopyState;
 
-    fn is_confined(&self, direction: Direction) -> bool {
-        match direction {
-            Direction::Down => self.down.is_confined(),
-            Direction::Up => self.up.is_confined(),
-        }
+    fn way(&self, direction: Direction) -> &OneWay<CopyState> {
+        self.ways.of(direction)
     }
 
     fn sockets(&self) -> (Option<&TcpStream>, &TcpStream) {
@@ -191,10 +198,8 @@ impl<C: ClientEnd, U: Layered> Stallable for Copied<'_, C, U> {
     }
 
     fn limit(&mut self, direction: Direction, change: Change) {
-        let (Some(client), upstream) = (self.client.bare(), self.upstream.socket()) else { return };
-        match direction {
-            Direction::Down => change(self.down.credit(), upstream, client),
-            Direction::Up => change(self.up.credit(), client, upstream),
+        if let Some(client) = self.client.bare() {
+            self.ways.limit(direction, change, client, self.upstream.socket());
         }
     }
 }

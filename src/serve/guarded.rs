@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::delivery::Delivery;
 use crate::limits::{StalledTunnel, Stalls};
 use crate::policy::Cause;
-use crate::relay::{self, ClientEnd};
+use crate::relay::{self, TunnelEnd};
 
 /// Interval between two looks at a client that does not read.
 const LOOK: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ struct Waiting {
     stalled: Option<StalledTunnel>,
 }
 
-impl<S: ClientEnd> Guarded<S> {
+impl<S: TunnelEnd> Guarded<S> {
     /// Limits how long a write to `stream` may wait, and how many bytes the kernel queues for it.
     pub fn new(stream: S, terms: StallTerms) -> Self {
         if let Some(socket) = stream.bare() {
@@ -102,7 +102,7 @@ impl<S: ClientEnd> Guarded<S> {
     }
 }
 
-impl<S: ClientEnd> AsyncRead for Guarded<S> {
+impl<S: TunnelEnd> AsyncRead for Guarded<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -112,7 +112,7 @@ impl<S: ClientEnd> AsyncRead for Guarded<S> {
     }
 }
 
-impl<S: ClientEnd> AsyncWrite for Guarded<S> {
+impl<S: TunnelEnd> AsyncWrite for Guarded<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -155,7 +155,7 @@ mod tests {
     use crate::limits::SocketMemory;
     use crate::policy::{Failure, Side};
 
-    fn guarded<S: ClientEnd>(stream: S, memory: SocketMemory) -> Guarded<S> {
+    fn guarded<S: TunnelEnd>(stream: S, memory: SocketMemory) -> Guarded<S> {
         let terms = StallTerms {
             stalls: Stalls::new(memory),
             client: IpAddr::from([10, 0, 0, 7]),

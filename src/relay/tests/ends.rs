@@ -54,7 +54,7 @@ struct Gone {
     says_so: bool,
 }
 
-impl ClientEnd for Gone {
+impl TunnelEnd for Gone {
     fn bare(&self) -> Option<&TcpStream> {
         None
     }

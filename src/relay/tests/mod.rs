@@ -23,8 +23,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::one_way::{Flow, OneWay};
 use super::pacing::{Pace, SILENCE};
-use super::splice::{Flow, Splice};
+use super::splice_state::SpliceState;
 use super::tunnel::{AfterHandshake, Ways};
 use super::watch::Watch;
 use super::*;
@@ -359,8 +360,8 @@ async fn bulk_bytes_below_the_low_water_mark_arrive() {
         let (mut server, from) = pair().await;
         let (to, mut client) = pair().await;
         let traffic = Traffic::default();
-        let mut way = Splice::down(relay.now());
-        way.make_bulk(Pace::bulk(relay.now()), &relay, &from);
+        let mut way = OneWay::down(SpliceState::new(relay.now()));
+        way.state.make_bulk(Pace::bulk(relay.now()), &relay, &from);
         assert_eq!(socket::low_water(&from), 256 * 1024);
         server.write_all(b"a few bytes").await.unwrap();
         if ends {
@@ -399,12 +400,12 @@ async fn an_answer_after_bulk_waits_for_no_tick() {
         let (mut client, gate_client) = pair().await;
         let (gate_upstream, mut server) = pair().await;
         let traffic = Traffic::default();
-        let mut ways = Ways::new(Duration::ZERO, open());
+        let mut ways = Ways::spliced(Duration::ZERO, open());
         let (way, from) = match asks {
             Side::Client => (&mut ways.down, &gate_upstream),
             _ => (&mut ways.up, &gate_client),
         };
-        way.make_bulk(Pace::bulk(Duration::ZERO), &relay, from);
+        way.state.make_bulk(Pace::bulk(Duration::ZERO), &relay, from);
         let carried =
             poll_fn(|context| ways.poll(context, &relay, &traffic, &gate_client, &gate_upstream));
         let (asking, asked) = match asks {
@@ -542,5 +543,6 @@ async fn a_tunnel_is_small() {
     let life = TunnelContext { traffic: &traffic, terms, stalls, stop };
     let both = relay.splice_both(&client, &upstream, open(), life);
     let size = size_of_val(&both);
+    println!("{size} bytes");
     assert!(size <= 576, "{size} bytes");
 }
