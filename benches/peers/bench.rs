@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 
 use crate::link::Link;
+use crate::peer::Peer;
 use crate::process::Role;
+use crate::registry::Registry;
 use crate::wire::Hello;
 
 /// Timeout until all connections of a measurement have ended.
@@ -19,6 +21,8 @@ pub struct Bench {
     pub link: Option<Role>,
     /// The origin's certificate, for real TLS.
     pub certificate: Vec<u8>,
+    /// What the origin has as a registry.
+    pub registry: Registry,
     /// Hello for pulls: [`DATA`].
     pub pull: Hello,
     /// Hello for small exchanges and pushes: [`LOGIN`](crate::wire::LOGIN).
@@ -35,6 +39,11 @@ impl Bench {
         let said = self.origin.ask()?;
         let (open, taken) = said.split_once(' ').context("the origin is gone")?;
         Ok((open.parse()?, taken.parse()?))
+    }
+
+    /// Returns the certificate that the clients of a proxy trust.
+    pub fn trusted_by_clients<'a>(&'a self, peer: &'a Peer) -> &'a [u8] {
+        peer.certificate.as_deref().unwrap_or(&self.certificate)
     }
 
     /// Changes the long link for what follows.

@@ -46,6 +46,15 @@ const fn transparent(what: &'static str, row: &'static str, against: Against) ->
     Claim { of: Kind::Transparent, what, row, figure: Figures::cpu_a_thousand, against }
 }
 
+/// Targets of the mirror: it costs no more than a reverse proxy that reads nothing.
+const fn mirror(
+    what: &'static str,
+    row: &'static str,
+    figure: fn(&Figures) -> Option<f64>,
+) -> Claim {
+    Claim { of: Kind::Mirror, what, row, figure, against: Most(1.0, Kind::NginxReverse) }
+}
+
 /// Targets of the gate behind a parent: its cost is that of the gate that connects directly.
 const fn behind(what: &'static str, row: &'static str) -> Claim {
     let against = Most(1.05, Kind::Pullgate);
@@ -102,6 +111,8 @@ const CLAIMS: &[Claim] = &[
     transparent("1,000 transparent set-ups, CPU-s", "set-ups", Most(1.1, HaproxyAuto)),
     transparent("1,000 transparent set-ups, CPU-s", "set-ups", Most(1.1, HaproxySplice)),
     claim("1,000 denials, CPU-s", "denials", Figures::cpu_a_thousand, Most(1.2, HaproxyConnect)),
+    mirror("mirror, layers, 4 clients, CPU-s/GiB", "layers-4", CPU),
+    mirror("mirror, 1,000 requests of 2 KB, CPU-s", "requests", Figures::cpu_a_thousand),
     claim("an idle tunnel, KiB", "idle", Figures::memory_each, Absolute(4.0)),
     claim("all tunnels idle, thousandths of a core", "idle", Figures::busy, Absolute(1.0)),
 ];

@@ -19,6 +19,7 @@
 
 mod bare;
 mod bench;
+mod certificate;
 mod chart;
 mod claim;
 mod found;
@@ -29,6 +30,7 @@ mod origin;
 mod peer;
 mod process;
 mod publish;
+mod registry;
 mod row;
 mod run;
 mod sample;

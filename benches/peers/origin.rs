@@ -16,6 +16,8 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::certificate::Certificate;
+use crate::registry::{Registry, hex};
 use crate::socket::Discard;
 use crate::wire::{self, Framing, Order};
 
@@ -35,6 +37,7 @@ struct Origin {
     counts: Counts,
     tls: Arc<ServerConfig>,
     records: Vec<u8>,
+    registry: Registry,
 }
 
 /// Counts a connection for as long as it is open.
@@ -57,21 +60,21 @@ impl Drop for Visit {
 /// line with the number of open connections and received bytes. It exits at the end of its input.
 pub fn run(ports: usize) -> anyhow::Result<()> {
     super::process::raise_descriptors();
-    let names = [wire::LOGIN, wire::DATA].map(str::to_owned).to_vec();
-    let made = rcgen::generate_simple_self_signed(names)?;
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let made = Certificate::of_hosts()?;
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.key));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)?;
+        .with_single_cert(vec![made.der.clone().into()], key)?;
     let origin = Arc::new(Origin {
         counts: Counts::default(),
         tls: Arc::new(tls),
         records: wire::full_records(),
+        registry: Registry::new(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    println!("{}", hex(made.cert.der()));
+    println!("{}", hex(&made.der));
     for _ in 0..ports {
         let listener = runtime.block_on(listen()).context("the origin cannot listen")?;
         println!("{}", listener.local_addr()?.port());
@@ -83,10 +86,6 @@ pub fn run(ports: usize) -> anyhow::Result<()> {
         println!("{} {}", open.load(Ordering::Relaxed), taken.load(Ordering::Relaxed));
     }
     Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn listen() -> io::Result<TcpListener> {
@@ -115,7 +114,12 @@ async fn greet(mut stream: TcpStream, visit: Visit) -> io::Result<()> {
     hello.resize(5 + length, 0);
     stream.read_exact(&mut hello[5..]).await?;
     if !wire::is_ready_made(&hello) {
-        return in_thread(stream, visit, move |stream, origin| real_tls(stream, &hello, origin));
+        return in_thread(stream, visit, move |stream, visit| {
+            let origin = visit.0.clone();
+            // A proxy keeps its connections to a registry, so nobody waits for their end.
+            drop(visit);
+            real_tls(stream, &hello, &origin)
+        });
     }
     stream.write_all(&wire::first_flight(&hello)).await?;
     let framing = wire::framing(&hello);
@@ -140,9 +144,9 @@ async fn small(mut stream: TcpStream, visit: Visit) -> io::Result<()> {
         match Order::parse(&record[5..])? {
             Order::Answer(length) => stream.write_all(&wire::answer(length)).await?,
             order => {
-                return in_thread(stream, visit, move |stream, origin| {
-                    obey(&stream, order, origin)?;
-                    attend(&stream, origin)
+                return in_thread(stream, visit, move |stream, visit| {
+                    obey(&stream, order, &visit.0)?;
+                    attend(&stream, &visit.0)
                 });
             }
         }
@@ -153,14 +157,13 @@ async fn small(mut stream: TcpStream, visit: Visit) -> io::Result<()> {
 fn in_thread(
     stream: TcpStream,
     visit: Visit,
-    work: impl FnOnce(std::net::TcpStream, &Origin) -> io::Result<()> + Send + 'static,
+    work: impl FnOnce(std::net::TcpStream, Visit) -> io::Result<()> + Send + 'static,
 ) -> io::Result<()> {
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
     let builder = std::thread::Builder::new().stack_size(128 * 1024);
     builder.spawn(move || {
-        let _ = work(stream, &visit.0);
-        drop(visit);
+        let _ = work(stream, visit);
     })?;
     Ok(())
 }
@@ -235,8 +238,9 @@ impl Paced {
     }
 }
 
-/// Real TLS: first delivers the hello that was already read.
-fn real_tls(stream: std::net::TcpStream, hello: &[u8], origin: &Origin) -> io::Result<()> {
+/// Real TLS: first delivers the hello that was already read. Then it obeys an order, or answers the
+/// requests to a registry.
+fn real_tls(stream: std::net::TcpStream, hello: &[u8], origin: &Arc<Origin>) -> io::Result<()> {
     let mut connection =
         rustls::ServerConnection::new(origin.tls.clone()).map_err(io::Error::other)?;
     let mut ahead = hello;
@@ -246,7 +250,12 @@ fn real_tls(stream: std::net::TcpStream, hello: &[u8], origin: &Origin) -> io::R
     }
     let mut tls = rustls::StreamOwned::new(connection, stream);
     let mut payload = [0; Order::LENGTH];
-    tls.read_exact(&mut payload)?;
+    tls.read_exact(&mut payload[..1])?;
+    if payload[0].is_ascii_uppercase() {
+        return origin.registry.serve(&mut tls, &payload[..1]);
+    }
+    let _visit = Visit::begin(origin.clone());
+    tls.read_exact(&mut payload[1..])?;
     let Order::Send { bytes, .. } = Order::parse(&payload)? else {
         return Err(io::ErrorKind::InvalidData.into());
     };

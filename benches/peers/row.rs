@@ -6,7 +6,7 @@ use crate::bench::Bench;
 use crate::link::Link;
 use crate::load::bulk::{self, Bulk, Content, Direction};
 use crate::load::ping::{self, Before, Transfers};
-use crate::load::{crowd, idle, setups};
+use crate::load::{crowd, idle, requests, setups};
 use crate::peer::{Kind, Peer};
 use crate::sample::Sample;
 
@@ -33,6 +33,8 @@ pub enum Work {
     Ping(Before),
     Transfers(Transfers),
     Crowd,
+    /// Small requests on kept connections.
+    Requests,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +55,7 @@ impl Through {
     pub fn has(self, kind: Kind) -> bool {
         match self {
             Self::Only(kinds) => kinds.contains(&kind),
+            _ if kind.reads_requests() => false,
             Self::SetUps => kind.carries() && !kind.is_for_bulk(),
             _ if kind == Kind::Verifying => false,
             Self::Relays => kind.carries() && kind != Kind::Transparent,
@@ -85,6 +88,10 @@ const fn paced(code: &'static str, pace: u64) -> Row {
     let bulk = Bulk { direction, content, tunnels: 16, pace, warm: WARM, time: PACED };
     Row { code, work: Work::Bulk(bulk), rounds: 3, through: Through::Relays, link: None }
 }
+
+/// The registry, and what stands before it under its name.
+const REGISTRIES: Through =
+    Through::Only(&[Kind::Direct, Kind::Mirror, Kind::NginxReverse, Kind::DockerRegistry]);
 
 /// Idle tunnels are measured first, before programs keep memory from other work.
 pub const ROWS: &[Row] = &[
@@ -173,11 +180,29 @@ pub const ROWS: &[Row] = &[
         link: None,
     },
     Row { code: "crowd", work: Work::Crowd, rounds: 3, through: Through::Gates, link: None },
+    Row {
+        code: "layers-4",
+        work: Work::Bulk(Bulk {
+            direction: Direction::Down,
+            content: Content::Layers,
+            tunnels: 4,
+            pace: 0,
+            warm: WARM,
+            time: PACED,
+        }),
+        rounds: 5,
+        through: REGISTRIES,
+        link: None,
+    },
+    Row { code: "requests", work: Work::Requests, rounds: 5, through: REGISTRIES, link: None },
 ];
 
 /// Number of set-ups and denials per measurement.
 const SET_UPS: usize = 3_000;
 const DENIALS: usize = 2_000;
+
+/// Number of small requests per measurement.
+const REQUESTS: usize = 2_000;
 
 /// Number of idle tunnels, if there are enough descriptors.
 const IDLE: u64 = 9_000;
@@ -204,6 +229,7 @@ impl Row {
             Work::Ping(before) => ping::run(bench, peer, *before, PINGED),
             Work::Transfers(transfers) => ping::transfers(bench, peer, *transfers),
             Work::Crowd => crowd::run(bench, peer, Duration::from_millis(800)),
+            Work::Requests => requests::kept(bench, peer, REQUESTS),
         }
     }
 }

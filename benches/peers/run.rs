@@ -16,6 +16,7 @@ use crate::load;
 use crate::options::Options;
 use crate::peer::{self, Kind, Peer, Started};
 use crate::process::{self, Role};
+use crate::registry::Registry;
 use crate::row::Row;
 use crate::sample::Sample;
 use crate::wire::{DATA, Framing, Hello, LOGIN};
@@ -35,8 +36,9 @@ pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
     let began = Instant::now();
     let rows = options.rows()?;
     let descriptors = process::raise_descriptors();
-    let kinds: Vec<Kind> =
-        Kind::value_variants().iter().copied().filter(|kind| options.through(*kind)).collect();
+    let is_needed = |kind: &Kind| rows.iter().any(|row| row.through.has(*kind));
+    let kinds = Kind::value_variants().iter().copied();
+    let kinds: Vec<Kind> = kinds.filter(|kind| options.through(*kind)).filter(is_needed).collect();
     let folder = tempfile::tempdir()?;
     open_to_all(folder.path())?;
     let (mut origin, link, host) = ends(kinds.len(), options.wan)?;
@@ -45,6 +47,7 @@ pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
     let ports = ports.collect::<anyhow::Result<Vec<_>>>()?;
     let mut bench = Bench {
         certificate,
+        registry: Registry::new(),
         pull: Hello::new(DATA, Framing::Tls13)?,
         push: Hello::new(LOGIN, Framing::Tls13)?,
         push_tls12: Hello::new(LOGIN, Framing::Tls12)?,

@@ -136,6 +136,19 @@ pub const TABLES: &[Table] = &[
         ],
     },
     Table {
+        title: "A mirror of a registry, TLS on both sides: layers of 64 MiB to 4 clients, manifests of 2 KB to 32",
+        columns: &[
+            less("layers, CPU-s/GiB", "layers-4", Figures::cpu_a_gib),
+            less("of the machine", "layers-4", Figures::machine_a_gib),
+            more("GiB a second", "layers-4", Figures::throughput),
+            less("1,000 requests, CPU-s", "requests", Figures::cpu_a_thousand),
+            less("of the machine", "requests", Figures::machine_a_thousand),
+            more("a second", "requests", Figures::rate),
+            less("p50, ms", "requests", |of| of.within(500)),
+            less("p99, ms", "requests", |of| of.within(990)),
+        ],
+    },
+    Table {
         title: "Idle tunnels, and transfers of 1 MiB at 8 MiB/s",
         columns: &[
             less("PSS each, KiB", "idle", Figures::memory_each),

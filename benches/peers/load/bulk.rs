@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::SockRef;
 
+use super::https::{Https, client_config};
 use super::tunnel::{connect, tunnel};
 use crate::bench::Bench;
-use crate::peer::Peer;
+use crate::peer::{Ask, Peer};
 use crate::sample::{Meter, Sample};
 use crate::socket::Discard;
-use crate::wire::{DATA, Order, full_records};
+use crate::wire::{DATA, Hello, LOGIN, Order, full_records};
 
 /// Direction of the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub enum Content {
     ReadyMadeTls12,
     /// Real TLS with rustls at both ends.
     RealTls,
+    /// Layers over HTTPS, with rustls at both ends.
+    Layers,
 }
 
 /// A bulk measurement.
@@ -49,20 +52,27 @@ pub struct Bulk {
     pub time: Duration,
 }
 
+impl Bulk {
+    fn hello<'a>(&self, bench: &'a Bench) -> &'a Hello {
+        match (self.content, self.direction) {
+            (Content::ReadyMadeTls12, _) => &bench.push_tls12,
+            (Content::Layers, _) | (_, Direction::Up) => &bench.push,
+            (_, Direction::Down) => &bench.pull,
+        }
+    }
+}
+
 pub fn run(bench: &mut Bench, peer: &Peer, bulk: &Bulk) -> anyhow::Result<Sample> {
     let received = AtomicU64::new(0);
     let ended = AtomicBool::new(false);
-    let tls = Arc::new(client_config(&bench.certificate)?);
+    let tls = client_config(bench.trusted_by_clients(peer))?;
+    let path = bench.registry.layer_path();
     let mut streams = Vec::with_capacity(bulk.tunnels);
     for _ in 0..bulk.tunnels {
-        let hello = match (bulk.content, bulk.direction) {
-            (Content::ReadyMadeTls12, _) => &bench.push_tls12,
-            (_, Direction::Up) => &bench.push,
-            (_, Direction::Down) => &bench.pull,
-        };
+        let hello = bulk.hello(bench);
         let stream = match bulk.content {
             Content::ReadyMade | Content::ReadyMadeTls12 => tunnel(&peer.route, hello)?,
-            Content::RealTls => connect(&peer.route, hello.host)?
+            Content::RealTls | Content::Layers => connect(&peer.route, hello.host)?
                 .map_err(|_| io::Error::other("the proxy refuses"))?,
         };
         // The transfer is stopped in the middle: a full window would otherwise block the origin.
@@ -76,11 +86,12 @@ pub fn run(bench: &mut Bench, peer: &Peer, bulk: &Bulk) -> anyhow::Result<Sample
             .iter()
             .map(|stream| {
                 let (start, received, ended) = (&start, &received, &ended);
-                let (tls, records) = (tls.clone(), &records);
+                let (tls, records, path) = (tls.clone(), &records, &path);
                 scope.spawn(move || {
                     start.wait();
                     let done = match (bulk.content, bulk.direction) {
                         (Content::RealTls, _) => real_tls(stream, tls, received),
+                        (Content::Layers, _) => layers(stream, tls, path, received),
                         (_, Direction::Down) => down(stream, bulk.pace, received),
                         (_, Direction::Up) => up(stream, records),
                     };
@@ -147,15 +158,6 @@ fn up(mut stream: &TcpStream, records: &[u8]) -> io::Result<()> {
     }
 }
 
-fn client_config(certificate: &[u8]) -> anyhow::Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate.to_vec().into())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(versions.with_root_certificates(roots).with_no_client_auth())
-}
-
 fn real_tls(stream: &TcpStream, config: Arc<ClientConfig>, received: &AtomicU64) -> io::Result<()> {
     let name = ServerName::try_from(DATA).map_err(io::Error::other)?;
     let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
@@ -167,5 +169,21 @@ fn real_tls(stream: &TcpStream, config: Arc<ClientConfig>, received: &AtomicU64)
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             taken => received.fetch_add(taken as u64, Ordering::Relaxed),
         };
+    }
+}
+
+/// Requests the layer again and again.
+fn layers(
+    stream: &TcpStream,
+    config: Arc<ClientConfig>,
+    path: &str,
+    received: &AtomicU64,
+) -> io::Result<()> {
+    let mut client = Https::over(stream, LOGIN, Ask::Nothing, config)?;
+    loop {
+        let answer = client.get(path)?;
+        client.body(&answer, |piece| {
+            received.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        })?;
     }
 }

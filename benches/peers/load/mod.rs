@@ -2,8 +2,10 @@
 
 pub mod bulk;
 pub mod crowd;
+mod https;
 pub mod idle;
 pub mod ping;
+pub mod requests;
 pub mod setups;
 mod tunnel;
 
@@ -18,6 +20,9 @@ use tunnel::tunnel;
 
 /// Checks that the proxy relays allowed traffic completely and rejects the rest.
 pub fn works(bench: &mut Bench, peer: &Peer) -> anyhow::Result<()> {
+    if peer.kind.reads_requests() {
+        return requests::works(bench, peer);
+    }
     if peer.kind.carries() {
         carries(bench, peer)?;
     }

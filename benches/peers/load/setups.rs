@@ -29,26 +29,38 @@ pub fn run(bench: &mut Bench, peer: &Peer, count: usize) -> anyhow::Result<Sampl
     let hello = bench.push.clone();
     let mut last = second_flight(hello.framing);
     last.extend_from_slice(&Order::Answer(ANSWER).record());
-    measure(bench, peer, count, |_| {
-        let began = Instant::now();
-        let mut stream = greeted(&peer.route, &hello)?;
-        let taken = began.elapsed();
-        stream.write_all(&last)?;
-        let mut answer = vec![0; answer_length(ANSWER)];
-        stream.read_exact(&mut answer)?;
-        Ok(taken.as_nanos() as u64)
-    })
+    measure(
+        bench,
+        peer,
+        count,
+        |_| Ok(()),
+        |_, ()| {
+            let began = Instant::now();
+            let mut stream = greeted(&peer.route, &hello)?;
+            let taken = began.elapsed();
+            stream.write_all(&last)?;
+            let mut answer = vec![0; answer_length(ANSWER)];
+            stream.read_exact(&mut answer)?;
+            Ok(taken.as_nanos() as u64)
+        },
+    )
 }
 
 /// Denials, each for a different host. The latency is from the connection to its close.
 pub fn denials(bench: &mut Bench, peer: &Peer, count: usize) -> anyhow::Result<Sample> {
-    measure(bench, peer, count, |bench| {
-        let began = Instant::now();
-        if !is_denied(bench, &peer.route)? {
-            return Err(io::Error::other("a host outside the allow-list got through"));
-        }
-        Ok(began.elapsed().as_nanos() as u64)
-    })
+    measure(
+        bench,
+        peer,
+        count,
+        |_| Ok(()),
+        |bench, ()| {
+            let began = Instant::now();
+            if !is_denied(bench, &peer.route)? {
+                return Err(io::Error::other("a host outside the allow-list got through"));
+            }
+            Ok(began.elapsed().as_nanos() as u64)
+        },
+    )
 }
 
 /// Requests a host outside the allow-list. Returns whether the proxy rejected it in any way.
@@ -92,25 +104,29 @@ fn is_from_origin(stream: &mut TcpStream, hello: &Hello) -> io::Result<bool> {
     Ok(got == expected)
 }
 
-fn measure(
+/// Has every client work until `count` is reached, with what it has opened before the measurement.
+pub fn measure<T: Send>(
     bench: &mut Bench,
     peer: &Peer,
     count: usize,
-    work: impl Fn(&Bench) -> io::Result<u64> + Sync,
+    open: impl Fn(&Bench) -> io::Result<T>,
+    work: impl Fn(&Bench, &mut T) -> io::Result<u64> + Sync,
 ) -> anyhow::Result<Sample> {
     let next = AtomicUsize::new(0);
     let latencies = Mutex::new(Vec::with_capacity(count));
+    let held = (0..CLIENTS).map(|_| open(bench)).collect::<io::Result<Vec<T>>>()?;
     let meter = Meter::start(bench, peer);
     let began = Instant::now();
     std::thread::scope(|scope| {
         let shared: &Bench = bench;
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| {
+        let clients: Vec<_> = held
+            .into_iter()
+            .map(|mut own_held| {
                 let (next, latencies, work) = (&next, &latencies, &work);
                 scope.spawn(move || -> anyhow::Result<()> {
                     let mut own = Vec::new();
                     while next.fetch_add(1, Ordering::Relaxed) < count {
-                        own.push(work(shared)?);
+                        own.push(work(shared, &mut own_held)?);
                     }
                     latencies.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.extend(own);
                     Ok(())

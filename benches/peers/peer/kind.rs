@@ -24,6 +24,8 @@ pub enum Kind {
     ThroughParent,
     /// pullgate with `[policy] verify-upstream = true`.
     Verifying,
+    /// pullgate as a registry mirror with `blobs = "relay"`.
+    Mirror,
     /// HAProxy by SNI, `option splice-auto`.
     #[value(name = "haproxy")]
     HaproxyAuto,
@@ -33,6 +35,10 @@ pub enum Kind {
     HaproxyConnect,
     /// nginx by SNI, `ssl_preread`.
     Nginx,
+    /// nginx as a reverse proxy before the registry, which caches nothing.
+    NginxReverse,
+    /// docker-registry as a pull-through cache, which has everything after the first request.
+    DockerRegistry,
     /// Squid with CONNECT, which peeks at the hello like pullgate.
     SquidPeek,
     /// Squid with CONNECT only.
@@ -58,10 +64,13 @@ impl Kind {
             Self::Transparent => "pullgate, transparent",
             Self::ThroughParent => "pullgate, through a parent",
             Self::Verifying => "pullgate, `verify-upstream`",
+            Self::Mirror => "pullgate, mirror, `relay`",
             Self::HaproxyAuto => "HAProxy, SNI, `splice-auto`",
             Self::HaproxySplice => "HAProxy, SNI, splice forced",
             Self::HaproxyConnect => "HAProxy, 403 to CONNECT",
             Self::Nginx => "nginx, `ssl_preread`",
+            Self::NginxReverse => "nginx, reverse proxy",
+            Self::DockerRegistry => "docker-registry, pull-through, cached",
             Self::SquidPeek => "Squid, CONNECT and peek",
             Self::Squid => "Squid, CONNECT only",
             Self::TrafficServer => "Traffic Server, CONNECT",
@@ -82,6 +91,7 @@ impl Kind {
             Self::Transparent,
             Self::ThroughParent,
             Self::Verifying,
+            Self::Mirror,
         ];
         forms.contains(&self)
     }
@@ -96,6 +106,11 @@ impl Kind {
         matches!(self, Self::Unbatched | Self::ThroughParent)
     }
 
+    /// Whether it reads the requests inside TLS. Only rows with requests measure it.
+    pub fn reads_requests(self) -> bool {
+        matches!(self, Self::Mirror | Self::NginxReverse | Self::DockerRegistry)
+    }
+
     /// Whether it relays the hosts of its allow-list.
     pub fn carries(self) -> bool {
         self != Self::HaproxyConnect
@@ -107,7 +122,8 @@ impl Kind {
             Self::HaproxyAuto | Self::HaproxySplice | Self::HaproxyConnect => {
                 Some(("haproxy", "haproxy"))
             }
-            Self::Nginx => Some(("nginx", "nginx")),
+            Self::Nginx | Self::NginxReverse => Some(("nginx", "nginx")),
+            Self::DockerRegistry => Some(("docker-registry", "docker-registry")),
             Self::SquidPeek | Self::Squid => Some(("squid", "squid-openssl")),
             Self::TrafficServer => Some(("traffic_server", "trafficserver")),
             _ => None,

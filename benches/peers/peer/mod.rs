@@ -1,9 +1,11 @@
 //! The compared proxies, each with the same allow-list of two hosts, and how to reach the origin
 //! through them. The configuration of each is in its own file.
 
+mod docker_registry;
 mod haproxy;
 mod kind;
 mod nginx;
+mod nginx_reverse;
 mod place;
 mod pullgate;
 mod squid;
@@ -16,6 +18,7 @@ use std::path::Path;
 pub use kind::Kind;
 use place::Place;
 
+use crate::certificate::Certificate;
 use crate::process::{Daemon, Role};
 
 /// How a client reaches the origin.
@@ -41,6 +44,8 @@ pub struct Peer {
     pub kind: Kind,
     pub route: Route,
     pub version: String,
+    /// What its clients trust in place of the origin's certificate, in DER.
+    pub certificate: Option<Vec<u8>>,
     running: Running,
     /// What it needs to run, and does not count.
     _parent: Option<Daemon>,
@@ -100,7 +105,7 @@ pub fn start(
     };
     let by_name = Route { address, ask: Ask::Nothing };
     let by_connect = Route { address, ask: Ask::Connect(origin.port()) };
-    let mut parent = None;
+    let (mut parent, mut trusted) = (None, None);
     let (route, version, running) = match kind {
         Kind::Direct => {
             let route = Route { address: origin, ask: Ask::Nothing };
@@ -116,6 +121,17 @@ pub fn start(
             let daemon = pullgate::start(kind, &place)?;
             let ask = if kind == Kind::Transparent { Ask::Nothing } else { Ask::Connect(443) };
             (Route { address, ask }, pullgate::version(), Running::Daemon(daemon))
+        }
+        Kind::Mirror | Kind::NginxReverse | Kind::DockerRegistry => {
+            let own = Certificate::of_hosts()?;
+            let files = own.write(&folder)?;
+            trusted = Some(own.der);
+            let (daemon, version) = match kind {
+                Kind::Mirror => (pullgate::start_mirror(&place, &files)?, pullgate::version()),
+                Kind::NginxReverse => (nginx_reverse::start(&place, &files)?, nginx::version()),
+                _ => (docker_registry::start(&place, &files)?, docker_registry::version()),
+            };
+            (by_name, version, Running::Daemon(daemon))
         }
         Kind::ThroughParent => {
             let at = loopback(crate::process::free_port()?);
@@ -142,5 +158,13 @@ pub fn start(
             (by_connect, traffic_server::version(), Running::Daemon(daemon))
         }
     };
-    Ok(Started::Peer(Box::new(Peer { kind, route, version, running, _parent: parent })))
+    let certificate = trusted;
+    Ok(Started::Peer(Box::new(Peer {
+        kind,
+        route,
+        version,
+        certificate,
+        running,
+        _parent: parent,
+    })))
 }

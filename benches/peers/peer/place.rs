@@ -1,7 +1,9 @@
 //! What the configuration of a proxy is made from.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use crate::certificate::pem;
 
 /// The input of each configuration.
 pub struct Place<'a> {
@@ -20,6 +22,15 @@ pub struct Place<'a> {
     pub other: Option<&'a Path>,
 }
 
+impl Place<'_> {
+    /// Writes the origin's certificate as a file. Returns its path.
+    pub fn write_certificate(&self) -> std::io::Result<PathBuf> {
+        let file = self.folder.join("origin.pem");
+        std::fs::write(&file, pem("CERTIFICATE", self.certificate))?;
+        Ok(file)
+    }
+}
+
 /// Returns a program's version: the first word of its output with a digit after a dot.
 pub fn version_of(program: &str, argument: &str) -> String {
     let Some(path) = crate::process::program(program) else { return String::new() };
@@ -30,5 +41,5 @@ pub fn version_of(program: &str, argument: &str) -> String {
     let said = String::from_utf8_lossy(&said);
     let number = |word: &&str| word.contains('.') && word.bytes().any(|one| one.is_ascii_digit());
     let word = said.split([' ', '/', '\n']).find(number).unwrap_or_default();
-    word.split('-').next().unwrap_or_default().to_owned()
+    word.split(['-', '+']).next().unwrap_or_default().to_owned()
 }

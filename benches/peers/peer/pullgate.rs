@@ -2,33 +2,49 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 
 use super::{Kind, Place};
 use crate::process::Daemon;
 use crate::wire::{DATA, LOGIN};
 
+/// The program of this build.
+const BUILT: &str = env!("CARGO_BIN_EXE_pullgate");
+
 pub fn start(kind: Kind, place: &Place<'_>) -> anyhow::Result<Daemon> {
     let mode = if kind == Kind::Transparent { "transparent" } else { "connect" };
-    let more = match kind {
-        Kind::Unbatched => "[relay]\nbatch-ms = 0",
-        Kind::Verifying => "[policy]\nverify-upstream = true",
-        _ => "",
+    let (more, registry) = match kind {
+        Kind::Unbatched => ("[relay]\nbatch-ms = 0", String::new()),
+        Kind::Verifying => ("[policy]\nverify-upstream = true", ca(place)?),
+        _ => ("", String::new()),
     };
-    let built = Path::new(env!("CARGO_BIN_EXE_pullgate"));
+    let built = Path::new(BUILT);
     let program = if kind == Kind::Other { place.other.unwrap_or(built) } else { built };
-    launch(program, place, &Gate { folder: place.folder, mode, address: place.address, more })
+    let gate = Gate { mode, more, registry: &registry, ..Gate::new(place) };
+    launch(program, place, &gate)
+}
+
+/// The mirror of a registry, with the files of its own certificate and key.
+pub fn start_mirror(
+    place: &Place<'_>,
+    (certificate, key): &(PathBuf, PathBuf),
+) -> anyhow::Result<Daemon> {
+    let tls = format!(
+        "tls = {{ certificate = \"{}\", key = \"{}\" }}",
+        certificate.display(),
+        key.display()
+    );
+    let registry = format!("{}[mirror]\ndefault = true\nblobs = \"relay\"\n", ca(place)?);
+    let gate = Gate { mode: "mirror", tls: &tls, registry: &registry, ..Gate::new(place) };
+    launch(Path::new(BUILT), place, &gate)
 }
 
 /// The gate that is the parent of the measured one.
 pub fn start_parent(place: &Place<'_>, at: SocketAddr) -> anyhow::Result<Daemon> {
     let folder = place.folder.join("parent");
-    let built = Path::new(env!("CARGO_BIN_EXE_pullgate"));
-    launch(built, place, &Gate { folder: &folder, mode: "connect", address: at, more: "" })
+    let gate = Gate { folder: &folder, address: at, ..Gate::new(place) };
+    launch(Path::new(BUILT), place, &gate)
 }
 
 /// A gate that reaches its registries through a parent.
@@ -37,9 +53,12 @@ pub fn start_behind(place: &Place<'_>, parent: SocketAddr) -> anyhow::Result<Dae
         "[policy]\nparent = \"next\"\n[[parent]]\nname = \"next\"\naddresses = [\"{parent}\"]\n\
          connect = \"name\""
     );
-    let built = Path::new(env!("CARGO_BIN_EXE_pullgate"));
-    let gate = Gate { folder: place.folder, mode: "connect", address: place.address, more: &more };
-    launch(built, place, &gate)
+    launch(Path::new(BUILT), place, &Gate { more: &more, ..Gate::new(place) })
+}
+
+/// The line of a registry's file by which the gate trusts the origin.
+fn ca(place: &Place<'_>) -> std::io::Result<String> {
+    Ok(format!("ca = \"{}\"\n", place.write_certificate()?.display()))
 }
 
 /// One gate: where its files are, and where it listens.
@@ -47,17 +66,38 @@ struct Gate<'a> {
     folder: &'a Path,
     mode: &'a str,
     address: SocketAddr,
+    /// The line of the listener for TLS.
+    tls: &'a str,
     /// Further tables.
     more: &'a str,
+    /// Further lines of the registry's file.
+    registry: &'a str,
+}
+
+impl<'a> Gate<'a> {
+    /// A gate with CONNECT.
+    fn new(place: &Place<'a>) -> Self {
+        let (folder, address) = (place.folder, place.address);
+        Self { folder, mode: "connect", address, tls: "", more: "", registry: "" }
+    }
 }
 
 fn launch(program: &Path, place: &Place<'_>, gate: &Gate<'_>) -> anyhow::Result<Daemon> {
+    let file = configure(place, gate)?;
+    let mut command = Command::new(program);
+    let command = command.arg("run").arg("--config").arg(file).env_clear();
+    Daemon::start(command, &gate.folder.join("log"))?.accepting(gate.address)
+}
+
+/// Writes its files. Returns the path of the main one.
+fn configure(place: &Place<'_>, gate: &Gate<'_>) -> anyhow::Result<PathBuf> {
     let Place { origin, tunnels, .. } = place;
-    let Gate { folder, mode, address, more } = gate;
+    let Gate { folder, mode, address, tls, more, registry } = gate;
     let text = format!(
         r#"[[listen]]
 mode = "{mode}"
 address = "{address}"
+{tls}
 [dns.hosts]
 "{LOGIN}" = ["{origin}"]
 "{DATA}" = ["{origin}"]
@@ -72,21 +112,12 @@ path = "audit.jsonl"
 "#,
         host = origin.ip(),
     );
-    let mut registry = format!("login-server = \"{LOGIN}\"\ndata-endpoints = [\"{DATA}\"]\n");
-    if more.contains("verify-upstream") {
-        let body = STANDARD.encode(place.certificate);
-        let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
-        fs::create_dir_all(folder)?;
-        fs::write(folder.join("origin.pem"), pem)?;
-        registry.push_str("ca = \"../origin.pem\"\n");
-    }
+    let registry = format!("login-server = \"{LOGIN}\"\ndata-endpoints = [\"{DATA}\"]\n{registry}");
     fs::create_dir_all(folder.join("registries.d"))?;
     fs::write(folder.join("registries.d/contoso.toml"), registry)?;
     let file = folder.join("pullgate.toml");
     fs::write(&file, text)?;
-    let mut command = Command::new(program);
-    let command = command.arg("run").arg("--config").arg(file).env_clear();
-    Daemon::start(command, &folder.join("log"))?.accepting(*address)
+    Ok(file)
 }
 
 pub fn version() -> String {
