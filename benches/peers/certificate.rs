@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
 
 use crate::wire::{DATA, LOGIN};
 
@@ -21,6 +21,14 @@ impl Certificate {
     pub fn of_hosts() -> anyhow::Result<Self> {
         let names = [LOGIN, DATA, "127.0.0.1"].map(str::to_owned);
         Self::made(&CertificateParams::new(names)?)
+    }
+
+    /// Returns an authority that can sign certificates.
+    pub fn of_authority() -> anyhow::Result<Self> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        Self::made(&params)
     }
 
     fn made(params: &CertificateParams) -> anyhow::Result<Self> {

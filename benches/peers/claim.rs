@@ -55,6 +55,16 @@ const fn mirror(
     Claim { of: Kind::Mirror, what, row, figure, against: Most(1.0, Kind::NginxReverse) }
 }
 
+/// Targets of the gate that inspects the login server.
+const fn inspected(
+    what: &'static str,
+    row: &'static str,
+    figure: fn(&Figures) -> Option<f64>,
+    against: Against,
+) -> Claim {
+    Claim { of: Kind::Inspected, what, row, figure, against }
+}
+
 /// Targets of the gate behind a parent: its cost is that of the gate that connects directly.
 const fn behind(what: &'static str, row: &'static str) -> Claim {
     let against = Most(1.05, Kind::Pullgate);
@@ -113,6 +123,24 @@ const CLAIMS: &[Claim] = &[
     claim("1,000 denials, CPU-s", "denials", Figures::cpu_a_thousand, Most(1.2, HaproxyConnect)),
     mirror("mirror, layers, 4 clients, CPU-s/GiB", "layers-4", CPU),
     mirror("mirror, 1,000 requests of 2 KB, CPU-s", "requests", Figures::cpu_a_thousand),
+    inspected(
+        "1,000 inspected set-ups with a request of 2 KB, CPU-s",
+        "inspected-set-ups",
+        Figures::cpu_a_thousand,
+        Most(0.5, Kind::SquidBump),
+    ),
+    inspected(
+        "1,000 inspected requests of 2 KB, CPU-s",
+        "inspected-requests",
+        Figures::cpu_a_thousand,
+        Most(0.5, Kind::SquidBump),
+    ),
+    inspected(
+        "a pull with the login server inspected, ms",
+        "inspected-pull",
+        |of| of.within(500),
+        Most(1.03, Kind::Pullgate),
+    ),
     claim("an idle tunnel, KiB", "idle", Figures::memory_each, Absolute(4.0)),
     claim("all tunnels idle, thousandths of a core", "idle", Figures::busy, Absolute(1.0)),
 ];

@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 
 use ring::digest::{Context, SHA256};
 
+use crate::wire::DATA;
+
 /// Size of the layer, in bytes.
 pub const LAYER: u64 = 64 << 20;
 
@@ -16,6 +18,12 @@ pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Size of the manifest, in bytes.
 const MANIFEST_SIZE: usize = 2_000;
+
+/// The repository whose layers are redirected to the data endpoint. The others send them.
+const REDIRECTED: &str = "team/redirected";
+
+/// The path of the layer on the data endpoint, before the digest.
+const ON_DATA: &str = "/layers/";
 
 /// Maximum size of a request's head, in bytes.
 const LARGEST_HEAD: usize = 16 * 1024;
@@ -47,6 +55,11 @@ impl Registry {
         format!("/v2/team/app/blobs/{}", self.layer)
     }
 
+    /// Path of the layer, redirected to the data endpoint.
+    pub fn redirected_path(&self) -> String {
+        format!("/v2/{REDIRECTED}/blobs/{}", self.layer)
+    }
+
     /// Answers requests until the client closes. `first` is what was already read.
     pub fn serve(&self, stream: &mut (impl Read + Write), first: &[u8]) -> io::Result<()> {
         let mut head = first.to_vec();
@@ -69,6 +82,10 @@ impl Registry {
                 answer.extend_from_slice(&self.manifest);
             }
             stream.write_all(&answer)?;
+        } else if path.contains(REDIRECTED) && path.ends_with(&self.layer) {
+            let to = format!("https://{DATA}{ON_DATA}{}", self.layer);
+            let head = "HTTP/1.1 307 Temporary Redirect\r\nContent-Length: 0\r\nLocation";
+            stream.write_all(format!("{head}: {to}\r\n\r\n").as_bytes())?;
         } else if path.ends_with(&self.layer) {
             stream.write_all(&ok(&self.layer, "application/octet-stream", LAYER))?;
             for _ in 0..LAYER / self.piece.len() as u64 {

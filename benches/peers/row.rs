@@ -6,7 +6,7 @@ use crate::bench::Bench;
 use crate::link::Link;
 use crate::load::bulk::{self, Bulk, Content, Direction};
 use crate::load::ping::{self, Before, Transfers};
-use crate::load::{crowd, idle, requests, setups};
+use crate::load::{crowd, idle, inspected, requests, setups};
 use crate::peer::{Kind, Peer};
 use crate::sample::Sample;
 
@@ -35,6 +35,10 @@ pub enum Work {
     Crowd,
     /// Small requests on kept connections.
     Requests,
+    /// Small requests on fresh connections.
+    FreshRequests,
+    /// A pull with its layers on the data endpoint.
+    Pull,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +96,10 @@ const fn paced(code: &'static str, pace: u64) -> Row {
 /// The registry, and what stands before it under its name.
 const REGISTRIES: Through =
     Through::Only(&[Kind::Direct, Kind::Mirror, Kind::NginxReverse, Kind::DockerRegistry]);
+
+/// The login server in tunnels: not decrypted, and decrypted.
+const INSPECTED: Through =
+    Through::Only(&[Kind::Direct, Kind::Pullgate, Kind::Inspected, Kind::SquidBump]);
 
 /// Idle tunnels are measured first, before programs keep memory from other work.
 pub const ROWS: &[Row] = &[
@@ -195,6 +203,21 @@ pub const ROWS: &[Row] = &[
         link: None,
     },
     Row { code: "requests", work: Work::Requests, rounds: 5, through: REGISTRIES, link: None },
+    Row {
+        code: "inspected-set-ups",
+        work: Work::FreshRequests,
+        rounds: 5,
+        through: INSPECTED,
+        link: None,
+    },
+    Row {
+        code: "inspected-requests",
+        work: Work::Requests,
+        rounds: 5,
+        through: INSPECTED,
+        link: None,
+    },
+    Row { code: "inspected-pull", work: Work::Pull, rounds: OFTEN, through: INSPECTED, link: None },
 ];
 
 /// Number of set-ups and denials per measurement.
@@ -203,6 +226,7 @@ const DENIALS: usize = 2_000;
 
 /// Number of small requests per measurement.
 const REQUESTS: usize = 2_000;
+const FRESH_REQUESTS: usize = 1_000;
 
 /// Number of idle tunnels, if there are enough descriptors.
 const IDLE: u64 = 9_000;
@@ -230,6 +254,8 @@ impl Row {
             Work::Transfers(transfers) => ping::transfers(bench, peer, *transfers),
             Work::Crowd => crowd::run(bench, peer, Duration::from_millis(800)),
             Work::Requests => requests::kept(bench, peer, REQUESTS),
+            Work::FreshRequests => inspected::fresh(bench, peer, FRESH_REQUESTS),
+            Work::Pull => inspected::pull(bench, peer),
         }
     }
 }

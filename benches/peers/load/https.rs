@@ -37,6 +37,7 @@ pub struct Https<S: Read + Write> {
 /// The head of an answer.
 pub struct Answer {
     pub status: u16,
+    pub location: Option<String>,
     /// Bytes of the body that have not been read.
     left: u64,
     /// Where in the buffer the body begins, and where what was read ends.
@@ -121,5 +122,5 @@ fn head(text: &str, read: std::ops::Range<usize>) -> Option<Answer> {
     };
     let length: u64 = line("content-length")?.parse().ok()?;
     let left = length.checked_sub(read.len() as u64)?;
-    Some(Answer { status, left, read })
+    Some(Answer { status, location: line("location").map(str::to_owned), left, read })
 }

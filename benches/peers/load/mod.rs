@@ -4,6 +4,7 @@ pub mod bulk;
 pub mod crowd;
 mod https;
 pub mod idle;
+pub mod inspected;
 pub mod ping;
 pub mod requests;
 pub mod setups;

@@ -26,6 +26,8 @@ pub enum Kind {
     Verifying,
     /// pullgate as a registry mirror with `blobs = "relay"`.
     Mirror,
+    /// pullgate with CONNECT that inspects the login server.
+    Inspected,
     /// HAProxy by SNI, `option splice-auto`.
     #[value(name = "haproxy")]
     HaproxyAuto,
@@ -41,6 +43,8 @@ pub enum Kind {
     DockerRegistry,
     /// Squid with CONNECT, which peeks at the hello like pullgate.
     SquidPeek,
+    /// Squid with CONNECT that decrypts the login server, with its own authority.
+    SquidBump,
     /// Squid with CONNECT only.
     Squid,
     /// Traffic Server with CONNECT.
@@ -65,6 +69,7 @@ impl Kind {
             Self::ThroughParent => "pullgate, through a parent",
             Self::Verifying => "pullgate, `verify-upstream`",
             Self::Mirror => "pullgate, mirror, `relay`",
+            Self::Inspected => "pullgate, inspect",
             Self::HaproxyAuto => "HAProxy, SNI, `splice-auto`",
             Self::HaproxySplice => "HAProxy, SNI, splice forced",
             Self::HaproxyConnect => "HAProxy, 403 to CONNECT",
@@ -72,6 +77,7 @@ impl Kind {
             Self::NginxReverse => "nginx, reverse proxy",
             Self::DockerRegistry => "docker-registry, pull-through, cached",
             Self::SquidPeek => "Squid, CONNECT and peek",
+            Self::SquidBump => "Squid, CONNECT and bump",
             Self::Squid => "Squid, CONNECT only",
             Self::TrafficServer => "Traffic Server, CONNECT",
         }
@@ -92,6 +98,7 @@ impl Kind {
             Self::ThroughParent,
             Self::Verifying,
             Self::Mirror,
+            Self::Inspected,
         ];
         forms.contains(&self)
     }
@@ -108,7 +115,14 @@ impl Kind {
 
     /// Whether it reads the requests inside TLS. Only rows with requests measure it.
     pub fn reads_requests(self) -> bool {
-        matches!(self, Self::Mirror | Self::NginxReverse | Self::DockerRegistry)
+        let readers = [
+            Self::Mirror,
+            Self::Inspected,
+            Self::NginxReverse,
+            Self::DockerRegistry,
+            Self::SquidBump,
+        ];
+        readers.contains(&self)
     }
 
     /// Whether it relays the hosts of its allow-list.
@@ -124,7 +138,7 @@ impl Kind {
             }
             Self::Nginx | Self::NginxReverse => Some(("nginx", "nginx")),
             Self::DockerRegistry => Some(("docker-registry", "docker-registry")),
-            Self::SquidPeek | Self::Squid => Some(("squid", "squid-openssl")),
+            Self::SquidPeek | Self::SquidBump | Self::Squid => Some(("squid", "squid-openssl")),
             Self::TrafficServer => Some(("traffic_server", "trafficserver")),
             _ => None,
         }

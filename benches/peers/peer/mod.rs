@@ -133,6 +133,18 @@ pub fn start(
             };
             (by_name, version, Running::Daemon(daemon))
         }
+        Kind::Inspected => {
+            let (daemon, authority) = pullgate::start_inspecting(&place)?;
+            trusted = Some(authority);
+            let ask = Ask::Connect(443);
+            (Route { address, ask }, pullgate::version(), Running::Daemon(daemon))
+        }
+        Kind::SquidBump => {
+            let authority = Certificate::of_authority()?;
+            let daemon = squid::start_decrypting(&place, &authority)?;
+            trusted = Some(authority.der);
+            (by_connect, squid::version(), Running::Daemon(daemon))
+        }
         Kind::ThroughParent => {
             let at = loopback(crate::process::free_port()?);
             parent = Some(pullgate::start_parent(&place, at)?);

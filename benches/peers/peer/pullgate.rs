@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
 use super::{Kind, Place};
 use crate::process::Daemon;
 use crate::wire::{DATA, LOGIN};
@@ -38,6 +41,23 @@ pub fn start_mirror(
     let registry = format!("{}[mirror]\ndefault = true\nblobs = \"relay\"\n", ca(place)?);
     let gate = Gate { mode: "mirror", tls: &tls, registry: &registry, ..Gate::new(place) };
     launch(Path::new(BUILT), place, &gate)
+}
+
+/// A gate that inspects the login server. Returns the certificate of its authority as well.
+pub fn start_inspecting(place: &Place<'_>) -> anyhow::Result<(Daemon, Vec<u8>)> {
+    let (certificate, key) = (place.folder.join("ca.pem"), place.folder.join("ca.key"));
+    let more = format!(
+        "[inspect]\nca = {{ certificate = \"{}\", key = \"{}\" }}",
+        certificate.display(),
+        key.display()
+    );
+    let registry = format!("{}[inspect]\nhosts = \"login\"\n", ca(place)?);
+    let gate = Gate { more: &more, registry: &registry, ..Gate::new(place) };
+    let file = configure(place, &gate)?;
+    let made = Command::new(BUILT).args(["ca", "create", "--config"]).arg(&file).output()?;
+    anyhow::ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let authority = CertificateDer::from_pem_file(&certificate)?;
+    Ok((launch(Path::new(BUILT), place, &gate)?, authority.to_vec()))
 }
 
 /// The gate that is the parent of the measured one.
