@@ -11,25 +11,70 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderMap};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::limits::Bounds;
 use crate::policy::{Cause, Denial, Failure, Reason, Side, Stop};
 
 /// The most that a refused client may still send, and how long it may take.
 const LAST_BYTES: usize = 4 * 1024 * 1024;
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
+/// What has passed of a blob on its way to the registry.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    bytes: AtomicU64,
+    /// Notified when the client's hour allows no more.
+    over: Notify,
+}
+
+impl Passed {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when the blob may not go on: it has not moved for `idle`, or the client's hour allows
+    /// no more.
+    pub(super) async fn ended(&self, idle: Duration) -> Stop {
+        let mut before = self.bytes();
+        loop {
+            tokio::select! {
+                () = self.over.notified() => return over_quota().into(),
+                () = sleep(idle) => {}
+            }
+            let now = self.bytes();
+            if now == before {
+                return Failure { side: Side::Client, cause: Cause::IdleTimeout }.into();
+            }
+            before = now;
+        }
+    }
+}
+
+/// The client's hour allows no more of a push.
+pub(super) fn over_quota() -> Denial {
+    Denial::with_remedy(Reason::UploadBudget, "its client's hourly quota is used up")
+}
+
 /// A blob on its way to the registry. Counted while it passes, so that it is seen whether it moves.
 #[derive(Debug)]
 pub(super) struct UploadBody {
     incoming: Incoming,
-    /// Of the request, and of all requests of the connection.
-    counts: [Arc<AtomicU64>; 2],
+    passed: Arc<Passed>,
+    /// All requests of the connection.
+    all: Arc<AtomicU64>,
+    bounds: Arc<Bounds>,
 }
 
 impl UploadBody {
-    pub(super) fn new(incoming: Incoming, counts: [Arc<AtomicU64>; 2]) -> Self {
-        Self { incoming, counts }
+    pub(super) fn new(
+        incoming: Incoming,
+        passed: Arc<Passed>,
+        all: Arc<AtomicU64>,
+        bounds: Arc<Bounds>,
+    ) -> Self {
+        Self { incoming, passed, all, bounds }
     }
 }
 
@@ -49,7 +94,12 @@ impl Body for UploadBody {
             };
             // Trailers are nobody's business.
             let Ok(data) = frame.into_data() else { continue };
-            for count in &self.counts {
+            if !self.bounds.count_push(data.len()) {
+                // The request ends by this, with its reason.
+                self.passed.over.notify_one();
+                return Poll::Pending;
+            }
+            for count in [&self.passed.bytes, &*self.all] {
                 count.fetch_add(u64::try_from(data.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
             }
             return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -62,19 +112,6 @@ impl Body for UploadBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
-    }
-}
-
-/// Resolves when `count` has not changed for `idle`.
-pub(super) async fn stalled(count: &AtomicU64, idle: Duration) -> Stop {
-    let mut before = count.load(Ordering::Relaxed);
-    loop {
-        sleep(idle).await;
-        let now = count.load(Ordering::Relaxed);
-        if now == before {
-            return Failure { side: Side::Client, cause: Cause::IdleTimeout }.into();
-        }
-        before = now;
     }
 }
 

@@ -8,6 +8,7 @@ use hyper::Method;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::body::over_quota;
 use super::connection::InspectedConnection;
 use crate::account::{Granted, OpenRequest};
 use crate::oci::{Action, Naming, Request};
@@ -57,9 +58,11 @@ impl InspectedConnection {
         let refused = |denial: Denial| Refused::from(denial).of(&subject);
         let allowed = set.judge_inspected(&tunnel, &parsed, enforcement).map_err(refused)?;
         account.would_deny = allowed.would_deny().map(|denial| denial.reason);
+        let size = head_size(target, request.headers());
         if parsed.operation.action() != Action::Write {
-            let size = head_size(target, request.headers());
             self.count_upload(size).map_err(refused)?;
+        } else if !self.bounds.count_push(size) {
+            return Err(refused(over_quota()));
         }
         let (client, cleared, own) =
             (self.client.clone(), self.cleared.clone(), self.gate.own.clone());

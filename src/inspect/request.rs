@@ -1,7 +1,7 @@
 //! The story of one request: judged, sent on with its body, answered.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -10,7 +10,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use super::body::{UploadBody, discard, stalled, whole};
+use super::body::{Passed, UploadBody, discard, over_quota, whole};
 use super::connection::InspectedConnection;
 use super::judge::{Revoked, Sending};
 use crate::account::{OpenRequest, RequestVia};
@@ -48,10 +48,11 @@ pub(super) async fn respond(
                 return connection.send(sending, &head.headers, body, None, account).await;
             }
             Ok(None) => {
-                let count = Arc::new(AtomicU64::new(0));
-                let counts = [count.clone(), connection.up.clone()];
-                let body = RequestBody::Streamed(UploadBody::new(body, counts).boxed_unsync());
-                return connection.send(sending, &head.headers, body, Some(count), account).await;
+                let passed = Arc::<Passed>::default();
+                let (all, bounds) = (connection.up.clone(), connection.bounds.clone());
+                let body = UploadBody::new(body, passed.clone(), all, bounds).boxed_unsync();
+                let body = RequestBody::Streamed(body);
+                return connection.send(sending, &head.headers, body, Some(passed), account).await;
             }
             Err(stop) => Refused::from(stop).of(&connection.subject(&sending.request)),
         },
@@ -82,6 +83,9 @@ impl InspectedConnection {
                 if wanted.is_some_and(|one| Digest::of(one.algorithm(), &bytes) != *one) {
                     return Err(malformed("the manifest does not have this digest").into());
                 }
+                if !self.bounds.count_push(bytes.len()) {
+                    return Err(over_quota().into());
+                }
                 self.count_body(&bytes);
                 Ok(Some(bytes))
             }
@@ -110,14 +114,14 @@ impl InspectedConnection {
         self.up.fetch_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// From the right to send a request to its answer. `streamed`: the bytes of a body that still
+    /// From the right to send a request to its answer. `streamed`: what has passed of a body that still
     /// comes.
     async fn send(
         &self,
         sending: Sending,
         headers: &HeaderMap,
         body: RequestBody,
-        streamed: Option<Arc<AtomicU64>>,
+        streamed: Option<Arc<Passed>>,
         mut account: OpenRequest,
     ) -> Response<ResponseBody> {
         let Sending { set, request, allowed, mut revoked } = sending;
@@ -127,9 +131,9 @@ impl InspectedConnection {
         let own = self.gate.own.borrow().clone();
         let asked = Asked { set: &set, own: &own, allowed: &allowed, request: &request, headers };
         let idle = set.limits().idle_timeout;
-        let stalled = async {
+        let ended = async {
             match &streamed {
-                Some(count) => stalled(count, idle).await,
+                Some(passed) => passed.ended(idle).await,
                 None => std::future::pending().await,
             }
         };
@@ -137,10 +141,10 @@ impl InspectedConnection {
             biased;
             stop = revoked.as_mut() => Err(Trouble::from(stop)),
             sent = Box::pin(self.forward.pass(asked, body)) => sent,
-            stop = stalled => Err(Trouble::from(stop)),
+            stop = ended => Err(Trouble::from(stop)),
         };
-        if let Some(count) = &streamed {
-            account.bytes_up = count.load(Ordering::Relaxed);
+        if let Some(passed) = &streamed {
+            account.bytes_up = passed.bytes();
         }
         match sent {
             Ok(answer) => self.answer(answer, &request, revoked, account),

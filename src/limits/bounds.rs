@@ -133,6 +133,25 @@ impl Bounds {
         if let Some(quota) = &self.quota {
             exceeded |= quota.settle(reserved.counted, took);
         }
+        self.note_excess(exceeded);
+    }
+
+    /// Counts bytes of a push that rules allow: no budget limits them, but they count towards the
+    /// client's hour. Returns whether they may be sent.
+    #[must_use]
+    pub fn count_push(&self, bytes: usize) -> bool {
+        let Some(quota) = &self.quota else { return true };
+        let reserved = match self.only_reports.load(Ordering::Relaxed) {
+            true => Reserved { bytes, counted: 0 },
+            false => quota.reserve(bytes),
+        };
+        let may_pass = reserved.bytes == bytes;
+        let exceeded = quota.settle(reserved.counted, if may_pass { bytes } else { 0 });
+        self.note_excess(exceeded);
+        may_pass
+    }
+
+    fn note_excess(&self, exceeded: bool) {
         // A reload may have removed the earlier limit.
         if exceeded && self.only_reports.load(Ordering::Relaxed) {
             self.exceeded.store(true, Ordering::Relaxed);
@@ -176,6 +195,25 @@ mod tests {
                 prop_assert_eq!(shared.left(), hour - up);
             }
             prop_assert!(!bounds.were_exceeded());
+        }
+
+        #[test]
+        fn a_push_that_rules_allow_keeps_within_the_hour_alone(
+            hour in 0u64..20_000, pieces in proptest::collection::vec(1usize..3_000, 0..40),
+        ) {
+            let shared = Arc::new(UploadQuota::new(hour));
+            let bounds = Bounds::within(Some(shared.clone()), Vec::new());
+            let budget = Budget { base_bytes: 0, ratio_percent: 0, request_bytes: 0 };
+            bounds.set(Some(budget), Enforcement::Enforce);
+            let mut up = 0;
+            for piece in pieces {
+                let fits = up + piece as u64 <= hour;
+                prop_assert_eq!(bounds.count_push(piece), fits);
+                up += if fits { piece as u64 } else { 0 };
+                prop_assert_eq!(shared.left(), hour - up);
+            }
+            bounds.set(Some(budget), Enforcement::Report);
+            prop_assert!(bounds.count_push(30_000) && bounds.were_exceeded());
         }
 
         /// A push in pieces of any size, each answered: what responses add is nothing to it.

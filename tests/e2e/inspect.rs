@@ -385,15 +385,34 @@ fn a_server_with_a_wrong_certificate_gets_no_request() {
         (1, corp.issue("unknown", name), "unknown authority"),
         (2, pki.issue_between("expired", name, times), "has expired"),
         (3, pki.issue("other", "subjectAltName=DNS:fabrikam.azurecr.io"), "another name"),
+        (4, self_signed(&lab, name), "unknown authority"),
     ] {
         let server = impostor(&lab, &format!("impostor{number}"), &made, 200);
         let ran = curl(&lab, &gate, &["-i", &format!("https://{LOGIN}/v2/")]).succeeded();
-        let issuer = if number == 1 { "Corp Inspection CA" } else { "Known CA" };
+        let issuer = match number {
+            1 => "Corp Inspection CA",
+            4 => "Own Certificate",
+            _ => "Known CA",
+        };
         assert!(ran.text.contains("502") && ran.text.contains("[upstream-tls "), "{}", ran.text);
         assert!(ran.text.contains(says) && ran.text.contains(issuer), "{}", ran.text);
         assert!(!server.log().contains("GET"), "{}", server.log());
     }
     gate.audited(&[("reason", "upstream-tls"), ("via", "inspect")]);
+}
+
+/// A certificate that nobody but itself has signed.
+fn self_signed(lab: &Lab, name: &str) -> Certificate {
+    let (key, certificate) = (lab.dir().join("own.key"), lab.dir().join("own.pem"));
+    let script = format!(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 9 \
+         -subj '/CN=Own Certificate' -addext {name} -addext basicConstraints=critical,CA:false \
+         -keyout {} -out {}",
+        key.display(),
+        certificate.display()
+    );
+    lab.run(Way::Direct, &["sh", "-c", &script]).succeeded();
+    Certificate { certificate, key }
 }
 
 #[test]

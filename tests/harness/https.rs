@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
@@ -13,8 +14,13 @@ use super::parents::connect_through;
 
 /// What tunnels need that trust the laboratory's servers.
 pub fn client_config(lab: &Lab) -> Arc<ClientConfig> {
+    client_config_by(lab.authority())
+}
+
+/// What tunnels need that trust an authority.
+pub fn client_config_by(authority: &Path) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(lab.authority()).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_file(authority).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -59,6 +65,36 @@ impl HttpsTunnel {
             answer.extend_from_slice(&chunk[..count]);
         }
         Ok(())
+    }
+
+    /// Sends bytes.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)?;
+        self.stream.flush()
+    }
+
+    /// Reads the answer to a request that has a body: its head, and as much as that announces.
+    pub fn answer(&mut self) -> io::Result<String> {
+        let mut answer = Vec::new();
+        let mut byte = [0];
+        while !answer.ends_with(b"\r\n\r\n") {
+            self.stream.read_exact(&mut byte)?;
+            answer.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&answer).to_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+        let length: usize = length.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        answer.extend_from_slice(&body);
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    /// Reads until the other side ends, well or not.
+    pub fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        let _ = self.stream.read_to_end(&mut rest);
+        String::from_utf8_lossy(&rest).into_owned()
     }
 }
 

@@ -4,8 +4,8 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -18,7 +18,11 @@ use super::acceptor::Acceptor;
 /// Serves until it is dropped.
 pub struct Liar {
     _server: Acceptor,
+    seen: Seen,
 }
+
+/// The requests as they came, with their bodies.
+type Seen = Arc<Mutex<Vec<String>>>;
 
 impl Liar {
     pub fn start(address: SocketAddr, (certificate, key): (&Path, &Path)) -> Self {
@@ -33,24 +37,49 @@ impl Liar {
             .with_single_cert(chain, key)
             .unwrap();
         let config = Arc::new(config);
+        let seen = Seen::default();
+        let noted = seen.clone();
         let server = Acceptor::start(address, move |stream, stopped| {
-            drop(serve(stream, config.clone(), stopped));
+            drop(serve(stream, config.clone(), &noted, stopped));
         });
-        Self { _server: server }
+        Self { _server: server, seen }
+    }
+
+    /// Returns the requests so far, as they came.
+    pub fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
     }
 }
 
-fn serve(stream: TcpStream, config: Arc<ServerConfig>, stop: &AtomicBool) -> std::io::Result<()> {
+/// Reads the rest of a request, whose length or last chunk says where it ends.
+fn body_of(head: &str, reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
+    let head = head.to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let length: usize = length.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    while head.contains("transfer-encoding: chunked") && !body.ends_with(b"\r\n\r\n") {
+        if reader.read_until(b'\n', &mut body)? == 0 {
+            break;
+        }
+    }
+    Ok(body)
+}
+
+fn serve(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    seen: &Seen,
+    stop: &AtomicBool,
+) -> std::io::Result<()> {
     let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
     let mut reader = BufReader::new(StreamOwned::new(connection, stream));
     let mut request = String::new();
     reader.read_line(&mut request)?;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line)? == 0 || line.trim_end().is_empty() {
-            break;
-        }
-    }
+    let mut fields = String::new();
+    while !fields.ends_with("\n\r\n") && reader.read_line(&mut fields)? > 2 {}
+    let body = body_of(&fields, &mut reader)?;
+    seen.lock().unwrap().push(format!("{request}{fields}{}", String::from_utf8_lossy(&body)));
     let how = request.split('/').nth(2).unwrap_or_default().to_owned();
     let head = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
     let redirect =
@@ -61,7 +90,33 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, stop: &AtomicBool) -> std
              Content-Length: 0\r\n\r\n"
         )
     };
+    let upload =
+        |to: &str| format!("HTTP/1.1 202 On\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n");
+    let uploads = "blobs/uploads/1?_state=x";
     let answer = match how.as_str() {
+        "switch" => {
+            "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\nGET /".into()
+        }
+        "old" => "HTTP/1.0 200 OK\r\n\r\n".to_owned(),
+        "two" => head("Content-Length: 0") + &head("Content-Length: 0\r\nX-Second: 1"),
+        "informs" => {
+            "HTTP/1.1 103 Hints\r\nLink: </x>\r\n\r\n".repeat(3) + &head("Content-Length: 0")
+        }
+        "whole" => "HTTP/1.1 201 Made\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        "done" => {
+            "HTTP/1.1 201 Made\r\nLocation: https://evil.example.com/x\r\nContent-Length: 0\r\n\r\n"
+                .to_owned()
+        }
+        "up" => upload(&format!("https://contoso.azurecr.io/v2/up/app/{uploads}")),
+        "up-host" => upload(&format!("https://evil.example.com/v2/up-host/app/{uploads}")),
+        "up-tenant" => upload(&format!("https://fabrikam.azurecr.io/v2/up-tenant/app/{uploads}")),
+        "up-clear" => upload(&format!("http://contoso.azurecr.io/v2/up-clear/app/{uploads}")),
+        "up-port" => upload(&format!("https://contoso.azurecr.io:80/v2/up-port/app/{uploads}")),
+        "up-user" => upload(&format!("https://x@contoso.azurecr.io/v2/up-user/app/{uploads}")),
+        "up-slashes" => upload(&format!("//evil.example.com/v2/up-slashes/app/{uploads}")),
+        "up-other" => upload(&format!("/v2/secret/app/{uploads}")),
+        "up-dots" => upload(&format!("/v2/up-dots/app/../../secret/app/{uploads}")),
+        "up-path" => upload("/oauth2/token"),
         "reset" => return Ok(()),
         "drip" => {
             reader.get_mut().write_all(head("Content-Length: 100").as_bytes())?;

@@ -41,7 +41,7 @@ pub use dnsmasq::{Family, dnsmasq, dnsmasq_at, resolver, resolver_of, stub};
 pub use docker::Docker;
 pub use gate::{ADMIN, Gate, PROXY, Policy, az_json, behind_a_parent, write_config};
 pub use haproxy::haproxy;
-pub use https::{HttpsTunnel, client_config};
+pub use https::{HttpsTunnel, client_config, client_config_by};
 pub use image::{Image, Random, sha256};
 pub use impostor::{IMPOSTOR, impostor};
 pub use kerberos::Realm;
