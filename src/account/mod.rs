@@ -60,7 +60,7 @@ pub use record::{Granted, Moved, Outcome, Record, Volume};
 pub use request::{OpenRequest, RequestVia};
 pub use sink::Sink;
 pub use stage::{Stage, Stages};
-pub use status::{ParentStatus, Phase, Status};
+pub use status::{ParentStatus, ParentTrouble, Phase, Status};
 pub use text::AuditText;
 
 use crate::config::OnFull;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::policy::Enforcement;
 
 /// The phase of the process.
@@ -42,4 +44,17 @@ pub struct ParentStatus {
     pub name: Arc<str>,
     /// Whether any of its addresses works, as far as is known.
     pub is_up: bool,
+    /// What went wrong last, until it works again.
+    pub trouble: Option<ParentTrouble>,
+}
+
+/// Why a parent proxy opened no tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ParentTrouble {
+    /// The code of the failure, such as `parent-auth`.
+    pub reason: &'static str,
+    /// The parent's words, or why it could not be asked: printable, and never secret.
+    pub detail: String,
+    /// The host and port that it was asked for.
+    pub target: String,
 }

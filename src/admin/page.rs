@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::account::Status;
+use crate::account::{ParentTrouble, Status};
 use crate::policy::{
     Budget, Client, Enforcement, Limits, Parent, PolicySet, PrivateOnly, Registry, Route,
     StaticAddress,
@@ -54,6 +54,9 @@ struct ParentView<'a> {
     addresses: Vec<&'a str>,
     connect: &'static str,
     up: bool,
+    /// Why it opened no tunnel the last time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<ParentTrouble>,
 }
 
 /// A `[[client]]`.
@@ -147,11 +150,13 @@ fn of_client(client: &Client) -> ClientView<'_> {
 }
 
 fn of_parent<'a>(parent: &'a Parent, status: &Status) -> ParentView<'a> {
+    let known = status.parents.iter().find(|one| one.name == parent.name);
     ParentView {
         name: &parent.name,
         addresses: parent.addresses.iter().map(|address| &**address.text()).collect(),
         connect: parent.connect.code(),
-        up: !status.parents.iter().any(|one| one.name == parent.name && !one.is_up),
+        up: known.is_none_or(|one| one.is_up),
+        trouble: known.and_then(|one| one.trouble.clone()),
     }
 }
 

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::source::Admin;
 use crate::account::{
-    Ends, IncidentRow, ParentStatus, Phase, RequestRow, STEP, SessionRow, Status, Traffic,
+    Ends, IncidentRow, ParentStatus, ParentTrouble, Phase, RequestRow, STEP, SessionRow, Status,
+    Traffic,
 };
 use crate::policy::{Enforcement, NO_LABEL, PolicySet};
 
@@ -57,6 +58,9 @@ struct Snapshot {
 struct ParentHealth {
     name: String,
     up: bool,
+    /// Why it opened no tunnel the last time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<ParentTrouble>,
 }
 
 /// A registry: of the policy, or one that had traffic.
@@ -177,7 +181,11 @@ fn by_shown_name<T>(by_label: BTreeMap<String, T>) -> BTreeMap<String, T> {
 }
 
 fn parents(status: &Status) -> Vec<ParentHealth> {
-    let parent = |one: &ParentStatus| ParentHealth { name: one.name.to_string(), up: one.is_up };
+    let parent = |one: &ParentStatus| ParentHealth {
+        name: one.name.to_string(),
+        up: one.is_up,
+        trouble: one.trouble.clone(),
+    };
     status.parents.iter().map(parent).collect()
 }
 

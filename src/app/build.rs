@@ -66,7 +66,7 @@ pub(super) fn gate(
         (mirrors || cfg!(feature = "inspect"))
             .then(|| Arc::new(Forward::new(dialler.clone(), roots.clone())))
     };
-    let verifier = Arc::new(Verifier::new(roots));
+    let verifier = Arc::new(Verifier::new(roots, dialler.clone()));
     let gate = Gate {
         policy,
         own,

@@ -57,11 +57,11 @@ pub(super) fn status(
         let default = policy.rules().enforcement;
         let reports =
             listeners.iter().any(|one| one.enforcement.unwrap_or(default) == Enforcement::Report);
-        let parents = policy
-            .rules()
-            .parents
-            .iter()
-            .map(|parent| ParentStatus { name: parent.name.clone(), is_up: dialler.is_up(parent) });
+        let parents = policy.rules().parents.iter().map(|parent| ParentStatus {
+            name: parent.name.clone(),
+            is_up: dialler.is_up(parent),
+            trouble: dialler.trouble(parent),
+        });
         let expiry = authority.borrow().as_ref().map(|authority| authority.expiry());
         Status {
             parents: parents.collect(),

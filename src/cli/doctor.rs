@@ -11,7 +11,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::Serialize;
 
+use super::health::admin_address;
 use super::output;
+use crate::config::AdminAddress;
 use crate::dial;
 use crate::policy::{Name, Target, parse_host};
 use crate::tools::doctor::{self, DoctorPlan, NoProxy, Proxy, TestedWay, Verdict};
@@ -72,6 +74,10 @@ pub(crate) struct Args {
     /// authority of a gate that inspects them.
     #[arg(long, value_name = "FILE")]
     authority: Option<PathBuf>,
+    /// The admin listener of the gate on this machine: an address and port, or unix:PATH. It shows the
+    /// route of each --allowed host, and why a parent proxy opens no tunnel.
+    #[arg(long, value_name = "ADDRESS", value_parser = admin_address)]
+    admin: Option<AdminAddress>,
     /// Timeout of each test. All tests run at once.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 3000,
           value_parser = clap::value_parser!(u64).range(1..=60_000))]
@@ -161,6 +167,7 @@ fn plan(args: &Args) -> anyhow::Result<DoctorPlan> {
             Some(path) => authorities(path)?,
             None => Vec::new(),
         },
+        admin: args.admin.clone(),
         patience: Duration::from_millis(args.timeout_ms),
     })
 }

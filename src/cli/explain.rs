@@ -5,6 +5,7 @@ mod client;
 mod image;
 mod registry;
 mod transparent;
+mod verify;
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -18,9 +19,9 @@ use tokio::time::Instant;
 
 use super::config_argument::ConfigArgument;
 use super::output;
-use crate::config::Loaded;
+use crate::config::{Loaded, Settings};
 use crate::dial;
-use crate::dial::{Resolver, TlsClients, Verifier};
+use crate::dial::{Caller, DialledServer, Resolver};
 use crate::listen::http::answer::{RefusalAnswer, shown};
 use crate::oci::{ImageName, pasted};
 use crate::policy::{
@@ -33,9 +34,6 @@ use transparent::{DestinationReport, DialledAddress, EntryMode};
 
 /// Timeout for resolving a name.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Timeout for verifying the certificates at all addresses.
-const VERIFY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Replaces the session id, which `explain` does not have.
 const NO_ID: &str = "00000000000000000000000000";
@@ -137,7 +135,8 @@ fn as_pasted(text: &str) -> Result<String, Infallible> {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Some(loaded) = args.config.load() else { return Ok(ExitCode::FAILURE) };
-    let set = &loaded.policy;
+    let Loaded { settings, policy, .. } = loaded;
+    let set = &Arc::new(policy);
     let Some(client) = client::find(set, &args.client) else {
         let known = set.rules().clients.iter().map(|client| &*client.name).collect::<Vec<_>>();
         eprintln!(
@@ -159,8 +158,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let way = EntryMode::of(&loaded.settings, args.transparent, args.dialled);
-    let mut explanation = runtime.block_on(explain(&loaded, (host, args), way, &client));
+    let way = EntryMode::of(&settings, args.transparent, args.dialled);
+    let mut explanation = runtime.block_on(explain((&settings, set), (host, args), way, &client));
     if let Some(image) = &image {
         explanation.image = Some(args.target.clone());
         explanation.reports = ImageReports::of(set, &args.target, image, &client);
@@ -176,12 +175,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn explain(
-    loaded: &Loaded,
+    (settings, set): (&Settings, &Arc<PolicySet>),
     (host, args): (&str, &Args),
     way: EntryMode,
     client: &ExplainedClient,
 ) -> Explanation {
-    let set = &loaded.policy;
     let mut explanation = Explanation {
         image: None,
         target: host.to_owned(),
@@ -209,7 +207,7 @@ async fn explain(
         docker_prints: None,
         reports: ImageReports::default(),
     };
-    if let Err(stop) = judge(loaded, host, way, client, &mut explanation).await {
+    if let Err(stop) = judge((settings, set), host, way, client, &mut explanation).await {
         explanation.refuse(&stop, way);
     }
     explanation
@@ -217,7 +215,7 @@ async fn explain(
 
 /// Judges the target as a session does, up to the connection, and fills in the explanation.
 async fn judge(
-    loaded: &Loaded,
+    (settings, set): (&Settings, &Arc<PolicySet>),
     host: &str,
     way: EntryMode,
     client: &ExplainedClient,
@@ -227,7 +225,6 @@ async fn judge(
         Some(_) => host.to_owned(),
         None => format!("{host}:{}", way.port()),
     };
-    let set = &loaded.policy;
     let target = Target::parse_authority(&with_port)
         .map_err(|fault| crate::policy::Denial::with_remedy(fault.reason(), fault.to_string()))?;
     explanation.target = shown(&target);
@@ -235,7 +232,7 @@ async fn judge(
         explanation.name(set, &grant);
     }
     if way != EntryMode::Connect {
-        explanation.answerer = transparent::answered(&loaded.settings, set, &target.name, client);
+        explanation.answerer = transparent::answered(settings, set, &target.name, client);
     }
     let allowed = match client {
         ExplainedClient::At(asker) => set.judge_name(&target, asker, set.rules().enforcement),
@@ -246,18 +243,21 @@ async fn judge(
         _ => denial.of_hello(),
     })?;
     explanation.allow(&allowed);
-    if set.leave_to_parent(&allowed).is_some() {
-        return Ok(());
-    }
-    let resolver = Resolver::new(&set.rules().dns_servers);
-    let answer = resolver.resolve(set, &allowed, Instant::now() + RESOLVE_TIMEOUT).await?;
+    let resolver = Arc::new(Resolver::new(&set.rules().dns_servers));
     let own = OwnAddresses { interfaces: dial::interfaces(), listeners: Vec::new() };
+    if let Some(permit) = set.leave_to_parent(&allowed) {
+        return match set.rules().verify_upstream {
+            true => explanation.verify((set, own), permit, resolver).await,
+            false => Ok(()),
+        };
+    }
+    let answer = resolver.resolve(set, &allowed, Instant::now() + RESOLVE_TIMEOUT).await?;
     explanation.dialled = way.headed(&target, &answer.addresses, &own);
     match set.judge_addresses(allowed, &answer.addresses, &own) {
         Ok(vetted) => {
             explanation.refuse_addresses(&vetted.dropped);
             if set.rules().verify_upstream {
-                return explanation.verify(&vetted.permit).await;
+                return explanation.verify((set, own), vetted.permit, resolver).await;
             }
             explanation.addresses =
                 vetted.permit.addresses().iter().map(ToString::to_string).collect();
@@ -305,24 +305,19 @@ impl Explanation {
         self.docker_prints = Some(way.alert(stop).unwrap_or_else(|| refusal.phrase()));
     }
 
-    /// Verifies the certificate of the server at each address, as a session does at the one that
-    /// it dials.
-    async fn verify(&mut self, permit: &Permit) -> Result<(), Stop> {
-        let verifier = Arc::new(Verifier::new(Arc::new(TlsClients::with_system_roots())));
-        let by = Instant::now() + VERIFY_TIMEOUT;
-        let mut last = Ok(());
-        for address in permit.addresses() {
-            match verifier.verify(permit, *address, by).await {
-                Ok(()) => self.addresses.push(address.to_string()),
-                Err(failure) => {
-                    self.refused_addresses.push(format!("{address} {}", failure.detail));
-                    last = Err(failure.into());
-                }
-            }
-        }
-        if self.addresses.is_empty() {
-            return last;
-        }
+    /// Verifies the servers that a permit leads to, and takes what was seen of them.
+    async fn verify(
+        &mut self,
+        (set, own): (&Arc<PolicySet>, OwnAddresses),
+        permit: Permit,
+        resolver: Arc<Resolver>,
+    ) -> Result<(), Stop> {
+        let (set, own, caller) = (set.clone(), Arc::new(own), Caller::default());
+        let server = DialledServer { set, own, permit, address: None, caller };
+        let seen = verify::servers(server, resolver).await;
+        self.addresses = seen.addresses;
+        self.refused_addresses.extend(seen.refused);
+        seen.outcome?;
         self.verified = Some(true);
         Ok(())
     }
@@ -376,7 +371,9 @@ fn text(explanation: &Explanation) -> Result<String, std::fmt::Error> {
         writeln!(out, "  address:   {address}")?;
     }
     if explanation.verified == Some(true) {
-        writeln!(out, "  verified:  the certificate of the server at each address")?;
+        let at =
+            if explanation.addresses.is_empty() { "behind the parent" } else { "at each address" };
+        writeln!(out, "  verified:  the certificate of the server {at}")?;
     }
     for address in &explanation.refused_addresses {
         writeln!(out, "  rejected:  {address}")?;

@@ -30,18 +30,21 @@ pub(crate) struct Args {
     config: ConfigArgument,
 }
 
+/// Maximum size of a response, in bytes.
+const LARGEST: usize = 64 << 10;
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let address = match &args.admin {
         Some(address) => address.clone(),
         None => configured(args)?,
     };
     let page = if args.live { "/healthz" } else { "/readyz" };
-    match health::ask(&address, page, Duration::from_millis(args.timeout_ms)) {
+    match health::ask(&address, page, Duration::from_millis(args.timeout_ms), LARGEST) {
         Ok(health) => {
             output::print(&health.text)?;
             Ok(if health.well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Err(error) => bail!("no gate answers at the admin address {}: {error}", shown(&address)),
+        Err(error) => bail!("no gate answers at the admin address {address}: {error}"),
     }
 }
 
@@ -62,19 +65,13 @@ fn configured(args: &Args) -> anyhow::Result<AdminAddress> {
     }
 }
 
-fn admin_address(text: &str) -> Result<AdminAddress, String> {
+/// Parses the value of `--admin`.
+pub(super) fn admin_address(text: &str) -> Result<AdminAddress, String> {
     match text.strip_prefix("unix:") {
         Some("") => Err("the Unix socket has no path: write unix:/run/pullgate/admin.sock".into()),
         Some(path) => Ok(AdminAddress::Unix(path.into())),
         None => text.parse::<SocketAddr>().map(AdminAddress::Tcp).map_err(|_| {
             "expected an address and port such as 127.0.0.1:9128, or unix:PATH".into()
         }),
-    }
-}
-
-fn shown(address: &AdminAddress) -> String {
-    match address {
-        AdminAddress::Tcp(address) => address.to_string(),
-        AdminAddress::Unix(path) => format!("unix:{}", path.display()),
     }
 }

@@ -1,5 +1,6 @@
 //! Settings that take effect at start only: listeners, admin, audit, process.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -94,6 +95,15 @@ pub enum AdminAddress {
     Tcp(SocketAddr),
     /// A Unix socket. A relative path is relative to the folder of the main file.
     Unix(PathBuf),
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(out, "{address}"),
+            Self::Unix(path) => write!(out, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// The destination of audit lines.

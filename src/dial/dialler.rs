@@ -10,6 +10,7 @@ use super::connect::connect;
 use super::parent::{Caller, Parents, Trip};
 use super::resolve::Resolver;
 use super::upstream::Connection;
+use crate::account::ParentTrouble;
 use crate::policy::{Allowed, GateId, OwnAddresses, Parent, Permit, PolicySet, Route, Stop};
 
 /// What dialling needs beside a permit. All sessions share it.
@@ -38,7 +39,13 @@ impl Dialler {
         self.parents.is_up(parent)
     }
 
-    /// Changes whenever an address of a parent starts or stops to work.
+    /// Why a parent opened no tunnel the last time; `None` if it works.
+    #[must_use]
+    pub fn trouble(&self, parent: &Parent) -> Option<ParentTrouble> {
+        self.parents.trouble(parent)
+    }
+
+    /// Changes whenever an address of a parent starts or stops to work, or its trouble changes.
     #[must_use]
     pub fn parent_changes(&self) -> watch::Receiver<u64> {
         self.parents.changes()

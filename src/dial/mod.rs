@@ -28,7 +28,7 @@ pub use servers::MOST_ADDRESSES;
 pub use system::system_servers;
 pub use tls::{Examined, SeenCertificate, TlsClients, TlsFault};
 pub use upstream::{Connection, Upstream};
-pub use verify::Verifier;
+pub use verify::{DialledServer, Verifier};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,9 @@
 //! Verifies, before the first tunnel to a name and address, that the server there has a certificate
 //! for the name: a forged DNS answer, or a firewall that intercepts TLS, then leads nowhere.
 //!
-//! The gate makes a TLS handshake of its own for it. The outcome holds for an hour, and for another
+//! The gate makes a TLS handshake of its own for it, by the same route as the tunnel: directly, or
+//! through the parent proxy. If the parent chooses the address, the pair is that of the name and the
+//! parent. The outcome holds for an hour, and for another
 //! hour while the check is repeated behind the back of later tunnels. A check that fails for
 //! another reason than the certificate does not take back what an earlier one has found, until that
 //! second hour is over.
@@ -15,9 +17,12 @@ use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use super::connect::connect_to;
+use super::dialler::Dialler;
+use super::parent::Caller;
 use super::tls::{Examined, SeenCertificate, TlsClients, TlsFault};
-use crate::policy::{Cause, DetailedFailure, Failure, Name, Permit, Side};
+use crate::policy::{
+    Cause, DetailedFailure, Failure, Name, OwnAddresses, Permit, PolicySet, Side, Stop,
+};
 
 /// How long a verification holds.
 const HOLDS: Duration = Duration::from_secs(60 * 60);
@@ -48,7 +53,61 @@ type Roots = Arc<[CertificateDer<'static>]>;
 #[derive(Debug)]
 pub struct Verifier {
     tls: Arc<TlsClients>,
-    pairs: DashMap<(Name, SocketAddr), Arc<Pair>>,
+    dialler: Arc<Dialler>,
+    pairs: DashMap<PairKey, Arc<Pair>>,
+}
+
+/// A server that a session has dialled.
+#[derive(Debug, Clone)]
+pub struct DialledServer {
+    /// The policy that made the permit.
+    pub set: Arc<PolicySet>,
+    /// The gate's own addresses.
+    pub own: Arc<OwnAddresses>,
+    /// The right to dial it.
+    pub permit: Permit,
+    /// Its address. `None` if a parent has chosen it.
+    pub address: Option<SocketAddr>,
+    /// On whose behalf it was dialled.
+    pub caller: Caller,
+}
+
+impl DialledServer {
+    fn name(&self) -> &Name {
+        &self.permit.allowed().target().name
+    }
+
+    fn roots(&self) -> Roots {
+        self.permit.allowed().roots()
+    }
+
+    /// Where it is, for the log.
+    fn place(&self) -> String {
+        match self.address {
+            Some(address) => address.to_string(),
+            None => self.permit.allowed().route().to_string(),
+        }
+    }
+}
+
+/// A name, and where its server is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct PairKey {
+    name: Name,
+    /// The addresses of the parent proxy on the way.
+    parent: Option<Box<str>>,
+    /// `None` if the parent chooses it.
+    address: Option<SocketAddr>,
+}
+
+impl PairKey {
+    fn new(permit: &Permit, address: Option<SocketAddr>) -> Self {
+        let parent = permit.allowed().route().parent().map(|parent| {
+            let addresses = parent.addresses.iter().map(|address| &**address.text());
+            addresses.collect::<Vec<_>>().join(" ").into()
+        });
+        Self { name: permit.allowed().target().name.clone(), parent, address }
+    }
 }
 
 /// What is known of a name and address.
@@ -142,37 +201,35 @@ impl Pair {
 impl Verifier {
     /// Returns a verifier that has verified nothing yet.
     #[must_use]
-    pub fn new(tls: Arc<TlsClients>) -> Self {
-        Self { tls, pairs: DashMap::new() }
+    pub fn new(tls: Arc<TlsClients>, dialler: Arc<Dialler>) -> Self {
+        Self { tls, dialler, pairs: DashMap::new() }
     }
 
-    /// Returns whether the server at one of a permit's addresses was verified within the hour, so
-    /// that most sessions need not make the future of a handshake.
+    /// Returns whether the server that a permit led to was verified within the hour, so that most
+    /// sessions need not make the future of a handshake. `address`: as in [`DialledServer`].
     #[must_use]
-    pub fn holds(&self, permit: &Permit, address: SocketAddr) -> bool {
-        let key = (permit.allowed().target().name.clone(), address);
-        let Some(pair) = self.pairs.get(&key) else { return false };
+    pub fn holds(&self, permit: &Permit, address: Option<SocketAddr>) -> bool {
+        let Some(pair) = self.pairs.get(&PairKey::new(permit, address)) else { return false };
         let standing = pair.known().standing(&permit.allowed().roots(), Instant::now());
         standing == Standing::Holds
     }
 
-    /// Verifies the server at one of a permit's addresses.
+    /// Verifies a server.
     ///
     /// # Errors
     /// `upstream-certificate`, with the issuer that was seen or what else went wrong.
     pub async fn verify(
         self: &Arc<Self>,
-        permit: &Permit,
-        address: SocketAddr,
+        server: &DialledServer,
         by: Instant,
     ) -> Result<(), DetailedFailure> {
-        let roots = permit.allowed().roots();
-        let pair = self.pair(permit.allowed().target().name.clone(), address);
+        let roots = server.roots();
+        let pair = self.pair(PairKey::new(&server.permit, server.address));
         let standing = pair.known().standing(&roots, Instant::now());
         match standing {
             Standing::Holds => return Ok(()),
             Standing::Ages => {
-                self.repeat(pair, permit.clone(), address, roots);
+                self.repeat(pair, server.clone(), roots);
                 return Ok(());
             }
             Standing::Refused(detail) => return Err(failure(&*detail)),
@@ -187,12 +244,12 @@ impl Verifier {
             Standing::Refused(detail) => return Err(failure(&*detail)),
             Standing::Unknown => {}
         }
-        let outcome = self.check(permit, address, &roots, by).await;
+        let outcome = self.check(server, &roots, by).await;
         pair.settle(&roots, &outcome, Instant::now());
         outcome.map_err(|fault| {
             warn!(
-                name = %permit.allowed().target().name,
-                %address,
+                name = %server.name(),
+                address = %server.place(),
                 "the server is not verified: {}",
                 fault.detail
             );
@@ -201,13 +258,7 @@ impl Verifier {
     }
 
     /// Repeats a check that is due, unless it is under way.
-    fn repeat(
-        self: &Arc<Self>,
-        pair: Arc<Pair>,
-        permit: Permit,
-        address: SocketAddr,
-        roots: Roots,
-    ) {
+    fn repeat(self: &Arc<Self>, pair: Arc<Pair>, server: DialledServer, roots: Roots) {
         if let Known::Verified { next, .. } = &mut *pair.known() {
             *next = Instant::now() + RETRY;
         }
@@ -215,9 +266,9 @@ impl Verifier {
         tokio::spawn(async move {
             let Ok(_check) = pair.check.try_lock() else { return };
             let by = Instant::now() + REPEATED;
-            let outcome = verifier.check(&permit, address, &roots, by).await;
+            let outcome = verifier.check(&server, &roots, by).await;
             if let Err(fault) = &outcome {
-                let name = &permit.allowed().target().name;
+                let (name, address) = (server.name(), server.place());
                 warn!(%name, %address, "the server could not be verified again: {}", fault.detail);
             }
             pair.settle(&roots, &outcome, Instant::now());
@@ -227,18 +278,21 @@ impl Verifier {
     /// Makes the handshake.
     async fn check(
         &self,
-        permit: &Permit,
-        address: SocketAddr,
+        server: &DialledServer,
         roots: &[CertificateDer<'static>],
         by: Instant,
     ) -> Result<(), TlsFault> {
-        let socket = connect_to(permit, address, by).await.map_err(|failure| TlsFault {
-            failure,
-            detail: format!("the check could not connect: {}", failure.cause),
-            is_of_certificate: false,
-            rejected: None,
+        let DialledServer { set, own, permit, address, caller } = server;
+        let permit = match address {
+            Some(address) => permit.only(*address).ok_or_else(|| not_made("internal"))?,
+            None => permit.clone(),
+        };
+        let dialled = self.dialler.dial((set, own), &permit, caller, by).await;
+        let dialled = dialled.map_err(|stop| match &stop {
+            Stop::Detailed(detailed) => not_made(&format!("{}: {}", stop.code(), detailed.detail)),
+            Stop::Denied(_) | Stop::Failed(_) => not_made(stop.code()),
         })?;
-        let name = &permit.allowed().target().name;
+        let (name, socket) = (server.name(), dialled.upstream);
         let Examined { stream, certificate } = self.tls.examine(socket, name, roots, by).await;
         match (stream, certificate) {
             (Ok(_), _) => Ok(()),
@@ -250,8 +304,7 @@ impl Verifier {
         }
     }
 
-    fn pair(&self, name: Name, address: SocketAddr) -> Arc<Pair> {
-        let key = (name, address);
+    fn pair(&self, key: PairKey) -> Arc<Pair> {
         if let Some(pair) = self.pairs.get(&key) {
             return pair.clone();
         }
@@ -267,6 +320,16 @@ impl Verifier {
             }
         }
         self.pairs.entry(key).or_default().clone()
+    }
+}
+
+/// The fault of a check that could not connect.
+fn not_made(why: &str) -> TlsFault {
+    TlsFault {
+        failure: Failure { side: Side::Upstream, cause: Cause::UpstreamCertificate },
+        detail: format!("the check could not connect: {why}"),
+        is_of_certificate: false,
+        rejected: None,
     }
 }
 

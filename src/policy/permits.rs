@@ -113,6 +113,13 @@ impl Permit {
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
+
+    /// Returns the right to dial one of its addresses and no other; `None` if it is not one of them.
+    #[must_use]
+    pub fn only(&self, address: SocketAddr) -> Option<Self> {
+        let addresses = self.addresses.contains(&address).then(|| vec![address])?;
+        Some(Self { allowed: self.allowed.clone(), addresses })
+    }
 }
 
 /// The permission to relay: the ClientHello named the allowed host. Only a decision creates it.

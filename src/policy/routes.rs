@@ -41,22 +41,6 @@ pub(super) fn routes(
     (default, routes)
 }
 
-/// The faults of registries whose servers cannot be verified ahead, because a parent is in between.
-pub(super) fn unverifiable(
-    is_wanted: bool,
-    registries: &[Registry],
-    routes: &[Route],
-) -> impl Iterator<Item = Fault> {
-    let through = registries.iter().zip(routes);
-    let through = through.filter(move |(_, route)| is_wanted && route.parent().is_some());
-    through.map(|(registry, _)| Fault {
-        place: Location { file: registry.file().clone(), line: 1 },
-        what: "verify-upstream does not work for a registry that is reached through a parent"
-            .into(),
-        remedy: "set verify-upstream = false, or write parent = \"none\"".into(),
-    })
-}
-
 /// The fault of a registry that is private, while a parent chooses its address.
 fn unkept_promise(registry: &Registry, route: &Route) -> Option<Fault> {
     let parent = route.parent().filter(|_| route.is_by_name())?;

@@ -19,7 +19,7 @@ use super::parent::Route;
 use super::permits::{Allowed, Cleared, Grant, NoneVetted, Permit, Vetted};
 use super::reason::{Denial, Reason};
 use super::registry::Registry;
-use super::routes::{routes, unverifiable};
+use super::routes::routes;
 use super::rules::{
     Enforcement, LABELLED_REGISTRIES, OTHER_LABEL, OwnAddresses, Rules, StaticAddress,
 };
@@ -91,7 +91,6 @@ impl PolicySet {
         });
         let (default_route, routes) =
             routes(&rules.parents, &rules.parent, &rules.registries, &mut faults);
-        faults.extend(unverifiable(rules.verify_upstream, &rules.registries, &routes));
         match Clients::new(&rules.clients, &rules.registries) {
             Ok(clients) if faults.is_empty() => {
                 let other_label = OTHER_LABEL.into();

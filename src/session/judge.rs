@@ -9,11 +9,11 @@ use super::relay::upload_quota;
 use super::request::Request;
 use super::state::{Admission, Session};
 use crate::account::{AuditText, Stage};
-use crate::dial::{self, Caller, Connection};
+use crate::dial::{self, Caller, Connection, DialledServer};
 use crate::listen::http::authorization::Authorization;
 use crate::policy::{
     Allowed, Cause, ClientAddress, Denial, DetailedFailure, Enforcement, Failure, Login, Permit,
-    Reason, Side, Stop,
+    Reason, Stop,
 };
 
 /// The content type of a TLS handshake record (RFC 8446 §5.1).
@@ -177,20 +177,20 @@ impl Session {
     pub(super) async fn verify(
         &mut self,
         dialled: &Dialled,
+        request: &Request,
         deadline: Instant,
     ) -> Result<(), DetailedFailure> {
         if !self.policy.rules().verify_upstream {
             return Ok(());
         }
         let Dialled { permit, connection } = dialled;
-        let Some(address) = connection.address else {
-            let failure = Failure { side: Side::Gate, cause: Cause::UpstreamCertificate };
-            let detail = "a parent proxy has chosen the address".to_owned();
-            return Err(DetailedFailure { failure, detail });
-        };
+        let address = connection.address;
         if !self.gate.verifier.holds(permit, address) {
+            let (set, own) = (self.policy.clone(), self.gate.own.borrow().clone());
+            let (permit, caller) = (permit.clone(), self.caller(request));
+            let server = DialledServer { set, own, permit, address, caller };
             // In a box: a handshake is large, and few sessions make one.
-            Box::pin(self.gate.verifier.verify(permit, address, deadline)).await?;
+            Box::pin(self.gate.verifier.verify(&server, deadline)).await?;
         }
         self.account.record.is_verified = true;
         Ok(())

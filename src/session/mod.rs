@@ -118,7 +118,7 @@ impl Session {
             None => self.resolve(allowed, deadline).await?, // DNS, addresses
         };
         let dialled = self.dial(permit, request, deadline).await?; // directly, or through a parent
-        self.verify(&dialled, deadline).await?; // the server's certificate, where it is wanted
+        self.verify(&dialled, request, deadline).await?; // the server's certificate, where it is wanted
         Ok(dialled)
     }
 }

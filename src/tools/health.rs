@@ -7,9 +7,6 @@ use std::time::{Duration, Instant};
 
 use crate::config::AdminAddress;
 
-/// Maximum size of a response, in bytes.
-const LARGEST: usize = 64 << 10;
-
 /// The response of the gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
@@ -19,24 +16,30 @@ pub struct Health {
     pub text: String,
 }
 
-/// Requests a page from the admin listener, for example `/readyz`, with a total timeout.
+/// Requests a page from the admin listener, for example `/readyz`, with a total timeout, and at most
+/// this many bytes.
 ///
 /// # Errors
 /// If it is unreachable, times out, or does not answer in HTTP.
-pub fn ask(address: &AdminAddress, page: &str, timeout: Duration) -> io::Result<Health> {
+pub fn ask(
+    address: &AdminAddress,
+    page: &str,
+    timeout: Duration,
+    largest: usize,
+) -> io::Result<Health> {
     let end = Instant::now() + timeout;
     let answer = match address {
         AdminAddress::Tcp(address) => {
             let stream = TcpStream::connect_timeout(&own(*address), timeout)?;
             let set = |left| stream.set_read_timeout(Some(left));
             stream.set_write_timeout(Some(timeout))?;
-            exchange(&stream, page, end, set)?
+            exchange(&stream, page, (end, largest), set)?
         }
         AdminAddress::Unix(path) => {
             let stream = UnixStream::connect(path)?;
             let set = |left| stream.set_read_timeout(Some(left));
             stream.set_write_timeout(Some(timeout))?;
-            exchange(&stream, page, end, set)?
+            exchange(&stream, page, (end, largest), set)?
         }
     };
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "it does not answer in HTTP");
@@ -57,11 +60,11 @@ fn own(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Sends the request and reads the response until `end`. `set` sets the timeout of one read.
+/// Sends the request and reads the response until `end`, at most `largest` bytes. `set` sets the timeout of one read.
 fn exchange(
     mut stream: impl Read + Write,
     page: &str,
-    end: Instant,
+    (end, largest): (Instant, usize),
     set: impl Fn(Duration) -> io::Result<()>,
 ) -> io::Result<Vec<u8>> {
     write!(stream, "GET {page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
@@ -83,7 +86,7 @@ fn exchange(
             Err(error) => return Err(error),
         };
         answer.extend_from_slice(part.get(..count).unwrap_or_default());
-        if answer.len() > LARGEST {
+        if answer.len() > largest {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is too long"));
         }
     }
@@ -112,7 +115,7 @@ mod tests {
         });
         let address = AdminAddress::Tcp(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
         let timeout = Duration::from_millis(if silent { 50 } else { 10_000 });
-        let health = ask(&address, "/readyz", timeout);
+        let health = ask(&address, "/readyz", timeout, 1024);
         server.join().unwrap();
         health
     }

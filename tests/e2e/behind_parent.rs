@@ -1,5 +1,5 @@
 //! Every way to the gate has its parent behind it: transparent listeners and the mirror; what
-//! happens when a parent dies under load, is full, or does not answer.
+//! happens when a parent is full, or does not answer.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -7,23 +7,20 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::doctor::{host_policy, says};
 use crate::gateway::{CAPTURES, policy as gateway_policy};
 use crate::harness::{
-    ADMIN, ATTACKER, Attacker, Blobs, Daemon, Family, GATE_USER, HttpsTunnel, INSIDE, Lab,
-    NO_CAPABILITIES, PATIENCE, Place, Policy, Way, client_config, connect_through,
-    every_client_pulls, find, relayed_or_aborted, resolver, squid, tinyproxy, wait_until,
-    with_basic,
+    ADMIN, ATTACKER, Attacker, Blobs, Daemon, Family, GATE_USER, INSIDE, Lab, NO_CAPABILITIES,
+    PATIENCE, Place, Policy, Way, connect_through, every_client_pulls, find, relayed_or_aborted,
+    resolver, squid, wait_until, with_basic,
 };
 use crate::mirror::{policy as mirror_policy, pull_with_every_client, requests};
 use crate::parent::{HOST, REFERENCE, with_parent};
 
 const GATE: &str = "127.0.0.1:3128";
-const DATA: &str = "contoso.eastus.data.azurecr.io";
 const CLIENT: Way = Way::In(Place::Client);
 const GATEWAY: Way = Way::In(Place::Gateway);
 
@@ -140,8 +137,12 @@ fn the_gates_user_reaches_the_parent_and_nothing_else() {
     }
     assert!(!reaches("1000", parent, 8080), "another user, the parent");
     let tried = "--allowed contoso.azurecr.io --resolver 127.0.0.53 --closed";
-    let tried = format!("{tried} {OUTSIDE} --proxy http://127.0.0.1:3128");
-    says(&lab, GATEWAY, &tried, 0);
+    let tried = format!("{tried} {OUTSIDE} --proxy http://127.0.0.1:3128 --admin {ADMIN}");
+    let well = says(&lab, GATEWAY, &tried, 0);
+    let route =
+        format!("the gate's route to {HOST}:443: through parent corp at {OUTSIDE}, asked by");
+    let line = format!("works   {route} address: no failure is known\n");
+    assert!(well.contains(&line), "{well}");
     // Without the rule for the parent nothing works.
     let rule = format!("ip daddr {parent} tcp dport 8080 ct mark set $own accept");
     let weaker: String = rules
@@ -157,8 +158,66 @@ fn the_gates_user_reaches_the_parent_and_nothing_else() {
     let words = "no parent proxy; corp refused the connection [parent-unreachable ";
     wait_until("doctor tells the parent's state", || {
         let said = says(&lab, GATEWAY, &tried, 1);
-        said.lines().any(|line| line.starts_with("FAILS") && line.contains(words)).then_some(())
+        let line = format!("FAILS   {route} address: corp refused the connection");
+        let is_shown = said.contains(&line);
+        let fails = |line: &str| line.starts_with("FAILS") && line.contains(words);
+        (said.lines().any(fails) && is_shown).then_some(())
     });
+}
+
+/// With a proxy the doctor has the gate's words, and from the gate's host its route, too.
+#[test]
+fn doctor_shows_the_route_and_why_the_parent_opens_no_tunnel() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let at = "127.0.0.1:8080";
+    let file = "login-server = \"fabrikam.azurecr.io\"\nparent = \"none\"\n\
+                data-endpoints = [\"fabrikam.eastus.data.azurecr.io\"]\n";
+    let policy = Policy::of(&["contoso"]).with_file("fabrikam.toml", file);
+    let gate = lab.gate(&with_parent(policy, &[at], "name", ""));
+    let doctor = |host: &str, admin: &str| {
+        let program = env!("CARGO_BIN_EXE_pullgate");
+        let line = format!(
+            "{program} doctor --allowed {host} --proxy {} --admin {admin} --timeout-ms 3000",
+            gate.proxy()
+        );
+        lab.sh(Way::Direct, &line)
+    };
+    let refusing = "http_access deny all".to_owned();
+    for (rules, words, code, needs) in [
+        (refusing, "403 Forbidden", "parent-refused", "a rule of the parent"),
+        (
+            with_basic(&lab, "gate", "secret"),
+            "407 Proxy Authentication Required",
+            "parent-auth",
+            "credentials that the parent accepts",
+        ),
+    ] {
+        let _squid = squid(&lab, at, &rules);
+        let (route, client) = (format!("{words} [{code}]; it needs: {needs}"), format!("[{code} "));
+        wait_until(&format!("doctor shows {code}"), || {
+            let said = doctor(HOST, ADMIN).failed().text;
+            let fails = |what: &str, words: &str| {
+                let mut lines = said.lines().filter(|line| line.starts_with("FAILS"));
+                lines.any(|line| line.contains(what) && line.contains(words))
+            };
+            let by_client = fails("through http://127.0.0.1:3128: ", &client)
+                && fails(words, "it needs: a parent proxy that lets the gate reach it");
+            (by_client && fails("through parent corp at 127.0.0.1:8080, asked by name", &route))
+                .then_some(())
+        });
+    }
+    let _squid = squid(&lab, at, "http_access allow all");
+    wait_until("doctor shows that it works", || {
+        let said = doctor(HOST, ADMIN).text;
+        said.contains("works   the gate's route to contoso.azurecr.io:443: through").then_some(())
+    });
+    let direct = doctor("fabrikam.azurecr.io", ADMIN).text;
+    let line = "works   the gate's route to fabrikam.azurecr.io:443: directly";
+    assert!(direct.contains(line), "{direct}");
+    let absent = doctor(HOST, "127.0.0.1:9").failed().text;
+    let line =
+        "FAILS   the routes of the gate, from its admin listener 127.0.0.1:9: Connection refused";
+    assert!(absent.contains(line), "{absent}");
 }
 
 /// Counts connections to the servers that are not Squid's: its user is `proxy`.
@@ -274,104 +333,6 @@ fn cntlm_speaks_ntlm_for_the_gate() {
     let seen = |line: &str| line.contains(" TCP_TUNNEL/200 ") && !line.contains(":443 - ");
     let tunnels = log.lines().filter(|line| seen(line)).count();
     assert_eq!(tunnels, lines.len(), "{log}");
-}
-
-/// How the first of two parents ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Death {
-    /// Its host answers that nothing listens there.
-    Refused,
-    /// Nothing answers any more.
-    Silent,
-}
-
-const FIRST: &str = "127.0.0.1:8081";
-const SECOND: &str = "127.0.0.1:8082";
-
-/// Opens tunnels and fetches a file through each.
-fn tunnels(lab: &Lab, count: usize) -> Vec<HttpsTunnel> {
-    let config = client_config(lab);
-    let open = |_| {
-        let mut tunnel = HttpsTunnel::open(&config, GATE, DATA).unwrap();
-        tunnel.fetches("/hello", "well met").unwrap();
-        tunnel
-    };
-    (0..count).map(open).collect()
-}
-
-/// Starts a session every 5 ms; each fetches a file. Returns what went wrong in those that began
-/// after `dies`, which is called in the middle.
-fn sessions_around(lab: &Lab, count: usize, dies: impl FnOnce()) -> Vec<String> {
-    let config = client_config(lab);
-    let start = |_| {
-        let config = config.clone();
-        let session = thread::spawn(move || {
-            let mut tunnel = HttpsTunnel::open(&config, GATE, DATA)?;
-            tunnel.fetches("/hello", "well met").map_err(|error| error.to_string())
-        });
-        // The load, not a wait for anything.
-        thread::sleep(Duration::from_millis(5));
-        session
-    };
-    let before: Vec<_> = (0..count / 3).map(start).collect();
-    dies();
-    let after: Vec<_> = (count / 3..count).map(start).collect();
-    before.into_iter().for_each(|session| drop(session.join()));
-    after.into_iter().filter_map(|session| session.join().unwrap().err()).collect()
-}
-
-/// 100 tunnels over each of two parents; then the first dies, while a session begins every 5 ms.
-fn one_of_two_dies(death: Death) {
-    let lab = Lab::new(Blobs::DataEndpoint);
-    fs::write(lab.served("contoso").join("hello"), "well met").unwrap();
-    let _second = tinyproxy(&lab, SECOND);
-    let gate = lab.gate(&with_parent(Policy::of(&["contoso"]), &[FIRST, SECOND], "name", ""));
-    let mut living = tunnels(&lab, 100);
-    let mut first = Some(tinyproxy(&lab, FIRST));
-    wait_until("the first parent is used", || {
-        drop(tunnels(&lab, 1));
-        gate.log().contains("the parent proxy works again").then_some(())
-    });
-    let mut dying = tunnels(&lab, 100);
-    let before = gate.audit().len();
-    let failed = sessions_around(&lab, 300, || match death {
-        Death::Refused => first = None::<Daemon>,
-        Death::Silent => {
-            let rules = "table ip dead { chain in { type filter hook input priority 0; \
-                         policy accept; tcp dport 8081 drop; tcp sport 8081 drop; }; }";
-            let file = lab.dir().join("dead.nft");
-            fs::write(&file, rules).unwrap();
-            lab.sh(Way::Direct, &format!("nft -f {}", file.display())).succeeded();
-        }
-    });
-    assert_eq!(failed, [""; 0], "{death:?}: every new session goes over the other");
-    for tunnel in &mut living {
-        tunnel.fetches("/hello", "well met").expect("its parent lives");
-    }
-    if death == Death::Refused {
-        assert!(dying.iter_mut().all(|tunnel| tunnel.fetches("/hello", "well met").is_err()));
-        assert!(first.is_none());
-    }
-    wait_until("the load's sessions are recorded", || {
-        let lines = gate.audit();
-        let of = |address: &str| {
-            let loads = lines[before..].iter();
-            loads.filter(|line| line["facts"]["parent-address"] == address).count()
-        };
-        // Those of the last two thirds.
-        (of(FIRST) > 0 && of(SECOND) >= 200).then_some(())
-    });
-    assert_eq!(gate.metric("pullgate_parent_up", &[]), 1.0, "one of its addresses works");
-}
-
-#[test]
-fn one_parent_of_two_refuses_under_open_tunnels_and_new_sessions() {
-    one_of_two_dies(Death::Refused);
-}
-
-#[test]
-fn one_parent_of_two_falls_silent_under_open_tunnels_and_new_sessions() {
-    one_of_two_dies(Death::Silent);
 }
 
 /// A check of Squid that never ends, one request at a time, with one more in its queue.

@@ -47,6 +47,8 @@ mod node_local;
 mod observability;
 mod page;
 mod parent;
+mod parent_dies;
+mod parent_tls;
 mod presets;
 mod probe;
 mod pull;

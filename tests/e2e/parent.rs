@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use crate::harness::{
     Blobs, Daemon, Gate, Image, Lab, NO_CAPABILITIES, Place, Policy, ScriptedParent, Way,
-    connect_through, every_client_pulls, haproxy, relayed_or_aborted, second_gate, squid,
-    tinyproxy, wait_until, with_basic,
+    connect_through, every_client_pulls, relayed_or_aborted, second_gate, squid, tinyproxy,
+    wait_until, with_basic,
 };
 
 pub const HOST: &str = "contoso.azurecr.io";
@@ -16,7 +16,7 @@ const SQUID: &str = "127.0.0.1:8080";
 const GATE: &str = "127.0.0.1:3128";
 
 /// The policy with one parent; `more`: further keys of it.
-fn policy(addresses: &[&str], connect: &str, more: &str) -> Policy {
+pub fn policy(addresses: &[&str], connect: &str, more: &str) -> Policy {
     with_parent(Policy::of(&["contoso"]), addresses, connect, more)
 }
 
@@ -30,7 +30,7 @@ pub fn with_parent(policy: Policy, addresses: &[&str], connect: &str, more: &str
 }
 
 /// Writes a secret file and returns the key that names it.
-fn credentials(lab: &Lab, content: &str) -> String {
+pub fn credentials(lab: &Lab, content: &str) -> String {
     let file = lab.dir().join("corp.secret");
     fs::write(&file, content).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
@@ -38,7 +38,7 @@ fn credentials(lab: &Lab, content: &str) -> String {
 }
 
 /// Asserts that every session was relayed through the parent, and by which path the layers went.
-fn assert_relayed(gate: &Gate, image: &Image, connect: &str, path: &str) {
+pub fn assert_relayed(gate: &Gate, image: &Image, connect: &str, path: &str) {
     let lines = gate.audit_of_pulls();
     assert!(lines.len() > 1);
     for line in &lines {
@@ -142,36 +142,6 @@ fn two_gates_in_a_row_carry_an_image_and_find_a_loop() {
     let looped = gate.audited(&[("reason", "proxy-loop")]);
     assert_eq!(looped["outcome"], "denied", "{looped}");
     assert_eq!(looped["upstream"], serde_json::Value::Null, "{looped}");
-}
-
-/// HAProxy is the TLS end of Squid.
-#[test]
-fn through_an_https_parent_tunnels_are_copied() {
-    let lab = Lab::new(Blobs::DataEndpoint);
-    let image = lab.push(REFERENCE, 1, &[4 << 20, 2000]);
-    let at = "127.0.0.1:3443";
-    let (certificate, key) = lab.server_certificate();
-    let both = lab.dir().join("both.pem");
-    fs::write(&both, [fs::read(certificate).unwrap(), fs::read(key).unwrap()].concat()).unwrap();
-    let bind = format!("{at} ssl crt {} alpn http/1.1", both.display());
-    let _squid = squid(&lab, SQUID, &with_basic(&lab, "gate", "secret"));
-    let _haproxy = haproxy(&lab, &[(&bind, SQUID)]);
-    let tls = |name: &str| {
-        let (secret, ca) = (credentials(&lab, "gate:secret"), lab.authority().display());
-        format!("{secret}\ntls = {{ ca = \"{ca}\", server-name = \"{name}\" }}")
-    };
-    for connect in ["name", "address"] {
-        let _ = fs::remove_dir_all(lab.dir().join("gate"));
-        let gate = lab.gate(&policy(&[at], connect, &tls(HOST)));
-        every_client_pulls(&lab, Way::Through(&gate), REFERENCE, &image);
-        assert_relayed(&gate, &image, connect, "copy");
-    }
-    // The certificate is verified: another name is refused.
-    let _ = fs::remove_dir_all(lab.dir().join("gate"));
-    let gate = lab.gate(&policy(&[at], "name", &tls("other.example.com")));
-    let (_, line) = connect_through(GATE, "contoso.azurecr.io:443", "");
-    assert!(line.contains("corp failed in TLS") && line.contains("[parent-unreachable "), "{line}");
-    drop(gate);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! `verify-upstream`: no byte of a client reaches a server that is not the registry's.
 
 use crate::harness::{
-    Authority, Blobs, Daemon, Gate, IMPOSTOR, Lab, Policy, Way, dnsmasq, impostor, wait_until,
+    Authority, Blobs, Daemon, Gate, IMPOSTOR, Lab, Policy, Way, dnsmasq, impostor, squid,
+    tinyproxy, wait_until,
 };
+use crate::parent::with_parent;
 
 const V2: &str = "curl -skv -o /dev/null https://contoso.azurecr.io/v2/";
 
@@ -121,4 +123,75 @@ fn a_server_that_recovers_is_verified_again() {
         lab.sh(Way::Through(&gate), V2).status.success().then_some(())
     });
     gate.audited(&[("outcome", "relayed")]);
+}
+
+const PARENT: &str = "127.0.0.1:8080";
+
+fn explains(lab: &Lab) -> crate::harness::Ran {
+    let config = lab.dir().join("gate/pullgate.toml");
+    let program = env!("CARGO_BIN_EXE_pullgate");
+    let explain = format!("{program} explain contoso.azurecr.io --config {}", config.display());
+    lab.sh(Way::Direct, &explain)
+}
+
+/// The handshakes of the gate's own take the route of the tunnels.
+#[test]
+fn behind_a_parent_a_registry_is_verified_through_it_and_once() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let _squid = squid(&lab, PARENT, "http_access allow all");
+    let log = "/run/squid-127.0.0.1-8080/access.log";
+    for connect in ["name", "address"] {
+        let _ = std::fs::remove_dir_all(lab.dir().join("gate"));
+        std::fs::write(log, "").unwrap();
+        let gate = lab.gate(&with_parent(policy(&lab), &[PARENT], connect, ""));
+        for _ in 0..3 {
+            lab.sh(Way::Through(&gate), V2).succeeded();
+        }
+        let lines = gate.audit_of_all();
+        assert_eq!(lines.len(), 3);
+        assert!(lines.iter().all(|line| line["verified"] == true), "{lines:?}");
+        let target = if connect == "name" { "contoso.azurecr.io:443" } else { "127.0.1.1:443" };
+        // Three tunnels and one check; Squid writes a line when a tunnel has ended.
+        wait_until(&format!("four tunnels by {connect}"), || {
+            let log = std::fs::read_to_string(log).unwrap();
+            (log.matches(&format!("CONNECT {target}")).count() == 4).then_some(())
+        });
+        let explained = explains(&lab).succeeded().text;
+        let at = if connect == "name" { "behind the parent" } else { "at each address" };
+        let line = format!("verified:  the certificate of the server {at}");
+        assert!(explained.contains(&line), "{explained}");
+    }
+}
+
+/// The parent, not the gate, is deceived: its DNS leads to an impostor, or its network does.
+#[test]
+fn a_parent_that_leads_to_an_impostor_gets_no_byte_of_a_client() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let impostor = forged(&lab);
+    let _parent = tinyproxy(&lab, PARENT);
+    // What the parent dials arrives at the impostor.
+    let table = "table ip middlebox { chain output { type nat hook output priority -100; \
+                 ip daddr 127.0.1.1 tcp dport 443 dnat to 127.0.1.97:443; }\n}\n";
+    let rules = lab.dir().join("middlebox.nft");
+    std::fs::write(&rules, table).unwrap();
+    lab.sh(Way::Direct, &format!("nft -f {}", rules.display())).succeeded();
+    for connect in ["name", "address"] {
+        let _ = std::fs::remove_dir_all(lab.dir().join("gate"));
+        let gate = lab.gate(&with_parent(policy(&lab), &[PARENT], connect, ""));
+        is_denied(&lab, &gate);
+        let explained = explains(&lab).failed().text;
+        assert!(explained.contains("failed [upstream-certificate]"), "{explained}");
+        assert!(explained.contains("issuer: Corp Inspection CA"), "{explained}");
+        assert!(!impostor.log().contains("GET"), "{}", impostor.log());
+    }
+    // Another way of the same parent is verified anew after a while.
+    let _ = std::fs::remove_dir_all(lab.dir().join("gate"));
+    let gate = lab.gate(&with_parent(policy(&lab), &[PARENT], "name", ""));
+    is_denied(&lab, &gate);
+    lab.sh(Way::Direct, "nft delete table ip middlebox").succeeded();
+    wait_until("the registry is verified", || {
+        lab.sh(Way::Through(&gate), V2).status.success().then_some(())
+    });
+    let line = gate.audited(&[("outcome", "relayed")]);
+    assert_eq!((&line["verified"], &line["parent"]), (&true.into(), &"corp".into()), "{line}");
 }

@@ -99,9 +99,13 @@ function showHead(state) {
   at("about").textContent = "version " + state.version + ", up " + span(state["uptime-seconds"]) + ", policy generation " + state.generation;
   at("stale").hidden = !state.stale;
   at("stale").textContent = state.stale ? "The policy is stale. The current files were not loaded: " + state.stale : "";
-  const down = state.parents.filter((one) => !one.up).map((one) => one.name);
+  // A refusal concerns one host, and is among the failed sessions.
+  const fails = (one) => one.trouble && one.trouble.reason !== "parent-refused";
+  const down = state.parents.filter((one) => !one.up || fails(one)).map((one) => one.name
+    + (one.up ? "" : ", no address can be reached")
+    + (fails(one) ? ", for " + one.trouble.target + ": " + one.trouble.detail + " [" + one.trouble.reason + "]" : ""));
   at("parents").hidden = down.length === 0;
-  at("parents").textContent = down.length ? "No address of the parent proxy can be reached: " + down.join(", ") : "";
+  at("parents").textContent = down.length ? "Parent proxies with failures: " + down.join("; ") : "";
 }
 
 function showRegistries(state, seconds) {

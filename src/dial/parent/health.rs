@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::policy::{Parent, ParentAddress};
+use crate::account::ParentTrouble;
+use crate::policy::{Cause, Parent, ParentAddress, Stop, Target};
 
 /// How long an address is left alone after its first failure.
 const FIRST_DELAY: Duration = Duration::from_millis(500);
@@ -22,6 +23,8 @@ const LONGEST_DELAY: Duration = Duration::from_secs(10);
 pub(super) struct ParentHealth {
     /// Only those that do not work.
     down: Mutex<HashMap<Key, Down>>,
+    /// By the parents' names: why each opened no tunnel the last time.
+    troubles: Mutex<HashMap<Arc<str>, ParentTrouble>>,
     changes: watch::Sender<u64>,
 }
 
@@ -39,7 +42,8 @@ struct Down {
 
 impl Default for ParentHealth {
     fn default() -> Self {
-        Self { down: Mutex::default(), changes: watch::Sender::new(0) }
+        let (down, troubles) = (Mutex::default(), Mutex::default());
+        Self { down, troubles, changes: watch::Sender::new(0) }
     }
 }
 
@@ -48,7 +52,15 @@ impl ParentHealth {
         self.down.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes whenever an address starts or stops to work.
+    fn troubles(&self) -> MutexGuard<'_, HashMap<Arc<str>, ParentTrouble>> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Changes whenever an address starts or stops to work, or the trouble of a parent changes.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -75,7 +87,7 @@ impl ParentHealth {
     pub(super) fn works(&self, parent: &Parent, address: &ParentAddress) {
         if self.lock().remove(&(parent.name.clone(), address.text().clone())).is_some() {
             info!(parent = %parent.name, %address, "the parent proxy works again");
-            self.changes.send_modify(|count| *count = count.wrapping_add(1));
+            self.changed();
         }
     }
 
@@ -100,8 +112,40 @@ impl ParentHealth {
         drop(all);
         if before.is_none() {
             warn!(parent = %parent.name, %address, "the parent proxy does not work: {why}");
-            self.changes.send_modify(|count| *count = count.wrapping_add(1));
+            self.changed();
         }
+    }
+
+    /// Notes that a parent has opened a tunnel. That it refuses another host stays known.
+    pub(super) fn opened(&self, parent: &Parent, target: &Target) {
+        let mut troubles = self.troubles();
+        let is_over = troubles.get(&parent.name).is_some_and(|trouble| {
+            trouble.reason != Cause::ParentRefused.code() || trouble.target == target.to_string()
+        });
+        if is_over {
+            troubles.remove(&parent.name);
+            drop(troubles);
+            self.changed();
+        }
+    }
+
+    /// Notes why a parent has opened no tunnel.
+    pub(super) fn opened_none(&self, parent: &Parent, target: &Target, stop: &Stop) {
+        // A failure without the parent's words is the gate's own.
+        let Stop::Detailed(detailed) = stop else { return };
+        let trouble = ParentTrouble {
+            reason: stop.code(),
+            detail: detailed.detail.clone(),
+            target: target.to_string(),
+        };
+        if self.troubles().insert(parent.name.clone(), trouble.clone()) != Some(trouble) {
+            self.changed();
+        }
+    }
+
+    /// Why a parent opened no tunnel the last time; `None` if it works.
+    pub(super) fn trouble(&self, parent: &Parent) -> Option<ParentTrouble> {
+        self.troubles().get(&parent.name).cloned()
     }
 
     /// Whether any address of a parent works, as far as is known.
@@ -117,7 +161,7 @@ impl ParentHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{ConnectBy, Location};
+    use crate::policy::{ConnectBy, Failure, Location, ParentFailure, Side};
 
     fn parent(addresses: &[&str]) -> Parent {
         Parent {
@@ -169,5 +213,36 @@ mod tests {
         health.failed(&parent, &parent.addresses[1], Instant::now(), "refused");
         assert!(!health.is_up(&parent));
         assert_eq!(count(), 0);
+    }
+
+    #[test]
+    fn a_trouble_lasts_until_a_tunnel_is_opened_and_a_refusal_until_its_host_is_reached() {
+        let (parent, health) = (parent(&["10.0.0.8:8080"]), ParentHealth::default());
+        let [first, second] = ["contoso.azurecr.io:443", "fabrikam.azurecr.io:443"]
+            .map(|target| Target::parse_authority(target).unwrap());
+        let fails = |cause, target| {
+            let stop = ParentFailure { cause, detail: "407 Who".into() }.into();
+            health.opened_none(&parent, target, &stop);
+        };
+        let reason = || health.trouble(&parent).map(|trouble| trouble.reason);
+        let mut changes = health.changes();
+        fails(Cause::ParentAuth, &first);
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        fails(Cause::ParentAuth, &first);
+        assert!(!changes.has_changed().unwrap(), "it is known");
+        let trouble = health.trouble(&parent).unwrap();
+        assert_eq!((trouble.reason, &*trouble.detail), ("parent-auth", "407 Who"));
+        assert_eq!(trouble.target, "contoso.azurecr.io:443");
+        health.opened(&parent, &second);
+        assert_eq!(reason(), None, "its credentials are accepted now");
+        fails(Cause::ParentRefused, &first);
+        health.opened(&parent, &second);
+        assert_eq!(reason(), Some("parent-refused"), "about the first still");
+        health.opened(&parent, &first);
+        assert_eq!(reason(), None);
+        let own = Failure { side: Side::Gate, cause: Cause::LocalPorts }.into();
+        health.opened_none(&parent, &first, &own);
+        assert_eq!(reason(), None);
     }
 }

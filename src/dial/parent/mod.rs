@@ -22,6 +22,7 @@ pub use request::Caller;
 pub(super) use trip::Trip;
 
 use super::upstream::Connection;
+use crate::account::ParentTrouble;
 use crate::policy::{Cause, ConnectBy, GateId, Parent, ParentAddress, ParentFailure, Permit, Stop};
 use credentials::{Credentials, NoCredentials};
 use health::ParentHealth;
@@ -67,20 +68,30 @@ impl Parents {
         self.health.is_up(parent)
     }
 
+    pub(super) fn trouble(&self, parent: &Parent) -> Option<ParentTrouble> {
+        self.health.trouble(parent)
+    }
+
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.health.changes()
     }
 
     /// Has a parent open a tunnel.
     pub(super) async fn reach(&self, parent: &Parent, trip: &Trip<'_>) -> Result<Connection, Stop> {
-        let targets = targets(parent, trip.permit);
+        let (targets, target) = (targets(parent, trip.permit), trip.permit.allowed().target());
         let mut worst = None;
         let addresses = self.health.to_try(parent);
         for (number, address) in addresses.iter().enumerate() {
             let is_last = number + 1 == addresses.len();
             match self.attempt(parent, address, &targets, trip, is_last).await {
-                Ok(connection) => return Ok(connection),
-                Err(Failed::Final(stop)) => return Err(stop),
+                Ok(connection) => {
+                    self.health.opened(parent, target);
+                    return Ok(connection);
+                }
+                Err(Failed::Final(stop)) => {
+                    self.health.opened_none(parent, target, &stop);
+                    return Err(stop);
+                }
                 Err(Failed::Outage(failure)) => {
                     // What a parent answered tells more than that another is not there.
                     let keeps = |worst: &ParentFailure| {
@@ -90,11 +101,13 @@ impl Parents {
                 }
             }
         }
-        let failure = worst.unwrap_or_else(|| ParentFailure {
-            cause: Cause::ParentUnreachable,
-            detail: format!("{} could not be reached a moment ago", parent.name),
-        });
-        Err(failure.into())
+        let Some(failure) = worst else {
+            let why = "could not be reached a moment ago";
+            return Err(ended(parent, Cause::ParentUnreachable, why).into());
+        };
+        let stop = failure.into();
+        self.health.opened_none(parent, target, &stop);
+        Err(stop)
     }
 
     /// Tries one address of a parent, with each target in turn.

@@ -71,9 +71,7 @@ impl ParentTunnel<'_> {
                     self.handshake(tls, socket).await
                 };
                 let stream = timeout_at(times.connect, shaken).await.map_err(late)?;
-                let stream = stream.map_err(|error| {
-                    NoTunnel::Unreachable(format!("failed in TLS: {}", printable(&error)))
-                })?;
+                let stream = stream.map_err(|error| tls_failed(&error))?;
                 header = request.to_vec();
                 Either::Right(Box::new(stream))
             }
@@ -177,7 +175,11 @@ async fn answer_of_socket(socket: &mut TcpStream) -> Result<ConnectAnswer, NoTun
 async fn answer_of_tls(stream: &mut TlsStream<TcpStream>) -> Result<ConnectAnswer, NoTunnel> {
     let mut reader = AnswerReader::default();
     loop {
-        let bytes = stream.fill_buf().await.map_err(|_| incomplete(&reader))?;
+        let bytes = stream.fill_buf().await.map_err(|error| match reader.has_begun() {
+            // In TLS 1.3 a server rejects the client's certificate after the client's handshake.
+            false if is_of_tls(&error) => tls_failed(&error),
+            _ => incomplete(&reader),
+        })?;
         if bytes.is_empty() {
             return Err(incomplete(&reader));
         }
@@ -190,6 +192,20 @@ async fn answer_of_tls(stream: &mut TlsStream<TcpStream>) -> Result<ConnectAnswe
             }
         }
     }
+}
+
+fn tls_failed(error: &io::Error) -> NoTunnel {
+    let of_tls = error.get_ref().and_then(|error| error.downcast_ref());
+    NoTunnel::Unreachable(match of_tls {
+        // Short, because phrases are.
+        Some(rustls::Error::AlertReceived(alert)) => format!("failed in TLS: alert {alert:?}"),
+        _ => format!("failed in TLS: {}", printable(error)),
+    })
+}
+
+/// Returns whether an error is one of TLS, not of the connection.
+fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<rustls::Error>())
 }
 
 /// An error's text without what does not belong into a line.

@@ -15,6 +15,7 @@ mod hello;
 mod local;
 mod no_proxy;
 mod proxy;
+mod route;
 mod trial;
 mod verdict;
 
@@ -26,6 +27,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 
+use crate::config::AdminAddress;
 use crate::dial::TlsClients;
 use crate::policy::{HTTPS, Name, Target};
 use trial::{INSPECTOR, Trial, TrialTransport, Trusted};
@@ -71,6 +73,8 @@ pub struct DoctorPlan {
     pub only_http_proxy: bool,
     /// Authorities that clients trust for hosts of the policy, beside the system's.
     pub authorities: Vec<CertificateDer<'static>>,
+    /// The admin listener of the gate on this machine, which knows the routes of the allowed hosts.
+    pub admin: Option<AdminAddress>,
     /// Timeout of each test.
     pub patience: Duration,
 }
@@ -117,6 +121,13 @@ const CAPTURE: &str = "tcp dport 443 redirect to :3129";
 const EXEMPT: &str = "an exemption of the host, if a firewall intercepts TLS; otherwise SSL_CERT_FILE \
      with the registry's own authority";
 
+/// The remedy for a gate whose parent proxy opens no tunnel.
+const PARENT: &str = "a parent proxy that lets the gate reach it: pullgate probe on the gate's host \
+     tries the same way";
+
+/// What the code in a gate's answer begins with, if the fault is its parent's.
+const OF_PARENT: &str = "[parent-";
+
 /// The remedy for the authority of a gate.
 const TRUST: &str = "the gate's authority in certs.d of the client: pullgate kit docker, podman or \
      containerd prints it; test it with --authority FILE";
@@ -137,6 +148,7 @@ pub async fn examine(plan: &DoctorPlan) -> Vec<TestedWay> {
             let remedy = match verdict {
                 Verdict::Untrusted if seen.contains(INSPECTOR) => Some(TRUST.to_owned()),
                 Verdict::Untrusted => Some(EXEMPT.to_owned()),
+                Verdict::Fails if seen.contains(OF_PARENT) => Some(PARENT.to_owned()),
                 verdict => (!verdict.is_well()).then_some(remedy),
             };
             (number, TestedWay { way: title, verdict, seen, remedy })
@@ -151,6 +163,10 @@ pub async fn examine(plan: &DoctorPlan) -> Vec<TestedWay> {
     // The gate has queried its DNS servers by now.
     for server in &plan.gate_resolvers {
         findings.push(swept(*server, &plan.stranger).await);
+    }
+    // Its sessions have met the parents by now.
+    if let Some(admin) = &plan.admin {
+        findings.extend(route::routes(admin, &plan.allowed, plan.patience).await);
     }
     findings.extend(settings(plan));
     findings

@@ -201,6 +201,7 @@ async fn a_plan_is_tried_in_its_order_and_open_ways_name_their_rule() {
         no_proxy: String::new(),
         only_http_proxy: true,
         authorities: Vec::new(),
+        admin: None,
         patience: PATIENCE,
     };
     let findings = examine(&plan).await;
@@ -236,6 +237,7 @@ fn no_proxy_must_not_lead_past_the_proxy() {
         no_proxy: no_proxy.to_owned(),
         only_http_proxy: false,
         authorities: Vec::new(),
+        admin: None,
         patience: PATIENCE,
     };
     let found = |no_proxy: &str, proxy| -> Vec<String> {
