@@ -64,7 +64,7 @@ enum Command {
     Demo(demo::Args),
     /// Test which connections this machine can open without the gate.
     #[cfg(feature = "tools")]
-    Doctor(doctor::Args),
+    Doctor(Box<doctor::Args>),
     /// Print firewall rules that block every connection that bypasses the gate.
     #[cfg(feature = "tools")]
     Kit(kit::Args),

@@ -89,11 +89,14 @@ impl Session {
     async fn establish(&mut self, socket: OwnedFd) -> Result<Box<Tunnel>, Box<Refusal>> {
         let client = self.identify(socket).await?; // PROXY header, TLS, client certificate
         let mut request = self.read_request(client).await?; // CONNECT head, or the first ClientHello
-        let Dialled { permit, connection } = match self.reach(&mut request).await {
+        let Dialled { permit, mut connection } = match self.reach(&mut request).await {
             Ok(dialled) => dialled,
             Err(stop) => return Err(request.refuse(stop)),
         };
         let TunnelStart { client, hello, cleared } = self.open_tunnel(request, permit).await?;
+        if let Err(failure) = connection.check_parent().await {
+            return Err(Refusal::alert(client, Stop::from(failure)));
+        }
         let Connection { upstream, address, .. } = connection;
         Ok(Box::new(Tunnel { client, upstream, address, cleared, hello }))
     }

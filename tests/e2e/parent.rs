@@ -5,9 +5,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::harness::{
-    Blobs, Daemon, Gate, Image, Lab, NO_CAPABILITIES, Place, Policy, ScriptedParent, Way,
-    connect_through, every_client_pulls, relayed_or_aborted, second_gate, squid, tinyproxy,
-    wait_until, with_basic,
+    Blobs, Daemon, Gate, HttpsTunnel, Image, Lab, NO_CAPABILITIES, Place, Policy, ScriptedParent,
+    Way, client_config, connect_through, every_client_pulls, relayed_or_aborted, second_gate,
+    squid, tinyproxy, wait_until, with_basic,
 };
 
 pub const HOST: &str = "contoso.azurecr.io";
@@ -160,6 +160,7 @@ fn hostile_parents_have_a_code_each() {
         (b"HTTP/1.1 200 O".to_vec(), true, "[parent-malformed "),
         (format!("HTTP/1.1 200 OK\r\n{fields}\r\n").into_bytes(), true, "[parent-malformed "),
         (b"".to_vec(), true, "[parent-unreachable "),
+        (b"".to_vec(), false, "corp did not answer in time [parent-unreachable "),
         (b"HTTP/1.1 200 O".to_vec(), false, "[parent-unreachable "),
     ];
     for (bytes, closes, expected) in cases {
@@ -174,6 +175,45 @@ fn hostile_parents_have_a_code_each() {
         drop(gate);
     }
     assert_eq!(lab.asked(HOST), "", "nothing reached the registry");
+}
+
+/// A TLS alert, as the first bytes of a server: `handshake_failure`.
+pub const ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
+
+/// What a client in a tunnel sees instead of an answer to its ClientHello.
+pub fn seen_in_tunnel(lab: &Lab) -> String {
+    let mut tunnel = HttpsTunnel::open(&client_config(lab), GATE, HOST).unwrap();
+    tunnel.fetches("/", "").unwrap_err().to_string()
+}
+
+#[test]
+fn bytes_behind_the_parents_head_belong_to_the_tunnel() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let head: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+    for size in [1, 7, 1000] {
+        let parent = ScriptedParent::start_in_pieces([head, ALERT].concat(), false, size);
+        let _ = fs::remove_dir_all(lab.dir().join("gate"));
+        let gate = lab.gate(&policy(&[&parent.address.to_string()], "address", ""));
+        let seen = seen_in_tunnel(&lab);
+        assert!(seen.contains("HandshakeFailure"), "in pieces of {size}: {seen}");
+        drop(gate);
+    }
+}
+
+/// Some proxies answer 200 before they connect, and close if they cannot.
+#[test]
+fn a_parent_that_closes_the_tunnel_at_once_has_a_code() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let parent = ScriptedParent::start(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), true);
+    let gate = lab.gate(&policy(&[&parent.address.to_string()], "address", ""));
+    // Its close can be slower than the client's hello.
+    wait_until("the client reads an alert", || {
+        seen_in_tunnel(&lab).contains("alert: InternalError").then_some(())
+    });
+    let line = gate.audited(&[("reason", "parent-refused")]);
+    assert_eq!((&line["outcome"], &line["bytes-up"]), (&"failed".into(), &0.into()), "{line}");
+    let words = "it opened the tunnel and closed it at once";
+    assert_eq!(line["facts"]["parent-answer"], words, "{line}");
 }
 
 #[test]

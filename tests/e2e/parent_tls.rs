@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use crate::harness::{
-    Authority, Blobs, Certificate, Daemon, Lab, Way, connect_through, every_client_pulls, haproxy,
-    squid, with_basic,
+    Authority, Blobs, Certificate, Daemon, Lab, ScriptedParent, Way, connect_through,
+    every_client_pulls, haproxy, squid, with_basic,
 };
-use crate::parent::{HOST, REFERENCE, assert_relayed, credentials, policy};
+use crate::parent::{ALERT, HOST, REFERENCE, assert_relayed, credentials, policy, seen_in_tunnel};
 
 const SQUID: &str = "127.0.0.1:8080";
 const GATE: &str = "127.0.0.1:3128";
@@ -15,11 +15,15 @@ const TLS_END: &str = "127.0.0.1:3443";
 
 /// HAProxy as the TLS end of Squid; `more`: further words of its `bind` line.
 fn tls_end(lab: &Lab, more: &str) -> Daemon {
+    tls_end_of(lab, SQUID, more)
+}
+
+fn tls_end_of(lab: &Lab, proxy: &str, more: &str) -> Daemon {
     let (certificate, key) = lab.server_certificate();
     let both = lab.dir().join("both.pem");
     fs::write(&both, [fs::read(certificate).unwrap(), fs::read(key).unwrap()].concat()).unwrap();
     let bind = format!("{TLS_END} ssl crt {} alpn http/1.1 {more}", both.display());
-    haproxy(lab, &[(&bind, SQUID)])
+    haproxy(lab, &[(&bind, proxy)])
 }
 
 #[test]
@@ -43,6 +47,18 @@ fn through_an_https_parent_tunnels_are_copied() {
     let gate = lab.gate(&policy(&[TLS_END], "name", &tls("other.example.com")));
     let (_, line) = connect_through(GATE, "contoso.azurecr.io:443", "");
     assert!(line.contains("corp failed in TLS") && line.contains("[parent-unreachable "), "{line}");
+    drop(gate);
+}
+
+#[test]
+fn bytes_behind_the_head_of_an_https_parent_belong_to_the_tunnel() {
+    let lab = Lab::new(Blobs::DataEndpoint);
+    let bytes = [b"HTTP/1.1 200 OK\r\n\r\n", ALERT].concat();
+    let parent = ScriptedParent::start_in_pieces(bytes, false, 1000);
+    let _tls_end = tls_end_of(&lab, &parent.address.to_string(), "");
+    let gate = lab.gate(&policy(&[TLS_END], "address", &tls(lab.authority(), None)));
+    let seen = seen_in_tunnel(&lab);
+    assert!(seen.contains("HandshakeFailure"), "{seen}");
     drop(gate);
 }
 

@@ -77,8 +77,13 @@ pub struct ScriptedParent {
 }
 
 impl ScriptedParent {
-    /// `closes`: whether it closes the connection after its bytes.
+    /// `closes`: whether it closes the connection after its bytes. They are sent in small pieces.
     pub fn start(bytes: Vec<u8>, closes: bool) -> Self {
+        Self::start_in_pieces(bytes, closes, 7)
+    }
+
+    /// The same, with the size of the pieces.
+    pub fn start_in_pieces(bytes: Vec<u8>, closes: bool, size: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
@@ -90,7 +95,7 @@ impl ScriptedParent {
                 let _ = socket.set_read_timeout(Some(PATIENCE));
                 let mut request = [0; 4096];
                 let _ = socket.read(&mut request);
-                for piece in bytes.chunks(7) {
+                for piece in bytes.chunks(size) {
                     let _ = socket.write_all(piece);
                 }
                 if !closes {

@@ -205,7 +205,8 @@ fn tls_failed(error: &io::Error) -> NoTunnel {
 
 /// Returns whether an error is one of TLS, not of the connection.
 fn is_of_tls(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|error| error.is::<rustls::Error>())
+    let inner = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    inner.is_some()
 }
 
 /// An error's text without what does not belong into a line.
