@@ -70,7 +70,7 @@ fn sessions_around(
     dies: impl FnOnce(),
 ) -> (Vec<Session>, Instant, Instant) {
     let config = client_config(lab);
-    let (half_time, waits) = mpsc::channel();
+    let (half_time, waits) = mpsc::sync_channel(1);
     let is_dead = Arc::new(AtomicBool::new(false));
     let noticed = is_dead.clone();
     let load = thread::spawn(move || {
