@@ -140,7 +140,7 @@ page: tools
 
 # Fault tests that take minutes. The others are part of `make test`.
 faults: tools
-	$(AS_ROOT) cargo test --locked --test e2e -- faults:: mirror_crowd:: parent_dies:: --include-ignored --nocapture
+	$(AS_ROOT) cargo test --locked --test e2e -- faults:: mirror_crowd:: inspect_crowd:: parent_dies:: --include-ignored --nocapture
 
 # Pulls through the mirror with the clients of a newer Debian, in a folder of their own: as root.
 SUITE ?= trixie

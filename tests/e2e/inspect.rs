@@ -176,7 +176,7 @@ fn dockerd_pulls_through_an_inspected_tunnel() {
 }
 
 #[test]
-fn what_the_rules_do_not_allow_reaches_no_registry() {
+pub fn what_the_rules_do_not_allow_reaches_no_registry() {
     let (lab, image) = lab(Blobs::DataEndpoint);
     let gate = lab.gate(&policy(&lab, "pull = [\"team/**\"]\ntags = [\"v*\"]"));
     trust(&lab);
@@ -369,7 +369,7 @@ fn the_doctor_tells_missing_trust_from_a_missing_gate() {
 }
 
 #[test]
-fn a_server_with_a_wrong_certificate_gets_no_request() {
+pub fn a_server_with_a_wrong_certificate_gets_no_request() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let corp = Authority::new(&lab.dir().join("corp"), "Corp Inspection CA");
     let pki = Authority::new(&lab.dir().join("pki"), "Known CA");

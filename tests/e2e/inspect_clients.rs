@@ -8,8 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::harness::{Blobs, Docker, Gate, Image, Lab, Ran, Way, containerd};
-use crate::inspect::{LOGIN, authority, lab, policy, requests, trust};
+use crate::harness::{Blobs, Docker, Gate, Image, Lab, Ran, Random, Way, containerd, sha256};
+use crate::inspect::{LOGIN, authority, curl, lab, policy, requests, trust};
 
 const RULES: &str = "pull = [\"team/**\"]\npush = [\"team/app\", \"drop/**\"]\ntags = [\"v*\"]";
 
@@ -141,4 +141,55 @@ fn docker_pushes_where_the_rules_allow_it() {
         docker.run(&format!("load --quiet --input {}", archive.display())).succeeded();
     }
     pushes(&lab, &gate, &image, "", |name| docker.run(&format!("push --quiet {name}")));
+}
+
+/// Several PATCH requests, as the OCI distribution spec describes them, and what they leave.
+#[test]
+fn a_blob_in_several_chunks_arrives_whole() {
+    let (lab, _) = lab(Blobs::DataEndpoint);
+    let gate = lab.gate(&policy(&lab, RULES));
+    let scope = "scope=repository:team/app:pull,push";
+    let token = format!("https://{LOGIN}/oauth2/token?service={LOGIN}&{scope}");
+    let token = curl(&lab, &gate, &["-u", "pusher:secret", &token]).succeeded().stdout();
+    let token: Value = serde_json::from_str(&token).unwrap();
+    let bearer = format!("Authorization: Bearer {}", token["access_token"].as_str().unwrap());
+    let send = |words: &[&str], target: &str| {
+        let url = format!("https://{LOGIN}{target}");
+        let start = ["-i", "--suppress-connect-headers", "-H", &bearer];
+        let ran = curl(&lab, &gate, &[&start[..], words, &[&url]].concat()).succeeded();
+        let location = ran.text.lines().find_map(|line| line.strip_prefix("location: "));
+        (ran.text.clone(), location.unwrap_or_default().to_owned())
+    };
+    let blob = Random::new(41).bytes(3 << 20);
+    let (_, mut location) = send(&["-X", "POST"], "/v2/team/app/blobs/uploads/");
+    for (number, chunk) in blob.chunks(1 << 20).enumerate() {
+        assert!(location.starts_with("/v2/team/app/blobs/uploads/"), "{location}");
+        let file = lab.dir().join("chunk");
+        fs::write(&file, chunk).unwrap();
+        let first = number << 20;
+        let range = format!("Content-Range: {first}-{}", first + chunk.len() - 1);
+        let (kind, data) =
+            ("Content-Type: application/octet-stream", format!("@{}", file.display()));
+        let words = ["-X", "PATCH", "-H", kind, "-H", &range, "--data-binary", &data];
+        let (answer, next) = send(&words, &location);
+        assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+        let range = format!("range: 0-{}", first + chunk.len() - 1);
+        assert!(answer.contains(&range), "{answer}");
+        location = next;
+    }
+    // Where the upload stands, and its end.
+    let (status, _) = send(&[], &location);
+    assert!(status.starts_with("HTTP/1.1 204 "), "{status}");
+    let hex = sha256(&blob);
+    let (answer, _) = send(&["-X", "PUT"], &format!("{location}&digest=sha256%3A{hex}"));
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    let stored = lab.served("contoso").join("docker/registry/v2/blobs/sha256");
+    assert!(fs::read(stored.join(&hex[..2]).join(&hex).join("data")).unwrap() == blob);
+    // Another repository's upload is not to be had by its location. A client that waits to be asked
+    // for its body is not.
+    let other = location.replace("/v2/team/app/", "/v2/secret/app/");
+    let waits = ["-X", "PATCH", "-H", "Expect: 100-continue", "--data-binary", "x"];
+    let (answer, _) = send(&waits, &other);
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert!(answer.contains("[repository-not-allowed "), "{answer}");
 }

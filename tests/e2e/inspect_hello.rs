@@ -64,7 +64,7 @@ fn hellos_that_no_tunnel_allows_are_refused_in_an_inspected_one() {
 }
 
 #[test]
-fn a_second_hello_that_lies_is_cut_in_an_inspected_tunnel() {
+pub fn a_second_hello_that_lies_is_cut_in_an_inspected_tunnel() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let (tap, gate) = tapped(&lab);
     let with = |kind: u16, body: &[u8]| hello_with(LOGIN, X25519, &[], &[(kind, body)]);

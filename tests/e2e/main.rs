@@ -32,6 +32,7 @@ mod handover;
 mod inspect;
 mod inspect_authority;
 mod inspect_clients;
+mod inspect_crowd;
 mod inspect_hello;
 mod inspect_hostile;
 mod inspect_limits;
