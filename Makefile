@@ -9,11 +9,13 @@ TOOLS := docker-registry=docker-registry skopeo=skopeo podman=podman nginx=nginx
 	krb5kdc=krb5-kdc kadmin.local=krb5-admin-server kinit=krb5-user cntlm=cntlm \
 	/usr/lib/python3/dist-packages/gssapi=python3-gssapi \
 	dockerd=docker.io /usr/bin/docker=docker.io
-BENCH_TOOLS := ip=iproute2 chrt=util-linux haproxy=haproxy nginx=nginx squid=squid-openssl traffic_server=trafficserver \
-	/usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream docker-registry=docker-registry
+BENCH_TOOLS := ip=iproute2 chrt=util-linux nsenter=util-linux curl=curl haproxy=haproxy nginx=nginx \
+	squid=squid-openssl traffic_server=trafficserver docker-registry=docker-registry \
+	/usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream
 
 # The rows over a long link that `make bench` measures; `make bench-wan` measures all.
 WAN_ROWS := 20ms-100-down-1,5ms-1000-down-16,80ms-1000-down-1,5ms-1000-1MiB
+WAN_ROWS := $(WAN_ROWS),5ms-1000-http2-1MiB,5ms-1000-http2-beside
 
 # The end-to-end tests make namespaces: as root, or as the root of a user namespace. That namespace
 # needs more user IDs than root's, because dnsmasq, nginx and podman change theirs: they are those of
@@ -67,7 +69,7 @@ bench:
 	cargo bench --locked --bench peers
 	cargo bench --locked --bench peers -- --wan --only $(WAN_ROWS)
 
-# The same over emulated long links: all delays, rates and losses. Requires root; takes 40 minutes.
+# The same over emulated long links: all delays, rates and losses. Requires root; takes 50 minutes.
 bench-wan:
 	-@.ci/tools $(BENCH_TOOLS)
 	cargo bench --locked --bench peers -- --wan

@@ -9,6 +9,7 @@ use crate::link::Link;
 use crate::peer::Peer;
 use crate::process::Role;
 use crate::registry::Registry;
+use crate::web::Web;
 use crate::wire::Hello;
 
 /// Timeout until all connections of a measurement have ended.
@@ -19,6 +20,8 @@ pub struct Bench {
     pub origin: Role,
     /// The long link before the origin, if there is one.
     pub link: Option<Role>,
+    /// The web server at the far end of the link, if a row needs it.
+    pub web: Option<Web>,
     /// The origin's certificate, for real TLS.
     pub certificate: Vec<u8>,
     /// What the origin has as a registry.

@@ -37,6 +37,7 @@ mod sample;
 mod socket;
 mod table;
 mod wan;
+mod web;
 mod wire;
 
 use std::fs;

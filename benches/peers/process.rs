@@ -187,8 +187,21 @@ pub fn machine_time() -> Duration {
     let ticks: Vec<u64> =
         line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
     // user, nice, system, then idle and iowait, then irq, softirq and stolen time.
-    let busy = [0, 1, 2, 5, 6, 7].iter().filter_map(|index| ticks.get(*index)).sum::<u64>();
-    Duration::from_millis(busy * 1000 / rustix::param::clock_ticks_per_second())
+    of_ticks([0, 1, 2, 5, 6, 7].iter().filter_map(|index| ticks.get(*index)).sum())
+}
+
+/// Returns the CPU time of the programs that this one has started and that have ended.
+pub fn ended_children_time() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
+    // cutime and cstime: proc_pid_stat(5).
+    of_ticks(
+        fields.into_iter().flatten().skip(13).take(2).filter_map(|it| it.parse::<u64>().ok()).sum(),
+    )
+}
+
+fn of_ticks(ticks: u64) -> Duration {
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
 }
 
 /// The proportional set size of these processes, in bytes.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::bench::Bench;
 use crate::link::Link;
 use crate::load::bulk::{self, Bulk, Content, Direction};
+use crate::load::curl::{self, Fetches};
 use crate::load::ping::{self, Before, Transfers};
 use crate::load::{crowd, idle, inspected, requests, setups};
 use crate::peer::{Kind, Peer};
@@ -39,6 +40,8 @@ pub enum Work {
     FreshRequests,
     /// A pull with its layers on the data endpoint.
     Pull,
+    /// Objects of the web server.
+    Fetches(Fetches),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -235,6 +238,11 @@ const IDLE: u64 = 9_000;
 const PINGED: usize = 8;
 
 impl Row {
+    /// Whether the origin is the web server.
+    pub fn needs_web(&self) -> bool {
+        matches!(self.work, Work::Fetches(_))
+    }
+
     /// Measures once.
     pub fn measure(
         &self,
@@ -256,6 +264,7 @@ impl Row {
             Work::Requests => requests::kept(bench, peer, REQUESTS),
             Work::FreshRequests => inspected::fresh(bench, peer, FRESH_REQUESTS),
             Work::Pull => inspected::pull(bench, peer),
+            Work::Fetches(fetches) => curl::run(bench, peer, fetches),
         }
     }
 }

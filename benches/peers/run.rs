@@ -12,13 +12,14 @@ use clap::ValueEnum as _;
 use crate::bench::Bench;
 use crate::found::Found;
 use crate::link;
-use crate::load;
+use crate::load::{self, curl};
 use crate::options::Options;
 use crate::peer::{self, Kind, Peer, Started};
 use crate::process::{self, Role};
 use crate::registry::Registry;
 use crate::row::Row;
 use crate::sample::Sample;
+use crate::web::Web;
 use crate::wire::{DATA, Framing, Hello, LOGIN};
 
 /// How often a disturbed measurement is repeated; and the limit for a whole run.
@@ -36,9 +37,14 @@ pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
     let began = Instant::now();
     let rows = options.rows()?;
     let descriptors = process::raise_descriptors();
-    let is_needed = |kind: &Kind| rows.iter().any(|row| row.through.has(*kind));
-    let kinds = Kind::value_variants().iter().copied();
-    let kinds: Vec<Kind> = kinds.filter(|kind| options.through(*kind)).filter(is_needed).collect();
+    let kinds_of = |is_web: bool| -> Vec<Kind> {
+        let is_needed = |kind: &Kind| {
+            let mut rows = rows.iter().filter(|row| row.needs_web() == is_web);
+            options.through(*kind) && rows.any(|row| row.through.has(*kind))
+        };
+        Kind::value_variants().iter().copied().filter(is_needed).collect()
+    };
+    let kinds = kinds_of(false);
     let folder = tempfile::tempdir()?;
     open_to_all(folder.path())?;
     let (mut origin, link, host) = ends(kinds.len(), options.wan)?;
@@ -54,33 +60,40 @@ pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
         denied: AtomicU64::new(0),
         origin,
         link,
+        web: None,
     };
     let mut found = Found { machine: machine(), ..Found::default() };
+    let starter = Starter { options, folder: folder.path(), descriptors };
     let mut peers = Vec::new();
     for (kind, port) in kinds.into_iter().zip(ports) {
-        match peer::start(
-            kind,
-            folder.path(),
-            (SocketAddr::from((host, port)), &bench.certificate),
-            descriptors,
-            options.beside.as_deref(),
-        )
-        .context(kind.code())?
-        {
-            Started::Peer(peer) => {
-                load::works(&mut bench, &peer).context(kind.code())?;
-                found.versions.insert(kind, peer.version.clone());
-                peers.push(*peer);
-            }
-            Started::Absent(package) => {
-                eprintln!("{} is left out: the package {package} is not installed", kind.title());
-                found.absent.push(format!("{} ({package})", kind.title()));
+        let origin = (SocketAddr::from((host, port)), bench.certificate.clone());
+        if let Some(peer) = starter.start(kind, &origin, &mut found)? {
+            load::works(&mut bench, &peer).context(kind.code())?;
+            peers.push(peer);
+        }
+    }
+    let mut web_peers = Vec::new();
+    if rows.iter().any(|row| row.needs_web()) {
+        bench.web = Web::start(folder.path(), bench.origin.pid(), host)?;
+        if bench.web.is_none() {
+            eprintln!("the rows with HTTP are left out: nginx or curl is not installed");
+            found.absent.push("the web server and its client (nginx, curl)".to_owned());
+        }
+    }
+    if let Some(web) = &bench.web {
+        let origin = (web.address, web.certificate.clone());
+        let starter = Starter { folder: &folder.path().join("web"), ..starter };
+        for kind in kinds_of(true) {
+            if let Some(peer) = starter.start(kind, &origin, &mut found)? {
+                curl::works(&bench, &peer).context(kind.code())?;
+                web_peers.push(peer);
             }
         }
     }
     let mut again = MOST_AGAIN;
     for row in rows {
-        let through: Vec<&Peer> = peers.iter().filter(|peer| row.through.has(peer.kind)).collect();
+        let all = if row.needs_web() { &web_peers } else { &peers };
+        let through: Vec<&Peer> = all.iter().filter(|peer| row.through.has(peer.kind)).collect();
         // Measurements that leave memory allocated run only once.
         let rounds = options.rounds.filter(|_| row.rounds > 1).unwrap_or(row.rounds);
         eprintln!("{:>4} s  {} ({rounds} rounds)", began.elapsed().as_secs(), row.code);
@@ -99,6 +112,38 @@ pub fn run(options: &Options, kept: &Path) -> anyhow::Result<Found> {
         fs::write(kept, serde_json::to_string(&found)?)?;
     }
     Ok(found)
+}
+
+/// How proxies are started.
+#[derive(Clone, Copy)]
+struct Starter<'a> {
+    options: &'a Options,
+    folder: &'a Path,
+    descriptors: u64,
+}
+
+impl Starter<'_> {
+    /// Starts a proxy before an origin with this certificate, unless it is not installed.
+    fn start(
+        &self,
+        kind: Kind,
+        (origin, certificate): &(SocketAddr, Vec<u8>),
+        found: &mut Found,
+    ) -> anyhow::Result<Option<Peer>> {
+        let (folder, other) = (self.folder, self.options.beside.as_deref());
+        let started = peer::start(kind, folder, (*origin, certificate), self.descriptors, other);
+        match started.context(kind.code())? {
+            Started::Peer(peer) => {
+                found.versions.insert(kind, peer.version.clone());
+                Ok(Some(*peer))
+            }
+            Started::Absent(package) => {
+                eprintln!("{} is left out: the package {package} is not installed", kind.title());
+                found.absent.push(format!("{} ({package})", kind.title()));
+                Ok(None)
+            }
+        }
+    }
 }
 
 /// Starts the origin, and the link before it. Returns the origin's address.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench::Bench;
 use crate::peer::Peer;
 use crate::process::{self, Role};
+use crate::web::Web;
 
 /// The result of one measurement.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -45,7 +46,7 @@ impl Sample {
 /// Starts counting.
 pub struct Meter {
     proxy: Vec<u32>,
-    /// The processes of client, origin and link.
+    /// The processes of client, origin, link and web server.
     ends: Vec<u32>,
     spent: Sample,
     began: Instant,
@@ -54,8 +55,9 @@ pub struct Meter {
 impl Meter {
     pub fn start(bench: &Bench, peer: &Peer) -> Self {
         let link = bench.link.as_ref().map(Role::pid);
-        let ends: Vec<u32> =
+        let mut ends: Vec<u32> =
             [std::process::id(), bench.origin.pid()].into_iter().chain(link).collect();
+        ends.extend(bench.web.iter().flat_map(Web::processes));
         let proxy = peer.processes();
         Self { spent: spent(&proxy, &ends), proxy, ends, began: Instant::now() }
     }
@@ -75,7 +77,8 @@ impl Meter {
 /// Returns the CPU time used so far.
 fn spent(proxy: &[u32], ends: &[u32]) -> Sample {
     let (cpu, machine) = (process::cpu_time(proxy), process::machine_time());
-    let others = machine.saturating_sub(cpu + process::cpu_time(ends));
+    let own = process::cpu_time(ends) + process::ended_children_time();
+    let others = machine.saturating_sub(cpu + own);
     Sample { cpu, machine, others, ..Sample::default() }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::found::Found;
 use crate::link::Link;
 use crate::load::bulk::{Bulk, Content, Direction};
+use crate::load::curl::Fetches;
+use crate::load::curl::Version::{self, Http1, Http2};
 use crate::load::ping::Transfers;
 use crate::peer::Kind;
 use crate::row::{Row, Through, Work};
@@ -26,6 +28,15 @@ const COLUMNS: &[Kind] = &[
 ];
 
 const THROUGH: Through = Through::Only(COLUMNS);
+
+/// Those before the web server.
+const WEB: Through = Through::Only(&[
+    Kind::Direct,
+    Kind::Pullgate,
+    Kind::Other,
+    Kind::Unbatched,
+    Kind::HaproxySplice,
+]);
 
 const fn link(delay_ms: u32, rate_mbit: u32, loss_bp: u32) -> Link {
     Link { delay_ms, rate_mbit, loss_bp }
@@ -53,6 +64,23 @@ const fn objects(code: &'static str, link: Link, bytes: u64) -> Row {
     let time = Duration::from_millis(1_500 + 20 * link.delay_ms as u64);
     let transfers = Transfers { bytes, pace: 0, tunnels: 1, time };
     Row { code, work: Work::Transfers(transfers), rounds: 3, through: THROUGH, link: Some(link) }
+}
+
+const fn fetches(
+    code: &'static str,
+    link: Link,
+    version: Version,
+    (object, count): (&'static str, usize),
+) -> Row {
+    let work = Work::Fetches(Fetches { version, object, count, beside_a_download: false });
+    Row { code, work, rounds: 3, through: WEB, link: Some(link) }
+}
+
+/// Small requests beside a download in the same connection.
+const fn beside(code: &'static str, link: Link, count: usize) -> Row {
+    let (version, object) = (Http2, "1KiB");
+    let work = Work::Fetches(Fetches { version, object, count, beside_a_download: true });
+    Row { code, work, rounds: 5, through: WEB, link: Some(link) }
 }
 
 /// Delay one way in milliseconds and rate in megabits per second, then what is measured.
@@ -84,6 +112,20 @@ pub const ROWS: &[Row] = &[
     objects("20ms-100-100KiB", link(20, 100, 0), 100 * KIB),
     objects("20ms-100-1MiB", link(20, 100, 0), 1024 * KIB),
     objects("80ms-1000-1MiB", link(80, 1_000, 0), 1024 * KIB),
+    fetches("5ms-1000-http1-1KiB", link(5, 1_000, 0), Http1, ("1KiB", 50)),
+    fetches("5ms-1000-http1-100KiB", link(5, 1_000, 0), Http1, ("100KiB", 50)),
+    fetches("5ms-1000-http1-1MiB", link(5, 1_000, 0), Http1, ("1MiB", 50)),
+    fetches("5ms-1000-http2-1KiB", link(5, 1_000, 0), Http2, ("1KiB", 50)),
+    fetches("5ms-1000-http2-100KiB", link(5, 1_000, 0), Http2, ("100KiB", 50)),
+    fetches("5ms-1000-http2-1MiB", link(5, 1_000, 0), Http2, ("1MiB", 50)),
+    fetches("20ms-100-http1-1KiB", link(20, 100, 0), Http1, ("1KiB", 30)),
+    fetches("20ms-100-http1-100KiB", link(20, 100, 0), Http1, ("100KiB", 30)),
+    fetches("20ms-100-http1-1MiB", link(20, 100, 0), Http1, ("1MiB", 30)),
+    fetches("20ms-100-http2-1KiB", link(20, 100, 0), Http2, ("1KiB", 30)),
+    fetches("20ms-100-http2-100KiB", link(20, 100, 0), Http2, ("100KiB", 30)),
+    fetches("20ms-100-http2-1MiB", link(20, 100, 0), Http2, ("1MiB", 30)),
+    beside("5ms-1000-http2-beside", link(5, 1_000, 0), 60),
+    beside("20ms-100-http2-beside", link(20, 100, 0), 20),
 ];
 
 /// A table: a line per row, a column per proxy.
@@ -97,8 +139,16 @@ const fn is_bulk(work: &Work) -> bool {
     matches!(work, Work::Bulk(_))
 }
 
-const fn is_object(work: &Work) -> bool {
+const fn is_transfer(work: &Work) -> bool {
     matches!(work, Work::Transfers(_))
+}
+
+const fn is_object(work: &Work) -> bool {
+    is_transfer(work) || matches!(work, Work::Fetches(fetches) if !fetches.beside_a_download)
+}
+
+const fn is_beside(work: &Work) -> bool {
+    matches!(work, Work::Fetches(fetches) if fetches.beside_a_download)
 }
 
 const CPU: fn(&Figures) -> Option<f64> = Figures::cpu_a_gib;
@@ -106,12 +156,14 @@ const MBIT: fn(&Figures) -> Option<f64> = |of| of.throughput().map(|gib| gib * 8
 const P50: fn(&Figures) -> Option<f64> = |of| of.within(500);
 const P99: fn(&Figures) -> Option<f64> = |of| of.within(990);
 
-const TABLES: [Table; 5] = [
+const TABLES: [Table; 7] = [
     Table { title: "Bulk: CPU seconds of the proxy a GiB", of: is_bulk, figure: CPU },
     Table { title: "Bulk: Mbit/s", of: is_bulk, figure: MBIT },
     Table { title: "Objects: milliseconds to the last byte, p50", of: is_object, figure: P50 },
     Table { title: "Objects: milliseconds to the last byte, p99", of: is_object, figure: P99 },
-    Table { title: "Objects: CPU seconds of the proxy a GiB", of: is_object, figure: CPU },
+    Table { title: "Objects: CPU seconds of the proxy a GiB", of: is_transfer, figure: CPU },
+    Table { title: "A request beside a download: milliseconds, p50", of: is_beside, figure: P50 },
+    Table { title: "A request beside a download: milliseconds, p99", of: is_beside, figure: P99 },
 ];
 
 /// What must hold between pullgate and another proxy.
@@ -132,7 +184,7 @@ enum Limit {
     Later(f64),
 }
 
-const CLAIMS: [Claim; 5] = [
+const CLAIMS: [Claim; 6] = [
     Claim {
         what: "Mbit/s",
         of: is_bulk,
@@ -167,6 +219,13 @@ const CLAIMS: [Claim; 5] = [
         figure: P99,
         against: Kind::HaproxySplice,
         limit: Limit::Later(5.0),
+    },
+    Claim {
+        what: "request beside a download, p99",
+        of: is_beside,
+        figure: P99,
+        against: Kind::HaproxySplice,
+        limit: Limit::Most(1.1, 1.1),
     },
 ];
 

@@ -2,6 +2,7 @@
 
 pub mod bulk;
 pub mod crowd;
+pub mod curl;
 mod https;
 pub mod idle;
 pub mod inspected;
