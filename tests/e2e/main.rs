@@ -49,6 +49,7 @@ mod observability;
 mod page;
 mod parent;
 mod parent_dies;
+mod parent_manual;
 mod parent_tls;
 mod presets;
 mod probe;

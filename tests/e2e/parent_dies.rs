@@ -123,7 +123,9 @@ fn one_of_two_dies(death: Death, open: usize, load: (usize, usize)) {
     let lab = Lab::new(Blobs::DataEndpoint);
     fs::write(lab.served("contoso").join("hello"), "well met").unwrap();
     let _second = tinyproxy(&lab, SECOND);
-    let gate = lab.gate(&with_parent(Policy::of(&["contoso"]), &[FIRST, SECOND], "name", ""));
+    let policy = with_parent(Policy::of(&["contoso"]), &[FIRST, SECOND], "name", "");
+    // All come from one client address, and are slow on a busy machine.
+    let gate = lab.gate(&policy.with_more("[limits]\nopen-sessions-per-client = 4000\n"));
     let mut living = tunnels(&lab, open);
     let mut first = Some(tinyproxy(&lab, FIRST));
     wait_until("the first parent is used", || {
@@ -169,9 +171,9 @@ fn one_of_two_dies(death: Death, open: usize, load: (usize, usize)) {
 /// died is part of it.
 fn print_dials(lines: &[Value], address: &str) {
     let of_it = lines.iter().filter(|line| line["facts"]["parent-address"] == address);
-    let mut dials: Vec<u64> = of_it.filter_map(|line| line["ms"]["dial"].as_u64()).collect();
-    dials.sort_unstable();
-    let slow = dials.iter().filter(|dial| **dial >= 500).count();
+    let mut dials: Vec<f64> = of_it.filter_map(|line| line["ms"]["dial"].as_f64()).collect();
+    dials.sort_unstable_by(f64::total_cmp);
+    let slow = dials.iter().filter(|dial| **dial >= 500.0).count();
     let (count, median) = (dials.len(), dials.get(dials.len() / 2));
     println!(
         "over {address}: {count} tunnels; the gate dialled for {median:?} ms (median), at most \
@@ -191,9 +193,13 @@ fn one_parent_of_two_falls_silent_under_open_tunnels_and_new_sessions() {
 }
 
 #[test]
-#[ignore = "takes more than a minute: make faults"]
-fn one_parent_of_two_dies_under_two_hundred_tunnels_over_each() {
-    for death in [Death::Refused, Death::Silent] {
-        one_of_two_dies(death, 200, (400, 800));
-    }
+#[ignore = "needs the machine for itself: make faults"]
+fn one_parent_of_two_refuses_under_two_hundred_tunnels_over_each() {
+    one_of_two_dies(Death::Refused, 200, (100, 300));
+}
+
+#[test]
+#[ignore = "needs the machine for itself: make faults"]
+fn one_parent_of_two_falls_silent_under_two_hundred_tunnels_over_each() {
+    one_of_two_dies(Death::Silent, 200, (100, 300));
 }

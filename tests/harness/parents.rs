@@ -53,7 +53,8 @@ pub fn with_basic(lab: &Lab, user: &str, password: &str) -> String {
 pub fn tinyproxy(lab: &Lab, at: &str) -> Daemon {
     let (host, port) = at.rsplit_once(':').unwrap();
     let file = lab.dir().join(format!("tinyproxy-{port}.conf"));
-    fs::write(&file, format!("Listen {host}\nPort {port}\nTimeout 600\nMaxClients 500\n")).unwrap();
+    fs::write(&file, format!("Listen {host}\nPort {port}\nTimeout 600\nMaxClients 5000\n"))
+        .unwrap();
     let name = format!("tinyproxy-{port}");
     lab.daemon(&name, &["tinyproxy", "-d", "-c", file.to_str().unwrap()]).accepts(address(at))
 }
