@@ -30,7 +30,7 @@ const READ_ALWAYS: &[&str] = &["/etc", "/proc", "/sys/fs/cgroup", "/dev/urandom"
 /// Where a program finds its interpreter, its libraries and the commands that it runs.
 const RUN_FOR_HELPERS: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"];
 
-/// What programs write what nobody reads to.
+/// What programs write what nobody reads to, and the relay discards duplicates to.
 const NULL: &str = "/dev/null";
 
 /// The file that names the system's DNS servers; often a link to where a resolver writes it.
@@ -116,14 +116,13 @@ fn restrict(needs: &Needs) -> Result<RulesetStatus, RulesetError> {
     let append: BitFlags<AccessFs> = AccessFs::WriteFile | AccessFs::MakeReg;
     let sockets = AccessFs::MakeSock | AccessFs::RemoveFile;
     let run = read | AccessFs::Execute;
-    let null = if needs.run.is_empty() { &[][..] } else { &[NULL][..] };
     // A path that is not there is left out: nothing can be read there.
     let restricted = Ruleset::default()
         .handle_access(AccessFs::from_all(RIGHTS))?
         .create()?
         .add_rules(path_beneath_rules(&needs.read, read))?
         .add_rules(path_beneath_rules(&needs.run, run))?
-        .add_rules(path_beneath_rules(null, AccessFs::ReadFile | AccessFs::WriteFile))?
+        .add_rules(path_beneath_rules([NULL], AccessFs::ReadFile | AccessFs::WriteFile))?
         .add_rules(path_beneath_rules(&needs.append, append))?
         .add_rules(path_beneath_rules(&needs.sockets, sockets))?
         .restrict_self()?;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
-use super::socket::{self, MoreToCome};
+use super::socket;
 
 /// The bytes, and how many of them were written. Holds no memory while it is empty.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl Leftover {
 
     /// Appends `bytes`.
     pub(super) fn push_all(&mut self, bytes: Vec<u8>) {
-        if self.bytes.is_empty() {
+        if self.bytes.is_empty() && !bytes.is_empty() {
             self.bytes = bytes;
         } else {
             self.push(&bytes);
@@ -52,11 +52,10 @@ impl Leftover {
         &mut self,
         context: &mut Context<'_>,
         to: &TcpStream,
-        then: MoreToCome,
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(to.poll_write_ready(context))?;
-            match socket::write(to, self.left(), then) {
+            match socket::write(to, self.left()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(count) => {

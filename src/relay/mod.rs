@@ -13,6 +13,7 @@ mod bulk;
 mod close;
 mod copy;
 mod credit;
+mod duplicate;
 mod ending;
 mod ends;
 mod handshake;

@@ -4,17 +4,19 @@
 //! it waits. So one pipe per thread serves any number of tunnels, and a stalled reader cannot hold
 //! one.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::buffer::spare_capacity;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::duplicate::Duplicate;
 use super::socket;
+use super::watch::Watch;
 
 /// Default size of a pipe, in bytes: the maximum for an unprivileged user (pipe(7)). There are only
 /// as many pipes as threads, so size costs little. By measurement, 1 MiB took 0.7 of the time per
@@ -42,7 +44,13 @@ impl Pipes {
     #[must_use]
     pub fn new(count: usize, size: usize) -> Self {
         let size = size.min(largest_allowed());
-        let pipes = (0..count).map_while(|_| Pipe::new(size).ok()).collect();
+        let mut pipes: Vec<Pipe> = (0..count).map_while(|_| Pipe::new(size).ok()).collect();
+        // After all pipes, because the user's quota counts both.
+        if let Ok(null) = File::options().write(true).open("/dev/null").map(Arc::new) {
+            for pipe in &mut pipes {
+                pipe.duplicate = duplicate(pipe.size, &null);
+            }
+        }
         Self { idle: Mutex::new(pipes) }
     }
 
@@ -56,11 +64,19 @@ impl Pipes {
     #[cfg(test)]
     pub(super) fn refusing() -> Self {
         let null = || {
-            let file = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+            let file = File::options().read(true).write(true).open("/dev/null");
             OwnedFd::from(file.unwrap())
         };
-        let pipe = Pipe { source: null(), sink: null(), size: PIPE_SIZE, held: 0 };
+        let (source, sink) = (null(), null());
+        let pipe = Pipe { source, sink, size: PIPE_SIZE, held: 0, duplicate: None };
         Self { idle: Mutex::new(vec![pipe]) }
+    }
+
+    /// Creates pipes that cannot show the records in them.
+    #[cfg(test)]
+    pub(super) fn without_duplicates(count: usize) -> Self {
+        let pipes = (0..count).map(|_| Pipe::new(PIPE_SIZE).unwrap());
+        Self { idle: Mutex::new(pipes.collect()) }
     }
 
     /// Takes an empty pipe; `None` if all are in use.
@@ -95,7 +111,7 @@ pub(super) enum Filled {
 pub(super) struct Drained {
     /// How many bytes the destination took.
     pub(super) moved: usize,
-    /// The bytes that it did not take.
+    /// The bytes that it did not take, and those that it was not to take.
     pub(super) rest: Vec<u8>,
     /// Whether the kernel refused to splice.
     pub(super) is_refused: bool,
@@ -109,6 +125,27 @@ fn is_refusal(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| refusals.contains(&errno))
 }
 
+/// Creates a pipe of `size` bytes, or the largest that the user's quota allows: its ends, and its
+/// size.
+///
+/// Above `pipe-user-pages-soft`, the kernel silently creates pipes of two pages and rejects
+/// resizing with EPERM (pipe(7)).
+fn create(size: usize) -> io::Result<((OwnedFd, OwnedFd), usize)> {
+    let (source, sink) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    let mut request = size;
+    while request >= SMALLEST_REQUEST && fcntl_setpipe_size(&sink, request).is_err() {
+        request /= 2;
+    }
+    let size = fcntl_getpipe_size(&sink)?;
+    Ok(((source, sink), size))
+}
+
+/// Returns a duplicate for a pipe of `size` bytes, unless it would be smaller.
+fn duplicate(size: usize, null: &Arc<File>) -> Option<Duplicate> {
+    let (ends, own) = create(size).ok()?;
+    (own >= size).then(|| Duplicate::new(ends, null.clone()))
+}
+
 /// A pipe and the number of bytes in it.
 #[derive(Debug)]
 pub(super) struct Pipe {
@@ -116,21 +153,14 @@ pub(super) struct Pipe {
     sink: OwnedFd,
     size: usize,
     held: usize,
+    /// To judge the records in it.
+    duplicate: Option<Duplicate>,
 }
 
 impl Pipe {
-    /// Creates a pipe of `size` bytes, or the largest that the user's quota allows.
-    ///
-    /// Above `pipe-user-pages-soft`, the kernel silently creates pipes of two pages and rejects
-    /// resizing with EPERM (pipe(7)).
     fn new(size: usize) -> io::Result<Self> {
-        let (source, sink) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        let mut request = size;
-        while request >= SMALLEST_REQUEST && fcntl_setpipe_size(&sink, request).is_err() {
-            request /= 2;
-        }
-        let size = fcntl_getpipe_size(&sink)?;
-        Ok(Self { source, sink, size, held: 0 })
+        let ((source, sink), size) = create(size)?;
+        Ok(Self { source, sink, size, held: 0, duplicate: None })
     }
 
     /// Returns the nominal size in bytes. Spliced segments can exceed it.
@@ -151,13 +181,35 @@ impl Pipe {
         }
     }
 
-    /// Drains the pipe into `to`. What `to` has no room for comes back in a buffer, so that the pipe
-    /// is empty in any case; so does everything if the kernel refuses to splice.
-    pub(super) fn drain(&mut self, to: &TcpStream) -> io::Result<Drained> {
+    /// Returns whether records in it can be judged without copying them.
+    pub(super) fn shows_records(&self) -> bool {
+        self.duplicate.is_some()
+    }
+
+    /// Returns how many bytes of it `watch` accepts, from the first one on. It has not seen the
+    /// bytes behind these.
+    pub(super) fn accepted_by(&mut self, watch: &mut Watch) -> usize {
+        let Some(duplicate) = &mut self.duplicate else { return 0 };
+        let Ok(seen) = duplicate.fill(&self.source, self.held) else {
+            self.duplicate = None;
+            return 0;
+        };
+        let accepted = watch.survey(seen, |skip| duplicate.header_behind(skip).ok().flatten());
+        if duplicate.empty().is_err() {
+            self.duplicate = None;
+        }
+        accepted
+    }
+
+    /// Drains the pipe: its first `length` bytes into `to`. What `to` has no room for comes back in a
+    /// buffer, with the bytes behind, so that the pipe is empty in any case; so does everything if
+    /// the kernel refuses to splice.
+    pub(super) fn drain(&mut self, to: &TcpStream, length: usize) -> io::Result<Drained> {
         let filled = self.held;
+        let kept = filled.saturating_sub(length);
         let mut is_refused = false;
-        while self.held > 0 {
-            match socket::splice((to, Interest::WRITABLE), &self.source, to, self.held) {
+        while self.held > kept {
+            match socket::splice((to, Interest::WRITABLE), &self.source, to, self.held - kept) {
                 Ok(moved) if moved > 0 => self.held = self.held.saturating_sub(moved),
                 Ok(_) => break,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,

@@ -184,26 +184,14 @@ pub(super) fn peek(stream: &TcpStream) -> io::Result<usize> {
     })
 }
 
-/// Whether more follows at once, so that the kernel may wait for it before it fills a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum MoreToCome {
-    /// It does.
-    More,
-    /// It may not.
-    Nothing,
-}
-
 /// Whether nothing waits to be read from `stream`.
 pub(super) fn is_dry(stream: &TcpStream) -> bool {
     rustix::io::ioctl_fionread(stream).is_ok_and(|waiting| waiting == 0)
 }
 
 /// Writes what fits of `bytes`.
-pub(super) fn write(stream: &TcpStream, bytes: &[u8], then: MoreToCome) -> io::Result<usize> {
-    let flags = match then {
-        MoreToCome::More => SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE,
-        MoreToCome::Nothing => SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-    };
+pub(super) fn write(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     at_once(stream, Interest::WRITABLE, || rustix::net::send(stream, bytes, flags))
 }
 

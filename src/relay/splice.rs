@@ -20,9 +20,8 @@ use super::one_way::{COPY, Flow, MoveError, Mover, OneWay, Step, poll_moves};
 use super::pacing::SILENCE;
 use super::pipe_pool::{Drained, Filled, Pipe};
 use super::shared::Relay;
-use super::socket::{self, MoreToCome};
+use super::socket;
 use super::splice_state::{Fill, SMALL, SpliceState, Turn};
-use crate::hello::HEADER;
 
 /// Minimum size of a fill, in bytes.
 const LEAST_FILL: usize = 4 * 1024;
@@ -104,9 +103,7 @@ impl Mover for Splicing<'_> {
     }
 
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let is_fresh = self.way.watch.as_ref().is_some_and(|watch| watch.is_fresh());
-        let then = if is_fresh { MoreToCome::More } else { MoreToCome::Nothing };
-        self.way.rest.poll_socket(context, self.to, then)
+        self.way.rest.poll_socket(context, self.to)
     }
 
     fn poll_writable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -189,27 +186,11 @@ impl Mover for Splicing<'_> {
 }
 
 impl Splicing<'_> {
-    /// Reads once, at most `most` bytes, and delivers what the destination accepts.
-    fn read(&mut self, most: usize) -> Result<Read, MoveError> {
-        let mut length = most;
-        if let Some(watch) = &self.way.watch {
-            if let Some(run) = watch.next_run() {
-                return self.run(run.min(most));
-            }
-            match watch.passing() {
-                0 => return self.header(most),
-                left => length = length.min(left),
-            }
+    /// Reads once, at most `length` bytes, and delivers what the destination accepts.
+    fn read(&mut self, mut length: usize) -> Result<Read, MoveError> {
+        if let Some(run) = self.way.watch.as_ref().and_then(|watch| watch.next_run()) {
+            return self.copy::<COPY>(length.min(run));
         }
-        let read = self.payload(length)?;
-        if let (Some(watch), 1..) = (&mut self.way.watch, read.took()) {
-            watch.passed(read.took());
-        }
-        Ok(read)
-    }
-
-    /// Splices or copies at most `length` bytes, without regard to the watch.
-    fn payload(&mut self, mut length: usize) -> Result<Read, MoveError> {
         let SpliceState { fill, is_pressed, .. } = self.way.state;
         if fill == Fill::Small {
             return self.copy::<SMALL>(length);
@@ -224,6 +205,10 @@ impl Splicing<'_> {
         let is_refused = self.traffic.splice_was_refused();
         let pipe = if is_refused { None } else { self.relay.pipes.take() };
         let Some(mut pipe) = pipe else { return self.copy::<COPY>(length) };
+        if self.way.watch.is_some() && !pipe.shows_records() {
+            self.relay.pipes.give_back(pipe);
+            return self.copy::<COPY>(length);
+        }
         let length = length.min(fill.bytes()).min(pipe.size());
         let read = self.splice(&mut pipe, length);
         let is_whole = length == fill.bytes() && matches!(read, Ok(Read::Took(_)));
@@ -245,20 +230,28 @@ impl Splicing<'_> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Read::Dry),
             Err(error) => return Err(MoveError::Source(error)),
         };
-        let Drained { moved, rest, is_refused } =
-            pipe.drain(self.to).map_err(MoveError::Destination)?;
+        let accepted = match &mut self.way.watch {
+            Some(watch) => pipe.accepted_by(watch),
+            None => filled,
+        };
+        let Drained { moved, mut rest, is_refused } =
+            pipe.drain(self.to, accepted).map_err(MoveError::Destination)?;
         if is_refused {
             self.traffic.refuse_splice();
         }
         self.tally.spliced(moved);
-        if !rest.is_empty() {
-            self.way.state.is_pressed = true;
-            self.way.rest.push_all(rest);
+        self.way.state.is_pressed |= moved < accepted;
+        let unseen = rest.split_off(rest.len().min(accepted.saturating_sub(moved)));
+        self.way.rest.push_all(rest);
+        if let Some(watch) = &mut self.way.watch
+            && !unseen.is_empty()
+        {
+            self.way.rest.push_all(watch.run(&unseen));
         }
         Ok(if filled < length { Read::TookAll(filled) } else { Read::Took(filled) })
     }
 
-    /// Copies. The rest keeps the bytes that the destination does not accept.
+    /// Copies what the watch accepts. The rest keeps the bytes that the destination does not.
     fn copy<const MOST: usize>(&mut self, length: usize) -> Result<Read, MoveError> {
         let mut buffer = [MaybeUninit::uninit(); MOST];
         let buffer = buffer.get_mut(..length.min(MOST)).unwrap_or_default();
@@ -267,44 +260,19 @@ impl Splicing<'_> {
             Ok(bytes) => bytes,
             Err(none) => return Ok(none),
         };
-        let wrote = match socket::write(self.to, bytes, MoreToCome::Nothing) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            answer => answer.map_err(MoveError::Destination)?,
-        };
-        self.tally.copied(wrote);
-        self.way.rest.push(bytes.get(wrote..).unwrap_or_default());
-        let took = bytes.len();
-        Ok(if took < room { Read::Emptied(took) } else { Read::Took(took) })
-    }
-
-    /// Reads a run of records. Those that are accepted are forwarded.
-    fn run(&mut self, most: usize) -> Result<Read, MoveError> {
-        let Some(watch) = &mut self.way.watch else { return Ok(Read::Dry) };
-        let mut buffer = [MaybeUninit::uninit(); COPY];
-        let buffer = buffer.get_mut(..most.min(COPY)).unwrap_or_default();
-        let room = buffer.len();
-        let bytes = match received(self.from, buffer)? {
-            Ok(bytes) => bytes,
-            Err(none) => return Ok(none),
-        };
-        self.way.rest.push_all(watch.run(bytes));
-        let took = bytes.len();
-        Ok(if took < room { Read::Emptied(took) } else { Read::Took(took) })
-    }
-
-    /// Reads more of a record header, which is forwarded only when it is complete and accepted.
-    fn header(&mut self, most: usize) -> Result<Read, MoveError> {
-        let Some(watch) = &mut self.way.watch else { return Ok(Read::Dry) };
-        let mut buffer = [MaybeUninit::uninit(); HEADER];
-        let buffer = buffer.get_mut(..watch.missing().min(most)).unwrap_or_default();
-        let bytes = match received(self.from, buffer)? {
-            Ok(bytes) => bytes,
-            Err(none) => return Ok(none),
-        };
-        if let Some(header) = watch.header(bytes).map_err(MoveError::Cut)? {
-            self.way.rest.push(&header);
+        match &mut self.way.watch {
+            Some(watch) => self.way.rest.push_all(watch.run(bytes)),
+            None => {
+                let wrote = match socket::write(self.to, bytes) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                    answer => answer.map_err(MoveError::Destination)?,
+                };
+                self.tally.copied(wrote);
+                self.way.rest.push(bytes.get(wrote..).unwrap_or_default());
+            }
         }
-        Ok(Read::Took(bytes.len()))
+        let took = bytes.len();
+        Ok(if took < room { Read::Emptied(took) } else { Read::Took(took) })
     }
 }
 

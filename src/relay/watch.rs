@@ -1,14 +1,17 @@
-//! The watch over a TLS 1.2 upload, fed from a stream: the incomplete header, and the number of
-//! payload bytes until the next one. `hello` validates the headers.
+//! The watch over a TLS 1.2 upload, fed from a stream. `hello` validates the headers.
 //!
-//! Headers are read one by one, or with the records around them: a run. Small records come in runs,
-//! so that they cost no system call each.
+//! Where bytes are copied they come in runs, which begin and end anywhere. Where they are spliced, a
+//! survey reads nothing but the headers. Small records always come in runs, so that they cost no
+//! system call each.
 
-use crate::hello::{HEADER, RecordWatch, UploadFault};
+use crate::hello::{HEADER, RecordWatch};
 use crate::policy::Reason;
 
 /// Records with a smaller payload than this come in runs, in bytes.
 const SMALL: usize = 4 * 1024;
+
+/// A survey ends when it has seen this many headers more than one for each [`SMALL`] bytes.
+const FREE_HEADERS: usize = 8;
 
 /// The most bytes of a run: at first, and after runs of nothing but small records.
 const RUN: (usize, usize) = (1024, 16 * 1024);
@@ -19,8 +22,6 @@ pub(super) struct Watch {
     records: RecordWatch,
     header: [u8; HEADER],
     have: usize,
-    /// Whether no payload followed the last header yet.
-    fresh: bool,
     /// The most bytes of the next run; `None` after a large record.
     run: Option<usize>,
     /// What was wrong with a record of the last run.
@@ -29,24 +30,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(records: RecordWatch) -> Self {
-        let run = Some(RUN.0);
-        Self { records, header: [0; HEADER], have: 0, fresh: false, run, fault: None }
-    }
-
-    /// Returns the number of payload bytes that can be forwarded; zero when a header is due.
-    pub(super) fn passing(&self) -> usize {
-        self.records.payload_left()
-    }
-
-    /// Returns whether a header was just accepted and its payload follows.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.fresh
-    }
-
-    /// Records that `count` payload bytes were forwarded.
-    pub(super) fn passed(&mut self, count: usize) {
-        self.records.moved(count);
-        self.fresh = false;
+        Self { records, header: [0; HEADER], have: 0, run: Some(RUN.0), fault: None }
     }
 
     /// Returns the number of bytes of an incomplete header.
@@ -54,31 +38,44 @@ impl Watch {
         self.have
     }
 
-    /// Returns the number of missing header bytes.
-    pub(super) fn missing(&self) -> usize {
-        HEADER - self.have
-    }
-
-    /// Consumes the next header bytes, at most [`missing`](Self::missing). Returns the header once
-    /// it is complete and accepted.
-    pub(super) fn header(&mut self, bytes: &[u8]) -> Result<Option<[u8; HEADER]>, Reason> {
-        for (slot, byte) in self.header.iter_mut().skip(self.have).zip(bytes) {
-            *slot = *byte;
-        }
-        self.have = (self.have + bytes.len()).min(HEADER);
-        if self.have < HEADER {
-            return Ok(None);
-        }
-        let length = self.records.header(self.header).map_err(UploadFault::reason)?;
-        self.have = 0;
-        self.fresh = true;
-        self.run = (length < SMALL).then_some(RUN.0);
-        Ok(Some(self.header))
-    }
-
-    /// Returns how many bytes to read as a run, if records are small.
+    /// Returns how many bytes to read as a run; `None` if a survey is cheaper.
     pub(super) fn next_run(&self) -> Option<usize> {
-        self.run.filter(|_| self.passing() < SMALL)
+        if self.have > 0 {
+            return Some(self.run.unwrap_or(SMALL));
+        }
+        self.run.filter(|_| self.records.payload_left() < SMALL)
+    }
+
+    /// Judges the next `length` bytes by their headers. `header_behind` skips some of them and
+    /// returns the header that follows; `None` if it is incomplete, or cannot be read.
+    ///
+    /// Returns how many can be forwarded, from the first one on. The others must come as a run: they
+    /// begin with a header that is incomplete or not accepted, or with small records. There must be
+    /// no part of a header [held](Self::held).
+    pub(super) fn survey(
+        &mut self,
+        length: usize,
+        mut header_behind: impl FnMut(usize) -> Option<[u8; HEADER]>,
+    ) -> usize {
+        let (mut at, mut headers) = (0, 0);
+        if self.have > 0 {
+            return at;
+        }
+        while headers <= FREE_HEADERS + at / SMALL {
+            let payload = self.records.payload_left().min(length - at);
+            self.records.moved(payload);
+            at += payload;
+            if length - at < HEADER {
+                break;
+            }
+            let Some(header) = header_behind(payload) else { break };
+            if self.records.header(header).is_err() {
+                break;
+            }
+            at += HEADER;
+            headers += 1;
+        }
+        at
     }
 
     /// Consumes a run of bytes, at whatever places it begins and ends. Returns the bytes that can be
@@ -90,10 +87,9 @@ impl Watch {
         run.extend_from_slice(self.header.get(..self.have).unwrap_or_default());
         run.extend_from_slice(bytes);
         self.have = 0;
-        self.fresh = false;
-        let (mut at, mut largest) = (0, 0);
+        let (mut at, mut largest) = (0, None);
         while let Some(rest) = run.get(at..).filter(|rest| !rest.is_empty()) {
-            let passing = self.passing().min(rest.len());
+            let passing = self.records.payload_left().min(rest.len());
             if passing > 0 {
                 self.records.moved(passing);
                 at += passing;
@@ -105,7 +101,7 @@ impl Watch {
                 break;
             };
             match self.records.header(*header) {
-                Ok(length) => largest = largest.max(length),
+                Ok(length) => largest = largest.max(Some(length)),
                 Err(fault) => {
                     self.fault = Some(fault.reason());
                     break;
@@ -115,7 +111,8 @@ impl Watch {
         }
         let (first, most) = RUN;
         self.run = match self.run.unwrap_or(first) {
-            _ if largest >= SMALL => None,
+            _ if largest.is_none() => self.run,
+            _ if largest >= Some(SMALL) => None,
             size if bytes.len() >= size => Some((size * 4).min(most)),
             size => Some(size),
         };
@@ -137,24 +134,34 @@ mod tests {
 
     /// One header or payload at a time, as long as there is no fault.
     fn one_by_one(mut bytes: &[u8]) -> (Vec<u8>, Option<Reason>) {
-        let mut watch = Watch::new(RecordWatch::at_boundary());
+        let mut watch = RecordWatch::at_boundary();
         let mut passed = Vec::new();
-        while !bytes.is_empty() {
-            if watch.passing() > 0 {
-                let (payload, rest) = bytes.split_at(watch.passing().min(bytes.len()));
-                watch.passed(payload.len());
-                passed.extend_from_slice(payload);
-                bytes = rest;
-                continue;
-            }
-            let (header, rest) = bytes.split_at(watch.missing().min(bytes.len()));
+        while let Some(header) = bytes.first_chunk() {
+            let length = match watch.header(*header) {
+                Ok(length) => bytes.len().min(HEADER + length),
+                Err(fault) => return (passed, Some(fault.reason())),
+            };
+            let (record, rest) = bytes.split_at(length);
+            watch.moved(record.len() - HEADER);
+            passed.extend_from_slice(record);
             bytes = rest;
-            match watch.header(header) {
-                Ok(header) => passed.extend(header.into_iter().flatten()),
-                Err(reason) => return (passed, Some(reason)),
-            }
         }
         (passed, None)
+    }
+
+    /// Surveys a piece and passes what is accepted, and the others as a run. Returns the number of
+    /// headers read.
+    fn surveyed(watch: &mut Watch, piece: &[u8], passed: &mut Vec<u8>) -> usize {
+        let (mut left, mut headers) = (piece, 0);
+        let accepted = watch.survey(piece.len(), |skip| {
+            headers += 1;
+            let header = left.get(skip..)?.first_chunk().copied()?;
+            left = &left[skip + HEADER..];
+            Some(header)
+        });
+        passed.extend_from_slice(&piece[..accepted]);
+        passed.extend(watch.run(&piece[accepted..]));
+        headers
     }
 
     fn records() -> impl Strategy<Value = Vec<u8>> {
@@ -169,12 +176,12 @@ mod tests {
     }
 
     proptest! {
-        /// Runs pass the same bytes as single records, with the same verdict, however they are cut
-        /// and mixed with single steps.
+        /// Runs and surveys pass the same bytes as single records, with the same verdict, however
+        /// they are cut and mixed.
         #[test]
-        fn runs_are_judged_as_single_records(
+        fn runs_and_surveys_are_judged_as_single_records(
             bytes in records(),
-            cuts in proptest::collection::vec((1usize..3_000, any::<bool>()), 1..60),
+            cuts in proptest::collection::vec((1usize..60_000, any::<bool>()), 1..60),
             lost in 0usize..10,
         ) {
             let bytes = &bytes[..bytes.len().saturating_sub(lost)];
@@ -185,25 +192,15 @@ mod tests {
                 if rest.is_empty() || fault.is_some() {
                     break;
                 }
-                let most = match (in_run, watch.passing()) {
-                    (true, _) => length,
-                    (false, 0) => watch.missing().min(length),
-                    (false, left) => left.min(length),
-                };
-                let (piece, behind) = rest.split_at(most.min(rest.len()));
+                let (piece, behind) = rest.split_at(length.min(rest.len()));
                 rest = behind;
                 if in_run {
                     passed.extend(watch.run(piece));
-                    fault = watch.fault();
-                } else if watch.passing() > 0 {
-                    watch.passed(piece.len());
-                    passed.extend_from_slice(piece);
                 } else {
-                    match watch.header(piece) {
-                        Ok(header) => passed.extend(header.into_iter().flatten()),
-                        Err(reason) => fault = Some(reason),
-                    }
+                    let headers = surveyed(&mut watch, piece, &mut passed);
+                    prop_assert!(headers <= FREE_HEADERS + 1 + piece.len() / SMALL);
                 }
+                fault = watch.fault();
                 prop_assert!(watch.held() < HEADER || fault.is_some());
                 prop_assert!(watch.next_run().is_none_or(|run| (RUN.0..=RUN.1).contains(&run)));
             }
@@ -224,8 +221,8 @@ mod tests {
         }
         assert_eq!(runs, [1024, 4096, 16_384]);
         watch.run(rest);
-        assert_eq!((watch.passing(), watch.held()), (0, 0));
+        assert_eq!((watch.records.payload_left(), watch.held()), (0, 0));
         watch.run(&[23, 3, 3, 0x40, 0]);
-        assert_eq!((watch.passing(), watch.next_run()), (0x4000, None));
+        assert_eq!((watch.records.payload_left(), watch.next_run()), (0x4000, None));
     }
 }

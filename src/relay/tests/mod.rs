@@ -7,6 +7,7 @@ mod refused;
 mod second_hello;
 mod stalled;
 mod storm;
+mod watched;
 mod whole;
 
 use std::future::{pending, poll_fn};
