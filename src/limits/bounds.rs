@@ -40,13 +40,26 @@ impl Default for Responses {
     }
 }
 
+/// A note of the bytes that had come down when the client was to send more.
+#[derive(Debug)]
+pub struct Noted {
+    /// How much had come down at the note before.
+    before: u64,
+    is_response: bool,
+}
+
 impl Responses {
     /// Notes how much has come `down` when the client is to send more.
-    fn seen(&self, down: u64) {
+    fn seen(&self, down: u64) -> Noted {
         let before = self.down.swap(down, Ordering::Relaxed);
-        if down.saturating_sub(before) >= LEAST_RESPONSE {
-            self.count.fetch_add(1, Ordering::Relaxed);
-        }
+        let is_response = down.saturating_sub(before) >= LEAST_RESPONSE;
+        self.count.fetch_add(is_response.into(), Ordering::Relaxed);
+        Noted { before, is_response }
+    }
+
+    fn forget(&self, noted: &Noted) {
+        self.down.store(noted.before, Ordering::Relaxed);
+        self.count.fetch_sub(noted.is_response.into(), Ordering::Relaxed);
     }
 }
 
@@ -107,8 +120,13 @@ impl Bounds {
 
     /// Notes that `down` bytes have come down when the client is to send more. What came since it last
     /// did so is a response. Call it once the handshake is over: the server's part of that is none.
-    pub fn note_responses(&self, down: u64) {
-        self.responses.seen(down);
+    pub fn note_responses(&self, down: u64) -> Noted {
+        self.responses.seen(down)
+    }
+
+    /// Takes back the last note, because the client sent nothing.
+    pub fn forget_responses(&self, noted: &Noted) {
+        self.responses.forget(noted);
     }
 
     /// Reserves upload: returns how many of `want` bytes can be read after `up` bytes up and `down`

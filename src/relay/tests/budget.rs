@@ -3,7 +3,7 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::*;
-use crate::policy::{Budget, Enforcement};
+use crate::policy::{Budget, Enforcement, LEAST_RESPONSE};
 
 const BUDGET: Budget = Budget { base_bytes: 50_000, ratio_percent: 2, request_bytes: 0 };
 
@@ -128,6 +128,44 @@ async fn what_the_handshake_sent_counts() {
     traffic.up.copied(49_990);
     let (came, over) = pushed(1, None, traffic, (b"eleven byte", 0)).await;
     assert_eq!((came.as_slice(), over), (&b"eleven byt"[..], Err(Reason::UploadBudget.into())));
+}
+
+#[tokio::test]
+async fn a_download_in_many_pieces_is_one_response() {
+    for is_spliced in [true, false] {
+        let traffic = Traffic::default();
+        let budget = Budget { base_bytes: 1_000, ratio_percent: 0, request_bytes: 1_000 };
+        traffic.bounds.set(Some(budget), Enforcement::Enforce);
+        let (mut client, mut gate_client) = pair().await;
+        let (mut gate_upstream, mut server) = pair().await;
+        let gate = async {
+            let (relay, terms) = (relay(1), idle(IDLE));
+            let (terms, stalls) = (&terms, &relay.stalls);
+            let life = TunnelContext { traffic: &traffic, terms, stalls, stop: pin!(pending()) };
+            let over = match is_spliced {
+                true => relay.splice_both(&gate_client, &gate_upstream, open(), life).await,
+                false => {
+                    tunnel::copy_both(&mut gate_client, &mut gate_upstream, open(), life).await
+                }
+            };
+            drop((gate_client, gate_upstream));
+            over
+        };
+        let peers = async {
+            client.write_all(&[1]).await.unwrap();
+            server.read_exact(&mut [0]).await.unwrap();
+            let mut piece = vec![2; usize::try_from(LEAST_RESPONSE).unwrap()];
+            for _ in 0..20 {
+                server.write_all(&piece).await.unwrap();
+                client.read_exact(&mut piece).await.unwrap();
+            }
+            let ((), came) = tokio::join!(push(client, &[3; 50_000]), receive_what_comes(server));
+            1 + came.len()
+        };
+        let (over, came) = tokio::join!(gate, peers);
+        assert_eq!(over, Err(Reason::UploadBudget.into()));
+        assert_eq!(came, 2_000, "spliced: {is_spliced}");
+    }
 }
 
 #[tokio::test]
