@@ -96,6 +96,7 @@ const CLAIMS: &[Claim] = &[
     claim("16 tunnels at 8 MiB/s, CPU-s/GiB", "paced-8", CPU, Most(0.3, HaproxyAuto)),
     claim("16 tunnels at 8 MiB/s, CPU-s/GiB", "paced-8", CPU, Most(0.3, HaproxySplice)),
     claim("16 tunnels at 64 MiB/s, CPU-s/GiB", "paced-64", CPU, Most(0.6, HaproxySplice)),
+    claim("TLS 1.2 upload, 16 tunnels, CPU-s/GiB", "tls12-up-16", CPU, Most(1.5, HaproxySplice)),
     claim("download, 1 tunnel, GiB/s", "down-1", Figures::throughput, Least(0.97, Unbatched)),
     claim("download, 16 tunnels, GiB/s", "down-16", Figures::throughput, Least(0.97, Unbatched)),
     claim("download, 64 tunnels, GiB/s", "down-64", Figures::throughput, Least(0.97, Unbatched)),
