@@ -17,7 +17,7 @@ use crate::account::{OpenRequest, RequestVia};
 use crate::forward::{AnswerBody, Asked, LARGEST_DOCUMENT, RegistryAnswer, RequestBody, Trouble};
 use crate::limits::Paced;
 use crate::oci::{Digest, Method, Operation, Request, TokenForm};
-use crate::policy::{ClientAddress, Denial, Ending, PolicySet, Reason, Stop};
+use crate::policy::{AllowedRequest, ClientAddress, Denial, Ending, PolicySet, Reason, Stop};
 use crate::serve::{Refused, ResponseBody, Streamed};
 use crate::session::download_rates;
 
@@ -40,7 +40,7 @@ pub(super) async fn respond(
     let refused = match judged {
         Err(refused) => refused,
         Ok(sending) => match connection
-            .read_body((&sending.set, &sending.request), &head.headers, &mut body)
+            .read_body((&sending.set, &sending.request, &sending.allowed), &head.headers, &mut body)
             .await
         {
             Ok(Some(whole)) => {
@@ -65,7 +65,7 @@ impl InspectedConnection {
     /// Reads the body of a request, and judges it. `None`: it is a blob, and is streamed.
     async fn read_body(
         &self,
-        (set, request): (&PolicySet, &Request),
+        (set, request, allowed): (&PolicySet, &Request, &AllowedRequest),
         headers: &HeaderMap,
         body: &mut Incoming,
     ) -> Result<Option<Bytes>, Stop> {
@@ -97,6 +97,9 @@ impl InspectedConnection {
                 let text = std::str::from_utf8(&bytes).ok().filter(|_| is_form);
                 let form = text.and_then(|text| TokenForm::parse(text).ok());
                 let form = form.ok_or_else(|| malformed("the body is no form for a token"))?;
+                if let Some(service) = form.service() {
+                    allowed.judge_service(service)?;
+                }
                 self.count_upload(bytes.len())?;
                 self.count_body(&bytes);
                 Ok(Some(Bytes::from(form.encoded())))

@@ -44,6 +44,12 @@ impl TokenForm {
         Ok(Self(pairs))
     }
 
+    /// Returns which service the token is for.
+    #[must_use]
+    pub fn service(&self) -> Option<&str> {
+        self.0.iter().find(|(key, _)| *key == "service").map(|(_, value)| value.as_str())
+    }
+
     /// Builds the body anew.
     #[must_use]
     pub fn encoded(&self) -> String {

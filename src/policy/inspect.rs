@@ -1,6 +1,7 @@
 //! `[inspect]` of a registry file: which of its tunnels are decrypted, and the rules for the requests
 //! in them.
 
+use super::cloud::HostKind;
 use super::endpoint::{Endpoint, EndpointKind};
 use super::location::Location;
 use super::name::Name;
@@ -94,6 +95,17 @@ impl Inspect {
 }
 
 impl Inspect {
+    /// Returns the registry of another tenant for which a token is asked; `None` for this one, and for a
+    /// service that is no host of Azure's registries.
+    pub(super) fn foreign_service(&self, service: &str) -> Option<Name> {
+        let name = Name::parse(service).ok()?;
+        let asked = azure_registry(&name)?;
+        let own = self.endpoints.iter().filter_map(|one| azure_registry(&one.target.name));
+        let own: Vec<_> = own.collect();
+        // A registry elsewhere names its service as it likes.
+        (!own.is_empty() && !own.contains(&asked)).then(|| name.clone())
+    }
+
     /// Returns the inspected hosts as clients write them, with a port other than 443.
     pub fn hosts_of_clients(&self) -> impl Iterator<Item = String> {
         let inspected = self.endpoints.iter().filter(|one| self.hosts.include(one.kind));
@@ -101,6 +113,16 @@ impl Inspect {
             HTTPS => endpoint.target.name.as_str().to_owned(),
             _ => endpoint.target.to_string(),
         })
+    }
+}
+
+/// Returns the label and the suffix of a registry of Azure.
+fn azure_registry(name: &Name) -> Option<(&str, &'static str)> {
+    match HostKind::of(name) {
+        HostKind::Login { cloud, label }
+        | HostKind::Data { cloud, label, .. }
+        | HostKind::Regional { cloud, label, .. } => Some((label, cloud.registry_suffix)),
+        _ => None,
     }
 }
 
@@ -141,6 +163,43 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_host(header, &target), expected, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_for_this_registry_or_for_no_other_of_azure() {
+        let inspected = |hosts: &[&str]| {
+            let place = Location { file: "registries.d/contoso.toml".into(), line: 1 };
+            let endpoint = |host: &&str| Endpoint {
+                target: Target::https(Name::parse(host).unwrap()),
+                kind: EndpointKind::Login,
+                place: place.clone(),
+            };
+            let (hosts, rules) =
+                (hosts.iter().map(endpoint).collect::<Vec<_>>(), RequestRules::default());
+            let spec = InspectSpec { place: place.clone(), hosts: InspectedHosts::Login, rules };
+            Inspect::new(&spec, &hosts)
+        };
+        let contoso = inspected(&["contoso.azurecr.io"]);
+        let own_domain = inspected(&["registry.contoso.com", "contoso.eastus.data.azurecr.io"]);
+        let elsewhere = inspected(&["harbor.contoso.com"]);
+        for (registry, service, is_foreign) in [
+            (&contoso, "contoso.azurecr.io", false),
+            (&contoso, "CONTOSO.azurecr.io", false),
+            (&contoso, "contoso.eastus.geo.azurecr.io", false),
+            (&contoso, "fabrikam.azurecr.io", true),
+            (&contoso, "Fabrikam.azurecr.io", true),
+            (&contoso, "fabrikam.eastus.geo.azurecr.io", true),
+            (&contoso, "contoso.azurecr.cn", true),
+            (&contoso, "registry", false),
+            (&contoso, "", false),
+            (&own_domain, "contoso.azurecr.io", false),
+            (&own_domain, "registry.contoso.com", false),
+            (&own_domain, "fabrikam.azurecr.io", true),
+            (&elsewhere, "harbor-registry", false),
+            (&elsewhere, "fabrikam.azurecr.io", false),
+        ] {
+            assert_eq!(registry.foreign_service(service).is_some(), is_foreign, "{service}");
         }
     }
 }

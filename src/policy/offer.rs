@@ -8,7 +8,7 @@ use super::mirror::Mirror;
 use super::name::Name;
 use super::reason::{Denial, Reason};
 use super::target::Target;
-use crate::oci::{Action, Operation, Request, RuleFault};
+use crate::oci::{Action, Operation, Request, RuleFault, TokenQuery};
 
 /// The table of a registry's file that a request is judged by.
 #[derive(Debug, Clone)]
@@ -41,7 +41,28 @@ impl Offer {
             Self::Mirror(mirror) => mirror.rules().judge(request),
             Self::Inspect(inspect) => inspect.rules().judge(request),
         };
-        judged.map_err(|fault| self.denial_of(fault, operation))
+        judged.map_err(|fault| self.denial_of(fault, operation))?;
+        match operation {
+            Operation::Token { query: TokenQuery { service: Some(service), .. }, .. } => {
+                self.judge_service(service.as_str())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Judges for which registry a token is asked.
+    pub(super) fn judge_service(&self, service: &str) -> Result<(), Denial> {
+        let foreign = match self {
+            Self::Inspect(inspect) => inspect.foreign_service(service),
+            Self::Mirror(_) => None,
+        };
+        match foreign {
+            None => Ok(()),
+            Some(name) => {
+                let remedy = format!("the token would be for {name}");
+                Err(Denial::with_remedy(Reason::HostMismatch, remedy))
+            }
+        }
     }
 
     fn denial_of(&self, fault: RuleFault, operation: &Operation) -> Denial {

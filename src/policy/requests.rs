@@ -213,6 +213,14 @@ pub fn denial_of_request(fault: RequestFault) -> Denial {
 }
 
 impl AllowedRequest {
+    /// Judges for which registry a token is asked, where the body says so.
+    ///
+    /// # Errors
+    /// `host-mismatch` for that of another tenant.
+    pub fn judge_service(&self, service: &str) -> Result<(), Denial> {
+        self.offer.judge_service(service)
+    }
+
     /// Returns the credentials of the gate; `None` if it has none, or the client sends its own.
     #[must_use]
     pub fn credentials(&self) -> Option<&RegistryCredentials> {
