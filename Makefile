@@ -15,7 +15,7 @@ BENCH_TOOLS := ip=iproute2 chrt=util-linux nsenter=util-linux curl=curl haproxy=
 
 # The rows over a long link that `make bench` measures; `make bench-wan` measures all.
 WAN_ROWS := 20ms-100-down-1,5ms-1000-down-16,80ms-1000-down-1,5ms-1000-1MiB
-WAN_ROWS := $(WAN_ROWS),5ms-1000-http2-1MiB,5ms-1000-http2-beside
+WAN_ROWS := $(WAN_ROWS),5ms-1000-http2-100KiB,5ms-1000-http2-beside
 
 # The end-to-end tests make namespaces: as root, or as the root of a user namespace. That namespace
 # needs more user IDs than root's, because dnsmasq, nginx and podman change theirs: they are those of
