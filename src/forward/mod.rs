@@ -151,6 +151,9 @@ impl Forward {
         mut answered: Answered,
     ) -> Result<RegistryAnswer, Trouble> {
         let allowed = asked.allowed;
+        if !allowed.may_be_redirected(asked.request) {
+            return Ok(unseen(answered).await);
+        }
         let mut outgoing = Outgoing { headers: headers::for_blob_store(asked.headers), ..outgoing };
         for _ in 0..MOST_HOPS {
             let upstream = answered.connection.address();
@@ -266,6 +269,20 @@ impl Forward {
             headers::set_digest(&mut kept, &digest);
         }
         Ok(answer(kept, AnswerBody::Whole(bytes)))
+    }
+}
+
+/// The answer to a client that must not learn where a blob is: it pushes the blob.
+async fn unseen(answered: Answered) -> RegistryAnswer {
+    let upstream = answered.connection.address();
+    let _ = whole(answered, LARGEST_ERROR).await;
+    RegistryAnswer {
+        status: StatusCode::NOT_FOUND,
+        headers: HeaderMap::new(),
+        body: AnswerBody::Whole(Bytes::new()),
+        next: None,
+        upstream,
+        would_deny: None,
     }
 }
 

@@ -18,7 +18,7 @@ use super::reason::{Denial, Reason};
 use super::rules::Enforcement;
 use super::set::PolicySet;
 use super::target::Target;
-use crate::oci::{RegistryName, Request, RequestFault, UriReference};
+use crate::oci::{Method, RegistryName, Request, RequestFault, UriReference};
 
 /// An allowed request. Only a decision creates it.
 #[derive(Debug, Clone)]
@@ -269,6 +269,14 @@ impl AllowedRequest {
     pub fn token_server(&self, host: &str) -> Option<Allowed> {
         let name = Name::parse(host).ok()?;
         self.offer.endpoint(&name).map(|endpoint| self.allowed_at(endpoint))
+    }
+
+    /// Returns whether a redirect of the answer leads on. It does not where a client may only look what
+    /// is there before it pushes: by the redirect it would get the bytes.
+    #[must_use]
+    pub fn may_be_redirected(&self, request: &Request) -> bool {
+        let pull = Request { method: Method::Get, ..request.clone() };
+        self.enforcement == Enforcement::Report || self.offer.judge(&pull).is_ok()
     }
 
     /// Judges a redirect that the client will follow. Returns the denial that report mode ignores.

@@ -259,6 +259,26 @@ pub fn what_the_rules_do_not_allow_reaches_no_registry() {
 }
 
 #[test]
+fn a_look_before_a_push_does_not_lead_to_the_bytes() {
+    let (lab, image) = lab(Blobs::DataEndpoint);
+    let scope = format!("service={LOGIN}&scope=repository:team/app:pull,push");
+    let token = format!("https://{LOGIN}/oauth2/token?{scope}");
+    let blob = format!("https://{LOGIN}/v2/team/app/blobs/{}", image.layers[0].0);
+    for (pull, status) in [("base/**", "404"), ("team/**", "307")] {
+        let rules = format!("pull = [\"{pull}\"]\npush = [\"team/app\"]");
+        let gate = lab.gate(&policy(&lab, &rules));
+        trust(&lab);
+        let ran = curl(&lab, &gate, &["-u", "pusher:secret", &token]).succeeded();
+        let token: Value = serde_json::from_str(&ran.stdout()).unwrap();
+        let bearer = format!("Authorization: Bearer {}", token["access_token"].as_str().unwrap());
+        let head = curl(&lab, &gate, &["-I", "-H", &bearer, &blob]).succeeded().stdout();
+        assert!(head.contains(&format!("HTTP/1.1 {status}")), "{head}");
+        assert_eq!(head.to_ascii_lowercase().contains("\nlocation:"), status == "307", "{head}");
+        drop(gate);
+    }
+}
+
+#[test]
 fn pushes_go_where_the_rules_allow_them() {
     let (lab, image) = lab(Blobs::DataEndpoint);
     lab.push("contoso.azurecr.io/base/app:v1", 3, &[1 << 20]);
