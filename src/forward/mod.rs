@@ -142,8 +142,21 @@ impl Forward {
         Ok(answered)
     }
 
-    /// Passes a blob's redirect on, or follows it.
+    /// Passes a blob's redirect on, or follows it, where the client may have the bytes.
     async fn redirected(
+        &self,
+        asked: Asked<'_>,
+        from: Name,
+        outgoing: Outgoing,
+        answered: Answered,
+    ) -> Result<RegistryAnswer, Trouble> {
+        match asked.allowed.may_be_redirected(asked.request) {
+            true => self.led_on(asked, from, outgoing, answered).await,
+            false => Ok(unseen(answered).await),
+        }
+    }
+
+    async fn led_on(
         &self,
         asked: Asked<'_>,
         mut from: Name,
@@ -151,9 +164,6 @@ impl Forward {
         mut answered: Answered,
     ) -> Result<RegistryAnswer, Trouble> {
         let allowed = asked.allowed;
-        if !allowed.may_be_redirected(asked.request) {
-            return Ok(unseen(answered).await);
-        }
         let mut outgoing = Outgoing { headers: headers::for_blob_store(asked.headers), ..outgoing };
         for _ in 0..MOST_HOPS {
             let upstream = answered.connection.address();
