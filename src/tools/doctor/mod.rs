@@ -19,7 +19,6 @@ mod route;
 mod trial;
 mod verdict;
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,10 +30,11 @@ use crate::config::AdminAddress;
 use crate::dial::TlsClients;
 use crate::policy::{HTTPS, Name, Target};
 use trial::{INSPECTOR, Trial, TrialTransport, Trusted};
+use verdict::broken;
 
 pub use crate::account::DOCTOR_STORAGE as STORAGE;
 pub use proxy::{NoProxy, Proxy};
-pub use verdict::{MARK, Verdict};
+pub use verdict::{MARK, TestedWay, Verdict};
 
 /// The tests.
 #[derive(Debug, Clone)]
@@ -77,33 +77,6 @@ pub struct DoctorPlan {
     pub admin: Option<AdminAddress>,
     /// Timeout of each test.
     pub patience: Duration,
-}
-
-/// The result of a test, with details.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestedWay {
-    /// What was tested.
-    pub way: String,
-    /// The result.
-    pub verdict: Verdict,
-    /// What was observed.
-    pub seen: String,
-    /// The remedy, usually an nftables rule; `None` if the result is as expected.
-    pub remedy: Option<String>,
-}
-
-impl fmt::Display for TestedWay {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { way, verdict, seen, remedy } = self;
-        write!(out, "{:<8}{way}: {seen}", verdict.word())?;
-        match (verdict, remedy) {
-            (Verdict::Open | Verdict::Unsure, Some(rule)) => write!(out, "; close it by: {rule}"),
-            (Verdict::Fails | Verdict::Untrusted, Some(remedy)) => {
-                write!(out, "; it needs: {remedy}")
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 /// A test: what to try, how, and the remedy.
@@ -220,16 +193,6 @@ fn settings(plan: &DoctorPlan) -> Vec<TestedWay> {
         });
     }
     findings
-}
-
-/// Returns the finding for a test that panicked.
-fn broken() -> TestedWay {
-    TestedWay {
-        way: "a test".into(),
-        verdict: Verdict::Fails,
-        seen: "it ended with an internal error of pullgate".into(),
-        remedy: None,
-    }
 }
 
 /// Returns the tests of what must be closed.

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::verdict::Verdict;
-use super::{TestedWay, broken};
+use super::verdict::{TestedWay, Verdict, broken};
 use crate::config::AdminAddress;
 use crate::policy::{Cause, Target};
 use crate::tools::health;

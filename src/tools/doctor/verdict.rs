@@ -1,6 +1,6 @@
 //! What a test found: whether the way is closed, and what was seen.
 
-use std::io;
+use std::{fmt, io};
 
 pub use crate::account::DOCTOR_MARK as MARK;
 
@@ -41,6 +41,43 @@ impl Verdict {
     #[must_use]
     pub fn is_well(self) -> bool {
         !matches!(self, Self::Open | Self::Unsure | Self::Fails | Self::Untrusted)
+    }
+}
+
+/// The result of a test, with details.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestedWay {
+    /// What was tested.
+    pub way: String,
+    /// The result.
+    pub verdict: Verdict,
+    /// What was observed.
+    pub seen: String,
+    /// The remedy, usually an nftables rule; `None` if the result is as expected.
+    pub remedy: Option<String>,
+}
+
+impl fmt::Display for TestedWay {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { way, verdict, seen, remedy } = self;
+        write!(out, "{:<8}{way}: {seen}", verdict.word())?;
+        match (verdict, remedy) {
+            (Verdict::Open | Verdict::Unsure, Some(rule)) => write!(out, "; close it by: {rule}"),
+            (Verdict::Fails | Verdict::Untrusted, Some(remedy)) => {
+                write!(out, "; it needs: {remedy}")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns the finding for a test that panicked.
+pub(super) fn broken() -> TestedWay {
+    TestedWay {
+        way: "a test".into(),
+        verdict: Verdict::Fails,
+        seen: "it ended with an internal error of pullgate".into(),
+        remedy: None,
     }
 }
 
