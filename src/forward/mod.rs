@@ -142,21 +142,8 @@ impl Forward {
         Ok(answered)
     }
 
-    /// Passes a blob's redirect on, or follows it, where the client may have the bytes.
+    /// Passes a blob's redirect on, or follows it.
     async fn redirected(
-        &self,
-        asked: Asked<'_>,
-        from: Name,
-        outgoing: Outgoing,
-        answered: Answered,
-    ) -> Result<RegistryAnswer, Trouble> {
-        match asked.allowed.may_be_redirected(asked.request) {
-            true => self.led_on(asked, from, outgoing, answered).await,
-            false => Ok(unseen(answered).await),
-        }
-    }
-
-    async fn led_on(
         &self,
         asked: Asked<'_>,
         mut from: Name,
@@ -168,7 +155,6 @@ impl Forward {
         for _ in 0..MOST_HOPS {
             let upstream = answered.connection.address();
             let text = headers::location(answered.response.headers());
-            let status = answered.response.status();
             let location = text.as_deref().map(UriReference::parse);
             let location = match location {
                 Some(Ok(location)) => location,
@@ -188,21 +174,10 @@ impl Forward {
                 let denial = Denial::with_remedy(Reason::RedirectNotAllowed, remedy);
                 return Err(Trouble::from(denial).at(upstream));
             }
-            if *allowed.blobs() == Blobs::Redirect {
+            if *allowed.blobs() == Blobs::Redirect && allowed.may_be_redirected(asked.request) {
                 let would_deny = allowed.judge_redirect(&location);
                 let would_deny = would_deny.map_err(|denial| Trouble::from(denial).at(upstream))?;
-                let headers = headers::of_redirect(answered.response.headers());
-                let _ = whole(answered, LARGEST_ERROR).await;
-                let would_deny = would_deny.map(|denial| denial.reason);
-                let body = AnswerBody::Whole(Bytes::new());
-                return Ok(RegistryAnswer {
-                    status,
-                    headers,
-                    body,
-                    next: None,
-                    upstream,
-                    would_deny,
-                });
+                return Ok(passed_on(answered, would_deny).await);
             }
             let hop = allowed.judge_hop(&location, &from);
             let hop = hop.map_err(|denial| Trouble::from(denial).at(upstream))?;
@@ -282,17 +257,18 @@ impl Forward {
     }
 }
 
-/// The answer to a client that must not learn where a blob is: it pushes the blob.
-async fn unseen(answered: Answered) -> RegistryAnswer {
-    let upstream = answered.connection.address();
+/// Returns a redirect that the client follows itself.
+async fn passed_on(answered: Answered, would_deny: Option<Denial>) -> RegistryAnswer {
+    let (status, upstream) = (answered.response.status(), answered.connection.address());
+    let headers = headers::of_redirect(answered.response.headers());
     let _ = whole(answered, LARGEST_ERROR).await;
     RegistryAnswer {
-        status: StatusCode::NOT_FOUND,
-        headers: HeaderMap::new(),
+        status,
+        headers,
         body: AnswerBody::Whole(Bytes::new()),
         next: None,
         upstream,
-        would_deny: None,
+        would_deny: would_deny.map(|denial| denial.reason),
     }
 }
 

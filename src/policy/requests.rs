@@ -271,8 +271,8 @@ impl AllowedRequest {
         self.offer.endpoint(&name).map(|endpoint| self.allowed_at(endpoint))
     }
 
-    /// Returns whether a redirect of the answer leads on. It does not where a client may only look what
-    /// is there before it pushes: by the redirect it would get the bytes.
+    /// Returns whether the client may follow a redirect. It may not where it may only look what is there
+    /// before it pushes: by the redirect it would get the bytes.
     #[must_use]
     pub fn may_be_redirected(&self, request: &Request) -> bool {
         let pull = Request { method: Method::Get, ..request.clone() };
