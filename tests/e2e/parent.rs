@@ -53,7 +53,7 @@ pub fn assert_relayed(gate: &Gate, image: &Image, connect: &str, path: &str) {
     assert!(all > image.size() as f64, "only {all} bytes");
     assert!(by_path > 0.8 * all, "only {by_path} of {all} bytes by {path}");
     assert_eq!(gate.metric("pullgate_parent_up", &["parent=\"corp\""]), 1.0);
-    assert_eq!(gate.metric("pullgate_parent_seconds_count", &[]), lines.len() as f64);
+    assert!(gate.metric("pullgate_parent_seconds_count", &[]) >= lines.len() as f64);
 }
 
 #[test]
