@@ -132,7 +132,7 @@ mod tests {
 
     use super::*;
 
-    /// One header or payload at a time, as long as there is no fault.
+    /// One header or payload at a time, up to the first fault.
     fn one_by_one(mut bytes: &[u8]) -> (Vec<u8>, Option<Reason>) {
         let mut watch = RecordWatch::at_boundary();
         let mut passed = Vec::new();
