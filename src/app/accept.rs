@@ -50,9 +50,6 @@ impl Acceptor {
                 }
                 // Connections in the queue are accepted here; new ones go to the successor.
                 let _ = timeout(LAST_ARRIVALS, self.accept(Admission::Open)).await;
-                if let Err(error) = self.listener.share_again() {
-                    warn!(%error, listener = %name, "new connections go where they went before");
-                }
                 info!("{name} is left to the other process that is bound to it");
             }
             Sharing::Exclusive => {

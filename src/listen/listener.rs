@@ -167,7 +167,14 @@ impl Listener {
     pub fn new(spec: Arc<ListenerSpec>, bound: BoundSocket) -> io::Result<Self> {
         let sharing = bound.sharing;
         let socket = TcpStream::from_std(bound.listen()?.into())?;
-        Ok(Self { spec, sharing, socket })
+        let listener = Self { spec, sharing, socket };
+        if sharing == Sharing::SamePort {
+            // A process that ended may have left its choice behind. It could not take it back: until
+            // its socket is closed, connections would arrive there again, and be reset. Without
+            // success, all connections come here.
+            let _ = listener.share();
+        }
+        Ok(listener)
     }
 
     /// Waits until a connection may be in the queue.
@@ -200,11 +207,8 @@ impl Listener {
         self.choose_socket(1)
     }
 
-    /// Makes the kernel distribute new connections over all sockets of the port again.
-    ///
-    /// # Errors
-    /// If the system call fails.
-    pub fn share_again(&self) -> io::Result<()> {
+    /// Makes the kernel distribute new connections over all sockets of the port.
+    fn share(&self) -> io::Result<()> {
         // A number that no socket has.
         self.choose_socket(u32::MAX)
     }
