@@ -3,10 +3,11 @@
 //!
 //! The gate makes a TLS handshake of its own for it, by the same route as the tunnel: directly, or
 //! through the parent proxy. If the parent chooses the address, the pair is that of the name and the
-//! parent. The outcome holds for an hour, and for another
-//! hour while the check is repeated behind the back of later tunnels. A check that fails for
-//! another reason than the certificate does not take back what an earlier one has found, until that
-//! second hour is over.
+//! parent.
+//!
+//! The outcome holds for an hour, and for another hour while the check is repeated behind the back of
+//! later tunnels. A check that fails for another reason than the certificate does not take back what
+//! an earlier one has found, until that second hour is over.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -85,11 +85,8 @@ impl InspectedConnection {
         if let Some(cut) = violation.get() {
             return Err(cut.reason().into());
         }
-        if let Some(stop) = self.delivery.stop() {
-            return Err(stop);
-        }
         let asked = self.requests.load(Ordering::Relaxed) > 0;
-        end_of(served, asked)
+        end_of(served, asked, &self.delivery)
     }
 
     /// Writes the tunnel's record.

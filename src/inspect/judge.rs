@@ -117,7 +117,6 @@ impl InspectedConnection {
     pub(super) fn count_upload(&self, size: usize) -> Result<(), Denial> {
         let down = self.delivery.moved();
         let up = self.asked.load(Ordering::Relaxed);
-        self.bounds.note_responses(down);
         let reserved = self.bounds.reserve(up, down, size);
         let taken = if reserved.bytes < size { 0 } else { size };
         self.bounds.settle(reserved, taken, up, down);

@@ -106,12 +106,8 @@ async fn serve_requests(
     revoked: impl Future<Output = Stop>,
 ) {
     let limits = *connection.gate.policy.borrow().limits();
-    let terms = StallTerms {
-        stalls: connection.gate.relay.stalls().clone(),
-        client: connection.client.address.0,
-        timeout: limits.stall_timeout.min(limits.idle_timeout),
-        delivery: connection.delivery.clone(),
-    };
+    let (relay, client) = (&connection.gate.relay, connection.client.address.0);
+    let terms = StallTerms::new(relay, &limits, client, connection.delivery.clone());
     let io = TokioIo::new(Guarded::new(stream, terms));
     let shared = connection.clone();
     let service = service_fn(move |request| {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::throttle::{Paced, Throttle};
-use super::upload_quota::{Reserved, UNBOUNDED, UploadQuota};
+use super::upload_quota::{Follows, Reserved, UNBOUNDED, UploadQuota};
 use crate::policy::{Budget, Enforcement, LEAST_RESPONSE};
 
 /// The limits of one tunnel. Shared with its session, which can change them after a reload.
@@ -40,26 +40,21 @@ impl Default for Responses {
     }
 }
 
-/// A note of the bytes that had come down when the client was to send more.
-#[derive(Debug)]
-pub struct Noted {
-    /// How much had come down at the note before.
-    before: u64,
-    is_response: bool,
-}
-
 impl Responses {
-    /// Notes how much has come `down` when the client is to send more.
-    fn seen(&self, down: u64) -> Noted {
-        let before = self.down.swap(down, Ordering::Relaxed);
-        let is_response = down.saturating_sub(before) >= LEAST_RESPONSE;
-        self.count.fetch_add(is_response.into(), Ordering::Relaxed);
-        Noted { before, is_response }
+    /// Returns what a request would follow once `down` bytes have come down.
+    fn before(&self, down: u64) -> Follows {
+        match down.saturating_sub(self.down.load(Ordering::Relaxed)) >= LEAST_RESPONSE {
+            true => Follows::Response,
+            false => Follows::Upload,
+        }
     }
 
-    fn forget(&self, noted: &Noted) {
-        self.down.store(noted.before, Ordering::Relaxed);
-        self.count.fetch_sub(noted.is_response.into(), Ordering::Relaxed);
+    /// Notes that bytes went up.
+    fn sent(&self, follows: Follows, down: u64) {
+        if follows != Follows::Handshake {
+            self.down.store(down, Ordering::Relaxed);
+            self.count.fetch_add((follows == Follows::Response).into(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -106,48 +101,54 @@ impl Bounds {
         self.paced.as_deref()
     }
 
-    fn allowed(&self, down: u64) -> u64 {
+    fn allowed(&self, down: u64, follows: Follows) -> u64 {
         match self.base.load(Ordering::Relaxed) {
             UNBOUNDED => UNBOUNDED,
             base_bytes => {
                 let ratio_percent = self.ratio.load(Ordering::Relaxed);
                 let request_bytes = self.request.load(Ordering::Relaxed);
-                Budget { base_bytes, ratio_percent, request_bytes }
-                    .allows(down, self.responses.count.load(Ordering::Relaxed))
+                let responses = self.responses.count.load(Ordering::Relaxed)
+                    + u64::from(follows == Follows::Response);
+                Budget { base_bytes, ratio_percent, request_bytes }.allows(down, responses)
             }
         }
     }
 
-    /// Notes that `down` bytes have come down when the client is to send more. What came since it last
-    /// did so is a response. Call it once the handshake is over: the server's part of that is none.
-    pub fn note_responses(&self, down: u64) -> Noted {
-        self.responses.seen(down)
+    /// Reserves upload of the handshake: returns how many of `want` bytes can be read after `up` bytes
+    /// up and `down` bytes down. Each result must be [settled](Self::settle).
+    #[must_use]
+    pub fn reserve_handshake(&self, up: u64, down: u64, want: usize) -> Reserved {
+        self.reserve_after(Follows::Handshake, up, down, want)
     }
 
-    /// Takes back the last note, because the client sent nothing.
-    pub fn forget_responses(&self, noted: &Noted) {
-        self.responses.forget(noted);
-    }
-
-    /// Reserves upload: returns how many of `want` bytes can be read after `up` bytes up and `down`
-    /// bytes down. Each result must be [settled](Self::settle).
+    /// Reserves upload as [`Self::reserve_handshake`], once the handshake is over. What came down since
+    /// the last such bytes went up is a response.
     #[must_use]
     pub fn reserve(&self, up: u64, down: u64, want: usize) -> Reserved {
-        if self.only_reports.load(Ordering::Relaxed) {
-            return Reserved { bytes: want, counted: 0 };
-        }
-        let left = self.allowed(down).saturating_sub(up);
-        let bytes = want.min(usize::try_from(left).unwrap_or(usize::MAX));
-        match &self.quota {
-            None => Reserved { bytes, counted: 0 },
-            Some(quota) => quota.reserve(bytes),
-        }
+        self.reserve_after(self.responses.before(down), up, down, want)
+    }
+
+    fn reserve_after(&self, follows: Follows, up: u64, down: u64, want: usize) -> Reserved {
+        let reserved = if self.only_reports.load(Ordering::Relaxed) {
+            Reserved::uncounted(want)
+        } else {
+            let left = self.allowed(down, follows).saturating_sub(up);
+            let bytes = want.min(usize::try_from(left).unwrap_or(usize::MAX));
+            match &self.quota {
+                None => Reserved::uncounted(bytes),
+                Some(quota) => quota.reserve(bytes),
+            }
+        };
+        Reserved { follows, ..reserved }
     }
 
     /// Counts the `took` bytes that were read of those reserved, after `up` earlier bytes.
     pub fn settle(&self, reserved: Reserved, took: usize, up: u64, down: u64) {
         let after = up.saturating_add(took as u64);
-        let mut exceeded = after > self.allowed(down);
+        let mut exceeded = after > self.allowed(down, reserved.follows);
+        if took > 0 {
+            self.responses.sent(reserved.follows, down);
+        }
         if let Some(quota) = &self.quota {
             exceeded |= quota.settle(reserved.counted, took);
         }
@@ -160,7 +161,7 @@ impl Bounds {
     pub fn count_push(&self, bytes: usize) -> bool {
         let Some(quota) = &self.quota else { return true };
         let reserved = match self.only_reports.load(Ordering::Relaxed) {
-            true => Reserved { bytes, counted: 0 },
+            true => Reserved::uncounted(bytes),
             false => quota.reserve(bytes),
         };
         let may_pass = reserved.bytes == bytes;
@@ -245,7 +246,6 @@ mod tests {
             bounds.set(Some(budget), Enforcement::Enforce);
             let (mut up, mut down) = (0, handshake);
             for (piece, answer) in pieces {
-                bounds.note_responses(down);
             let reserved = bounds.reserve(up, down, piece);
                 bounds.settle(reserved, reserved.bytes, up, down);
                 up += reserved.bytes as u64;
@@ -263,7 +263,6 @@ mod tests {
             bounds.set(Some(Budget::default()), Enforcement::Enforce);
             let (mut up, mut down) = (500, 3_000);
             for (request, range) in ranges {
-                bounds.note_responses(down);
             let reserved = bounds.reserve(up, down, request);
                 prop_assert_eq!(reserved.bytes, request);
                 bounds.settle(reserved, request, up, down);
@@ -279,7 +278,6 @@ mod tests {
         bounds.set(Some(Budget::default()), Enforcement::Enforce);
         let (mut up, mut down) = (500, 3_000);
         for number in 0..10_000 {
-            bounds.note_responses(down);
             let reserved = bounds.reserve(up, down, 819);
             assert_eq!(reserved.bytes, 819, "request {number}");
             bounds.settle(reserved, 819, up, down);

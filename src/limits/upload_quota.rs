@@ -16,6 +16,25 @@ pub struct Reserved {
     pub bytes: usize,
     /// Number of these that the quota of the client has already counted.
     pub(super) counted: usize,
+    pub(super) follows: Follows,
+}
+
+/// What bytes of the upload follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follows {
+    /// Nothing that counts: they belong to the handshake.
+    Handshake,
+    /// Other bytes of the upload.
+    Upload,
+    /// A response.
+    Response,
+}
+
+impl Reserved {
+    /// Bytes that no quota has counted.
+    pub(super) fn uncounted(bytes: usize) -> Self {
+        Self { bytes, counted: 0, follows: Follows::Handshake }
+    }
 }
 
 /// Maximum upload per hour of all tunnels of one client. It survives reloads.
@@ -71,13 +90,13 @@ impl UploadQuota {
     pub(super) fn reserve(&self, want: usize) -> Reserved {
         let limit = self.limit.load(Ordering::Relaxed);
         if limit == UNBOUNDED {
-            return Reserved { bytes: want, counted: 0 };
+            return Reserved::uncounted(want);
         }
         self.with(|uploads, now| {
             let left = limit.saturating_sub(uploads.sum(now));
             let bytes = want.min(usize::try_from(left).unwrap_or(usize::MAX));
             uploads.add(bytes as u64, now);
-            Reserved { bytes, counted: bytes }
+            Reserved { counted: bytes, ..Reserved::uncounted(bytes) }
         })
     }
 

@@ -72,11 +72,8 @@ impl MirrorConnection {
         if let Some(denial) = &self.refusal {
             return Err(denial.clone().into());
         }
-        if let Some(stop) = self.delivery.stop() {
-            return Err(stop);
-        }
         let asked = self.requests.load(Ordering::Relaxed) > 0;
-        end_of(served, asked)
+        end_of(served, asked, &self.delivery)
     }
 }
 

@@ -74,12 +74,8 @@ async fn serve_requests(
 ) {
     let mut policy = connection.gate.policy.clone();
     let limits = *policy.borrow_and_update().limits();
-    let terms = StallTerms {
-        stalls: connection.gate.relay.stalls().clone(),
-        client: connection.identity.address.0,
-        timeout: limits.stall_timeout.min(limits.idle_timeout),
-        delivery: connection.delivery.clone(),
-    };
+    let (relay, client) = (&connection.gate.relay, connection.identity.address.0);
+    let terms = StallTerms::new(relay, &limits, client, connection.delivery.clone());
     let io = TokioIo::new(Guarded::new(stream, terms));
     let shared = connection.clone();
     let service = service_fn(move |request| {

@@ -214,7 +214,7 @@ impl<'a, C: AsyncRead + AsyncWrite + Unpin, U: Layered> Opening<'a, C, U> {
     fn spend(&self, bytes: usize) -> Result<(), Stop> {
         let Traffic { up, down, bounds, .. } = self.traffic;
         let (up, down) = (up.count().total(), down.count().total());
-        let reserved = bounds.reserve(up, down, bytes);
+        let reserved = bounds.reserve_handshake(up, down, bytes);
         let enough = reserved.bytes == bytes;
         bounds.settle(reserved, if enough { bytes } else { 0 }, up, down);
         if enough { Ok(()) } else { Err(Reason::UploadBudget.into()) }

@@ -259,20 +259,15 @@ fn poll_bounded<M: Mover>(
     let held = way.watch.as_ref().map_or(0, |watch| watch.held());
     let up = traffic.up.count().total() + held as u64;
     let down = traffic.down.count().total();
-    let noted = traffic.bounds.note_responses(down);
     let reserved = traffic.bounds.reserve(up, down, mover.wants());
     let step = match reserved.bytes {
         0 => mover.poll_beyond(context),
-        most_allowed => mover.poll_step(context, most.min(most_allowed)),
+        allowed => mover.poll_step(context, most.min(allowed)),
     };
     let took = match &step {
         Poll::Ready(Ok(step)) => step.took(),
         _ => 0,
     };
-    if took == 0 {
-        // What comes down next still belongs to the same response.
-        traffic.bounds.forget_responses(&noted);
-    }
     if reserved.bytes == 0 && took > 0 {
         traffic.bounds.settle(reserved, 0, up, down);
         return Poll::Ready(Err(MoveError::Cut(Reason::UploadBudget)));

@@ -16,8 +16,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::delivery::Delivery;
 use crate::limits::{StalledTunnel, Stalls};
-use crate::policy::Cause;
-use crate::relay::{self, TunnelEnd};
+use crate::policy::{Cause, Limits};
+use crate::relay::{self, Relay, TunnelEnd};
 
 /// Interval between two looks at a client that does not read.
 const LOOK: Duration = Duration::from_secs(1);
@@ -25,13 +25,22 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What is known of a client that may not read.
 pub struct StallTerms {
     /// Where it is registered while it does not read.
-    pub stalls: Arc<Stalls>,
+    stalls: Arc<Stalls>,
     /// Its address.
-    pub client: IpAddr,
+    client: IpAddr,
     /// How long a write may wait.
-    pub timeout: Duration,
+    timeout: Duration,
     /// What it has got.
-    pub delivery: Arc<Delivery>,
+    delivery: Arc<Delivery>,
+}
+
+impl StallTerms {
+    /// The terms of a client, by these limits.
+    #[must_use]
+    pub fn new(relay: &Relay, limits: &Limits, client: IpAddr, delivery: Arc<Delivery>) -> Self {
+        let timeout = limits.stall_timeout.min(limits.idle_timeout);
+        Self { stalls: relay.stalls().clone(), client, timeout, delivery }
+    }
 }
 
 /// A stream with a limit on how long a write may wait.

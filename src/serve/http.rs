@@ -3,6 +3,7 @@
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 
+use super::delivery::Delivery;
 use crate::policy::{Cause, Ending, Failure, Limits, Reason, Side, Stop};
 
 /// The most bytes and lines of a request's head. Tokens are up to 16 KiB.
@@ -24,7 +25,14 @@ pub fn http1(limits: &Limits) -> http1::Builder {
 }
 
 /// Returns what the end of HTTP means. `asked`: whether there was a request.
-pub fn end_of(served: Result<(), hyper::Error>, asked: bool) -> Result<Ending, Stop> {
+pub fn end_of(
+    served: Result<(), hyper::Error>,
+    asked: bool,
+    delivery: &Delivery,
+) -> Result<Ending, Stop> {
+    if let Some(stop) = delivery.stop() {
+        return Err(stop);
+    }
     match served {
         Ok(()) => Ok(Ending::Closed),
         // What ended a body is in its request's line.

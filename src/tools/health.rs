@@ -60,7 +60,8 @@ fn own(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Sends the request and reads the response until `end`, at most `largest` bytes. `set` sets the timeout of one read.
+/// Sends the request and reads the response until `end`, at most `largest` bytes. `set` sets the
+/// timeout of one read.
 fn exchange(
     mut stream: impl Read + Write,
     page: &str,

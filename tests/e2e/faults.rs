@@ -291,8 +291,8 @@ fn a_pull_beside_requests_that_do_not_read_keeps_its_pace() {
     keeps_its_pace(&lab, &gate, |count| hold_with("mirror", 10, count, &layer));
 }
 
-/// Pulls a layer beside clients that do not read: of one address, so many that what waits for them
-/// would fill the kernel's memory for sockets.
+/// Pulls a layer beside clients that do not read: all of one address, and enough that what waits for
+/// them would fill the kernel's memory for sockets.
 fn keeps_its_pace(lab: &Lab, gate: &Gate, hold: impl Fn(usize) -> Holder) {
     File::create(lab.served("contoso").join("layer")).unwrap().set_len(512 << 20).unwrap();
     // The median of several pulls, in MiB/s.

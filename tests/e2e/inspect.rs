@@ -102,8 +102,17 @@ pub fn curl(lab: &Lab, gate: &Gate, words: &[&str]) -> Ran {
 
 /// A token for everything that is open to everybody, as a header.
 pub fn bearer(lab: &Lab, gate: &Gate, scope: &str) -> String {
+    token(lab, gate, &[], scope)
+}
+
+/// A token of the one who may push, as a header.
+pub fn pusher(lab: &Lab, gate: &Gate, scope: &str) -> String {
+    token(lab, gate, &["-u", "pusher:secret"], scope)
+}
+
+fn token(lab: &Lab, gate: &Gate, words: &[&str], scope: &str) -> String {
     let url = format!("https://{LOGIN}/oauth2/token?service={LOGIN}&scope={scope}");
-    let ran = curl(lab, gate, &[&url]).succeeded();
+    let ran = curl(lab, gate, &[words, &[&url]].concat()).succeeded();
     let token: Value = serde_json::from_str(&ran.stdout()).unwrap();
     format!("Authorization: Bearer {}", token["access_token"].as_str().unwrap())
 }
@@ -261,16 +270,12 @@ pub fn what_the_rules_do_not_allow_reaches_no_registry() {
 #[test]
 fn a_look_before_a_push_does_not_lead_to_the_bytes() {
     let (lab, image) = lab(Blobs::DataEndpoint);
-    let scope = format!("service={LOGIN}&scope=repository:team/app:pull,push");
-    let token = format!("https://{LOGIN}/oauth2/token?{scope}");
     let blob = format!("https://{LOGIN}/v2/team/app/blobs/{}", image.layers[0].0);
     for (pull, status) in [("base/**", "200"), ("team/**", "307")] {
         let rules = format!("pull = [\"{pull}\"]\npush = [\"team/app\"]");
         let gate = lab.gate(&policy(&lab, &rules));
         trust(&lab);
-        let ran = curl(&lab, &gate, &["-u", "pusher:secret", &token]).succeeded();
-        let token: Value = serde_json::from_str(&ran.stdout()).unwrap();
-        let bearer = format!("Authorization: Bearer {}", token["access_token"].as_str().unwrap());
+        let bearer = pusher(&lab, &gate, "repository:team/app:pull,push");
         let head = curl(&lab, &gate, &["-I", "-H", &bearer, &blob]).succeeded().stdout();
         assert!(head.contains(&format!("HTTP/1.1 {status}")), "{head}");
         assert_eq!(head.to_ascii_lowercase().contains("\nlocation:"), status == "307", "{head}");
@@ -306,20 +311,8 @@ fn pushes_go_where_the_rules_allow_them() {
         assert!(ran.text.contains(reason), "{}", ran.text);
     }
     let (digest, _) = &image.layers[0];
-    let token = curl(
-        &lab,
-        &gate,
-        &[
-            "-u",
-            "pusher:secret",
-            &format!(
-                "https://{LOGIN}/oauth2/token?service={LOGIN}&scope=repository:team/app:pull,push\
-             &scope=repository:base/app:pull"
-            ),
-        ],
-    );
-    let token: Value = serde_json::from_str(&token.succeeded().stdout()).unwrap();
-    let bearer = format!("Authorization: Bearer {}", token["access_token"].as_str().unwrap());
+    let scopes = "repository:team/app:pull,push&scope=repository:base/app:pull";
+    let bearer = pusher(&lab, &gate, scopes);
     let status = |words: &[&str], url: &str| {
         let code = ["-o", "/dev/null", "-w", "%{http_code}", "-H", &bearer];
         curl(&lab, &gate, &[&code[..], words, &[url]].concat()).succeeded().stdout()

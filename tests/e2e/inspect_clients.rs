@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::harness::{Blobs, Docker, Gate, Image, Lab, Ran, Random, Way, containerd, sha256};
-use crate::inspect::{LOGIN, authority, curl, lab, policy, requests, trust};
+use crate::inspect::{LOGIN, authority, curl, lab, policy, pusher, requests, trust};
 
 const RULES: &str = "pull = [\"team/**\"]\npush = [\"team/app\", \"drop/**\"]\ntags = [\"v*\"]";
 
@@ -148,11 +148,7 @@ fn docker_pushes_where_the_rules_allow_it() {
 fn a_blob_in_several_chunks_arrives_whole() {
     let (lab, _) = lab(Blobs::DataEndpoint);
     let gate = lab.gate(&policy(&lab, RULES));
-    let scope = "scope=repository:team/app:pull,push";
-    let token = format!("https://{LOGIN}/oauth2/token?service={LOGIN}&{scope}");
-    let token = curl(&lab, &gate, &["-u", "pusher:secret", &token]).succeeded().stdout();
-    let token: Value = serde_json::from_str(&token).unwrap();
-    let bearer = format!("Authorization: Bearer {}", token["access_token"].as_str().unwrap());
+    let bearer = pusher(&lab, &gate, "repository:team/app:pull,push");
     let send = |words: &[&str], target: &str| {
         let url = format!("https://{LOGIN}{target}");
         let start = ["-i", "--suppress-connect-headers", "-H", &bearer];

@@ -2,12 +2,12 @@
 //! 1 GiB: none is broken. `make faults` runs it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::harness::{Blobs, Gate, Image, Lab, Ran, Way, relayed_or_aborted, sha256};
+use crate::harness::{BLOBS, Blobs, Gate, Image, Lab, Ran, Way, relayed_or_aborted, sha256};
 use crate::inspect::{LOGIN, authority, bearer, policy, trust};
 
 /// How many clients run at once.
@@ -30,24 +30,11 @@ const PUSHED: [(&[usize], usize); 4] = [
     (&[1 << 30], 1),
 ];
 
-/// An image of any size, on the disk alone.
-struct Stored {
-    layout: PathBuf,
-    /// Digest of the manifest, and of each layer.
-    digest: String,
-    layers: Vec<String>,
-}
-
-/// Makes an image whose layers are random bytes: nobody unpacks them.
-fn stored(lab: &Lab, seed: usize, sizes: &[usize]) -> Stored {
+/// Makes an image of any size, on the disk alone. Its layers are random bytes: nobody unpacks them.
+fn stored(lab: &Lab, seed: usize, sizes: &[usize]) -> Image {
     let layout = lab.dir().join(format!("stored-{seed}"));
-    let blobs = layout.join("blobs/sha256");
+    let blobs = layout.join(BLOBS);
     fs::create_dir_all(&blobs).unwrap();
-    let put = |bytes: &[u8]| {
-        let hex = sha256(bytes);
-        fs::write(blobs.join(&hex), bytes).unwrap();
-        format!("sha256:{hex}")
-    };
     let layer = |(number, size): (usize, &usize)| {
         let made = blobs.join("made");
         let script = format!(
@@ -61,50 +48,13 @@ fn stored(lab: &Lab, seed: usize, sizes: &[usize]) -> Stored {
         fs::rename(&made, blobs.join(&hex)).unwrap();
         (format!("sha256:{hex}"), *size)
     };
-    let layers: Vec<(String, usize)> = sizes.iter().enumerate().map(layer).collect();
-    let digests: Vec<String> = layers.iter().map(|(digest, _)| digest.clone()).collect();
-    let config = json!({
-        "architecture": "amd64", "os": "linux", "config": {},
-        "rootfs": { "type": "layers", "diff_ids": digests },
-    })
-    .to_string();
-    let described: Vec<Value> = layers
-        .iter()
-        .map(|(digest, size)| {
-            let media = "application/vnd.oci.image.layer.v1.tar";
-            json!({ "mediaType": media, "digest": digest, "size": size })
-        })
-        .collect();
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {
-            "mediaType": "application/vnd.oci.image.config.v1+json",
-            "digest": put(config.as_bytes()), "size": config.len(),
-        },
-        "layers": described,
-    })
-    .to_string();
-    let digest = put(manifest.as_bytes());
-    let index = json!({
-        "schemaVersion": 2,
-        "manifests": [{
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "digest": digest, "size": manifest.len(),
-            "annotations": { "org.opencontainers.image.ref.name": "latest" },
-        }],
-    });
-    fs::write(layout.join("index.json"), index.to_string()).unwrap();
-    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    Stored { layout, digest, layers: digests }
+    let layers = sizes.iter().enumerate().map(layer).collect();
+    Image::of_layers(layout, Vec::new(), layers)
 }
 
 /// The command line that pushes an image to `contoso.azurecr.io/team/NAME:v1`.
-fn pushing(lab: &Lab, image: &Stored, name: &str) -> Vec<String> {
-    let Stored { layout, digest, .. } = image;
-    let (layout, digest) = (layout.clone(), digest.clone());
-    let image = Image { layout, digest, files: Vec::new(), layers: Vec::new() };
-    lab.pushing(&image, &format!("{LOGIN}/team/{name}:v1"))
+fn pushing(lab: &Lab, image: &Image, name: &str) -> Vec<String> {
+    lab.pushing(image, &format!("{LOGIN}/team/{name}:v1"))
 }
 
 /// Runs commands, several at once. Fails with the first that fails.
@@ -131,7 +81,7 @@ fn pulling(lab: &Lab, name: &str, number: usize) -> Vec<String> {
 }
 
 /// Pulls an image `times` times, and compares what came with what was pushed.
-fn pull(lab: &Lab, gate: &Gate, name: &str, image: &Stored, times: usize) {
+fn pull(lab: &Lab, gate: &Gate, name: &str, image: &Image, times: usize) {
     // The large ones one after another: their copies take room on the disk.
     let is_large = matches!(name, "large" | "giant");
     let numbers: Vec<usize> = (0..times).collect();
@@ -142,7 +92,7 @@ fn pull(lab: &Lab, gate: &Gate, name: &str, image: &Stored, times: usize) {
             let to = lab.dir().join(format!("pulled-{name}-{number}"));
             let manifest = fs::read(to.join("manifest.json")).unwrap();
             assert_eq!(format!("sha256:{}", sha256(&manifest)), image.digest);
-            for digest in &image.layers {
+            for (digest, _) in &image.layers {
                 assert!(to.join(&digest[7..]).exists(), "{name}: {digest} is missing");
             }
             fs::remove_dir_all(to).unwrap();
@@ -151,10 +101,9 @@ fn pull(lab: &Lab, gate: &Gate, name: &str, image: &Stored, times: usize) {
 }
 
 /// Fetches the layers with curl, over one connection to each server, and compares their digests.
-fn fetch(lab: &Lab, gate: &Gate, name: &str, image: &Stored) {
+fn fetch(lab: &Lab, gate: &Gate, name: &str, image: &Image) {
     let bearer = bearer(lab, gate, &format!("repository:team/{name}:pull"));
-    let digests = &image.layers;
-    for digest in digests {
+    for (digest, _) in &image.layers {
         let url = format!("https://{LOGIN}/v2/team/{name}/blobs/{digest}");
         let ca = authority(lab);
         let script = format!(
@@ -185,7 +134,7 @@ fn a_hundred_pulls_and_twenty_pushes_are_not_broken() {
     fs::copy(authority(&lab), folder.join("pullgate.crt")).unwrap();
     let both = [fs::read(authority(&lab)).unwrap(), fs::read(lab.authority()).unwrap()].concat();
     fs::write(authority(&lab).with_extension("both"), both).unwrap();
-    let images: Vec<Stored> = PULLED
+    let images: Vec<Image> = PULLED
         .iter()
         .enumerate()
         .map(|(seed, (name, sizes, ..))| {
@@ -208,7 +157,7 @@ fn a_hundred_pulls_and_twenty_pushes_are_not_broken() {
     let mut pushes = 0;
     for (sizes, count) in PUSHED {
         for chunk in (0..count).collect::<Vec<_>>().chunks(AT_ONCE) {
-            let fresh: Vec<Stored> = chunk
+            let fresh: Vec<Image> = chunk
                 .iter()
                 .map(|_| {
                     pushes += 1;

@@ -4,13 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use serde_json::Value;
-
 use crate::harness::{
     Blobs, Gate, HttpsTunnel, Image, Lab, PROXY, Policy, Tap, Way, client_config_by, tinyproxy,
     wait_until,
 };
-use crate::inspect::{IMAGE, LOGIN, authority, bearer, curl, lab, policy, requests, trust};
+use crate::inspect::{IMAGE, LOGIN, authority, bearer, curl, lab, policy, pusher, requests, trust};
 use crate::reload::reloaded;
 
 const GROUP: &str = "[[client]]\nname = \"local\"\nnetworks = [\"127.0.0.0/8\"]\n";
@@ -231,19 +229,7 @@ fn requests_that_outlast_a_drain_are_ended_and_recorded() {
 fn a_reload_ends_the_requests_that_it_no_longer_allows() {
     let lab = Lab::new(Blobs::DataEndpoint);
     let gate = lab.gate(&policy(&lab, "hosts = \"all\"\npush = [\"team/app\"]"));
-    let token = curl(
-        &lab,
-        &gate,
-        &[
-            "-u",
-            "pusher:secret",
-            &format!(
-                "https://{LOGIN}/oauth2/token?service={LOGIN}&scope=repository:team/app:pull,push"
-            ),
-        ],
-    );
-    let token: Value = serde_json::from_str(&token.succeeded().stdout()).unwrap();
-    let bearer = format!("Authorization: Bearer {}", token["access_token"].as_str().unwrap());
+    let bearer = pusher(&lab, &gate, "repository:team/app:pull,push");
     let uploads = format!("https://{LOGIN}/v2/team/app/blobs/uploads/");
     let begun = curl(&lab, &gate, &["-i", "-X", "POST", "-H", &bearer, &uploads]).succeeded();
     let location = begun.text.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();

@@ -18,31 +18,38 @@ pub struct Image {
     pub digest: String,
 }
 
+/// The folder of the blobs in a layout.
+pub const BLOBS: &str = "blobs/sha256";
+
 impl Image {
     /// Creates an image with one layer per size. The same seed gives the same bytes.
     pub fn random(dir: &Path, seed: u64, sizes: &[usize]) -> Self {
         let layout = dir.join(format!("image-{seed}"));
-        let blobs = layout.join("blobs/sha256");
-        fs::create_dir_all(&blobs).unwrap();
-        let put = |bytes: &[u8]| {
-            let hex = sha256(bytes);
-            fs::write(blobs.join(&hex), bytes).unwrap();
-            format!("sha256:{hex}")
-        };
+        fs::create_dir_all(layout.join(BLOBS)).unwrap();
         let mut random = Random::new(seed);
         let mut files = Vec::new();
         let mut layers = Vec::new();
         for (number, size) in sizes.iter().enumerate() {
             let file = (format!("layer-{number}"), random.bytes(*size));
             let tar = tar_of(&file.0, &file.1);
-            layers.push((put(&tar), tar.len()));
+            layers.push((put(&layout, &tar), tar.len()));
             files.push(file);
         }
+        Self::of_layers(layout, files, layers)
+    }
+
+    /// Completes an image whose layers are among its blobs already, as digests and sizes.
+    pub fn of_layers(
+        layout: PathBuf,
+        files: Vec<(String, Vec<u8>)>,
+        layers: Vec<(String, usize)>,
+    ) -> Self {
+        let put = |bytes: &[u8]| put(&layout, bytes);
         let digests: Vec<&String> = layers.iter().map(|(digest, _)| digest).collect();
         let config = json!({
             "architecture": "amd64", "os": "linux", "config": {},
             "rootfs": { "type": "layers", "diff_ids": digests },
-            "history": sizes.iter().map(|_| json!({ "created_by": "test" })).collect::<Vec<_>>(),
+            "history": layers.iter().map(|_| json!({ "created_by": "test" })).collect::<Vec<_>>(),
         })
         .to_string();
         let described: Vec<Value> = layers
@@ -84,8 +91,15 @@ impl Image {
     /// Returns the bytes of one blob.
     pub fn blob(&self, digest: &str) -> Vec<u8> {
         let hex = digest.strip_prefix("sha256:").unwrap();
-        fs::read(self.layout.join("blobs/sha256").join(hex)).unwrap()
+        fs::read(self.layout.join(BLOBS).join(hex)).unwrap()
     }
+}
+
+/// Stores a blob. Returns its digest.
+fn put(layout: &Path, bytes: &[u8]) -> String {
+    let hex = sha256(bytes);
+    fs::write(layout.join(BLOBS).join(&hex), bytes).unwrap();
+    format!("sha256:{hex}")
 }
 
 pub fn sha256(bytes: &[u8]) -> String {

@@ -15,6 +15,25 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::acceptor::Acceptor;
 
+/// How it lies, about what, and the status and the reason of the gate's answer, wherever the gate asks
+/// it for a client.
+pub const LIES: &[(&str, &str, &str, &str)] = &[
+    ("hang", "manifests", "504", "idle-timeout"),
+    ("reset", "manifests", "502", "upstream-aborted"),
+    ("huge", "manifests", "502", "upstream-malformed"),
+    ("lengths", "manifests", "502", "upstream-malformed"),
+    ("garbage", "manifests", "502", "upstream-malformed"),
+    ("teapot", "manifests", "502", "upstream-malformed"),
+    ("bytes", "manifests", "502", "digest-mismatch"),
+    ("clear", "manifests", "403", "redirect-not-allowed"),
+    ("loop", "blobs", "403", "redirect-not-allowed"),
+    ("clear", "blobs", "403", "redirect-not-allowed"),
+    ("port", "blobs", "403", "redirect-not-allowed"),
+    ("user", "blobs", "403", "redirect-not-allowed"),
+    ("address", "blobs", "403", "redirect-not-allowed"),
+    ("nowhere", "blobs", "502", "upstream-malformed"),
+];
+
 /// Serves until it is dropped.
 pub struct Liar {
     _server: Acceptor,

@@ -20,7 +20,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
 /// The health of every address of every parent that was dialled.
 #[derive(Debug)]
-pub(super) struct ParentHealth {
+pub(super) struct AddressHealth {
     /// Only those that do not work.
     down: Mutex<HashMap<Key, Down>>,
     /// By the parents' names: why each opened no tunnel the last time.
@@ -40,14 +40,14 @@ struct Down {
     delay: Duration,
 }
 
-impl Default for ParentHealth {
+impl Default for AddressHealth {
     fn default() -> Self {
         let (down, troubles) = (Mutex::default(), Mutex::default());
         Self { down, troubles, changes: watch::Sender::new(0) }
     }
 }
 
-impl ParentHealth {
+impl AddressHealth {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Down>> {
         self.down.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -178,7 +178,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failed_address_is_tried_by_one_session_after_a_growing_delay() {
         let parent = parent(&["10.0.0.8:8080", "10.0.0.9:8080"]);
-        let health = ParentHealth::default();
+        let health = AddressHealth::default();
         let count = || health.to_try(&parent).len();
         let (first, start) = (&parent.addresses[0], Instant::now());
         assert_eq!(count(), 2);
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_trouble_lasts_until_a_tunnel_is_opened_and_a_refusal_until_its_host_is_reached() {
-        let (parent, health) = (parent(&["10.0.0.8:8080"]), ParentHealth::default());
+        let (parent, health) = (parent(&["10.0.0.8:8080"]), AddressHealth::default());
         let [first, second] = ["contoso.azurecr.io:443", "fabrikam.azurecr.io:443"]
             .map(|target| Target::parse_authority(target).unwrap());
         let fails = |cause, target| {

@@ -25,7 +25,7 @@ use super::upstream::Connection;
 use crate::account::ParentTrouble;
 use crate::policy::{Cause, ConnectBy, GateId, Parent, ParentAddress, ParentFailure, Permit, Stop};
 use credentials::{Credentials, NoCredentials};
-use health::ParentHealth;
+use health::AddressHealth;
 use tunnel::{NoTunnel, ParentTunnel, Times};
 
 /// How long an address of a parent may take to accept a connection while there is another to try.
@@ -38,7 +38,7 @@ const MOST_TARGETS: usize = 3;
 #[derive(Debug)]
 pub(super) struct Parents {
     id: GateId,
-    health: ParentHealth,
+    health: AddressHealth,
     credentials: Credentials,
 }
 
@@ -57,7 +57,7 @@ impl Parents {
         // still finds loops of its own.
         let _ = SystemRandom::new().fill(&mut random);
         let id = GateId::new(u64::from_ne_bytes(random));
-        Self { id, health: ParentHealth::default(), credentials: Credentials::default() }
+        Self { id, health: AddressHealth::default(), credentials: Credentials::default() }
     }
 
     pub(super) fn id(&self) -> GateId {
