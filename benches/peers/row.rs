@@ -134,6 +134,20 @@ pub const ROWS: &[Row] = &[
         link: None,
     },
     Row {
+        code: "tls12-up-bytes",
+        work: Work::Bulk(Bulk {
+            direction: Direction::Up,
+            content: Content::OneByteTls12,
+            tunnels: 1,
+            pace: 0,
+            warm: WARM,
+            time: FULL_SPEED,
+        }),
+        rounds: 3,
+        through: Through::Only(&[Kind::Pullgate, Kind::HaproxySplice]),
+        link: None,
+    },
+    Row {
         code: "real-tls-4",
         work: Work::Bulk(Bulk {
             direction: Direction::Down,

@@ -184,9 +184,15 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
 
 /// Returns consecutive full records.
 pub fn full_records() -> Vec<u8> {
-    let mut out = Vec::with_capacity(BATCH * (HEADER + FULL));
-    for _ in 0..BATCH {
-        record(APPLICATION_DATA, &[0x33; FULL], &mut out);
+    records(FULL)
+}
+
+/// Returns as many bytes of records with this payload.
+pub fn records(payload: usize) -> Vec<u8> {
+    let count = BATCH * (HEADER + FULL) / (HEADER + payload);
+    let mut out = Vec::with_capacity(count * (HEADER + payload));
+    for _ in 0..count {
+        record(APPLICATION_DATA, &vec![0x33; payload], &mut out);
     }
     out
 }

@@ -17,7 +17,7 @@ use crate::bench::Bench;
 use crate::peer::{Ask, Peer};
 use crate::sample::{Meter, Sample};
 use crate::socket::Discard;
-use crate::wire::{DATA, Hello, LOGIN, Order, full_records};
+use crate::wire::{DATA, Hello, LOGIN, Order, full_records, records};
 
 /// Direction of the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub enum Content {
     ReadyMade,
     /// Prepared records, framed as TLS 1.2.
     ReadyMadeTls12,
+    /// The same with one byte of payload each, as no honest client sends them.
+    OneByteTls12,
     /// Real TLS with rustls at both ends.
     RealTls,
     /// Layers over HTTPS, with rustls at both ends.
@@ -55,9 +57,17 @@ pub struct Bulk {
 impl Bulk {
     fn hello<'a>(&self, bench: &'a Bench) -> &'a Hello {
         match (self.content, self.direction) {
-            (Content::ReadyMadeTls12, _) => &bench.push_tls12,
+            (Content::ReadyMadeTls12 | Content::OneByteTls12, _) => &bench.push_tls12,
             (Content::Layers, _) | (_, Direction::Up) => &bench.push,
             (_, Direction::Down) => &bench.pull,
+        }
+    }
+
+    /// What an upload consists of.
+    fn records(&self) -> Vec<u8> {
+        match self.content {
+            Content::OneByteTls12 => records(1),
+            _ => full_records(),
         }
     }
 }
@@ -71,15 +81,15 @@ pub fn run(bench: &mut Bench, peer: &Peer, bulk: &Bulk) -> anyhow::Result<Sample
     for _ in 0..bulk.tunnels {
         let hello = bulk.hello(bench);
         let stream = match bulk.content {
-            Content::ReadyMade | Content::ReadyMadeTls12 => tunnel(&peer.route, hello)?,
             Content::RealTls | Content::Layers => connect(&peer.route, hello.host)?
                 .map_err(|_| io::Error::other("the proxy refuses"))?,
+            _ => tunnel(&peer.route, hello)?,
         };
         // The transfer is stopped in the middle: a full window would otherwise block the origin.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         streams.push(stream);
     }
-    let records = full_records();
+    let records = bulk.records();
     let start = Barrier::new(bulk.tunnels + 1);
     std::thread::scope(|scope| {
         let workers: Vec<_> = streams
