@@ -34,7 +34,7 @@ use crate::serve::{self, Guarded, StallTerms};
 use crate::session::Intercepted;
 use connection::InspectedConnection;
 use stream::{InnerStream, Violation};
-use tls::NoTls;
+use tls::NoInnerTls;
 
 /// How long the requests of a revoked tunnel may take to end.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
@@ -71,7 +71,7 @@ async fn serve(tunnel: Box<Intercepted>) {
     let by = Instant::now() + gate.policy.borrow().limits().hello_timeout;
     let (stream, violation) = match Box::pin(tls::accept(config, stream, *hello, by)).await {
         Ok(accepted) => accepted,
-        Err(NoTls { stop, fault, closing }) => {
+        Err(NoInnerTls { stop, fault, closing }) => {
             if let Some(fault) = fault {
                 account.record.note("tls-fault", fault);
             }

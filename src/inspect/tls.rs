@@ -15,7 +15,7 @@ use crate::policy::{Cause, Denial, Failure, Reason, Side, Stop};
 use crate::relay::Closing;
 
 /// Why there is none.
-pub(super) struct NoTls {
+pub(super) struct NoInnerTls {
     pub(super) stop: Stop,
     /// What TLS has found wrong.
     pub(super) fault: Option<AuditText>,
@@ -29,7 +29,7 @@ pub(super) async fn accept(
     client: ClientStream,
     hello: Hello,
     by: Instant,
-) -> Result<(InnerStream, Violation), NoTls> {
+) -> Result<(InnerStream, Violation), NoInnerTls> {
     let stream = GuardedHandshake::new(client, hello);
     let violation = stream.violation();
     let accepting = TlsAcceptor::from(config).accept(stream).into_fallible();
@@ -39,7 +39,7 @@ pub(super) async fn accept(
         // In the middle of a handshake, the client could not read an alert.
         Err(_) => {
             let stop = Reason::HelloTimeout.into();
-            return Err(NoTls { stop, fault: None, closing: None });
+            return Err(NoInnerTls { stop, fault: None, closing: None });
         }
     };
     let (client, was_served) = stream.into_inner();
@@ -50,11 +50,11 @@ pub(super) async fn accept(
             true => Closing::in_order(client),
             false => Closing::with_alert(client, &stop),
         };
-        return Err(NoTls { stop, fault, closing: Some(closing) });
+        return Err(NoInnerTls { stop, fault, closing: Some(closing) });
     }
     let (stop, fault) = meaning(&error);
     // The TLS library has sent its alert.
-    Err(NoTls { stop, fault, closing: Some(Closing::in_order(client)) })
+    Err(NoInnerTls { stop, fault, closing: Some(Closing::in_order(client)) })
 }
 
 /// What an error of the TLS library means.

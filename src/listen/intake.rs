@@ -9,7 +9,7 @@ use std::task::{Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
-use super::http::head::{Head, HeadProgress, HeadReader, Refused};
+use super::http::head::{Head, HeadProgress, HeadReader, RefusedHead};
 use crate::hello::{Hello, HelloFault, HelloReader, HelloStep};
 
 /// Size of a read, in bytes. A head with its fields fits, and so does a post-quantum ClientHello.
@@ -28,7 +28,7 @@ pub struct Arrived {
 #[derive(Debug)]
 pub enum NoHead {
     /// It is invalid.
-    Refused(Refused),
+    Refused(RefusedHead),
     /// It timed out.
     Late,
     /// The connection was evicted for another.

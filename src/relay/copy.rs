@@ -10,7 +10,7 @@ use tokio::io::ReadBuf;
 
 use super::layer::TunnelEnd;
 use super::meter::{Tally, Traffic};
-use super::one_way::{COPY, MoveError, Mover, OneWay, Step, poll_moves};
+use super::one_way::{COPY, MoveError, MoveStep, Mover, OneWay, poll_moves};
 
 /// What is remembered of the streams between two polls.
 #[derive(Debug, Default)]
@@ -79,7 +79,7 @@ impl<F: TunnelEnd, T: TunnelEnd> Mover for Copying<'_, F, T> {
         &mut self,
         context: &mut Context<'_>,
         most: usize,
-    ) -> Poll<Result<Step, MoveError>> {
+    ) -> Poll<Result<MoveStep, MoveError>> {
         let mut buffer = [MaybeUninit::uninit(); COPY];
         let mut buffer = ReadBuf::uninit(buffer.get_mut(..most.min(COPY)).unwrap_or_default());
         let Poll::Ready(read) = Pin::new(&mut *self.from).poll_read(context, &mut buffer) else {
@@ -96,23 +96,23 @@ impl<F: TunnelEnd, T: TunnelEnd> Mover for Copying<'_, F, T> {
         }
         let bytes = buffer.filled();
         if bytes.is_empty() {
-            return Poll::Ready(Ok(Step::Ended));
+            return Poll::Ready(Ok(MoveStep::Ended));
         }
         match &mut self.way.watch {
             Some(watch) => self.way.rest.push_all(watch.run(bytes)),
             None => self.hand_on(context, bytes)?,
         }
-        Poll::Ready(Ok(Step::Took(bytes.len())))
+        Poll::Ready(Ok(MoveStep::Took(bytes.len())))
     }
 
     /// Discards the byte that it reads.
-    fn poll_beyond(&mut self, context: &mut Context<'_>) -> Poll<Result<Step, MoveError>> {
+    fn poll_beyond(&mut self, context: &mut Context<'_>) -> Poll<Result<MoveStep, MoveError>> {
         let mut byte = [0];
         let mut buffer = ReadBuf::new(&mut byte);
         let read = ready!(Pin::new(&mut *self.from).poll_read(context, &mut buffer));
         read.map_err(MoveError::Source)?;
         let is_end = buffer.filled().is_empty();
-        Poll::Ready(Ok(if is_end { Step::Ended } else { Step::Took(1) }))
+        Poll::Ready(Ok(if is_end { MoveStep::Ended } else { MoveStep::Took(1) }))
     }
 
     /// Flushes the destination.

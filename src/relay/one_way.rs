@@ -49,7 +49,7 @@ pub(super) enum Flow {
 
 /// The result of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum MoveStep {
     /// It read this many bytes from the source.
     Took(usize),
     /// It read none: the source has none now, or the destination accepts none.
@@ -58,7 +58,7 @@ pub(super) enum Step {
     Ended,
 }
 
-impl Step {
+impl MoveStep {
     fn took(self) -> usize {
         match self {
             Self::Took(count) => count,
@@ -163,10 +163,10 @@ pub(super) trait Mover {
         &mut self,
         context: &mut Context<'_>,
         most: usize,
-    ) -> Poll<Result<Step, MoveError>>;
+    ) -> Poll<Result<MoveStep, MoveError>>;
 
     /// Looks whether the source has more bytes when no more may be read: `Took` says so.
-    fn poll_beyond(&mut self, context: &mut Context<'_>) -> Poll<Result<Step, MoveError>>;
+    fn poll_beyond(&mut self, context: &mut Context<'_>) -> Poll<Result<MoveStep, MoveError>>;
 
     /// Notes that bytes must wait: for the destination, or for the rate.
     fn hold(&mut self, context: &mut Context<'_>) -> Result<(), MoveError>;
@@ -226,9 +226,9 @@ pub(super) fn poll_moves<M: Mover>(
         }
         ready!(mover.poll_readable(context)).map_err(MoveError::Source)?;
         match ready!(poll_bounded(mover, context, traffic))? {
-            Step::Took(count) => budget = budget.saturating_sub(count.max(LEAST_STEP)),
-            Step::Nothing => {}
-            Step::Ended => mover.way().flow = Flow::Ended,
+            MoveStep::Took(count) => budget = budget.saturating_sub(count.max(LEAST_STEP)),
+            MoveStep::Nothing => {}
+            MoveStep::Ended => mover.way().flow = Flow::Ended,
         }
         mover.note_credit();
     }
@@ -246,7 +246,7 @@ fn poll_bounded<M: Mover>(
     mover: &mut M,
     context: &mut Context<'_>,
     traffic: &Traffic,
-) -> Poll<Result<Step, MoveError>> {
+) -> Poll<Result<MoveStep, MoveError>> {
     let way = mover.way();
     let most = if way.credit.is_short() { CONFINED_STEP } else { usize::MAX };
     if way.direction == Direction::Down {

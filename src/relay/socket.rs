@@ -109,7 +109,7 @@ pub(super) fn limit_window(stream: &TcpStream, bytes: u32) {
 
 /// The kernel memory of a socket, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct SocketMemory {
+pub(super) struct HeldMemory {
     /// All that it holds.
     pub(super) held: u64,
     /// What is queued for its peer.
@@ -117,14 +117,14 @@ pub(super) struct SocketMemory {
 }
 
 /// Returns the kernel memory of `stream`; zero where the kernel does not say (gVisor, qemu-user).
-pub(super) fn memory(stream: &TcpStream) -> SocketMemory {
+pub(super) fn memory(stream: &TcpStream) -> HeldMemory {
     // qemu-user answers with fewer bytes than were asked for, and nix asserts that no kernel does.
     let asked = catch_unwind(|| nix::sys::socket::getsockopt(stream, option::MemoryInfo));
     let Ok(Ok([received, _, _, _, reserved, queued, ..])) = asked else {
-        return SocketMemory::default();
+        return HeldMemory::default();
     };
     let held = u64::from(received) + u64::from(reserved) + u64::from(queued);
-    SocketMemory { held, queued: u64::from(queued) }
+    HeldMemory { held, queued: u64::from(queued) }
 }
 
 /// Returns the bytes of kernel memory that `stream` holds.

@@ -16,12 +16,12 @@ use tokio::net::TcpStream;
 
 use super::bulk::Look;
 use super::meter::{Tally, Traffic};
-use super::one_way::{COPY, Flow, MoveError, Mover, OneWay, Step, poll_moves};
+use super::one_way::{COPY, Flow, MoveError, MoveStep, Mover, OneWay, poll_moves};
 use super::pacing::SILENCE;
 use super::pipe_pool::{Drained, Filled, Pipe};
 use super::shared::Relay;
 use super::socket;
-use super::splice_state::{Fill, SMALL, SpliceState, Turn};
+use super::splice_state::{Fill, ReadTurn, SMALL, SpliceState};
 
 /// Minimum size of a fill, in bytes.
 const LEAST_FILL: usize = 4 * 1024;
@@ -112,7 +112,7 @@ impl Mover for Splicing<'_> {
 
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let state = &mut self.way.state;
-        if state.turn != Turn::Event {
+        if state.turn != ReadTurn::Event {
             return Poll::Ready(Ok(()));
         }
         if let Poll::Ready(readable) = self.from.poll_read_ready(context) {
@@ -123,7 +123,7 @@ impl Mover for Splicing<'_> {
             let now = self.relay.now();
             match state.pace.look(socket::queued(self.from)?, now, self.relay.batch()) {
                 Look::Move => {
-                    state.turn = Turn::Look;
+                    state.turn = ReadTurn::Look;
                     return Poll::Ready(Ok(()));
                 }
                 Look::Again => tick.as_mut().reset(self.relay.next_tick(now)),
@@ -137,7 +137,7 @@ impl Mover for Splicing<'_> {
         self.way.state.fill.bytes()
     }
 
-    fn poll_step(&mut self, _: &mut Context<'_>, most: usize) -> Poll<Result<Step, MoveError>> {
+    fn poll_step(&mut self, _: &mut Context<'_>, most: usize) -> Poll<Result<MoveStep, MoveError>> {
         let read = self.read(most)?;
         let state = &mut self.way.state;
         let took = read.took();
@@ -149,22 +149,22 @@ impl Mover for Splicing<'_> {
             Read::Took(_) => {}
             // If more bytes arrive, the next tick finds them. Without a tick, only a read that
             // returns `WouldBlock` arms the next event.
-            Read::TookAll(_) if state.turn == Turn::Look => state.wait(self.relay, self.from),
+            Read::TookAll(_) if state.turn == ReadTurn::Look => state.wait(self.relay, self.from),
             Read::TookAll(_) => {}
             Read::Emptied(_) | Read::Dry => state.wait(self.relay, self.from),
             Read::Full => state.hold(),
-            Read::Ended => return Poll::Ready(Ok(Step::Ended)),
+            Read::Ended => return Poll::Ready(Ok(MoveStep::Ended)),
         }
-        Poll::Ready(Ok(if took > 0 { Step::Took(took) } else { Step::Nothing }))
+        Poll::Ready(Ok(if took > 0 { MoveStep::Took(took) } else { MoveStep::Nothing }))
     }
 
-    fn poll_beyond(&mut self, _: &mut Context<'_>) -> Poll<Result<Step, MoveError>> {
+    fn poll_beyond(&mut self, _: &mut Context<'_>) -> Poll<Result<MoveStep, MoveError>> {
         match socket::peek(self.from) {
-            Ok(0) => Poll::Ready(Ok(Step::Ended)),
-            Ok(waiting) => Poll::Ready(Ok(Step::Took(waiting))),
+            Ok(0) => Poll::Ready(Ok(MoveStep::Ended)),
+            Ok(waiting) => Poll::Ready(Ok(MoveStep::Took(waiting))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.way.state.wait(self.relay, self.from);
-                Poll::Ready(Ok(Step::Nothing))
+                Poll::Ready(Ok(MoveStep::Nothing))
             }
             Err(error) => Poll::Ready(Err(MoveError::Source(error))),
         }

@@ -24,7 +24,7 @@ pub(super) struct SpliceState {
     pub(super) pace: Pace,
     /// The next tick, while batching.
     pub(super) tick: Option<Pin<Box<Sleep>>>,
-    pub(super) turn: Turn,
+    pub(super) turn: ReadTurn,
     /// The bytes moved in this turn.
     pub(super) moved: u64,
     pub(super) fill: Fill,
@@ -34,7 +34,7 @@ pub(super) struct SpliceState {
 
 /// Why the source is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum ReadTurn {
     /// It became readable, or is not yet.
     Event,
     /// Its bytes had to wait, and a bulk flow gets no event for the bytes below the low-water mark.
@@ -88,7 +88,7 @@ impl SpliceState {
         Self {
             pace: Pace::new(now),
             tick: None,
-            turn: Turn::Event,
+            turn: ReadTurn::Event,
             moved: 0,
             fill: Fill::Small,
             is_pressed: false,
@@ -113,9 +113,9 @@ impl SpliceState {
     /// must be read when they can go on.
     pub(super) fn hold(&mut self) {
         self.turn = match (self.pace.waits_for(), self.turn) {
-            (Wait::Byte, _) => Turn::Event,
-            (Wait::Batch, Turn::Look) => Turn::Look,
-            (Wait::Batch, Turn::Event | Turn::Resumed) => Turn::Resumed,
+            (Wait::Byte, _) => ReadTurn::Event,
+            (Wait::Batch, ReadTurn::Look) => ReadTurn::Look,
+            (Wait::Batch, ReadTurn::Event | ReadTurn::Resumed) => ReadTurn::Resumed,
         };
     }
 
@@ -123,13 +123,13 @@ impl SpliceState {
     pub(super) fn wait(&mut self, relay: &Relay, from: &TcpStream) {
         let now = relay.now();
         let before = self.pace.waits_for();
-        let woken = if self.turn == Turn::Look { Woken::Tick } else { Woken::Ready };
+        let woken = if self.turn == ReadTurn::Look { Woken::Tick } else { Woken::Ready };
         let moved = std::mem::take(&mut self.moved);
         if relay.settings.batch.is_some() {
             self.pace.dry(woken, moved, now, relay.batch());
         }
         self.fill = self.fill.after_turn(moved);
-        self.turn = Turn::Event;
+        self.turn = ReadTurn::Event;
         match (before, self.pace.waits_for()) {
             (Wait::Byte, Wait::Byte) => {}
             (Wait::Batch, Wait::Byte) => self.wait_for_a_byte(from),

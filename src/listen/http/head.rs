@@ -155,7 +155,7 @@ pub enum HeadProgress {
 
 /// An error, and the request target for the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedHead {
     /// The error.
     pub fault: HeadFault,
     /// The request target; `None` if it could not be read.
@@ -164,7 +164,7 @@ pub struct Refused {
     pub host: Option<String>,
 }
 
-impl From<HeadFault> for Refused {
+impl From<HeadFault> for RefusedHead {
     fn from(fault: HeadFault) -> Self {
         Self { fault, target: None, host: None }
     }
@@ -184,7 +184,7 @@ impl HeadReader {
     /// # Errors
     /// The first error in the order of the bytes. Semantic errors follow in this order: fields,
     /// method, target.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<HeadProgress, Refused> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<HeadProgress, RefusedHead> {
         self.bytes.extend_from_slice(bytes);
         if self.bytes.first() == Some(&0x16) {
             return Err(HeadFault::Tls.into());
@@ -241,13 +241,13 @@ impl HeadReader {
 }
 
 /// Validates a whole head with its empty line.
-fn judge(head: &[u8]) -> Result<Head, Refused> {
+fn judge(head: &[u8]) -> Result<Head, RefusedHead> {
     // `head_length` accepted only printable ASCII, tabs and CRLF.
     let text = std::str::from_utf8(head).map_err(|_| HeadFault::Character)?;
     let mut lines = text.split("\r\n");
     let request = lines.next().unwrap_or_default();
     let (method, target, version) = request_line(request)?;
-    let refused = |fault| Refused { fault, target: Some(target.to_owned()), host: None };
+    let refused = |fault| RefusedHead { fault, target: Some(target.to_owned()), host: None };
     let version = match version {
         "HTTP/1.0" => Version::Http10,
         "HTTP/1.1" => Version::Http11,
@@ -288,7 +288,7 @@ fn judge(head: &[u8]) -> Result<Head, Refused> {
     let parsed = Target::parse_authority(target).map_err(|fault| refused(fault.into()))?;
     if let Some(host) = host.filter(|host| !names_target(host, &parsed)) {
         let host = Some(host.to_owned());
-        return Err(Refused { host, ..refused(HeadFault::HostDiffers) });
+        return Err(RefusedHead { host, ..refused(HeadFault::HostDiffers) });
     }
     Ok(Head { target: parsed, version, length: head.len(), authorization, via })
 }

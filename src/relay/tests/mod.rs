@@ -544,6 +544,5 @@ async fn a_tunnel_is_small() {
     let life = TunnelContext { traffic: &traffic, terms, stalls, stop };
     let both = relay.splice_both(&client, &upstream, open(), life);
     let size = size_of_val(&both);
-    println!("{size} bytes");
     assert!(size <= 576, "{size} bytes");
 }
