@@ -61,6 +61,7 @@ pub enum Through {
 impl Through {
     pub fn has(self, kind: Kind) -> bool {
         match self {
+            Self::Only(kinds) if kind == Kind::Other => kinds.contains(&Kind::Pullgate),
             Self::Only(kinds) => kinds.contains(&kind),
             _ if kind.reads_requests() => false,
             Self::SetUps => kind.carries() && !kind.is_for_bulk(),
