@@ -114,17 +114,21 @@ pub(super) struct HeldMemory {
     pub(super) held: u64,
     /// What is queued for its peer.
     pub(super) queued: u64,
+    /// The most that can be queued for its peer.
+    queue: u64,
 }
 
 /// Returns the kernel memory of `stream`; zero where the kernel does not say (gVisor, qemu-user).
 pub(super) fn memory(stream: &TcpStream) -> HeldMemory {
+    memory_info(stream).unwrap_or_default()
+}
+
+fn memory_info(stream: &TcpStream) -> Option<HeldMemory> {
     // qemu-user answers with fewer bytes than were asked for, and nix asserts that no kernel does.
     let asked = catch_unwind(|| nix::sys::socket::getsockopt(stream, option::MemoryInfo));
-    let Ok(Ok([received, _, _, _, reserved, queued, ..])) = asked else {
-        return HeldMemory::default();
-    };
+    let Ok(Ok([received, _, _, queue, reserved, queued, ..])) = asked else { return None };
     let held = u64::from(received) + u64::from(reserved) + u64::from(queued);
-    HeldMemory { held, queued: u64::from(queued) }
+    Some(HeldMemory { held, queued: u64::from(queued), queue: u64::from(queue) })
 }
 
 /// Returns the bytes of kernel memory that `stream` holds.
@@ -132,11 +136,20 @@ pub fn held(stream: &TcpStream) -> u64 {
     memory(stream).held
 }
 
-/// How many bytes `stream` takes for certain, or `WouldBlock` when it isn't writable now.
+/// Returns how many bytes `stream` accepts, or `WouldBlock` if it is not writable now.
 ///
 /// A TCP socket is writable while the free part of its send buffer is at least half of what is
-/// queued (`sk_stream_is_writeable`), thus at least a third of the whole.
+/// queued (`sk_stream_is_writeable`), thus at least a third of the whole. Each queued buffer also
+/// counts its header, so a quarter of the free part is left to these.
 pub(super) fn room(stream: &TcpStream) -> io::Result<usize> {
+    if let Some(HeldMemory { queued, queue, .. }) = memory_info(stream)
+        && let Some(free) = queue.checked_sub(queued)
+        && free >= queued / 2
+        && free > 0
+    {
+        return Ok(usize::try_from(free / 4 * 3).unwrap_or(usize::MAX));
+    }
+    // The kernel signals that the socket is writable again only after it was asked.
     at_once(stream, Interest::WRITABLE, || {
         let mut polled = [PollFd::new(stream, PollFlags::OUT)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -194,6 +207,17 @@ pub(super) fn is_dry(stream: &TcpStream) -> bool {
 pub(super) fn write(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     at_once(stream, Interest::WRITABLE, || rustix::net::send(stream, bytes, flags))
+}
+
+/// Returns whether nothing waits to be read from `stream`. If so, tokio forgets the readiness, as
+/// after `WouldBlock`: the kernel signals the next byte.
+pub(super) fn has_emptied(stream: &TcpStream) -> bool {
+    let waiting =
+        at_once(stream, Interest::READABLE, || match rustix::io::ioctl_fionread(stream)? {
+            0 => Err(rustix::io::Errno::AGAIN),
+            waiting => Ok(waiting),
+        });
+    waiting.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Moves at most `length` bytes between a pipe and `stream`, without copying them.

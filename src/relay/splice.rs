@@ -147,9 +147,10 @@ impl Mover for Splicing<'_> {
         }
         match read {
             Read::Took(_) => {}
-            // If more bytes arrive, the next tick finds them. Without a tick, only a read that
-            // returns `WouldBlock` arms the next event.
+            // If more bytes arrive, the next tick finds them. Without a tick, the source must be
+            // seen to be dry, which arms the next event.
             Read::TookAll(_) if state.turn == ReadTurn::Look => state.wait(self.relay, self.from),
+            Read::TookAll(_) if socket::has_emptied(self.from) => state.wait(self.relay, self.from),
             Read::TookAll(_) => {}
             Read::Emptied(_) | Read::Dry => state.wait(self.relay, self.from),
             Read::Full => state.hold(),

@@ -5,6 +5,7 @@ mod ends;
 mod paced;
 mod refused;
 mod second_hello;
+mod sockets;
 mod stalled;
 mod storm;
 mod watched;
