@@ -65,9 +65,10 @@ const fn inspected(
     Claim { of: Kind::Inspected, what, row, figure, against }
 }
 
-/// Targets of the gate behind a parent: its cost is that of the gate that connects directly.
+/// Targets of the gate behind a parent: its cost is that of a gate that connects directly to an
+/// origin behind as many programs, which share the processors.
 const fn behind(what: &'static str, row: &'static str) -> Claim {
-    let against = Most(1.05, Kind::Pullgate);
+    let against = Most(1.05, Kind::BeforeGate);
     Claim { of: Kind::ThroughParent, what, row, figure: Figures::cpu_a_gib, against }
 }
 

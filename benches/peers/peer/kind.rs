@@ -22,6 +22,9 @@ pub enum Kind {
     Transparent,
     /// pullgate behind a second one as its parent proxy, whose cost does not count.
     ThroughParent,
+    /// pullgate that takes a second one's transparent listener for the origin. There are as many
+    /// programs as with a parent; the cost of the second does not count.
+    BeforeGate,
     /// pullgate with `[policy] verify-upstream = true`.
     Verifying,
     /// pullgate as a registry mirror with `blobs = "relay"`.
@@ -67,6 +70,7 @@ impl Kind {
             Self::Unbatched => "pullgate, `batch-ms = 0`",
             Self::Transparent => "pullgate, transparent",
             Self::ThroughParent => "pullgate, through a parent",
+            Self::BeforeGate => "pullgate, before another gate",
             Self::Verifying => "pullgate, `verify-upstream`",
             Self::Mirror => "pullgate, mirror, `relay`",
             Self::Inspected => "pullgate, inspect",
@@ -96,6 +100,7 @@ impl Kind {
             Self::Unbatched,
             Self::Transparent,
             Self::ThroughParent,
+            Self::BeforeGate,
             Self::Verifying,
             Self::Mirror,
             Self::Inspected,
@@ -110,7 +115,7 @@ impl Kind {
 
     /// Whether it differs from pullgate in nothing but the way of bulk.
     pub fn is_for_bulk(self) -> bool {
-        matches!(self, Self::Unbatched | Self::ThroughParent)
+        matches!(self, Self::Unbatched | Self::ThroughParent | Self::BeforeGate)
     }
 
     /// Whether it reads the requests inside TLS. Only rows with requests measure it.

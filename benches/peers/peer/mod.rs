@@ -145,10 +145,10 @@ pub fn start(
             trusted = Some(authority.der);
             (by_connect, squid::version(), Running::Daemon(daemon))
         }
-        Kind::ThroughParent => {
+        Kind::ThroughParent | Kind::BeforeGate => {
             let at = loopback(crate::process::free_port()?);
-            parent = Some(pullgate::start_parent(&place, at)?);
-            let daemon = pullgate::start_behind(&place, at)?;
+            parent = Some(pullgate::start_second(kind, &place, at)?);
+            let daemon = pullgate::start_before(kind, &place, at)?;
             let ask = Ask::Connect(443);
             (Route { address, ask }, pullgate::version(), Running::Daemon(daemon))
         }

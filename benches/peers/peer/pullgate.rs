@@ -60,17 +60,25 @@ pub fn start_inspecting(place: &Place<'_>) -> anyhow::Result<(Daemon, Vec<u8>)> 
     Ok((launch(Path::new(BUILT), place, &gate)?, authority.to_vec()))
 }
 
-/// The gate that is the parent of the measured one.
-pub fn start_parent(place: &Place<'_>, at: SocketAddr) -> anyhow::Result<Daemon> {
-    let folder = place.folder.join("parent");
-    let gate = Gate { folder: &folder, address: at, ..Gate::new(place) };
-    launch(Path::new(BUILT), place, &gate)
+/// The second gate, behind the measured one: its parent, or what it takes for the origin.
+pub fn start_second(kind: Kind, place: &Place<'_>, at: SocketAddr) -> anyhow::Result<Daemon> {
+    let mode = if kind == Kind::ThroughParent { "connect" } else { "transparent" };
+    let folder = place.folder.join("second");
+    launch(
+        Path::new(BUILT),
+        place,
+        &Gate { folder: &folder, mode, address: at, ..Gate::new(place) },
+    )
 }
 
-/// A gate that reaches its registries through a parent.
-pub fn start_behind(place: &Place<'_>, parent: SocketAddr) -> anyhow::Result<Daemon> {
+/// The gate that reaches its registries through the second one.
+pub fn start_before(kind: Kind, place: &Place<'_>, second: SocketAddr) -> anyhow::Result<Daemon> {
+    if kind == Kind::BeforeGate {
+        let place = Place { origin: second, ..*place };
+        return launch(Path::new(BUILT), &place, &Gate::new(&place));
+    }
     let more = format!(
-        "[policy]\nparent = \"next\"\n[[parent]]\nname = \"next\"\naddresses = [\"{parent}\"]\n\
+        "[policy]\nparent = \"next\"\n[[parent]]\nname = \"next\"\naddresses = [\"{second}\"]\n\
          connect = \"name\""
     );
     launch(Path::new(BUILT), place, &Gate { more: &more, ..Gate::new(place) })
