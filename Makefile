@@ -117,7 +117,8 @@ image: static
 	@.ci/tools buildah=buildah podman=podman runc=runc strip=binutils curl=curl
 	.ci/image $(TARGET)/static/$(HOST)/release/pullgate
 
-# Static binaries and packages for other architectures, and the demo of each: as root. ARCHES=i386 runs
+# Static binaries and packages for other architectures, with the demo of each and a trial of its package:
+# as root. CROSS_TESTS=pull:: also runs the end-to-end tests of that name with each gate. ARCHES=i386 runs
 # the unit and the end-to-end tests on 32 bits instead.
 ARCHES ?= amd64 arm64 armhf
 cross:

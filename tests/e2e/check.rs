@@ -224,3 +224,15 @@ fn the_end_waits_for_what_is_under_way() {
     assert_eq!(gate.ended().code(), Some(0), "{}", gate.log());
     assert_eq!(gate.audited(&[("registry", "contoso")])["outcome"], "relayed");
 }
+
+#[test]
+fn the_demo_says_what_to_install_if_the_system_has_no_authorities() {
+    let demo = Command::new(env!("CARGO_BIN_EXE_pullgate"))
+        .arg("demo")
+        .env("SSL_CERT_FILE", "/dev/null")
+        .env_remove("SSL_CERT_DIR")
+        .output()
+        .unwrap();
+    assert_eq!(demo.status.code(), Some(1), "{}", text(&demo));
+    assert!(text(&demo).contains("install the package ca-certificates"), "{}", text(&demo));
+}

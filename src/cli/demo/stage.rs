@@ -1,6 +1,6 @@
 //! The objects that all acts of the demo share: an authority, a registry, a configuration and a gate.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::gate::DemoGate;
 use super::show::tell;
@@ -23,6 +23,14 @@ pub(super) struct DemoStage {
 
 impl DemoStage {
     pub(super) async fn set(size: u64, afterwards: Afterwards) -> anyhow::Result<Self> {
+        // The client trusts the demonstration's authority only, but its library also loads the
+        // system's, and panics if there is none.
+        if rustls_native_certs::load_native_certs().certs.is_empty() {
+            bail!(
+                "the system has no certificate authorities, and the demonstration's client does \
+                 not start without any: install the package ca-certificates"
+            );
+        }
         tell(&format!("making an image of {:.0} MiB of random layers", mebibytes(size)));
         let authority =
             Authority::new(&[LOGIN, DATA, LATER_LOGIN, LATER_DATA, STORAGE, "127.0.0.1"])?;
