@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::clock::Timestamp;
 use super::id::SessionId;
+use super::text::AuditText;
 
 /// Number of requests that are kept.
 const KEPT: usize = 100;
@@ -27,17 +28,17 @@ pub struct RequestRow {
     pub(super) via: &'static str,
     pub(super) client: IpAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) client_name: Option<String>,
+    pub(super) client_name: Option<AuditText>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) registry: Option<String>,
+    pub(super) registry: Option<AuditText>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) method: Option<&'static str>,
     pub(super) operation: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) repository: Option<String>,
+    pub(super) repository: Option<AuditText>,
     /// The tag, otherwise the digest.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) reference: Option<String>,
+    pub(super) reference: Option<AuditText>,
     pub(super) status: u16,
     pub(super) outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -17,7 +17,7 @@ use super::id::SessionId;
 use super::latest_requests::RequestRow;
 use super::record::{Granted, Outcome, Record, SessionEnd};
 use super::text::AuditText;
-use crate::oci::{Digest, Request};
+use crate::oci::{Digest, RegistryName, Repository, Request};
 use crate::policy::{Cause, Ending, Failure, NO_LABEL, Reason, Side, Stop};
 
 /// How a request arrived.
@@ -78,6 +78,9 @@ pub struct OpenRequest {
 /// The operation of a request that could not be parsed.
 const UNKNOWN: &str = "unknown";
 
+/// The room for the name of an image before it has to grow, in bytes.
+const USUAL_IMAGE: usize = 128;
+
 impl Account {
     /// Opens the account of a request.
     #[must_use]
@@ -120,23 +123,31 @@ impl OpenRequest {
     pub fn ask(&mut self, request: &Request) {
         let Request { method, registry, operation } = request;
         self.method = Some(method.as_str());
-        let registry = registry.iter().map(ToString::to_string);
-        let names = registry.chain(operation.repository().map(ToString::to_string));
-        let mut asked = names.collect::<Vec<_>>().join("/");
+        let mut asked = String::with_capacity(USUAL_IMAGE);
+        let names = [
+            registry.as_ref().map(RegistryName::as_str),
+            operation.repository().map(Repository::as_str),
+        ];
+        for name in names.into_iter().flatten() {
+            if !asked.is_empty() {
+                asked.push('/');
+            }
+            asked.push_str(name);
+        }
         if let Some(tag) = operation.tag() {
             asked.push(':');
             asked.push_str(tag.as_str());
         }
         self.asked = Some(AuditText::new(&asked)).filter(|text| !text.as_str().is_empty());
         self.operation = operation.name();
-        self.repository = operation.repository().map(|name| AuditText::new(name.as_str()));
-        self.reference = operation.tag().map(|tag| AuditText::new(tag.as_str()));
-        self.digest = operation.digest().map(|digest| AuditText::new(digest.as_str()));
+        self.repository = operation.repository().map(|name| AuditText::of_shared(name.shared()));
+        self.reference = operation.tag().map(|tag| AuditText::of_shared(tag.shared()));
+        self.digest = operation.digest().map(|digest| AuditText::of_shared(digest.shared()));
     }
 
     /// Notes the digest that a registry names for a tag (`Docker-Content-Digest`).
     pub fn names_digest(&mut self, digest: &Digest) {
-        self.digest.get_or_insert_with(|| AuditText::new(digest.as_str()));
+        self.digest.get_or_insert_with(|| AuditText::of_shared(digest.shared()));
     }
 
     /// Writes the audit line and updates the metrics. Returns the id for the answer; `None` if the
@@ -197,17 +208,17 @@ impl OpenRequest {
         spent: Duration,
         id: Option<SessionId>,
     ) -> RequestRow {
-        let text = |text: &AuditText| text.as_str().to_owned();
+        let registry = self.granted.as_ref().map(|granted| granted.registry.clone());
         RequestRow {
             time: Timestamp(self.started),
             via: self.via.code(),
             client: self.client,
-            client_name: self.client_name.as_deref().map(str::to_owned),
-            registry: self.granted.as_ref().map(|granted| granted.registry.to_string()),
+            client_name: self.client_name.clone().map(AuditText::of_shared),
+            registry: registry.map(AuditText::of_shared),
             method: self.method,
             operation: self.operation,
-            repository: self.repository.as_ref().map(text),
-            reference: self.reference.as_ref().or(self.digest.as_ref()).map(text),
+            repository: self.repository.clone(),
+            reference: self.reference.as_ref().or(self.digest.as_ref()).cloned(),
             status: self.status,
             outcome: outcome.code(),
             reason,

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+
 use crate::policy::{Name, Target};
 
 /// Maximum length in characters, with escapes.
@@ -24,15 +26,14 @@ impl AuditText {
     /// Escapes what is not printable ASCII, and truncates long text.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        let printable = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
-        if text.len() <= LONGEST && text.bytes().all(printable) {
+        if is_fit(text) {
             return Self(text.into());
         }
         let mut escaped = String::with_capacity(LONGEST);
         for letter in text.chars() {
             let before = escaped.len();
             match u8::try_from(letter) {
-                Ok(byte) if printable(byte) => escaped.push(letter),
+                Ok(byte) if is_printable(byte) => escaped.push(letter),
                 // Writing to a string cannot fail.
                 _ => drop(write!(escaped, "{}", letter.escape_unicode())),
             }
@@ -82,6 +83,12 @@ impl AuditText {
         Self(name.shared())
     }
 
+    /// The same as [`Self::new`], without a copy where nothing must be changed.
+    #[must_use]
+    pub fn of_shared(text: Arc<str>) -> Self {
+        if is_fit(&text) { Self(text) } else { Self::new(&text) }
+    }
+
     /// Returns the text for an audit line.
     pub(super) fn to_cow(&self) -> Cow<'_, str> {
         Cow::Borrowed(&self.0)
@@ -92,6 +99,21 @@ impl AuditText {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+impl Serialize for AuditText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+fn is_printable(byte: u8) -> bool {
+    byte == b' ' || byte.is_ascii_graphic()
+}
+
+/// Whether a text needs no change.
+fn is_fit(text: &str) -> bool {
+    text.len() <= LONGEST && text.bytes().all(is_printable)
 }
 
 /// Returns the part before a path or query, with a slash for what was removed.
@@ -133,6 +155,7 @@ mod tests {
     proptest! {
         #[test]
         fn texts_are_short_and_printable(text in "\\PC{0,400}|[\\x00-\\x7f]{0,400}") {
+            prop_assert_eq!(AuditText::of_shared(text.as_str().into()), AuditText::new(&text));
             for made in [AuditText::new(&text), AuditText::of_request(&text)] {
                 prop_assert!(made.as_str().len() <= LONGEST);
                 prop_assert!(made.as_str().bytes().all(|byte| (0x20..0x7f).contains(&byte)));

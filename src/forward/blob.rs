@@ -73,7 +73,7 @@ impl BlobBody {
                 Poll::Ready(Some(Err(_))) => return self.fail(Cause::UpstreamAborted),
                 Poll::Ready(None) => {
                     let check = self.check.take();
-                    if check.is_some_and(|(verifier, digest)| verifier.finish() != digest) {
+                    if check.is_some_and(|(verifier, digest)| !verifier.finds(&digest)) {
                         return self.fail(Cause::DigestMismatch);
                     }
                     self.is_over = true;

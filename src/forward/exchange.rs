@@ -39,41 +39,41 @@ pub struct Asked<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// What goes to a server.
+/// What goes to a server beside a body. It can be sent more than once.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(super) struct Outgoing<'a> {
     pub(super) method: hyper::Method,
-    pub(super) target: String,
-    pub(super) headers: HeaderMap,
-    pub(super) body: RequestBody,
+    pub(super) target: &'a str,
+    pub(super) headers: Headers<'a>,
+    /// Set whatever the headers are.
+    pub(super) authorization: Option<HeaderValue>,
 }
 
-impl Outgoing {
-    /// Returns the same request once more; `None` if its body can be sent only once.
-    pub(super) fn again(&self) -> Option<Self> {
-        Some(Self { body: self.body.again()?, ..self.without_body() })
-    }
+/// The headers of a request. They are made for each attempt, because few requests need a second one.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Headers<'a> {
+    /// Those of a client's headers that this function keeps.
+    Kept(fn(&HeaderMap) -> HeaderMap, &'a HeaderMap),
+    /// The gate's own.
+    Own(&'a HeaderMap),
+}
 
-    /// Returns the same request without its body.
-    pub(super) fn without_body(&self) -> Self {
-        Self {
-            method: self.method.clone(),
-            target: self.target.clone(),
-            headers: self.headers.clone(),
-            body: RequestBody::default(),
-        }
-    }
-
-    fn to(self, target: &Target) -> Option<hyper::Request<RequestBody>> {
+impl Outgoing<'_> {
+    fn with(&self, target: &Target, body: RequestBody) -> Option<hyper::Request<RequestBody>> {
         let host =
             if target.port == 443 { target.name.as_str().to_owned() } else { target.to_string() };
-        let mut request = hyper::Request::builder()
-            .method(self.method)
-            .uri(self.target.as_str())
-            .body(self.body)
-            .ok()?;
-        *request.headers_mut() = self.headers;
-        request.headers_mut().insert(header::HOST, HeaderValue::try_from(host).ok()?);
+        let mut request = hyper::Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.target.parse().ok()?;
+        *request.headers_mut() = match self.headers {
+            Headers::Kept(kept, client) => kept(client),
+            Headers::Own(headers) => headers.clone(),
+        };
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, HeaderValue::try_from(host).ok()?);
+        if let Some(authorization) = &self.authorization {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
         Some(request)
     }
 }
@@ -128,12 +128,13 @@ impl Exchanger {
         &self,
         asked: Asked<'_>,
         allowed: &Allowed,
-        outgoing: Outgoing,
+        outgoing: &Outgoing<'_>,
+        body: RequestBody,
     ) -> Result<Answered, Trouble> {
         let target = allowed.target();
-        let request = |outgoing: Outgoing| {
+        let request = |body: RequestBody| {
             let detail = "the request cannot be written as HTTP";
-            let built = outgoing.to(target);
+            let built = outgoing.with(target, body);
             built.ok_or_else(|| Trouble::failed(Cause::UpstreamMalformed, detail))
         };
         let timeout = asked.set.limits().idle_timeout.min(LONGEST_ANSWER);
@@ -145,14 +146,14 @@ impl Exchanger {
             thread: thread::current().id(),
         };
         // The server may just have closed a connection that is open: then a new one is tried.
-        if let Some(again) = outgoing.again()
+        if let Some(again) = body.again()
             && let Some(mut connection) = self.pool.take(&key)
             && let Ok(Ok(response)) = timeout_at(by, connection.send(request(again)?)).await
         {
             return Ok(Answered { response, connection, timeout });
         }
-        let is_streamed = outgoing.again().is_none();
-        let request = request(outgoing)?;
+        let is_streamed = body.again().is_none();
+        let request = request(body)?;
         let mut connection = self.open(asked, allowed, key).await?;
         let upstream = connection.address();
         let sending = connection.send(request);
@@ -220,7 +221,8 @@ pub(super) async fn whole(answered: Answered, most: usize) -> Result<Bytes, Trou
     let Answered { response, connection, timeout } = answered;
     let by = Instant::now() + timeout;
     let mut body = response.into_body();
-    let mut bytes = BytesMut::new();
+    // A small body comes in one piece, which needs no copy.
+    let (mut first, mut all) = (Bytes::new(), BytesMut::new());
     loop {
         let frame = match timeout_at(by, body.frame()).await {
             Err(_) => return Err(late()),
@@ -228,14 +230,18 @@ pub(super) async fn whole(answered: Answered, most: usize) -> Result<Bytes, Trou
             Ok(Some(Err(error))) => return Err(broken(&error)),
             Ok(Some(Ok(frame))) => frame,
         };
-        if let Some(data) = frame.data_ref() {
-            if bytes.len() + data.len() > most {
-                let detail = format!("the answer is larger than {most} bytes");
-                return Err(Trouble::failed(Cause::UpstreamMalformed, detail));
-            }
-            bytes.extend_from_slice(data);
+        let Ok(data) = frame.into_data() else { continue };
+        if first.len() + all.len() + data.len() > most {
+            let detail = format!("the answer is larger than {most} bytes");
+            return Err(Trouble::failed(Cause::UpstreamMalformed, detail));
         }
+        if first.is_empty() && all.is_empty() {
+            first = data;
+            continue;
+        }
+        all.extend_from_slice(&std::mem::take(&mut first));
+        all.extend_from_slice(&data);
     }
     connection.release();
-    Ok(bytes.freeze())
+    Ok(if all.is_empty() { first } else { all.freeze() })
 }

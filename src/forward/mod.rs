@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap};
 
 pub use blob::BlobBody;
 pub use body::RequestBody;
@@ -28,9 +28,9 @@ pub use exchange::{Asked, FirstConnection};
 pub use trouble::Trouble;
 
 use crate::dial::{Dialler, TlsClients};
-use crate::oci::{Algorithm, Digest, Method, Operation, UriReference};
+use crate::oci::{Algorithm, Digest, DigestVerifier, Method, Operation, UriReference};
 use crate::policy::{Allowed, Blobs, Cause, Denial, Name, Reason};
-use exchange::{Answered, Exchanger, Outgoing, whole};
+use exchange::{Answered, Exchanger, Headers, Outgoing, whole};
 use token::Tokens;
 
 /// The largest manifest or list, in bytes.
@@ -60,6 +60,8 @@ pub struct RegistryAnswer {
     pub body: AnswerBody,
     /// The next part of a list.
     pub next: Option<Operation>,
+    /// The digest of a manifest, as the registry names it.
+    pub named: Option<Digest>,
     /// Who answered last.
     pub upstream: Option<SocketAddr>,
     /// What would have denied it, were the policy enforced.
@@ -94,15 +96,15 @@ impl Forward {
             _ => hyper::Method::GET,
         };
         let outgoing = Outgoing {
-            method,
-            target: asked.request.operation.target(),
-            headers: headers::for_registry(asked.headers),
-            body: RequestBody::default(),
+            method: method.clone(),
+            target: &asked.request.operation.target(),
+            headers: Headers::Kept(headers::for_registry, asked.headers),
+            authorization: self.tokens.known(asked),
         };
-        let answered = self.with_token(asked, &login, outgoing.without_body()).await?;
+        let answered = self.with_token(asked, &login, outgoing).await?;
         let status = answered.response.status();
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
-            return self.redirected(asked, login.target().name.clone(), outgoing, answered).await;
+            return self.redirected(asked, login.target().name.clone(), method, answered).await;
         }
         self.answer(asked, answered).await
     }
@@ -113,11 +115,10 @@ impl Forward {
         &self,
         asked: Asked<'_>,
         login: &Allowed,
-        outgoing: Outgoing,
+        outgoing: Outgoing<'_>,
     ) -> Result<Answered, Trouble> {
-        let known = self.tokens.known(asked);
-        let first = with_authorization(outgoing.without_body(), known.clone());
-        let answered = self.exchanger.exchange(asked, login, first).await?;
+        let none = RequestBody::default();
+        let answered = self.exchanger.exchange(asked, login, &outgoing, none).await?;
         if answered.response.status() != StatusCode::UNAUTHORIZED {
             return Ok(answered);
         }
@@ -125,12 +126,12 @@ impl Forward {
         let challenges = token::challenges(answered.response.headers());
         // What the registry says beside is read so that its connection can be used again.
         let _ = whole(answered, LARGEST_ERROR).await;
-        let token = self.tokens.obtain(&self.exchanger, asked, challenges, known).await;
+        let refused = outgoing.authorization;
+        let token = self.tokens.obtain(&self.exchanger, asked, challenges, refused).await;
         let token = token.map_err(|trouble| trouble.at(upstream))?;
-        let answered = self
-            .exchanger
-            .exchange(asked, login, with_authorization(outgoing, Some(token)))
-            .await?;
+        let outgoing = Outgoing { authorization: Some(token), ..outgoing };
+        let none = RequestBody::default();
+        let answered = self.exchanger.exchange(asked, login, &outgoing, none).await?;
         if answered.response.status() == StatusCode::UNAUTHORIZED {
             self.tokens.forget(asked);
             let detail = match asked.allowed.credentials() {
@@ -147,11 +148,10 @@ impl Forward {
         &self,
         asked: Asked<'_>,
         mut from: Name,
-        outgoing: Outgoing,
+        method: hyper::Method,
         mut answered: Answered,
     ) -> Result<RegistryAnswer, Trouble> {
         let allowed = asked.allowed;
-        let mut outgoing = Outgoing { headers: headers::for_blob_store(asked.headers), ..outgoing };
         for _ in 0..MOST_HOPS {
             let upstream = answered.connection.address();
             let text = headers::location(answered.response.headers());
@@ -183,10 +183,17 @@ impl Forward {
             let hop = hop.map_err(|denial| Trouble::from(denial).at(upstream))?;
             let _ = whole(answered, LARGEST_ERROR).await;
             from = hop.target().name.clone();
-            outgoing.target = match location {
+            let target = match &location {
                 UriReference::Absolute { target, .. } | UriReference::Relative(target) => target,
             };
-            answered = self.exchanger.exchange(asked, &hop, outgoing.without_body()).await?;
+            let outgoing = Outgoing {
+                method: method.clone(),
+                target,
+                headers: Headers::Kept(headers::for_blob_store, asked.headers),
+                authorization: None,
+            };
+            let none = RequestBody::default();
+            answered = self.exchanger.exchange(asked, &hop, &outgoing, none).await?;
             let status = answered.response.status();
             if !status.is_redirection() || status == StatusCode::NOT_MODIFIED {
                 return stored(asked, answered);
@@ -211,50 +218,59 @@ impl Forward {
         if !status.is_success() && status != StatusCode::NOT_MODIFIED {
             return refused(answered).await;
         }
-        let kept = headers::of_answer(answered.response.headers());
+        let mut kept = headers::of_answer(answered.response.headers());
         let next = headers::next(answered.response.headers(), operation);
-        let answer = |headers, body| RegistryAnswer {
+        let is_manifest = matches!(operation, Operation::Manifest { .. });
+        let named = headers::digest(&kept).filter(|_| is_manifest);
+        let answer = |headers, body, named| RegistryAnswer {
             status,
             headers,
             body,
-            next: next.clone(),
+            next,
+            named,
             upstream,
             would_deny: None,
         };
         if is_head || status == StatusCode::NOT_MODIFIED {
             let _ = whole(answered, 0).await;
-            return Ok(answer(kept, AnswerBody::Whole(Bytes::new())));
+            return Ok(answer(kept, AnswerBody::Whole(Bytes::new()), named));
         }
         if let Operation::Blob { digest, .. } = operation {
             let body = streamed(asked, answered, digest)?;
-            return Ok(answer(kept, body));
+            return Ok(answer(kept, body, None));
         }
         if status != StatusCode::OK {
             let detail = format!("the registry answered {status} to a request for a document");
             return Err(Trouble::failed(Cause::UpstreamMalformed, detail).at(upstream));
         }
-        let named = headers::digest(answered.response.headers());
         let bytes = whole(answered, LARGEST_DOCUMENT).await.map_err(|error| error.at(upstream))?;
-        if matches!(operation, Operation::Manifest { .. }) {
-            let mismatch = |wanted: &Digest| {
-                let found = Digest::of(wanted.algorithm(), &bytes);
-                let detail = format!("the manifest has the digest {found}, not {wanted}");
-                (found != *wanted).then(|| Trouble::failed(Cause::DigestMismatch, detail))
-            };
-            let wrong = operation.digest().and_then(mismatch);
-            let wrong = wrong.or_else(|| named.as_ref().and_then(mismatch));
-            if let Some(trouble) = wrong {
-                return Err(trouble.at(upstream));
-            }
-        }
-        let mut kept = kept;
         kept.remove(header::CONTENT_LENGTH);
-        if matches!(operation, Operation::Manifest { .. }) && named.is_none() {
+        if !is_manifest {
+            return Ok(answer(kept, AnswerBody::Whole(bytes), None));
+        }
+        let wanted = operation.digest();
+        let also = named.as_ref().filter(|named| wanted != Some(*named));
+        for digest in wanted.into_iter().chain(also) {
+            has_digest(&bytes, digest).map_err(|trouble| trouble.at(upstream))?;
+        }
+        let named = named.unwrap_or_else(|| {
             let digest = Digest::of(Algorithm::Sha256, &bytes);
             headers::set_digest(&mut kept, &digest);
-        }
-        Ok(answer(kept, AnswerBody::Whole(bytes)))
+            digest
+        });
+        Ok(answer(kept, AnswerBody::Whole(bytes), Some(named)))
     }
+}
+
+/// Checks that a manifest has this digest.
+fn has_digest(bytes: &[u8], wanted: &Digest) -> Result<(), Trouble> {
+    let mut verifier = DigestVerifier::new(wanted.algorithm());
+    verifier.update(bytes);
+    if verifier.clone().finds(wanted) {
+        return Ok(());
+    }
+    let detail = format!("the manifest has the digest {}, not {wanted}", verifier.finish());
+    Err(Trouble::failed(Cause::DigestMismatch, detail))
 }
 
 /// Returns a redirect that the client follows itself.
@@ -267,6 +283,7 @@ async fn passed_on(answered: Answered, would_deny: Option<Denial>) -> RegistryAn
         headers,
         body: AnswerBody::Whole(Bytes::new()),
         next: None,
+        named: None,
         upstream,
         would_deny: would_deny.map(|denial| denial.reason),
     }
@@ -294,7 +311,15 @@ fn stored(asked: Asked<'_>, answered: Answered) -> Result<RegistryAnswer, Troubl
         true => streamed(asked, answered, digest)?,
         false => AnswerBody::Whole(Bytes::new()),
     };
-    Ok(RegistryAnswer { status, headers, body, next: None, upstream, would_deny: None })
+    Ok(RegistryAnswer {
+        status,
+        headers,
+        body,
+        next: None,
+        named: None,
+        upstream,
+        would_deny: None,
+    })
 }
 
 /// A blob's body. A whole one is checked while it passes; of a part nothing can be said.
@@ -328,12 +353,13 @@ async fn refused(answered: Answered) -> Result<RegistryAnswer, Trouble> {
     let is_json = headers::is_json(&headers);
     let body = whole(answered, LARGEST_ERROR).await.unwrap_or_default();
     let body = AnswerBody::Whole(if is_json { body } else { Bytes::new() });
-    Ok(RegistryAnswer { status, headers, body, next: None, upstream, would_deny: None })
-}
-
-fn with_authorization(mut outgoing: Outgoing, token: Option<HeaderValue>) -> Outgoing {
-    if let Some(token) = token {
-        outgoing.headers.insert(header::AUTHORIZATION, token);
-    }
-    outgoing
+    Ok(RegistryAnswer {
+        status,
+        headers,
+        body,
+        next: None,
+        named: None,
+        upstream,
+        would_deny: None,
+    })
 }

@@ -7,7 +7,7 @@ use hyper::header::{self, HeaderValue};
 
 use super::blob::BlobBody;
 use super::body::RequestBody;
-use super::exchange::{Answered, Asked, FirstConnection, Outgoing, whole};
+use super::exchange::{Answered, Asked, FirstConnection, Headers, Outgoing, whole};
 use super::headers;
 use super::token::Tokens;
 use super::trouble::Trouble;
@@ -35,16 +35,15 @@ impl Forward {
         let server = asked.allowed.server();
         let outgoing = Outgoing {
             method: method(asked.request.method),
-            target: asked.request.operation.target(),
-            headers: headers::of_client(asked.headers),
-            body,
+            target: &asked.request.operation.target(),
+            headers: Headers::Kept(headers::of_client, asked.headers),
+            authorization: None,
         };
-        let bodiless = outgoing.without_body();
-        let answered = self.exchanger.exchange(asked, &server, outgoing).await?;
+        let answered = self.exchanger.exchange(asked, &server, &outgoing, body).await?;
         let status = answered.response.status();
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             let from = server.target().name.clone();
-            return self.redirected(asked, from, bodiless, answered).await;
+            return self.redirected(asked, from, outgoing.method, answered).await;
         }
         if matches!(asked.request.operation, Operation::Stored { .. }) {
             return stored(asked, answered).await;
@@ -79,7 +78,15 @@ async fn stored(asked: Asked<'_>, answered: Answered) -> Result<RegistryAnswer, 
             AnswerBody::Whole(Bytes::new())
         }
     };
-    Ok(RegistryAnswer { status, headers, body, next: None, upstream, would_deny: None })
+    Ok(RegistryAnswer {
+        status,
+        headers,
+        body,
+        next: None,
+        named: None,
+        upstream,
+        would_deny: None,
+    })
 }
 
 fn method(method: Method) -> hyper::Method {
@@ -117,7 +124,15 @@ async fn written(
         None => {}
     }
     let body = AnswerBody::Whole(Bytes::new());
-    Ok(RegistryAnswer { status, headers: kept, body, next: None, upstream, would_deny: None })
+    Ok(RegistryAnswer {
+        status,
+        headers: kept,
+        body,
+        next: None,
+        named: None,
+        upstream,
+        would_deny: None,
+    })
 }
 
 /// Returns the path of a location if it is an operation on the repository that was asked for.

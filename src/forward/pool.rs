@@ -57,7 +57,7 @@ pub(super) struct PoolKey {
 /// The connections that nobody uses.
 #[derive(Debug)]
 pub(super) struct Pool {
-    idle: Mutex<HashMap<PoolKey, Vec<Idle>>>,
+    idle: Mutex<IdleConnections>,
     places: Arc<Semaphore>,
     is_swept: AtomicBool,
 }
@@ -69,6 +69,27 @@ impl Default for Pool {
             places: Arc::new(Semaphore::new(MOST)),
             is_swept: AtomicBool::new(false),
         }
+    }
+}
+
+/// The connections that nobody uses, by what they may be used for.
+#[derive(Debug, Default)]
+struct IdleConnections {
+    by_key: HashMap<PoolKey, Vec<Idle>>,
+    /// How many they are.
+    count: usize,
+    /// The latest generation of the policy that one was put back for.
+    generation: u64,
+}
+
+impl IdleConnections {
+    /// Keeps those that `is_wanted`.
+    fn retain(&mut self, mut is_wanted: impl FnMut(&PoolKey, &Idle) -> bool) {
+        self.by_key.retain(|key, waiting| {
+            waiting.retain(|one| is_wanted(key, one));
+            !waiting.is_empty()
+        });
+        self.count = self.by_key.values().map(Vec::len).sum();
     }
 }
 
@@ -115,9 +136,11 @@ impl Pool {
     pub(super) fn take(self: &Arc<Self>, key: &PoolKey) -> Option<Connection> {
         let now = Instant::now();
         let mut idle = self.lock();
-        let waiting = idle.get_mut(key)?;
+        let IdleConnections { by_key, count, .. } = &mut *idle;
+        let waiting = by_key.get_mut(key)?;
         let found = loop {
             let one = waiting.pop()?;
+            *count = count.saturating_sub(1);
             if one.until > now && one.live.sender.is_ready() {
                 break one.live;
             }
@@ -127,12 +150,17 @@ impl Pool {
 
     fn put(self: &Arc<Self>, key: PoolKey, live: Live) {
         let mut idle = self.lock();
-        // A reload has made the others useless.
-        idle.retain(|one, _| one.generation >= key.generation);
-        let count: usize = idle.values().map(Vec::len).sum();
-        let waiting = idle.entry(key).or_default();
-        if waiting.len() < MOST_IDLE_PER_HOST && count < MOST_IDLE {
-            waiting.push(Idle { live, until: Instant::now() + IDLE });
+        if idle.generation < key.generation {
+            // A reload has made the others useless.
+            idle.generation = key.generation;
+            idle.retain(|one, _| one.generation >= key.generation);
+        }
+        if idle.count < MOST_IDLE && idle.generation == key.generation {
+            let waiting = idle.by_key.entry(key).or_default();
+            if waiting.len() < MOST_IDLE_PER_HOST {
+                waiting.push(Idle { live, until: Instant::now() + IDLE });
+                idle.count += 1;
+            }
         }
         drop(idle);
         if !self.is_swept.swap(true, Ordering::AcqRel) {
@@ -146,18 +174,15 @@ impl Pool {
             sleep(SWEEP).await;
             let now = Instant::now();
             let mut idle = self.lock();
-            idle.retain(|_, waiting| {
-                waiting.retain(|one| one.until > now && !one.live.sender.is_closed());
-                !waiting.is_empty()
-            });
-            if idle.is_empty() {
+            idle.retain(|_, one| one.until > now && !one.live.sender.is_closed());
+            if idle.count == 0 {
                 self.is_swept.store(false, Ordering::Release);
                 return;
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<PoolKey, Vec<Idle>>> {
+    fn lock(&self) -> MutexGuard<'_, IdleConnections> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

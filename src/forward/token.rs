@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::body::RequestBody;
-use super::exchange::{Asked, Exchanger, Outgoing, whole};
+use super::exchange::{Asked, Exchanger, Headers, Outgoing, whole};
 use super::trouble::Trouble;
 use crate::oci::{Bearer, Challenges, Operation, UriReference, encoded};
 use crate::policy::{Cause, RegistryCredentials};
@@ -161,8 +161,10 @@ async fn exchange(
             format!("the token server {host} is not a host of this registry; add it to also");
         return Err(auth(detail));
     };
-    let outgoing = outgoing(asked, bearer, target)?;
-    let answered = exchanger.exchange(asked, &server, outgoing).await?;
+    let TokenRequest { method, target, headers, body } = request(asked, bearer, target)?;
+    let (target, headers) = (target.as_str(), Headers::Own(&headers));
+    let outgoing = Outgoing { method, target, headers, authorization: None };
+    let answered = exchanger.exchange(asked, &server, &outgoing, body).await?;
     let status = answered.response.status();
     if status != StatusCode::OK {
         let detail = match asked.allowed.credentials() {
@@ -185,9 +187,17 @@ async fn exchange(
     Ok(Token { value, until, generation: asked.set.generation() })
 }
 
-/// The request to a token server: a GET with Basic credentials or none, as every token server
+/// A request to a token server.
+struct TokenRequest {
+    method: Method,
+    target: String,
+    headers: HeaderMap,
+    body: RequestBody,
+}
+
+/// Returns the request to a token server: a GET with Basic credentials or none, as every token server
 /// knows it; a refresh token is exchanged by the OAuth 2 form.
-fn outgoing(asked: Asked<'_>, bearer: &Bearer, realm: String) -> Result<Outgoing, Trouble> {
+fn request(asked: Asked<'_>, bearer: &Bearer, realm: String) -> Result<TokenRequest, Trouble> {
     let service = bearer.service.as_deref().unwrap_or_default();
     if service.len() > LONGEST_SERVICE {
         return Err(auth("the challenge's service is too long"));
@@ -207,7 +217,7 @@ fn outgoing(asked: Asked<'_>, bearer: &Bearer, realm: String) -> Result<Outgoing
             let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
             headers.insert(header::CONTENT_TYPE, kind);
             let body = Bytes::from(encoded(&form));
-            Ok(Outgoing {
+            Ok(TokenRequest {
                 method: Method::POST,
                 target: realm,
                 headers,
@@ -220,7 +230,8 @@ fn outgoing(asked: Asked<'_>, bearer: &Bearer, realm: String) -> Result<Outgoing
             }
             let mark = if realm.contains('?') { '&' } else { '?' };
             let target = format!("{realm}{mark}{}", encoded(&form));
-            Ok(Outgoing { method: Method::GET, target, headers, body: RequestBody::default() })
+            let body = RequestBody::default();
+            Ok(TokenRequest { method: Method::GET, target, headers, body })
         }
     }
 }

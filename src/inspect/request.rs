@@ -167,7 +167,7 @@ impl InspectedConnection {
         revoked: Revoked,
         mut account: OpenRequest,
     ) -> Response<ResponseBody> {
-        let RegistryAnswer { status, headers, body, next, upstream, would_deny } = answer;
+        let RegistryAnswer { status, headers, body, next, upstream, would_deny, .. } = answer;
         account.upstream = upstream;
         account.status = status.as_u16();
         account.would_deny = account.would_deny.or(would_deny);

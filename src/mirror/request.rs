@@ -14,7 +14,7 @@ use crate::account::{Granted, OpenRequest, RequestVia};
 use crate::forward::{AnswerBody, Asked, RegistryAnswer, Trouble};
 use crate::limits::{ClientCredentials, Paced, RateOwner, Throttle};
 use crate::listen::http::authorization::Authorization;
-use crate::oci::{self, Digest, Naming, Operation, Request};
+use crate::oci::{self, Naming, Operation, Request};
 use crate::policy::{
     AllowedRequest, ClientAddress, ClientIdentity, Denial, Ending, Enforcement, Login, PolicySet,
     Reason, Stop, denial_of_request,
@@ -85,13 +85,13 @@ impl MirrorConnection {
         let parsed = Request::parse(request.method().as_str(), target, Naming::Mirror);
         let parsed = parsed.map_err(denial_of_request)?;
         account.ask(&parsed);
-        let subject = subject(&parsed);
+        let subject = || subject(&parsed);
         let identity = self.identify(&set, request.headers()).await?;
         account.client_name = set.group_of(&identity).map(|group| group.name.clone());
         if parsed.operation == Operation::Ping {
             if parsed.registry.is_some() {
                 set.offers(parsed.registry.as_ref())
-                    .map_err(|one| Refused::from(one).of(&subject))?;
+                    .map_err(|one| Refused::from(one).of(&subject()))?;
             }
             if set.wants_password(parsed.registry.as_ref(), &identity) {
                 return Err(Denial::new(Reason::CredentialsRequired).into());
@@ -100,7 +100,7 @@ impl MirrorConnection {
         }
         let enforcement = self.listener.enforcement.unwrap_or(set.rules().enforcement);
         let allowed = set.judge_request(&parsed, &identity, enforcement);
-        let allowed = allowed.map_err(|denial| Refused::from(denial).of(&subject))?;
+        let allowed = allowed.map_err(|denial| Refused::from(denial).of(&subject()))?;
         account.granted = Some(Granted::from(allowed.grant()));
         account.would_deny = allowed.would_deny().map(|denial| denial.reason);
         self.admit(&allowed, target, request.headers(), enforcement, account)?;
@@ -210,12 +210,12 @@ impl MirrorConnection {
                 return refused.answer(&mut account);
             }
         };
-        let RegistryAnswer { status, headers, body, next, upstream, would_deny } = answer;
+        let RegistryAnswer { status, headers, body, next, named, upstream, would_deny } = answer;
         account.upstream = upstream;
         account.status = status.as_u16();
         account.would_deny = account.would_deny.or(would_deny);
-        if let (Operation::Manifest { .. }, Some(digest)) = (&request.operation, named(&headers)) {
-            account.names_digest(&digest);
+        if let Some(digest) = &named {
+            account.names_digest(digest);
         }
         let mut response = match body {
             AnswerBody::Whole(bytes) => {
@@ -261,11 +261,6 @@ impl MirrorConnection {
             shares.throttle(RateOwner::Registry, &grant.registry, grant.download_bytes_per_second);
         of_client.into_iter().chain(of_registry).collect()
     }
-}
-
-/// Returns the digest that an answer names.
-fn named(headers: &HeaderMap) -> Option<Digest> {
-    Digest::parse(headers.get("docker-content-digest")?.to_str().ok()?).ok()
 }
 
 /// What a message about a request begins with.

@@ -83,6 +83,12 @@ impl Digest {
         &self.0
     }
 
+    /// Returns the digest as text, without a copy.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+
     /// Returns its algorithm.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
@@ -135,17 +141,25 @@ impl DigestVerifier {
     /// Returns the digest of all bytes that were taken in.
     #[must_use]
     pub fn finish(self) -> Digest {
+        let algorithm = self.algorithm;
         let value = self.context.finish();
-        let mut text = String::with_capacity(self.algorithm.code().len() + 1 + 128);
-        text.push_str(self.algorithm.code());
-        text.push(':');
-        for byte in value.as_ref() {
-            for half in [byte >> 4, byte & 15] {
-                text.push(char::from_digit(u32::from(half), 16).unwrap_or('0'));
-            }
-        }
-        Digest(text.into())
+        let code = algorithm.code().chars().chain([':']);
+        Digest(code.chain(hexadecimal(value.as_ref())).collect::<String>().into())
     }
+
+    /// Whether all bytes that were taken in have this digest.
+    #[must_use]
+    pub fn finds(self, wanted: &Digest) -> bool {
+        let algorithm = self.algorithm;
+        let value = self.context.finish();
+        let digits = wanted.0.split_once(':').map_or("", |(_, digits)| digits);
+        algorithm == wanted.algorithm() && hexadecimal(value.as_ref()).eq(digits.chars())
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> impl Iterator<Item = char> {
+    let halves = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    halves.map(|half| char::from_digit(u32::from(half), 16).unwrap_or('0'))
 }
 
 impl fmt::Debug for DigestVerifier {
@@ -186,6 +200,11 @@ mod tests {
         let bytes: Vec<u8> = (0..=255).cycle().take(1_000).collect();
         let mut verifier = DigestVerifier::new(Algorithm::Sha256);
         bytes.chunks(7).for_each(|piece| verifier.update(piece));
-        assert_eq!(verifier.finish(), Digest::of(Algorithm::Sha256, &bytes));
+        let whole = Digest::of(Algorithm::Sha256, &bytes);
+        assert!(verifier.clone().finds(&whole));
+        for other in [Digest::of(Algorithm::Sha512, &bytes), Digest::of(Algorithm::Sha256, b"")] {
+            assert!(!verifier.clone().finds(&other), "{other}");
+        }
+        assert_eq!(verifier.finish(), whole);
     }
 }

@@ -28,6 +28,12 @@ impl Repository {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns the name, without a copy.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
 }
 
 impl fmt::Display for Repository {

@@ -34,6 +34,16 @@ pub struct AllowedRequest {
     route: Route,
 }
 
+/// A registry that the mirror offers.
+struct Offered {
+    /// Its index among the registries.
+    registry: usize,
+    mirror: Arc<Mirror>,
+    /// Its login server.
+    server: Target,
+    grant: Grant,
+}
+
 impl PolicySet {
     /// Judges a request to the mirror.
     ///
@@ -46,20 +56,22 @@ impl PolicySet {
         asker: &ClientIdentity,
         enforcement: Enforcement,
     ) -> Result<AllowedRequest, Denial> {
-        let (registry, ..) = self.mirrored(request.registry.as_ref())?;
-        let allowed =
-            self.judge_by(request, enforcement, || self.clients.admit(registry, asker))?;
+        let offered = self.mirrored(request.registry.as_ref())?;
+        let registry = offered.registry;
+        let admit = || self.clients.admit(registry, asker);
+        let allowed = self.judge_by(offered, request, enforcement, admit)?;
         let client = allowed.client.clone().or_else(|| self.group_of(asker).cloned());
         Ok(AllowedRequest { client, ..allowed })
     }
 
     fn judge_by(
         &self,
+        offered: Offered,
         request: &Request,
         enforcement: Enforcement,
         admit: impl FnOnce() -> Result<Option<Arc<Client>>, Denial>,
     ) -> Result<AllowedRequest, Denial> {
-        let (registry, mirror, server, grant) = self.mirrored(request.registry.as_ref())?;
+        let Offered { registry, mirror, server, grant } = offered;
         let mut would_deny = None;
         let mut report = |denial: Denial| {
             let passes = enforcement == Enforcement::Report && denial.reason.is_reportable();
@@ -125,8 +137,9 @@ impl PolicySet {
         group: &Arc<Client>,
         enforcement: Enforcement,
     ) -> Result<AllowedRequest, Denial> {
-        let (registry, ..) = self.mirrored(request.registry.as_ref())?;
-        self.judge_by(request, enforcement, || {
+        let offered = self.mirrored(request.registry.as_ref())?;
+        let registry = offered.registry;
+        self.judge_by(offered, request, enforcement, || {
             self.clients.admit_group(registry, group)?;
             Ok(Some(group.clone()))
         })
@@ -160,16 +173,13 @@ impl PolicySet {
         self.mirrored(name).map(|_| ())
     }
 
-    fn mirrored(
-        &self,
-        name: Option<&RegistryName>,
-    ) -> Result<(usize, Arc<Mirror>, Target, Grant), Denial> {
+    fn mirrored(&self, name: Option<&RegistryName>) -> Result<Offered, Denial> {
         let found = self.mirror_names.find(name).and_then(|at| {
             let registry = self.rules().registries.get(at)?;
             let mirror = registry.mirror()?.clone();
             let login = registry.endpoints().first()?;
             let grant = self.grant_of(at, registry, login);
-            Some((at, mirror, login.target.clone(), grant))
+            Some(Offered { registry: at, mirror, server: login.target.clone(), grant })
         });
         found.ok_or_else(|| {
             let remedy = match name {
