@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Interval of the looks at the queue of a bulk direction. A last byte waits for two at most.
 pub(super) const LOOK: Duration = Duration::from_millis(2);
 
+/// The age until which a burst is young: that of 100 KiB at 100 Mbit/s.
+const YOUNG: Duration = Duration::from_millis(12);
+
 /// Number of looks in a row that find the queue empty and end a burst.
 const PATIENCE: u8 = 2;
 
@@ -50,8 +53,9 @@ pub(super) struct Bulk {
     pub(super) empty: u8,
     /// Whether a burst has ended, and the next has not begun.
     pub(super) rests: bool,
-    /// Bytes of this burst.
+    /// Bytes of this burst, and when it began.
     pub(super) burst: u64,
+    pub(super) burst_at: Moment,
     /// Number of moves in the window because the queue did not grow: their bytes waited for a look.
     pub(super) waits: u16,
     /// When bytes were last moved, and when the queue was last seen, with what length.
@@ -70,11 +74,17 @@ impl Bulk {
             empty: 0,
             rests: false,
             burst: 0,
+            burst_at: now,
             waits: 0,
             moved_at: now,
             seen_at: now,
             seen: 0,
         }
+    }
+
+    /// Returns whether the burst is so young that it may end soon: it is looked at twice as often.
+    pub(super) fn is_young(&self, now: Moment) -> bool {
+        now.since(self.burst_at) < YOUNG
     }
 
     /// Looks at a queue of `queued` bytes.

@@ -145,6 +145,11 @@ impl Pace {
         }
     }
 
+    /// Returns whether the direction is in a young burst, whose end must be seen sooner.
+    pub(super) fn is_young(&self, now: Duration) -> bool {
+        matches!(&self.stage, PacingStage::Bulk(bulk) if bulk.is_young(Moment::at(now)))
+    }
+
     /// Returns whether bytes in the other direction have no effect.
     pub(super) fn is_interactive(&self) -> bool {
         matches!(self.stage, PacingStage::Interactive | PacingStage::Tried { .. })
@@ -275,7 +280,7 @@ impl Pace {
         }
         if bulk.rests {
             bulk.rests = false;
-            bulk.burst = 0;
+            (bulk.burst, bulk.burst_at) = (0, now);
             // A pause of the sender says nothing about the cost of batches.
             if waited >= WINDOW {
                 self.restart(now);

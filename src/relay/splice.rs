@@ -126,7 +126,9 @@ impl Mover for Splicing<'_> {
                     state.turn = ReadTurn::Look;
                     return Poll::Ready(Ok(()));
                 }
-                Look::Again => tick.as_mut().reset(self.relay.next_tick(now)),
+                Look::Again => {
+                    tick.as_mut().reset(self.relay.next_tick(now, state.pace.is_young(now)));
+                }
                 Look::Rest => state.wait_for_a_byte(self.from),
             }
         }

@@ -100,7 +100,7 @@ impl SpliceState {
     pub(super) fn make_bulk(&mut self, pace: Pace, relay: &Relay, from: &TcpStream) {
         self.pace = pace;
         socket::set_low_water(from, LOW_WATER);
-        self.tick = Some(Box::pin(sleep_until(relay.next_tick(relay.now()))));
+        self.tick = Some(Box::pin(sleep_until(relay.next_tick(relay.now(), false))));
     }
 
     /// The kernel signals at once if bytes arrived in the meantime.
@@ -137,7 +137,7 @@ impl SpliceState {
                 if before == Wait::Byte {
                     socket::set_low_water(from, LOW_WATER);
                 }
-                let at = relay.next_tick(now);
+                let at = relay.next_tick(now, self.pace.is_young(now));
                 match &mut self.tick {
                     Some(tick) => tick.as_mut().reset(at),
                     None => self.tick = Some(Box::pin(sleep_until(at))),

@@ -66,8 +66,9 @@ impl Flow {
     }
 
     fn next_tick(&self) -> Duration {
-        let ticks = (self.now + ALMOST).as_micros() / LOOK.as_micros() + 1;
-        LOOK * u32::try_from(ticks).unwrap()
+        let interval = if self.pace.is_young(self.now) { LOOK / 2 } else { LOOK };
+        let ticks = (self.now + ALMOST).as_micros() / interval.as_micros() + 1;
+        interval * u32::try_from(ticks).unwrap()
     }
 
     /// Time passes, and with it the ticks.
@@ -190,6 +191,21 @@ fn the_last_byte_of_an_object_waits_for_two_looks_at_most() {
             flow.stream(MIB, 1_448, rate);
             let waited = flow.last_byte();
             assert!(waited <= LOOK * 2 + ALMOST, "{} MiB/s: {waited:?}", rate / MIB);
+        }
+    }
+}
+
+/// An object that is over within a few milliseconds is looked at more often.
+#[test]
+fn the_last_byte_of_a_small_object_waits_for_less() {
+    for rate in [50, 100, 120].map(|mib| mib * MIB) {
+        let mut flow = Flow::new();
+        flow.stream(4 * MIB, 1_448, rate);
+        for extra in 0..40 {
+            flow.pass(MILLI * 10 + MILLI * extra / 20);
+            flow.stream(100 * 1024, 1_448, rate);
+            let waited = flow.last_byte();
+            assert!(waited <= LOOK + ALMOST, "{} MiB/s: {waited:?}", rate / MIB);
         }
     }
 }
