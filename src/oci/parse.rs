@@ -11,7 +11,7 @@ use super::operation::{
     ArtifactType, Method, Mount, Operation, Page, Scope, TokenPath, TokenQuery, TokenWord, Upload,
     UploadId, UploadState,
 };
-use super::query::Query;
+use super::query::{MOST_PAIRS, Query};
 use super::reference::{Reference, Tag};
 use super::repository::{LONGEST_REPOSITORY, RegistryName, Repository, is_component};
 
@@ -305,6 +305,12 @@ fn token_query(query: &mut Query<'_>) -> Result<TokenQuery, RequestFault> {
     };
     let (service, account, client_id) = (word("service")?, word("account")?, word("client_id")?);
     let offline_token = query.take("offline_token")?.map(|text| boolean(&text)).transpose()?;
+    // Each scope goes on as a pair of its own, and what is built anew has no more pairs than what is
+    // read.
+    let others = [&service, &account, &client_id].into_iter().flatten().count();
+    if scopes.len() + others + usize::from(offline_token.is_some()) > MOST_PAIRS {
+        return Err(RequestFault::QueryForm);
+    }
     Ok(TokenQuery { service, scopes, account, client_id, offline_token })
 }
 

@@ -9,7 +9,7 @@ pub(super) struct Query<'a> {
 }
 
 /// How many pairs a query may have.
-const MOST_PAIRS: usize = 16;
+pub(super) const MOST_PAIRS: usize = 16;
 
 impl<'a> Query<'a> {
     /// Splits a query and decodes its values. A key is taken as it stands, so one with an escape is

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use pullgate::config::{self, File, Files};
 use pullgate::hello::{Cut, Guard, HelloFault, HelloReader, HelloStep, Onward, Output};
 use pullgate::listen::http::head::{HeadProgress, HeadReader};
-use pullgate::oci::{Naming, Operation, Repository, Request};
+use pullgate::oci::{LONGEST_TARGET, Naming, Operation, Repository, Request};
 
 /// Derives split positions from the input itself, so that a finding can be replayed.
 fn cuts(bytes: &[u8]) -> Vec<&[u8]> {
@@ -379,10 +379,18 @@ pub fn registry_request(bytes: &[u8]) {
         let Ok(request) = Request::parse(method, target, naming) else { continue };
         let built = request.operation.target();
         let again = Request::parse(method, &built, Naming::Connection);
+        // Escapes may make it longer than what is read, but at most three times.
+        let is_longer = built.len() > LONGEST_TARGET && built.len() <= 3 * LONGEST_TARGET;
+        if is_longer && again.is_err() {
+            continue;
+        }
         assert_eq!(again.map(|request| request.operation), Ok(request.operation.clone()));
         let path = target.split('?').next().unwrap_or_default();
         let registry = request.registry.as_ref().map_or("", |name| name.as_str());
-        let kept = path.to_ascii_lowercase().replace(&format!("/v2/{registry}/"), "/v2/");
+        // Only the first component names a registry: a repository may repeat it.
+        let path_in_lower_case = path.to_ascii_lowercase();
+        let behind = path_in_lower_case.strip_prefix(&format!("/v2/{registry}/"));
+        let kept = behind.map_or(path_in_lower_case.clone(), |rest| format!("/v2/{rest}"));
         let own = built.split('?').next().unwrap_or_default();
         assert!(
             own == path || own.to_ascii_lowercase() == kept,
@@ -402,8 +410,9 @@ pub fn registry_request(bytes: &[u8]) {
 /// The repository of a path that is known to be a request's: what stands before the last marker.
 fn naive_repository(path: &str) -> Option<&str> {
     if let Some(rest) = path.strip_prefix("/acr/v1/") {
-        // Azure's own lists: `_catalog` has no repository, the others end with what they list.
-        return rest.split("/_").next().filter(|name| *name != rest);
+        // Azure's own lists: `_catalog` has no repository. The others begin with it, and only some of
+        // them say what they list.
+        return rest.split("/_").next().filter(|name| *name != "_catalog");
     }
     let rest = path.strip_prefix("/v2/")?;
     let segments: Vec<&str> = rest.split('/').collect();

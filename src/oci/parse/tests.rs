@@ -49,6 +49,12 @@ fn lengths_are_limited() {
     assert_eq!(parsed("GET", &long), Err(RequestFault::TooLong));
     let pairs = ["n=1&"; 20].concat();
     assert_eq!(parsed("GET", &format!("/v2/?{pairs}n=1")), Err(RequestFault::QueryForm));
+    // Scopes in one pair are sent on as pairs.
+    let scopes = |count: usize| {
+        parsed("GET", &format!("/oauth2/token?scope={}", ["a"].repeat(count).join("+")))
+    };
+    assert!(scopes(16).is_ok());
+    assert_eq!(scopes(17), Err(RequestFault::QueryForm));
 }
 
 #[test]
