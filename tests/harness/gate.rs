@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::daemon::{Daemon, bound_to_this_thread};
 use super::lab::{HOSTS, address};
 use super::site::{GATE_USER, Place};
-use super::{PATIENCE, wait_until};
+use super::{PATIENCE, wait_until, wait_until_within};
 
 pub const PROXY: &str = "127.0.0.1:3128";
 pub const ADMIN: &str = "127.0.0.1:9128";
@@ -238,7 +238,8 @@ impl Gate {
 
     /// Returns the audit lines once every session has ended and been written.
     pub fn audit_of_all(&self) -> Vec<Value> {
-        wait_until("every session has its audit line", || {
+        // Clients close spare connections in their own time.
+        wait_until_within(PATIENCE * 3, "every session has its audit line", || {
             let open = self.metric("pullgate_open_sessions", &[]);
             let counted = self.metric("pullgate_sessions_total", &[]);
             let lines = self.audit();
