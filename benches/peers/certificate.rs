@@ -37,6 +37,11 @@ impl Certificate {
         Ok(Self { der: made.der().to_vec(), key: key.serialize_der() })
     }
 
+    /// Returns both as PEM, the certificate first.
+    pub fn bundle(&self) -> String {
+        pem("CERTIFICATE", &self.der) + &pem("PRIVATE KEY", &self.key)
+    }
+
     /// Writes `certificate.pem` and `key.pem` into a folder. Returns their paths.
     pub fn write(&self, folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
         let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));

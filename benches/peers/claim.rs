@@ -29,7 +29,8 @@ enum Against {
 
 use Against::{Absolute, Later, Least, Most};
 use Kind::{
-    Bare, Direct, HaproxyAuto, HaproxyConnect, HaproxySplice, SquidPeek, TrafficServer, Unbatched,
+    Bare, Direct, HaproxyAuto, HaproxyConnect, HaproxySplice, HaproxyTls, HaproxyTlsServer,
+    HttpsParent, ProxyTls, SquidPeek, TrafficServer, Unbatched,
 };
 
 const fn claim(
@@ -72,6 +73,11 @@ const fn behind(what: &'static str, row: &'static str) -> Claim {
     Claim { of: Kind::ThroughParent, what, row, figure: Figures::cpu_a_gib, against }
 }
 
+/// Targets of the gate where it adds TLS: it costs no more than HAProxy that does the same.
+const fn adds_tls(what: &'static str, row: &'static str, of: Kind, peer: Kind) -> Claim {
+    Claim { of, what, row, figure: Figures::cpu_a_gib, against: Most(1.0, peer) }
+}
+
 const CPU: fn(&Figures) -> Option<f64> = Figures::cpu_a_gib;
 const P99: fn(&Figures) -> Option<f64> = |of| of.within(990);
 
@@ -105,6 +111,37 @@ const CLAIMS: &[Claim] = &[
     behind("through a parent, download, 1 tunnel, CPU-s/GiB", "down-1"),
     behind("through a parent, download, 16 tunnels, CPU-s/GiB", "down-16"),
     behind("through a parent, 16 tunnels at 64 MiB/s, CPU-s/GiB", "paced-64"),
+    adds_tls(
+        "TLS to clients, download, 1 tunnel, CPU-s/GiB",
+        "proxy-tls-down-1",
+        ProxyTls,
+        HaproxyTls,
+    ),
+    adds_tls(
+        "TLS to clients, download, 16 tunnels, CPU-s/GiB",
+        "proxy-tls-down-16",
+        ProxyTls,
+        HaproxyTls,
+    ),
+    adds_tls("TLS to clients, upload, 1 tunnel, CPU-s/GiB", "proxy-tls-up-1", ProxyTls, HaproxyTls),
+    adds_tls(
+        "TLS to clients, 16 tunnels at 8 MiB/s, CPU-s/GiB",
+        "proxy-tls-paced-8",
+        ProxyTls,
+        HaproxyTls,
+    ),
+    adds_tls(
+        "`https://` parent, download, 1 tunnel, CPU-s/GiB",
+        "https-parent-down-1",
+        HttpsParent,
+        HaproxyTlsServer,
+    ),
+    adds_tls(
+        "`https://` parent, upload, 1 tunnel, CPU-s/GiB",
+        "https-parent-up-1",
+        HttpsParent,
+        HaproxyTlsServer,
+    ),
     claim("last byte of a transfer, p99, ms", "last-byte", P99, Later(10.0, Direct)),
     claim("exchange on a fresh tunnel, p99, ms", "ping", P99, Most(1.2, HaproxyAuto)),
     claim("exchange on a fresh tunnel, p99, ms", "ping", P99, Most(1.2, HaproxySplice)),

@@ -22,6 +22,7 @@ mod bench;
 mod certificate;
 mod chart;
 mod claim;
+mod client;
 mod found;
 mod link;
 mod load;

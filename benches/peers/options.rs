@@ -40,7 +40,7 @@ pub struct Options {
 impl Options {
     pub fn through(&self, kind: Kind) -> bool {
         let chosen = self.peers.is_empty() || self.peers.contains(&kind);
-        chosen && (kind != Kind::Other || self.beside.is_some())
+        chosen && (!kind.is_other() || self.beside.is_some())
     }
 
     /// Returns the rows to measure, or an error that names a code that none of them has.

@@ -63,7 +63,7 @@ impl Through {
         match self {
             Self::Only(kinds) if kind == Kind::Other => kinds.contains(&Kind::Pullgate),
             Self::Only(kinds) => kinds.contains(&kind),
-            _ if kind.reads_requests() => false,
+            _ if kind.reads_requests() || kind.adds_tls() => false,
             Self::SetUps => kind.carries() && !kind.is_for_bulk(),
             _ if kind == Kind::Verifying => false,
             Self::Relays => kind.carries() && kind != Kind::Transparent,
@@ -96,6 +96,20 @@ const fn paced(code: &'static str, pace: u64) -> Row {
     let bulk = Bulk { direction, content, tunnels: 16, pace, warm: WARM, time: PACED };
     Row { code, work: Work::Bulk(bulk), rounds: 3, through: Through::Relays, link: None }
 }
+
+/// TLS between the client and the proxy, or between the proxy and its parent.
+const fn in_tls(
+    code: &'static str,
+    (direction, tunnels): (Direction, usize),
+    through: &'static [Kind],
+) -> Row {
+    let through = Through::Only(through);
+    Row { rounds: OFTEN, through, ..full(code, direction, tunnels) }
+}
+
+const TLS_TO_CLIENTS: &[Kind] = &[Kind::ProxyTls, Kind::OtherProxyTls, Kind::HaproxyTls];
+const TLS_TO_A_PARENT: &[Kind] =
+    &[Kind::HttpsParent, Kind::OtherHttpsParent, Kind::HaproxyTlsServer];
 
 /// The registry, and what stands before it under its name.
 const REGISTRIES: Through =
@@ -169,6 +183,16 @@ pub const ROWS: &[Row] = &[
         ]),
         link: None,
     },
+    in_tls("proxy-tls-down-1", (Direction::Down, 1), TLS_TO_CLIENTS),
+    in_tls("proxy-tls-down-16", (Direction::Down, 16), TLS_TO_CLIENTS),
+    in_tls("proxy-tls-up-1", (Direction::Up, 1), TLS_TO_CLIENTS),
+    Row {
+        rounds: 5,
+        through: Through::Only(TLS_TO_CLIENTS),
+        ..paced("proxy-tls-paced-8", 8 * MIB)
+    },
+    in_tls("https-parent-down-1", (Direction::Down, 1), TLS_TO_A_PARENT),
+    in_tls("https-parent-up-1", (Direction::Up, 1), TLS_TO_A_PARENT),
     Row {
         code: "set-ups",
         work: Work::SetUps,

@@ -111,6 +111,22 @@ pub const TABLES: &[Table] = &[
         ],
     },
     Table {
+        title: "Where TLS is added: between client and proxy, and between proxy and parent",
+        columns: &[
+            less("clients, down 1, CPU-s/GiB", "proxy-tls-down-1", Figures::cpu_a_gib),
+            more("GiB a second", "proxy-tls-down-1", Figures::throughput),
+            less("down 16, CPU-s/GiB", "proxy-tls-down-16", Figures::cpu_a_gib),
+            more("GiB a second", "proxy-tls-down-16", Figures::throughput),
+            less("up 1, CPU-s/GiB", "proxy-tls-up-1", Figures::cpu_a_gib),
+            more("GiB a second", "proxy-tls-up-1", Figures::throughput),
+            less("down 16 at 8 MiB/s, CPU-s/GiB", "proxy-tls-paced-8", Figures::cpu_a_gib),
+            less("parent, down 1, CPU-s/GiB", "https-parent-down-1", Figures::cpu_a_gib),
+            more("GiB a second", "https-parent-down-1", Figures::throughput),
+            less("up 1, CPU-s/GiB", "https-parent-up-1", Figures::cpu_a_gib),
+            more("GiB a second", "https-parent-up-1", Figures::throughput),
+        ],
+    },
+    Table {
         title: "Set-ups and denials, 32 clients at once",
         columns: &[
             less("1,000 set-ups, CPU-s", "set-ups", Figures::cpu_a_thousand),

@@ -11,9 +11,10 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::SockRef;
 
-use super::https::{Https, client_config};
-use super::tunnel::{connect, tunnel};
+use super::https::Https;
+use super::tunnel::{Tunnel, connect, tunnel};
 use crate::bench::Bench;
+use crate::client::client_config;
 use crate::peer::{Ask, Peer};
 use crate::sample::{Meter, Sample};
 use crate::socket::Discard;
@@ -77,33 +78,36 @@ pub fn run(bench: &mut Bench, peer: &Peer, bulk: &Bulk) -> anyhow::Result<Sample
     let ended = AtomicBool::new(false);
     let tls = client_config(bench.trusted_by_clients(peer))?;
     let path = bench.registry.layer_path();
-    let mut streams = Vec::with_capacity(bulk.tunnels);
+    let (mut streams, mut layer_of_each) = (Vec::with_capacity(bulk.tunnels), Vec::new());
     for _ in 0..bulk.tunnels {
         let hello = bulk.hello(bench);
-        let stream = match bulk.content {
+        let Tunnel { socket, tls } = match bulk.content {
             Content::RealTls | Content::Layers => connect(&peer.route, hello.host)?
                 .map_err(|_| io::Error::other("the proxy refuses"))?,
             _ => tunnel(&peer.route, hello)?,
         };
         // The transfer is stopped in the middle: a full window would otherwise block the origin.
-        SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-        streams.push(stream);
+        SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+        streams.push(socket);
+        layer_of_each.push(tls);
     }
     let records = bulk.records();
     let start = Barrier::new(bulk.tunnels + 1);
     std::thread::scope(|scope| {
         let workers: Vec<_> = streams
             .iter()
-            .map(|stream| {
+            .zip(layer_of_each)
+            .map(|(socket, layer)| {
                 let (start, received, ended) = (&start, &received, &ended);
                 let (tls, records, path) = (tls.clone(), &records, &path);
+                let tunnel = Tunnel { socket, tls: layer };
                 scope.spawn(move || {
                     start.wait();
                     let done = match (bulk.content, bulk.direction) {
-                        (Content::RealTls, _) => real_tls(stream, tls, received),
-                        (Content::Layers, _) => layers(stream, tls, path, received),
-                        (_, Direction::Down) => down(stream, bulk.pace, received),
-                        (_, Direction::Up) => up(stream, records),
+                        (Content::RealTls, _) => real_tls(socket, tls, received),
+                        (Content::Layers, _) => layers(socket, tls, path, received),
+                        (_, Direction::Down) => down(tunnel, bulk.pace, received),
+                        (_, Direction::Up) => up(tunnel, records),
                     };
                     // At the end the streams are shut down while they are in use.
                     done.or_else(
@@ -150,18 +154,23 @@ fn measure(
     Ok(sample)
 }
 
-fn down(mut stream: &TcpStream, pace: u64, received: &AtomicU64) -> io::Result<()> {
+fn down(mut stream: Tunnel<&TcpStream>, pace: u64, received: &AtomicU64) -> io::Result<()> {
     stream.write_all(&Order::Send { bytes: u64::MAX, pace }.record())?;
     let mut discard = Discard::new();
+    let mut buffer = vec![0; 64 * 1024];
     loop {
-        match discard.some(stream, u64::MAX)? {
+        let taken = match stream.tls {
+            None => discard.some(stream.socket, u64::MAX)?,
+            Some(_) => stream.read(&mut buffer)?,
+        };
+        match taken {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             taken => received.fetch_add(taken as u64, Ordering::Relaxed),
         };
     }
 }
 
-fn up(mut stream: &TcpStream, records: &[u8]) -> io::Result<()> {
+fn up(mut stream: Tunnel<&TcpStream>, records: &[u8]) -> io::Result<()> {
     stream.write_all(&Order::Take.record())?;
     loop {
         stream.write_all(records)?;

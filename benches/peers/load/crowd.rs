@@ -23,7 +23,7 @@ pub fn run(bench: &mut Bench, peer: &Peer, time: Duration) -> anyhow::Result<Sam
     let mut small = super::idle::open(bench, peer, SMALL)?;
     let mut fast = Vec::new();
     for _ in 0..FAST {
-        let stream = tunnel(&peer.route, &bench.pull)?;
+        let stream = tunnel(&peer.route, &bench.pull)?.socket;
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         fast.push(stream);
     }

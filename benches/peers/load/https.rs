@@ -3,28 +3,14 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::peer::Ask;
 use crate::registry::MANIFEST_TYPE;
 
 /// Maximum size of an answer's head, in bytes.
 const LARGEST_HEAD: usize = 16 * 1024;
-
-/// Returns the settings of a client that trusts this certificate, and that resumes no session, as a
-/// program that has just been started.
-pub fn client_config(trusted: &[u8]) -> anyhow::Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(trusted.to_vec().into())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = versions.with_root_certificates(roots).with_no_client_auth();
-    config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
-}
 
 /// A connection to a server.
 pub struct Https<S: Read + Write> {

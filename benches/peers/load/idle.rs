@@ -62,5 +62,5 @@ fn one(bench: &Bench, peer: &Peer) -> std::io::Result<TcpStream> {
     let mut stream = tunnel(&peer.route, &bench.push)?;
     stream.write_all(&Order::Answer(ANSWER).record())?;
     stream.read_exact(&mut vec![0; answer_length(ANSWER)])?;
-    Ok(stream)
+    Ok(stream.socket)
 }

@@ -5,10 +5,11 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::https::{Https, client_config};
+use super::https::Https;
 use super::requests::open;
 use super::setups;
 use crate::bench::Bench;
+use crate::client::client_config;
 use crate::peer::Peer;
 use crate::registry::{LAYER, MANIFEST};
 use crate::sample::{Meter, Sample};

@@ -39,7 +39,7 @@ pub fn run(
     let mut latencies = Vec::with_capacity(tunnels * EXCHANGES);
     let mut discard = Discard::new();
     for _ in 0..tunnels {
-        let mut stream = tunnel(&peer.route, &bench.push)?;
+        let mut stream = tunnel(&peer.route, &bench.push)?.socket;
         stream.write_all(&Order::Attend.record())?;
         if before == Before::Bulk {
             let (bytes, pace) = BULK;
@@ -83,7 +83,7 @@ pub fn transfers(
 ) -> anyhow::Result<Sample> {
     let mut streams = Vec::new();
     for _ in 0..tunnels {
-        streams.push(tunnel(&peer.route, &bench.pull)?);
+        streams.push(tunnel(&peer.route, &bench.pull)?.socket);
     }
     let meter = Meter::start(bench, peer);
     let each = std::thread::scope(|scope| {

@@ -9,10 +9,11 @@ use anyhow::bail;
 use ring::digest::{SHA256, digest};
 use rustls::ClientConfig;
 
-use super::https::{Https, client_config};
+use super::https::Https;
 use super::setups;
 use super::tunnel::connect;
 use crate::bench::Bench;
+use crate::client::client_config;
 use crate::peer::{Peer, Route};
 use crate::registry::{MANIFEST, hex};
 use crate::sample::Sample;
@@ -61,5 +62,5 @@ pub fn open(
     let stream = connect(route, host)?.map_err(|refusal| {
         io::Error::other(format!("refused: {}", String::from_utf8_lossy(&refusal)))
     })?;
-    Https::over(stream, host, route.ask, config)
+    Https::over(stream.socket, host, route.ask, config)
 }

@@ -1,7 +1,6 @@
 //! Set-ups and denials: the cost of a tunnel apart from its relayed bytes.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -88,7 +87,7 @@ fn denied_hello(hello: &Hello, host: &str) -> Vec<u8> {
 
 /// Whether the answer is the origin's. Squid answers a rejected hello with its own ServerHello, to
 /// send the reason inside TLS; the others close.
-fn is_from_origin(stream: &mut TcpStream, hello: &Hello) -> io::Result<bool> {
+fn is_from_origin(stream: &mut impl Read, hello: &Hello) -> io::Result<bool> {
     let mut expected = crate::wire::first_flight(&hello.bytes);
     expected.truncate(64);
     let mut got = vec![0; 64];

@@ -4,14 +4,48 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, Stream};
+
 use crate::peer::{Ask, Route};
 use crate::wire::{Framing, Hello, second_flight};
 
 /// Timeout for a single answer, so that a proxy that hangs does not block the run.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// A tunnel: the connection to the proxy, and the TLS in which it is, if there is one.
+pub struct Tunnel<S = TcpStream> {
+    pub socket: S,
+    pub tls: Option<ClientConnection>,
+}
+
+impl<S: Read + Write> Read for Tunnel<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.socket.read(buffer),
+            Some(tls) => Stream::new(tls, &mut self.socket).read(buffer),
+        }
+    }
+}
+
+impl<S: Read + Write> Write for Tunnel<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.socket.write(bytes),
+            Some(tls) => Stream::new(tls, &mut self.socket).write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.tls {
+            None => self.socket.flush(),
+            Some(tls) => Stream::new(tls, &mut self.socket).flush(),
+        }
+    }
+}
+
 /// Opens a tunnel and completes the client's part of the handshake.
-pub fn tunnel(route: &Route, hello: &Hello) -> io::Result<TcpStream> {
+pub fn tunnel(route: &Route, hello: &Hello) -> io::Result<Tunnel> {
     let mut stream = greeted(route, hello)?;
     stream.write_all(&second_flight(hello.framing))?;
     if hello.framing == Framing::Tls12 {
@@ -21,7 +55,7 @@ pub fn tunnel(route: &Route, hello: &Hello) -> io::Result<TcpStream> {
 }
 
 /// Opens a tunnel and reads the origin's answer to the hello.
-pub fn greeted(route: &Route, hello: &Hello) -> io::Result<TcpStream> {
+pub fn greeted(route: &Route, hello: &Hello) -> io::Result<Tunnel> {
     let mut stream = connect(route, hello.host)?.map_err(|refusal| {
         io::Error::other(format!("refused: {}", String::from_utf8_lossy(&refusal)))
     })?;
@@ -32,10 +66,13 @@ pub fn greeted(route: &Route, hello: &Hello) -> io::Result<TcpStream> {
 }
 
 /// Connects and sends CONNECT if the proxy requires it. Returns the tunnel, or the proxy's answer.
-pub fn connect(route: &Route, host: &str) -> io::Result<Result<TcpStream, Vec<u8>>> {
-    let mut stream = TcpStream::connect(route.address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(ANSWER))?;
+pub fn connect(route: &Route, host: &str) -> io::Result<Result<Tunnel, Vec<u8>>> {
+    let socket = TcpStream::connect(route.address)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(ANSWER))?;
+    let name = ServerName::from(route.address.ip());
+    let tls = route.tls.as_ref().map(|tls| ClientConnection::new(tls.clone(), name));
+    let mut stream = Tunnel { socket, tls: tls.transpose().map_err(io::Error::other)? };
     let Ask::Connect(port) = route.ask else { return Ok(Ok(stream)) };
     let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n");
     stream.write_all(request.as_bytes())?;

@@ -1,16 +1,20 @@
 //! HAProxy 2: an allow-list by SNI, because it is not a forward proxy; and, to compare the cost of
-//! rejections with a reason, a configuration that answers CONNECT with 403.
+//! rejections with a reason, a configuration that answers CONNECT with 403. With TLS to its clients it
+//! judges the SNI inside; with TLS to a parent proxy it judges nothing.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 
 use super::Kind;
 use super::place::{Place, version_of};
+use crate::certificate::Certificate;
 use crate::process::{Daemon, program};
 use crate::wire::{DATA, LOGIN};
 
 pub fn start(kind: Kind, place: &Place<'_>) -> anyhow::Result<Daemon> {
-    let Place { folder, address, origin, tunnels, .. } = place;
+    let Place { origin, .. } = place;
     let (mode, global, options, judgement) = match kind {
         Kind::HaproxyConnect => ("http", "", "", by_authority(origin.port())),
         Kind::HaproxySplice => {
@@ -19,6 +23,43 @@ pub fn start(kind: Kind, place: &Place<'_>) -> anyhow::Result<Daemon> {
         }
         _ => ("tcp", "", "option splice-auto", by_name()),
     };
+    let judged = Frontend { mode, global, options, tls: "", judgement };
+    launch(place, &judged, &format!("{origin}"))
+}
+
+/// Starts it with TLS to its clients.
+pub fn start_with_tls(place: &Place<'_>, own: &Certificate) -> anyhow::Result<Daemon> {
+    let file = place.folder.join("own.pem");
+    fs::write(&file, own.bundle())?;
+    let tls = format!("ssl crt {}", file.display());
+    launch(place, &Frontend { tls: &tls, judgement: by_name(), ..PLAIN }, &place.origin.to_string())
+}
+
+/// Starts it before a parent proxy with this certificate, to which it speaks TLS.
+pub fn start_before_parent(
+    place: &Place<'_>,
+    (parent, certificate): (SocketAddr, &Path),
+) -> anyhow::Result<Daemon> {
+    let server = format!("{parent} ssl verify required ca-file {}", certificate.display());
+    launch(place, &PLAIN, &server)
+}
+
+/// What differs between the configurations.
+struct Frontend<'a> {
+    mode: &'a str,
+    global: &'a str,
+    options: &'a str,
+    /// The end of its `bind` line.
+    tls: &'a str,
+    judgement: String,
+}
+
+const PLAIN: Frontend<'static> =
+    Frontend { mode: "tcp", global: "", options: "", tls: "", judgement: String::new() };
+
+fn launch(place: &Place<'_>, frontend: &Frontend<'_>, server: &str) -> anyhow::Result<Daemon> {
+    let Place { folder, address, tunnels, .. } = place;
+    let Frontend { mode, global, options, tls, judgement } = frontend;
     let text = format!(
         "global
     maxconn {tunnels}
@@ -31,11 +72,11 @@ defaults
     timeout server 600s
     {options}
 frontend gate
-    bind {address}
+    bind {address} {tls}
     {judgement}
     default_backend origin
 backend origin
-    server origin {origin}
+    server origin {server}
 "
     );
     let file = folder.join("haproxy.cfg");

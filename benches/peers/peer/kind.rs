@@ -27,6 +27,14 @@ pub enum Kind {
     BeforeGate,
     /// pullgate with `[policy] verify-upstream = true`.
     Verifying,
+    /// pullgate whose clients speak TLS to it.
+    ProxyTls,
+    /// Another build of pullgate, whose clients speak TLS to it.
+    OtherProxyTls,
+    /// pullgate behind a second one as its parent proxy, to which it speaks TLS.
+    HttpsParent,
+    /// Another build of pullgate, behind such a parent.
+    OtherHttpsParent,
     /// pullgate as a registry mirror with `blobs = "relay"`.
     Mirror,
     /// pullgate with CONNECT that inspects the login server.
@@ -38,6 +46,10 @@ pub enum Kind {
     HaproxySplice,
     /// HAProxy that rejects a CONNECT with an answer. It cannot accept one.
     HaproxyConnect,
+    /// HAProxy by SNI, whose clients speak TLS to it.
+    HaproxyTls,
+    /// HAProxy that passes everything on to pullgate, the parent of [`Kind::HttpsParent`], in TLS.
+    HaproxyTlsServer,
     /// nginx by SNI, `ssl_preread`.
     Nginx,
     /// nginx as a reverse proxy before the registry, which caches nothing.
@@ -72,11 +84,17 @@ impl Kind {
             Self::ThroughParent => "pullgate, through a parent",
             Self::BeforeGate => "pullgate, before another gate",
             Self::Verifying => "pullgate, `verify-upstream`",
+            Self::ProxyTls => "pullgate, TLS to clients",
+            Self::OtherProxyTls => "pullgate, TLS to clients, the other build",
+            Self::HttpsParent => "pullgate, `https://` parent",
+            Self::OtherHttpsParent => "pullgate, `https://` parent, the other build",
             Self::Mirror => "pullgate, mirror, `relay`",
             Self::Inspected => "pullgate, inspect",
             Self::HaproxyAuto => "HAProxy, SNI, `splice-auto`",
             Self::HaproxySplice => "HAProxy, SNI, splice forced",
             Self::HaproxyConnect => "HAProxy, 403 to CONNECT",
+            Self::HaproxyTls => "HAProxy, SNI, TLS to clients",
+            Self::HaproxyTlsServer => "HAProxy, TLS to the parent",
             Self::Nginx => "nginx, `ssl_preread`",
             Self::NginxReverse => "nginx, reverse proxy",
             Self::DockerRegistry => "docker-registry, pull-through, cached",
@@ -102,6 +120,10 @@ impl Kind {
             Self::ThroughParent,
             Self::BeforeGate,
             Self::Verifying,
+            Self::ProxyTls,
+            Self::OtherProxyTls,
+            Self::HttpsParent,
+            Self::OtherHttpsParent,
             Self::Mirror,
             Self::Inspected,
         ];
@@ -116,6 +138,24 @@ impl Kind {
     /// Whether it differs from pullgate in nothing but the way of bulk.
     pub fn is_for_bulk(self) -> bool {
         matches!(self, Self::Unbatched | Self::ThroughParent | Self::BeforeGate)
+    }
+
+    /// Whether it adds TLS to the tunnels. Only rows of its own measure it.
+    pub fn adds_tls(self) -> bool {
+        let kinds = [
+            Self::ProxyTls,
+            Self::OtherProxyTls,
+            Self::HttpsParent,
+            Self::OtherHttpsParent,
+            Self::HaproxyTls,
+            Self::HaproxyTlsServer,
+        ];
+        kinds.contains(&self)
+    }
+
+    /// Whether it is another build of pullgate.
+    pub fn is_other(self) -> bool {
+        matches!(self, Self::Other | Self::OtherProxyTls | Self::OtherHttpsParent)
     }
 
     /// Whether it reads the requests inside TLS. Only rows with requests measure it.
@@ -138,9 +178,11 @@ impl Kind {
     /// The program that it needs, and its Debian package.
     pub fn needs(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::HaproxyAuto | Self::HaproxySplice | Self::HaproxyConnect => {
-                Some(("haproxy", "haproxy"))
-            }
+            Self::HaproxyAuto
+            | Self::HaproxySplice
+            | Self::HaproxyConnect
+            | Self::HaproxyTls
+            | Self::HaproxyTlsServer => Some(("haproxy", "haproxy")),
             Self::Nginx | Self::NginxReverse => Some(("nginx", "nginx")),
             Self::DockerRegistry => Some(("docker-registry", "docker-registry")),
             Self::SquidPeek | Self::SquidBump | Self::Squid => Some(("squid", "squid-openssl")),

@@ -14,11 +14,14 @@ mod traffic_server;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 
 pub use kind::Kind;
 use place::Place;
+use rustls::ClientConfig;
 
 use crate::certificate::Certificate;
+use crate::client::client_of_proxy;
 use crate::process::{Daemon, Role};
 
 /// How a client reaches the origin.
@@ -28,6 +31,8 @@ pub struct Route {
     pub address: SocketAddr,
     /// How it requests a host.
     pub ask: Ask,
+    /// How it speaks TLS to the proxy, if it does.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// What a client sends before its hello.
@@ -103,24 +108,53 @@ pub fn start(
         certificate,
         other,
     };
-    let by_name = Route { address, ask: Ask::Nothing };
-    let by_connect = Route { address, ask: Ask::Connect(origin.port()) };
+    let route = |address, ask| Route { address, ask, tls: None };
+    let by_name = route(address, Ask::Nothing);
+    let by_connect = route(address, Ask::Connect(origin.port()));
+    let by_gate = route(address, Ask::Connect(443));
     let (mut parent, mut trusted) = (None, None);
     let (route, version, running) = match kind {
-        Kind::Direct => {
-            let route = Route { address: origin, ask: Ask::Nothing };
-            (route, String::new(), Running::Nothing)
-        }
+        Kind::Direct => (route(origin, Ask::Nothing), String::new(), Running::Nothing),
         Kind::Bare => {
             let mut role = Role::start(&["bare", &origin.to_string()])?;
             let port = role.says()?.parse()?;
-            let route = Route { address: loopback(port), ask: Ask::Nothing };
-            (route, String::new(), Running::Role(role))
+            (route(loopback(port), Ask::Nothing), String::new(), Running::Role(role))
         }
         Kind::Pullgate | Kind::Other | Kind::Unbatched | Kind::Transparent | Kind::Verifying => {
             let daemon = pullgate::start(kind, &place)?;
-            let ask = if kind == Kind::Transparent { Ask::Nothing } else { Ask::Connect(443) };
-            (Route { address, ask }, pullgate::version(), Running::Daemon(daemon))
+            let route = if kind == Kind::Transparent { by_name } else { by_gate };
+            (route, pullgate::version(), Running::Daemon(daemon))
+        }
+        Kind::ProxyTls | Kind::OtherProxyTls | Kind::HaproxyTls => {
+            let own = Certificate::of_hosts()?;
+            let tls = Some(client_of_proxy(&own.der)?);
+            let (daemon, version, route) = match kind {
+                Kind::HaproxyTls => {
+                    (haproxy::start_with_tls(&place, &own)?, haproxy::version(), by_name)
+                }
+                _ => {
+                    let files = own.write(&folder)?;
+                    let daemon = pullgate::start_with_tls(kind, &place, &files)?;
+                    (daemon, pullgate::version(), by_gate)
+                }
+            };
+            (Route { tls, ..route }, version, Running::Daemon(daemon))
+        }
+        Kind::HttpsParent | Kind::OtherHttpsParent | Kind::HaproxyTlsServer => {
+            let at = loopback(crate::process::free_port()?);
+            let files = Certificate::of_hosts()?.write(&folder)?;
+            parent = Some(pullgate::start_second(kind, &place, at, Some(&files))?);
+            let (daemon, version) = match kind {
+                Kind::HaproxyTlsServer => {
+                    let daemon = haproxy::start_before_parent(&place, (at, &files.0))?;
+                    (daemon, haproxy::version())
+                }
+                _ => {
+                    let daemon = pullgate::start_before(kind, &place, at, Some(&files.0))?;
+                    (daemon, pullgate::version())
+                }
+            };
+            (by_gate, version, Running::Daemon(daemon))
         }
         Kind::Mirror | Kind::NginxReverse | Kind::DockerRegistry => {
             let own = Certificate::of_hosts()?;
@@ -136,8 +170,7 @@ pub fn start(
         Kind::Inspected => {
             let (daemon, authority) = pullgate::start_inspecting(&place)?;
             trusted = Some(authority);
-            let ask = Ask::Connect(443);
-            (Route { address, ask }, pullgate::version(), Running::Daemon(daemon))
+            (by_gate, pullgate::version(), Running::Daemon(daemon))
         }
         Kind::SquidBump => {
             let authority = Certificate::of_authority()?;
@@ -147,10 +180,9 @@ pub fn start(
         }
         Kind::ThroughParent | Kind::BeforeGate => {
             let at = loopback(crate::process::free_port()?);
-            parent = Some(pullgate::start_second(kind, &place, at)?);
-            let daemon = pullgate::start_before(kind, &place, at)?;
-            let ask = Ask::Connect(443);
-            (Route { address, ask }, pullgate::version(), Running::Daemon(daemon))
+            parent = Some(pullgate::start_second(kind, &place, at, None)?);
+            let daemon = pullgate::start_before(kind, &place, at, None)?;
+            (by_gate, pullgate::version(), Running::Daemon(daemon))
         }
         Kind::HaproxyAuto | Kind::HaproxySplice | Kind::HaproxyConnect => {
             let daemon = haproxy::start(kind, &place)?;

@@ -15,6 +15,12 @@ use crate::wire::{DATA, LOGIN};
 /// The program of this build.
 const BUILT: &str = env!("CARGO_BIN_EXE_pullgate");
 
+/// Returns the program of a kind.
+fn program(kind: Kind, place: &Place<'_>) -> PathBuf {
+    let built = Path::new(BUILT);
+    if kind.is_other() { place.other.unwrap_or(built) } else { built }.to_owned()
+}
+
 pub fn start(kind: Kind, place: &Place<'_>) -> anyhow::Result<Daemon> {
     let mode = if kind == Kind::Transparent { "transparent" } else { "connect" };
     let (more, registry) = match kind {
@@ -22,22 +28,29 @@ pub fn start(kind: Kind, place: &Place<'_>) -> anyhow::Result<Daemon> {
         Kind::Verifying => ("[policy]\nverify-upstream = true", ca(place)?),
         _ => ("", String::new()),
     };
-    let built = Path::new(BUILT);
-    let program = if kind == Kind::Other { place.other.unwrap_or(built) } else { built };
     let gate = Gate { mode, more, registry: &registry, ..Gate::new(place) };
-    launch(program, place, &gate)
+    launch(&program(kind, place), place, &gate)
+}
+
+/// A gate with TLS to its clients, with the files of its own certificate and key.
+pub fn start_with_tls(
+    kind: Kind,
+    place: &Place<'_>,
+    files: &(PathBuf, PathBuf),
+) -> anyhow::Result<Daemon> {
+    let gate = Gate { tls: &tls_line(files), ..Gate::new(place) };
+    launch(&program(kind, place), place, &gate)
+}
+
+/// The line of a listener for TLS.
+fn tls_line((certificate, key): &(PathBuf, PathBuf)) -> String {
+    let (certificate, key) = (certificate.display(), key.display());
+    format!("tls = {{ certificate = \"{certificate}\", key = \"{key}\" }}")
 }
 
 /// The mirror of a registry, with the files of its own certificate and key.
-pub fn start_mirror(
-    place: &Place<'_>,
-    (certificate, key): &(PathBuf, PathBuf),
-) -> anyhow::Result<Daemon> {
-    let tls = format!(
-        "tls = {{ certificate = \"{}\", key = \"{}\" }}",
-        certificate.display(),
-        key.display()
-    );
+pub fn start_mirror(place: &Place<'_>, files: &(PathBuf, PathBuf)) -> anyhow::Result<Daemon> {
+    let tls = tls_line(files);
     let registry = format!("{}[mirror]\ndefault = true\nblobs = \"relay\"\n", ca(place)?);
     let gate = Gate { mode: "mirror", tls: &tls, registry: &registry, ..Gate::new(place) };
     launch(Path::new(BUILT), place, &gate)
@@ -60,28 +73,40 @@ pub fn start_inspecting(place: &Place<'_>) -> anyhow::Result<(Daemon, Vec<u8>)> 
     Ok((launch(Path::new(BUILT), place, &gate)?, authority.to_vec()))
 }
 
-/// The second gate, behind the measured one: its parent, or what it takes for the origin.
-pub fn start_second(kind: Kind, place: &Place<'_>, at: SocketAddr) -> anyhow::Result<Daemon> {
-    let mode = if kind == Kind::ThroughParent { "connect" } else { "transparent" };
+/// The second gate, behind the measured one: its parent, or what it takes for the origin. `files`: its
+/// certificate and key, if it speaks TLS.
+pub fn start_second(
+    kind: Kind,
+    place: &Place<'_>,
+    at: SocketAddr,
+    files: Option<&(PathBuf, PathBuf)>,
+) -> anyhow::Result<Daemon> {
+    let mode = if kind == Kind::BeforeGate { "transparent" } else { "connect" };
     let folder = place.folder.join("second");
-    launch(
-        Path::new(BUILT),
-        place,
-        &Gate { folder: &folder, mode, address: at, ..Gate::new(place) },
-    )
+    let tls = files.map(tls_line).unwrap_or_default();
+    let gate = Gate { folder: &folder, mode, address: at, tls: &tls, ..Gate::new(place) };
+    launch(Path::new(BUILT), place, &gate)
 }
 
-/// The gate that reaches its registries through the second one.
-pub fn start_before(kind: Kind, place: &Place<'_>, second: SocketAddr) -> anyhow::Result<Daemon> {
+/// The gate that reaches its registries through the second one. `certificate`: that of the second one,
+/// if it speaks TLS.
+pub fn start_before(
+    kind: Kind,
+    place: &Place<'_>,
+    second: SocketAddr,
+    certificate: Option<&Path>,
+) -> anyhow::Result<Daemon> {
     if kind == Kind::BeforeGate {
         let place = Place { origin: second, ..*place };
         return launch(Path::new(BUILT), &place, &Gate::new(&place));
     }
+    let tls = certificate.map(|file| format!("tls = {{ ca = \"{}\" }}", file.display()));
+    let tls = tls.unwrap_or_default();
     let more = format!(
         "[policy]\nparent = \"next\"\n[[parent]]\nname = \"next\"\naddresses = [\"{second}\"]\n\
-         connect = \"name\""
+         connect = \"name\"\n{tls}"
     );
-    launch(Path::new(BUILT), place, &Gate { more: &more, ..Gate::new(place) })
+    launch(&program(kind, place), place, &Gate { more: &more, ..Gate::new(place) })
 }
 
 /// The line of a registry's file by which the gate trusts the origin.
