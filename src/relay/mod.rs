@@ -29,7 +29,9 @@ mod socket;
 mod splice;
 mod splice_state;
 mod stall;
+mod tls;
 mod tunnel;
+mod wakeup;
 mod watch;
 
 use std::future::Future;
@@ -45,11 +47,12 @@ use life::TunnelContext;
 pub use close::{Closing, hear_out};
 pub use credit::confine_unsent;
 pub use ends::{TunnelEnds, TunnelTerms};
-pub use layer::{Layered, TunnelEnd};
+pub use layer::{Layer, Layered, TunnelEnd};
 pub use meter::{Count, Tally, Traffic};
 pub use pipe_pool::{PIPE_SIZE, Pipes, SMALL_PIPE_SIZE};
 pub use shared::{Relay, RelaySettings};
 pub use socket::held;
+pub use tls::{TlsEnd, TlsSession};
 
 /// How a tunnel ended.
 #[derive(Debug)]
@@ -177,7 +180,7 @@ impl Relay {
             HandshakeOutcome::Through(open) => {
                 let (terms, stalls) = (&sides.terms, &self.stalls);
                 let life = TunnelContext { traffic, terms, stalls, stop };
-                let both = tunnel::copy_both(&mut sides.client, &mut sides.upstream, open, life);
+                let both = self.copy_both(&mut sides.client, &mut sides.upstream, open, life);
                 TunnelOutcome::through(both.await)
             }
             early => TunnelOutcome::early(early),

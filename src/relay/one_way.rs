@@ -6,10 +6,12 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use super::credit::Credit;
 use super::leftover::Leftover;
 use super::meter::{Direction, Tally, Traffic};
+use super::wakeup::Wakeup;
 use super::watch::Watch;
 use crate::policy::Reason;
 
@@ -80,21 +82,24 @@ pub(super) struct OneWay<S> {
     pub(super) credit: Credit,
     /// Whether the destination accepts no bytes now.
     is_full: bool,
+    /// When the source is read.
+    pub(super) wakeup: Wakeup,
     pub(super) state: S,
 }
 
-impl<S> OneWay<S> {
-    /// Creates the upload, which has forwarded `flow` so far. `watch` checks the record headers.
-    pub(super) fn up(flow: Flow, watch: Option<Box<Watch>>, state: S) -> Self {
-        Self { flow, watch, credit: Credit::Free, ..Self::new(Direction::Up, state) }
+impl<S: Default> OneWay<S> {
+    /// Creates the upload at `now`, which has forwarded `flow` so far. `watch` checks the record
+    /// headers.
+    pub(super) fn up(flow: Flow, watch: Option<Box<Watch>>, now: Duration) -> Self {
+        Self { flow, watch, credit: Credit::Free, ..Self::new(Direction::Up, now) }
     }
 
-    /// Creates the download.
-    pub(super) fn down(state: S) -> Self {
-        Self::new(Direction::Down, state)
+    /// Creates the download at `now`.
+    pub(super) fn down(now: Duration) -> Self {
+        Self::new(Direction::Down, now)
     }
 
-    fn new(direction: Direction, state: S) -> Self {
+    fn new(direction: Direction, now: Duration) -> Self {
         Self {
             direction,
             flow: Flow::Open,
@@ -102,10 +107,13 @@ impl<S> OneWay<S> {
             watch: None,
             credit: Credit::Fresh,
             is_full: false,
-            state,
+            wakeup: Wakeup::new(now),
+            state: S::default(),
         }
     }
+}
 
+impl<S> OneWay<S> {
     /// Returns how far the direction is.
     pub(super) fn flow(&self) -> Flow {
         self.flow

@@ -161,32 +161,52 @@ pub(super) fn room(stream: &TcpStream) -> io::Result<usize> {
 }
 
 /// Reads what is there into `buffer`; nothing is the end.
-///
-/// When it leaves room in the buffer then the source is dry, as with epoll(7), and tokio forgets the
-/// readiness just as it would after `WouldBlock`: no second call has to ask.
 pub(super) fn read<'a>(
     stream: &TcpStream,
     buffer: &'a mut [MaybeUninit<u8>],
 ) -> io::Result<&'a mut [u8]> {
     let room = buffer.len();
-    let mut buffer = Some(buffer);
-    let mut read = || {
-        let buffer = buffer.take().unwrap_or_default();
+    receive(stream, room, || {
         let ((filled, _), _) = rustix::net::recv(stream, buffer, RecvFlags::DONTWAIT)?;
-        Ok(filled)
-    };
+        Ok((filled.len(), filled))
+    })
+}
+
+/// Variant of [`read`] that returns the number of bytes.
+pub(super) fn read_into(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let room = buffer.len();
+    receive(stream, room, || {
+        let (count, _) = rustix::net::recv(stream, buffer, RecvFlags::DONTWAIT)?;
+        Ok((count, count))
+    })
+}
+
+/// Runs `call`, which reads and returns how many of at most `room` bytes.
+///
+/// When it leaves room in the buffer then the source is dry, as with epoll(7), and tokio forgets the
+/// readiness just as it would after `WouldBlock`: no second call has to ask.
+fn receive<R>(
+    stream: &TcpStream,
+    room: usize,
+    call: impl FnOnce() -> rustix::io::Result<(usize, R)>,
+) -> io::Result<R> {
+    let mut call = Some(call);
     let mut answer = None;
-    let _ = stream.try_io(Interest::READABLE, || match answer.insert(read()) {
-        Ok(filled) if filled.is_empty() || filled.len() == room => Ok(()),
-        Ok(_) => Err(io::ErrorKind::WouldBlock.into()),
-        Err(rustix::io::Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
-        Err(_) => Ok(()),
+    let _ = stream.try_io(Interest::READABLE, || {
+        let Some(call) = call.take() else { return Ok(()) };
+        match answer.insert(call()) {
+            Ok((count, _)) if *count == 0 || *count == room => Ok(()),
+            Ok(_) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(rustix::io::Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(_) => Ok(()),
+        }
     });
-    let answer = match answer {
-        Some(answer) => answer,
-        None => read(),
+    let answer = match (answer, call) {
+        (Some(answer), _) => answer,
+        (None, Some(call)) => call(),
+        (None, None) => Err(rustix::io::Errno::AGAIN),
     };
-    answer.map_err(io::Error::from)
+    answer.map(|(_, answer)| answer).map_err(io::Error::from)
 }
 
 /// How many bytes wait at least, of one that is asked for; none is the end.

@@ -7,21 +7,18 @@
 //! that do not fit are read from the pipe into a small buffer, and count as copied. After that, the
 //! free space is queried before every fill.
 
-use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
 
-use super::bulk::Look;
 use super::meter::{Tally, Traffic};
 use super::one_way::{COPY, Flow, MoveError, MoveStep, Mover, OneWay, poll_moves};
-use super::pacing::SILENCE;
 use super::pipe_pool::{Drained, Filled, Pipe};
 use super::shared::Relay;
 use super::socket;
-use super::splice_state::{Fill, ReadTurn, SMALL, SpliceState};
+use super::splice_state::{Fill, SMALL, SpliceState};
 
 /// Minimum size of a fill, in bytes.
 const LEAST_FILL: usize = 4 * 1024;
@@ -67,20 +64,6 @@ impl OneWay<SpliceState> {
         let mut splicing = Splicing { way: self, relay, traffic, tally, from, to, other };
         poll_moves(&mut splicing, context, traffic)
     }
-
-    /// Records bytes in the other direction. If this direction sends the answer, it does not wait
-    /// for a tick.
-    pub(super) fn spoken_to(&mut self, relay: &Relay, from: &TcpStream) {
-        let state = &mut self.state;
-        if state.pace.is_interactive() {
-            return;
-        }
-        let before = state.pace.waits_for();
-        let silence = relay.batch() * SILENCE;
-        if state.pace.spoken_to(relay.now(), silence) != before {
-            state.wait_for_a_byte(from);
-        }
-    }
 }
 
 /// A direction between two bare sockets.
@@ -111,28 +94,7 @@ impl Mover for Splicing<'_> {
     }
 
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let state = &mut self.way.state;
-        if state.turn != ReadTurn::Event {
-            return Poll::Ready(Ok(()));
-        }
-        if let Poll::Ready(readable) = self.from.poll_read_ready(context) {
-            return Poll::Ready(readable);
-        }
-        while let Some(tick) = &mut state.tick {
-            ready!(tick.as_mut().poll(context));
-            let now = self.relay.now();
-            match state.pace.look(socket::queued(self.from)?, now, self.relay.batch()) {
-                Look::Move => {
-                    state.turn = ReadTurn::Look;
-                    return Poll::Ready(Ok(()));
-                }
-                Look::Again => {
-                    tick.as_mut().reset(self.relay.next_tick(now, state.pace.is_young(now)));
-                }
-                Look::Rest => state.wait_for_a_byte(self.from),
-            }
-        }
-        Poll::Pending
+        self.way.wakeup.poll_readable(context, self.relay, self.from)
     }
 
     fn wants(&mut self) -> usize {
@@ -141,9 +103,9 @@ impl Mover for Splicing<'_> {
 
     fn poll_step(&mut self, _: &mut Context<'_>, most: usize) -> Poll<Result<MoveStep, MoveError>> {
         let read = self.read(most)?;
-        let state = &mut self.way.state;
+        let OneWay { state, wakeup, .. } = &mut *self.way;
         let took = read.took();
-        state.moved += took as u64;
+        wakeup.moved(took);
         if took > 0 && state.fill == Fill::Small {
             state.fill = Fill::First;
         }
@@ -151,11 +113,11 @@ impl Mover for Splicing<'_> {
             Read::Took(_) => {}
             // If more bytes arrive, the next tick finds them. Without a tick, the source must be
             // seen to be dry, which arms the next event.
-            Read::TookAll(_) if state.turn == ReadTurn::Look => state.wait(self.relay, self.from),
-            Read::TookAll(_) if socket::has_emptied(self.from) => state.wait(self.relay, self.from),
+            Read::TookAll(_) if wakeup.is_look() => self.wait(),
+            Read::TookAll(_) if socket::has_emptied(self.from) => self.wait(),
             Read::TookAll(_) => {}
-            Read::Emptied(_) | Read::Dry => state.wait(self.relay, self.from),
-            Read::Full => state.hold(),
+            Read::Emptied(_) | Read::Dry => self.wait(),
+            Read::Full => wakeup.hold(),
             Read::Ended => return Poll::Ready(Ok(MoveStep::Ended)),
         }
         Poll::Ready(Ok(if took > 0 { MoveStep::Took(took) } else { MoveStep::Nothing }))
@@ -166,7 +128,7 @@ impl Mover for Splicing<'_> {
             Ok(0) => Poll::Ready(Ok(MoveStep::Ended)),
             Ok(waiting) => Poll::Ready(Ok(MoveStep::Took(waiting))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.way.state.wait(self.relay, self.from);
+                self.wait();
                 Poll::Ready(Ok(MoveStep::Nothing))
             }
             Err(error) => Poll::Ready(Err(MoveError::Source(error))),
@@ -174,12 +136,12 @@ impl Mover for Splicing<'_> {
     }
 
     fn hold(&mut self, _: &mut Context<'_>) -> Result<(), MoveError> {
-        self.way.state.hold();
+        self.way.wakeup.hold();
         Ok(())
     }
 
     fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.way.state.tick = None;
+        self.way.wakeup.finish();
         Poll::Ready(if self.other == Flow::Passed { Ok(()) } else { socket::finish(self.to) })
     }
 
@@ -189,6 +151,13 @@ impl Mover for Splicing<'_> {
 }
 
 impl Splicing<'_> {
+    /// The source is dry, which ends the turn.
+    fn wait(&mut self) {
+        let OneWay { state, wakeup, .. } = &mut *self.way;
+        let moved = wakeup.wait(self.relay, self.from);
+        state.fill = state.fill.after_turn(moved);
+    }
+
     /// Reads once, at most `length` bytes, and delivers what the destination accepts.
     fn read(&mut self, mut length: usize) -> Result<Read, MoveError> {
         if let Some(run) = self.way.watch.as_ref().and_then(|watch| watch.next_run()) {

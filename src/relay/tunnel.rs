@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::copy::CopyState;
+use super::copy::{self, CopyState};
 use super::ending::{Done, HasEnded, Parting};
 use super::layer::{Layered, TunnelEnd};
 use super::life::{BothWays, TunnelContext};
@@ -35,12 +35,14 @@ pub(super) struct Ways<S> {
     parting: Parting,
 }
 
-impl<S> Ways<S> {
-    fn new(open: AfterHandshake, state: impl Fn() -> S) -> Self {
-        let up = OneWay::up(open.upload, open.watch, state());
-        Self { up, down: OneWay::down(state()), parting: Parting::default() }
+impl<S: Default> Ways<S> {
+    pub(super) fn new(now: Duration, open: AfterHandshake) -> Self {
+        let up = OneWay::up(open.upload, open.watch, now);
+        Self { up, down: OneWay::down(now), parting: Parting::default() }
     }
+}
 
+impl<S> Ways<S> {
     fn of(&self, direction: Direction) -> &OneWay<S> {
         match direction {
             Direction::Up => &self.up,
@@ -84,8 +86,22 @@ impl Relay {
         open: AfterHandshake,
         life: TunnelContext<'a, impl Future<Output = Stop>>,
     ) -> impl Future<Output = Result<Ending, Stop>> {
-        let ways = Ways::spliced(self.now(), open);
+        let ways = Ways::new(self.now(), open);
         life.until_over(Spliced { ways, relay: self, client, upstream })
+    }
+
+    /// Runs both directions where a side is not a bare socket.
+    pub(super) fn copy_both<'a, C: TunnelEnd, U: Layered>(
+        &'a self,
+        client: &'a mut C,
+        upstream: &'a mut U,
+        open: AfterHandshake,
+        life: TunnelContext<'a, impl Future<Output = Stop>>,
+    ) -> impl Future<Output = Result<Ending, Stop>> {
+        copy::prepare(client);
+        copy::prepare(upstream);
+        let ways = Ways::new(self.now(), open);
+        life.until_over(Copied { ways, relay: self, client, upstream })
     }
 }
 
@@ -98,10 +114,6 @@ struct Spliced<'a> {
 }
 
 impl Ways<SpliceState> {
-    pub(super) fn spliced(now: Duration, open: AfterHandshake) -> Self {
-        Self::new(open, || SpliceState::new(now))
-    }
-
     /// Moves all available bytes in both directions.
     pub(super) fn poll(
         &mut self,
@@ -116,14 +128,14 @@ impl Ways<SpliceState> {
         let before = (traffic.up.count(), traffic.down.count());
         let sent = up.poll(context, relay, traffic, (client, upstream), down.flow());
         if traffic.up.count() != before.0 {
-            down.spoken_to(relay, upstream);
+            down.wakeup.spoken_to(relay, upstream);
         }
         let received = match parting.has_begun() {
             true => Poll::Pending,
             false => down.poll(context, relay, traffic, (upstream, client), up.flow()),
         };
         if traffic.down.count() != before.1 {
-            up.spoken_to(relay, client);
+            up.wakeup.spoken_to(relay, client);
         }
         let ended = HasEnded { client: up.has_ended(), said_so: false, upstream: upstream_done };
         self.outcome(context, (sent, received), ended, upstream)
@@ -154,32 +166,32 @@ impl Stallable for Spliced<'_> {
     }
 }
 
-/// Runs both directions where a side is not a bare socket.
-pub(super) fn copy_both<'a, C: TunnelEnd, U: Layered>(
-    client: &'a mut C,
-    upstream: &'a mut U,
-    open: AfterHandshake,
-    life: TunnelContext<'a, impl Future<Output = Stop>>,
-) -> impl Future<Output = Result<Ending, Stop>> {
-    life.until_over(Copied { ways: Ways::new(open, CopyState::default), client, upstream })
-}
-
 /// A tunnel where a side is not a bare socket.
 struct Copied<'a, C, U> {
     ways: Ways<CopyState>,
+    relay: &'a Relay,
     client: &'a mut C,
     upstream: &'a mut U,
 }
 
 impl<C: TunnelEnd, U: Layered> BothWays for Copied<'_, C, U> {
     fn poll(&mut self, context: &mut Context<'_>, traffic: &Traffic) -> Poll<Result<Ending, Stop>> {
-        let Self { ways, client, upstream } = self;
+        let Self { ways, relay, client, upstream } = self;
         let upstream_done = ways.down.has_ended();
-        let sent = ways.up.poll(context, traffic, *client, *upstream);
+        let before = (traffic.up.count(), traffic.down.count());
+        let sent = ways.up.poll(context, relay, traffic, (*client, *upstream));
+        if traffic.up.count() != before.0 {
+            ways.down.wakeup.spoken_to(relay, upstream.socket());
+        }
         let received = match ways.parting.has_begun() {
             true => Poll::Pending,
-            false => ways.down.poll(context, traffic, *upstream, *client),
+            false => ways.down.poll(context, relay, traffic, (*upstream, *client)),
         };
+        if traffic.down.count() != before.1
+            && let Some(client) = client.bare()
+        {
+            ways.up.wakeup.spoken_to(relay, client);
+        }
         let (client, said_so) = (ways.up.has_ended(), ways.up.has_said_so());
         let ended = HasEnded { client, said_so, upstream: upstream_done };
         ways.outcome(context, (sent, received), ended, upstream.socket())

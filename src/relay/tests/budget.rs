@@ -7,7 +7,7 @@ use crate::policy::{Budget, Enforcement, LEAST_RESPONSE};
 
 const BUDGET: Budget = Budget { base_bytes: 50_000, ratio_percent: 2, request_bytes: 0 };
 
-fn bounded(enforcement: Enforcement) -> Arc<Traffic> {
+pub(super) fn bounded(enforcement: Enforcement) -> Arc<Traffic> {
     let traffic = Traffic::default();
     traffic.bounds.set(Some(BUDGET), enforcement);
     Arc::new(traffic)
@@ -112,7 +112,7 @@ async fn behind_another_layer_it_is_the_same() {
             let (relay, terms) = (relay(0), idle(IDLE));
             let (terms, stalls) = (&terms, &relay.stalls);
             let life = TunnelContext { traffic: &traffic, terms, stalls, stop: pin!(pending()) };
-            let over = tunnel::copy_both(&mut gate_client, &mut gate_upstream, open(), life).await;
+            let over = relay.copy_both(&mut gate_client, &mut gate_upstream, open(), life).await;
             drop((gate_client, gate_upstream));
             over
         };
@@ -144,9 +144,7 @@ async fn a_download_in_many_pieces_is_one_response() {
             let life = TunnelContext { traffic: &traffic, terms, stalls, stop: pin!(pending()) };
             let over = match is_spliced {
                 true => relay.splice_both(&gate_client, &gate_upstream, open(), life).await,
-                false => {
-                    tunnel::copy_both(&mut gate_client, &mut gate_upstream, open(), life).await
-                }
+                false => relay.copy_both(&mut gate_client, &mut gate_upstream, open(), life).await,
             };
             drop((gate_client, gate_upstream));
             over

@@ -115,7 +115,7 @@ async fn the_last_word_of_a_client_that_has_closed_is_heard() {
         let (relay, terms) = (relay(0), idle(IDLE));
         let (terms, stalls) = (&terms, &relay.stalls);
         let life = TunnelContext { traffic: &traffic, terms, stalls, stop: pin!(pending()) };
-        let over = tunnel::copy_both(&mut client, &mut upstream, open(), life).await;
+        let over = relay.copy_both(&mut client, &mut upstream, open(), life).await;
         assert_eq!(over, ends, "{refuses}, {says_so}");
         drop(upstream);
         assert_eq!(receive(&mut server).await, b"close_notify");

@@ -2,6 +2,7 @@
 
 mod budget;
 mod ends;
+mod layered;
 mod paced;
 mod refused;
 mod second_hello;
@@ -362,8 +363,8 @@ async fn bulk_bytes_below_the_low_water_mark_arrive() {
         let (mut server, from) = pair().await;
         let (to, mut client) = pair().await;
         let traffic = Traffic::default();
-        let mut way = OneWay::down(SpliceState::new(relay.now()));
-        way.state.make_bulk(Pace::bulk(relay.now()), &relay, &from);
+        let mut way = OneWay::<SpliceState>::down(relay.now());
+        way.wakeup.make_bulk(Pace::bulk(relay.now()), &relay, &from);
         assert_eq!(socket::low_water(&from), 256 * 1024);
         server.write_all(b"a few bytes").await.unwrap();
         if ends {
@@ -402,12 +403,12 @@ async fn an_answer_after_bulk_waits_for_no_tick() {
         let (mut client, gate_client) = pair().await;
         let (gate_upstream, mut server) = pair().await;
         let traffic = Traffic::default();
-        let mut ways = Ways::spliced(Duration::ZERO, open());
+        let mut ways = Ways::<SpliceState>::new(Duration::ZERO, open());
         let (way, from) = match asks {
             Side::Client => (&mut ways.down, &gate_upstream),
             _ => (&mut ways.up, &gate_client),
         };
-        way.state.make_bulk(Pace::bulk(Duration::ZERO), &relay, from);
+        way.wakeup.make_bulk(Pace::bulk(Duration::ZERO), &relay, from);
         let carried =
             poll_fn(|context| ways.poll(context, &relay, &traffic, &gate_client, &gate_upstream));
         let (asking, asked) = match asks {
@@ -525,7 +526,7 @@ async fn a_tunnel_that_stays_is_kept_alive() {
         let over = if is_spliced {
             relay.splice_both(&gate_client, &gate_upstream, open(), life).await
         } else {
-            tunnel::copy_both(&mut gate_client, &mut gate_upstream, open(), life).await
+            relay.copy_both(&mut gate_client, &mut gate_upstream, open(), life).await
         };
         assert_eq!(over.is_err(), stays);
         let socket = SockRef::from(&gate_upstream);

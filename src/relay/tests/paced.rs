@@ -47,7 +47,7 @@ async fn behind_another_layer_it_is_paced_too() {
         let (relay, terms) = (relay(0), idle(IDLE));
         let (terms, stalls) = (&terms, &relay.stalls);
         let life = TunnelContext { traffic: &traffic, terms, stalls, stop: pin!(pending()) };
-        tunnel::copy_both(&mut gate_client, &mut gate_upstream, open(), life).await
+        relay.copy_both(&mut gate_client, &mut gate_upstream, open(), life).await
     };
     let peers = async {
         let mut came = vec![0; length];

@@ -27,7 +27,7 @@ async fn what_cannot_be_spliced_out_of_a_pipe_is_copied() {
     let (to, mut client) = pair().await;
     refuse_to_drain_into(&to);
     let traffic = Traffic::default();
-    let mut way = OneWay::down(SpliceState::new(relay.now()));
+    let mut way = OneWay::<SpliceState>::down(relay.now());
     let bytes = noise(3, 2_000_000);
     let carried = async {
         poll_fn(|context| way.poll(context, &relay, &traffic, (&from, &to), Flow::Open)).await

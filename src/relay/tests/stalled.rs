@@ -151,7 +151,7 @@ async fn a_wrapped_client_that_does_not_read_ends() {
         stalls: &relay.stalls,
         stop: pin!(pending::<Stop>()),
     };
-    let both = tunnel::copy_both(&mut gate_client, &mut gate_upstream, open(), life);
+    let both = relay.copy_both(&mut gate_client, &mut gate_upstream, open(), life);
     let bytes = noise(8, 64 << 20);
     let pour = async {
         write_until_full(&server, &bytes).await;

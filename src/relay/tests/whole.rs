@@ -11,9 +11,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::*;
 use crate::hello::{ACCESS_DENIED, HelloReader, HelloStep, INTERNAL_ERROR};
 
-const NAME: &str = "contoso.azurecr.io";
+pub(super) const NAME: &str = "contoso.azurecr.io";
 
-fn tls(version: &'static SupportedProtocolVersion) -> (TlsConnector, TlsAcceptor) {
+pub(super) fn tls(version: &'static SupportedProtocolVersion) -> (TlsConnector, TlsAcceptor) {
     static MADE: OnceLock<rcgen::CertifiedKey<rcgen::KeyPair>> = OnceLock::new();
     let made = MADE.get_or_init(|| rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap());
     let certificate = made.cert.der().clone();
