@@ -2,7 +2,7 @@
 //! from before the rules were loaded.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -142,7 +142,10 @@ fn no_packet_of_a_hostile_client_reaches_anybody() {
     // The gateway must know the attacker's link address. Otherwise the kernel holds an answer back
     // until it has asked for that address, and the next round counts it.
     for to in ATTACKER {
-        drop(opened(Place::Gateway, (ip(to), 443).into()));
+        // To its end, since the answer to the attacker's FIN counts too.
+        let mut stream = opened(Place::Gateway, (ip(to), 443).into());
+        stream.shutdown(Shutdown::Write).unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
     }
     attacker.forget();
     let places: Vec<IpAddr> =
