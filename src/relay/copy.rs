@@ -154,7 +154,8 @@ impl<F: TunnelEnd, T: TunnelEnd> Mover for Copying<'_, F, T> {
         match (found, took) {
             (_, 1..) => Poll::Ready(Ok(MoveStep::Took(took))),
             (Found::Dry, 0) => self.dry(),
-            (Found::More, 0) => Poll::Ready(Ok(MoveStep::Nothing)),
+            // A step that counts, so that the turn ends.
+            (Found::More, 0) => Poll::Ready(Ok(MoveStep::Took(0))),
             (Found::End, 0) => Poll::Ready(Ok(MoveStep::Ended)),
         }
     }
@@ -243,7 +244,8 @@ impl<F: TunnelEnd, T: TunnelEnd> Copying<'_, F, T> {
         }
         match (found, bytes.len()) {
             (Found::Dry, 0) => self.dry(),
-            (Found::More, 0) => Poll::Ready(Ok(MoveStep::Nothing)),
+            // A step that counts, so that the turn ends.
+            (Found::More, 0) => Poll::Ready(Ok(MoveStep::Took(0))),
             (Found::End, 0) => Poll::Ready(Ok(MoveStep::Ended)),
             (found, took) => {
                 if found == Found::Dry {

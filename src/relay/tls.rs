@@ -16,6 +16,10 @@ use super::socket;
 /// Nothing more is received if there is less room than this: for what the largest record decrypts to.
 const RECORD: usize = 16 * 1024;
 
+/// Number of times in a row that a read receives and nothing is decrypted: a record arrives in several
+/// pieces, but a peer that sends only messages of the protocol must not keep other tunnels waiting.
+const IN_VAIN: u8 = 8;
+
 /// A TLS session, of either side.
 pub trait TlsSession {
     /// Feeds it, and processes the records that are complete. Returns how many bytes it has taken;
@@ -132,10 +136,13 @@ impl<'a> TlsEnd<'a> {
     /// Receives while `buffer` has room for what that brings, at least once unless the session still
     /// has bytes. Moves what is decrypted into `buffer`, even if it returns an error.
     pub(super) fn read(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<Found> {
-        loop {
+        let (mut in_vain, mut filled) = (0, 0);
+        while in_vain < IN_VAIN {
             if let Some(found) = self.take(buffer)? {
                 return Ok(found);
             }
+            in_vain = if buffer.filled().len() > filled { 0 } else { in_vain + 1 };
+            filled = buffer.filled().len();
             if !buffer.filled().is_empty() && buffer.remaining() < RECORD {
                 return Ok(Found::More);
             }
@@ -151,6 +158,7 @@ impl<'a> TlsEnd<'a> {
                 }
             }
         }
+        Ok(Found::More)
     }
 
     /// Moves what is decrypted into `buffer`. `None` if the session has no more now.

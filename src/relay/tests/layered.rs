@@ -1,8 +1,13 @@
 //! Tunnels with TLS to the gate on either side, over real sockets.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use rustls::SupportedProtocolVersion;
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
+use tokio::io::ReadBuf;
 use tokio_rustls::{client, server};
 use tokio_util::either::Either;
 
@@ -10,7 +15,7 @@ use super::super::copy::{CopyState, MANY};
 use super::budget::bounded;
 use super::whole::{NAME, tls};
 use super::*;
-use crate::policy::Enforcement;
+use crate::policy::{Budget, Enforcement};
 
 type FromClient = Either<TcpStream, Box<server::TlsStream<TcpStream>>>;
 type ToUpstream = Either<TcpStream, Box<client::TlsStream<TcpStream>>>;
@@ -274,4 +279,88 @@ async fn a_client_that_does_not_read_holds_one_piece() {
     let mut held = Vec::new();
     gate_client.get_mut().1.write_tls(&mut held).unwrap();
     assert!((1..=MANY + 1024).contains(&held.len()), "{} bytes", held.len());
+}
+
+/// A session in which records arrive without end, and none has content, as a KeyUpdate.
+struct Endless;
+
+impl TlsSession for Endless {
+    fn feed(&mut self, _: &mut dyn io::Read) -> io::Result<usize> {
+        Ok(22)
+    }
+
+    fn take(&mut self, _: &mut ReadBuf<'_>) -> io::Result<bool> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn check(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn has_read(&mut self) -> bool {
+        true
+    }
+
+    fn write_to(&mut self, _: &mut dyn io::Write) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn accept_at_most(&mut self, _: usize) {}
+}
+
+/// A client with such a session.
+struct EndlessEnd(TcpStream, Endless);
+
+impl TunnelEnd for EndlessEnd {
+    fn bare(&self) -> Option<&TcpStream> {
+        Some(&self.0)
+    }
+
+    fn layer(&mut self) -> Layer<'_> {
+        Layer::Tls(TlsEnd::new(&self.0, &mut self.1))
+    }
+}
+
+impl AsyncRead for EndlessEnd {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for EndlessEnd {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn records_without_content_keep_nobody_waiting() {
+    let ((_client, near), (mut upstream, _server)) = (pair().await, pair().await);
+    let mut client = EndlessEnd(near, Endless);
+    for allowed in [1_000, 0] {
+        let (relay, traffic) = (relay(0), Traffic::default());
+        let budget = Budget { base_bytes: allowed, ratio_percent: 0, request_bytes: 0 };
+        traffic.bounds.set(Some(budget), Enforcement::Enforce);
+        let mut way = OneWay::<CopyState>::up(Flow::Open, None, relay.now());
+        let turn = poll_fn(|context| {
+            Poll::Ready(way.poll(context, &relay, &traffic, (&mut client, &mut upstream)))
+        });
+        assert!(turn.await.is_pending(), "its turn ends, with {allowed} bytes allowed");
+    }
 }
