@@ -46,6 +46,32 @@ const fn more(
     Column { title, row, figure, better: Better::More }
 }
 
+/// The titles and rows of the bulk measurements.
+const BULK: [(&str, &str); 11] = [
+    ("down 1", "down-1"),
+    ("down 16", "down-16"),
+    ("down 64", "down-64"),
+    ("up 1", "up-1"),
+    ("up 16", "up-16"),
+    ("up 64", "up-64"),
+    ("16 at 8 MiB/s", "paced-8"),
+    ("16 at 64 MiB/s", "paced-64"),
+    ("TLS 1.2 up 16", "tls12-up-16"),
+    ("the same in bytes, up 1", "tls12-up-bytes"),
+    ("real TLS down 4", "real-tls-4"),
+];
+
+/// A column for each of them.
+const fn of_bulk(figure: fn(&Figures) -> Option<f64>, better: Better) -> [Column; BULK.len()] {
+    let mut columns = [Column { title: "", row: "", figure, better }; BULK.len()];
+    let mut at = 0;
+    while at < BULK.len() {
+        (columns[at].title, columns[at].row) = BULK[at];
+        at += 1;
+    }
+    columns
+}
+
 /// The summary for the README.
 pub const SUMMARY: Table = Table {
     title: "What a tunnel costs",
@@ -64,52 +90,13 @@ pub const SUMMARY: Table = Table {
 pub const TABLES: &[Table] = &[
     Table {
         title: "CPU seconds of the proxy a GiB",
-        columns: &[
-            less("down 1", "down-1", Figures::cpu_a_gib),
-            less("down 16", "down-16", Figures::cpu_a_gib),
-            less("down 64", "down-64", Figures::cpu_a_gib),
-            less("up 1", "up-1", Figures::cpu_a_gib),
-            less("up 16", "up-16", Figures::cpu_a_gib),
-            less("up 64", "up-64", Figures::cpu_a_gib),
-            less("16 at 8 MiB/s", "paced-8", Figures::cpu_a_gib),
-            less("16 at 64 MiB/s", "paced-64", Figures::cpu_a_gib),
-            less("TLS 1.2 up 16", "tls12-up-16", Figures::cpu_a_gib),
-            less("the same in bytes, up 1", "tls12-up-bytes", Figures::cpu_a_gib),
-            less("real TLS down 4", "real-tls-4", Figures::cpu_a_gib),
-        ],
+        columns: &of_bulk(Figures::cpu_a_gib, Better::Less),
     },
     Table {
         title: "CPU seconds of the whole machine a GiB, client and origin included",
-        columns: &[
-            less("down 1", "down-1", Figures::machine_a_gib),
-            less("down 16", "down-16", Figures::machine_a_gib),
-            less("down 64", "down-64", Figures::machine_a_gib),
-            less("up 1", "up-1", Figures::machine_a_gib),
-            less("up 16", "up-16", Figures::machine_a_gib),
-            less("up 64", "up-64", Figures::machine_a_gib),
-            less("16 at 8 MiB/s", "paced-8", Figures::machine_a_gib),
-            less("16 at 64 MiB/s", "paced-64", Figures::machine_a_gib),
-            less("TLS 1.2 up 16", "tls12-up-16", Figures::machine_a_gib),
-            less("the same in bytes, up 1", "tls12-up-bytes", Figures::machine_a_gib),
-            less("real TLS down 4", "real-tls-4", Figures::machine_a_gib),
-        ],
+        columns: &of_bulk(Figures::machine_a_gib, Better::Less),
     },
-    Table {
-        title: "GiB a second",
-        columns: &[
-            more("down 1", "down-1", Figures::throughput),
-            more("down 16", "down-16", Figures::throughput),
-            more("down 64", "down-64", Figures::throughput),
-            more("up 1", "up-1", Figures::throughput),
-            more("up 16", "up-16", Figures::throughput),
-            more("up 64", "up-64", Figures::throughput),
-            more("16 at 8 MiB/s", "paced-8", Figures::throughput),
-            more("16 at 64 MiB/s", "paced-64", Figures::throughput),
-            more("TLS 1.2 up 16", "tls12-up-16", Figures::throughput),
-            more("the same in bytes, up 1", "tls12-up-bytes", Figures::throughput),
-            more("real TLS down 4", "real-tls-4", Figures::throughput),
-        ],
-    },
+    Table { title: "GiB a second", columns: &of_bulk(Figures::throughput, Better::More) },
     Table {
         title: "Where TLS is added: between client and proxy, and between proxy and parent",
         columns: &[

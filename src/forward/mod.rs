@@ -68,6 +68,17 @@ pub struct RegistryAnswer {
     pub would_deny: Option<Reason>,
 }
 
+impl RegistryAnswer {
+    fn new(
+        status: StatusCode,
+        headers: HeaderMap,
+        body: AnswerBody,
+        upstream: Option<SocketAddr>,
+    ) -> Self {
+        Self { status, headers, body, next: None, named: None, upstream, would_deny: None }
+    }
+}
+
 /// A body.
 #[derive(Debug)]
 pub enum AnswerBody {
@@ -223,13 +234,9 @@ impl Forward {
         let is_manifest = matches!(operation, Operation::Manifest { .. });
         let named = headers::digest(&kept).filter(|_| is_manifest);
         let answer = |headers, body, named| RegistryAnswer {
-            status,
-            headers,
-            body,
             next,
             named,
-            upstream,
-            would_deny: None,
+            ..RegistryAnswer::new(status, headers, body, upstream)
         };
         if is_head || status == StatusCode::NOT_MODIFIED {
             let _ = whole(answered, 0).await;
@@ -278,14 +285,10 @@ async fn passed_on(answered: Answered, would_deny: Option<Denial>) -> RegistryAn
     let (status, upstream) = (answered.response.status(), answered.connection.address());
     let headers = headers::of_redirect(answered.response.headers());
     let _ = whole(answered, LARGEST_ERROR).await;
+    let body = AnswerBody::Whole(Bytes::new());
     RegistryAnswer {
-        status,
-        headers,
-        body: AnswerBody::Whole(Bytes::new()),
-        next: None,
-        named: None,
-        upstream,
         would_deny: would_deny.map(|denial| denial.reason),
+        ..RegistryAnswer::new(status, headers, body, upstream)
     }
 }
 
@@ -311,15 +314,7 @@ fn stored(asked: Asked<'_>, answered: Answered) -> Result<RegistryAnswer, Troubl
         true => streamed(asked, answered, digest)?,
         false => AnswerBody::Whole(Bytes::new()),
     };
-    Ok(RegistryAnswer {
-        status,
-        headers,
-        body,
-        next: None,
-        named: None,
-        upstream,
-        would_deny: None,
-    })
+    Ok(RegistryAnswer::new(status, headers, body, upstream))
 }
 
 /// A blob's body. A whole one is checked while it passes; of a part nothing can be said.
@@ -353,13 +348,5 @@ async fn refused(answered: Answered) -> Result<RegistryAnswer, Trouble> {
     let is_json = headers::is_json(&headers);
     let body = whole(answered, LARGEST_ERROR).await.unwrap_or_default();
     let body = AnswerBody::Whole(if is_json { body } else { Bytes::new() });
-    Ok(RegistryAnswer {
-        status,
-        headers,
-        body,
-        next: None,
-        named: None,
-        upstream,
-        would_deny: None,
-    })
+    Ok(RegistryAnswer::new(status, headers, body, upstream))
 }

@@ -78,15 +78,7 @@ async fn stored(asked: Asked<'_>, answered: Answered) -> Result<RegistryAnswer, 
             AnswerBody::Whole(Bytes::new())
         }
     };
-    Ok(RegistryAnswer {
-        status,
-        headers,
-        body,
-        next: None,
-        named: None,
-        upstream,
-        would_deny: None,
-    })
+    Ok(RegistryAnswer::new(status, headers, body, upstream))
 }
 
 fn method(method: Method) -> hyper::Method {
@@ -124,15 +116,7 @@ async fn written(
         None => {}
     }
     let body = AnswerBody::Whole(Bytes::new());
-    Ok(RegistryAnswer {
-        status,
-        headers: kept,
-        body,
-        next: None,
-        named: None,
-        upstream,
-        would_deny: None,
-    })
+    Ok(RegistryAnswer::new(status, kept, body, upstream))
 }
 
 /// Returns the path of a location if it is an operation on the repository that was asked for.

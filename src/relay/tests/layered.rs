@@ -191,8 +191,8 @@ async fn what_comes_before_a_broken_record_arrives() {
     // As after a reset: it had got everything.
     assert_eq!(over, Ok(Ending::Closed));
     assert!(came == bytes, "{} came", came.len());
-    let told = client.read(&mut [0; 100]).await.unwrap_err().to_string();
-    assert!(told.contains("BadRecordMac"), "{told}");
+    let alert = client.read(&mut [0; 100]).await.unwrap_err().to_string();
+    assert!(alert.contains("BadRecordMac"), "{alert}");
 }
 
 #[tokio::test]
