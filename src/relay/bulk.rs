@@ -5,11 +5,26 @@ use std::time::Duration;
 /// Interval of the looks at the queue of a bulk direction. A last byte waits for two at most.
 pub(super) const LOOK: Duration = Duration::from_millis(2);
 
+/// A flow with fewer bytes than this between two looks is looked at half as often: every look costs
+/// the same, and many slow flows would cost more in looks than in moves.
+const WORTH_A_LOOK: u64 = 20 * 1024;
+
 /// The age until which a burst is young: that of 100 KiB at 100 Mbit/s.
 const YOUNG: Duration = Duration::from_millis(12);
 
 /// Number of looks in a row that find the queue empty and end a burst.
 const PATIENCE: u8 = 2;
+
+/// A burst of fewer bytes is not a part of a bulk flow: after bytes in the other direction, which may
+/// have asked for it, and otherwise.
+const SMALL_ANSWER: u64 = 64 * 1024;
+const SMALL_BURST: u64 = 16 * 1024;
+
+/// Number of such bursts in a row, without bytes in the other direction, that end bulk.
+const SMALL_BURSTS: u8 = 3;
+
+/// Batch times of silence that end a burst in any case.
+const SHORT_SILENCE: u32 = 2;
 
 /// Bytes between two looks, below which their number varies too much to be compared: the queue
 /// counts as growing as long as it grows at all.
@@ -24,6 +39,28 @@ pub(super) enum Look {
     Again,
     /// Wait for the next byte.
     Rest,
+}
+
+/// How often the queue is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LookInterval {
+    /// Every half of [`LOOK`]: the burst is so young that it may end soon.
+    Half,
+    /// Every [`LOOK`].
+    Whole,
+    /// Every second [`LOOK`]: the flow is slow.
+    Double,
+}
+
+impl LookInterval {
+    /// Returns its length where that of [`Whole`](Self::Whole) is `look`.
+    pub(super) fn of(self, look: Duration) -> Duration {
+        match self {
+            Self::Half => look / 2,
+            Self::Whole => look,
+            Self::Double => look * 2,
+        }
+    }
 }
 
 /// A time in microseconds, half the size of a [`Duration`].
@@ -49,14 +86,25 @@ pub(super) struct Bulk {
     /// Since when the other direction was silent.
     pub(super) silent_since: Moment,
     pub(super) batches: u32,
+    /// Number of batches in a row that were too small for their wait.
+    pub(super) thin: u8,
+    /// Number of small bursts in a row.
+    pub(super) small: u8,
     /// Number of looks in a row that found the queue empty.
     pub(super) empty: u8,
     /// Whether a burst has ended, and the next has not begun.
     pub(super) rests: bool,
+    /// Whether the other direction sent bytes during this rest: what follows may be an answer.
+    pub(super) asked: bool,
+    /// Whether this burst followed bytes in the other direction.
+    pub(super) answers: bool,
+    /// Silence below which the burst has not ended.
+    pub(super) patience: Duration,
     /// Bytes of this burst, and when it began.
     pub(super) burst: u64,
     pub(super) burst_at: Moment,
-    /// Number of moves in the window because the queue did not grow: their bytes waited for a look.
+    /// How often in the window bytes waited for a look because the queue did not grow, in multiples
+    /// of twice [`LOOK`].
     pub(super) waits: u16,
     /// When bytes were last moved, and when the queue was last seen, with what length.
     pub(super) moved_at: Moment,
@@ -71,8 +119,13 @@ impl Bulk {
             recent: rate,
             silent_since: now,
             batches: 0,
+            thin: 0,
+            small: 0,
             empty: 0,
             rests: false,
+            asked: false,
+            answers: false,
+            patience: Duration::ZERO,
             burst: 0,
             burst_at: now,
             waits: 0,
@@ -82,23 +135,53 @@ impl Bulk {
         }
     }
 
-    /// Returns whether the burst is so young that it may end soon: it is looked at twice as often.
-    pub(super) fn is_young(&self, now: Moment) -> bool {
-        now.since(self.burst_at) < YOUNG
+    /// Returns how often to look at the queue from `now` on.
+    pub(super) fn interval(&self, now: Moment) -> LookInterval {
+        if now.since(self.burst_at) < YOUNG {
+            LookInterval::Half
+        } else if self.is_slow() {
+            LookInterval::Double
+        } else {
+            LookInterval::Whole
+        }
+    }
+
+    /// The first byte after a rest has arrived, `silence` after the last. After a short silence the
+    /// burst goes on: of parallel flows, each arrives in clumps between those of the others. Returns
+    /// whether a burst has ended that was too small for a bulk flow.
+    pub(super) fn wake(&mut self, silence: Duration, now: Moment, batch: Duration) -> bool {
+        let longest = batch * SHORT_SILENCE;
+        self.rests = false;
+        if silence < longest && !self.asked {
+            self.patience = (silence * 2).min(longest);
+            return false;
+        }
+        let is_answer = std::mem::replace(&mut self.answers, std::mem::take(&mut self.asked));
+        let is_small = self.burst < if is_answer { SMALL_ANSWER } else { SMALL_BURST };
+        self.small = if is_small { self.small.saturating_add(1) } else { 0 };
+        (self.burst, self.burst_at, self.patience) = (0, now, Duration::ZERO);
+        is_small && (is_answer || self.small >= SMALL_BURSTS)
+    }
+
+    fn is_slow(&self) -> bool {
+        bytes_in(self.recent, LOOK) < WORTH_A_LOOK
     }
 
     /// Looks at a queue of `queued` bytes.
     pub(super) fn look(&mut self, queued: u64, now: Moment, batch: Duration) -> Look {
         if queued == 0 {
             self.empty = self.empty.saturating_add(1);
-            self.rests = self.empty >= PATIENCE;
+            self.rests = self.empty >= PATIENCE && now.since(self.moved_at) >= self.patience;
             return if self.rests { Look::Rest } else { Look::Again };
         }
         self.empty = 0;
         let grown = queued.saturating_sub(self.seen);
         let expected = bytes_in(self.recent, now.since(self.seen_at));
         let slower = grown == 0 || (expected >= FEW && grown < expected / 2);
-        self.waits = self.waits.saturating_add(slower.into());
+        if slower {
+            let looks = if self.is_slow() { 2 } else { 1 };
+            self.waits = self.waits.saturating_add(looks);
+        }
         if slower || now.since(self.moved_at) >= batch {
             return Look::Move;
         }

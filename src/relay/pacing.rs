@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use super::bulk::{Bulk, LOOK, Look, Moment, per_second};
+use super::bulk::{Bulk, LOOK, Look, LookInterval, Moment, per_second};
 
 /// Number of queued bytes that end the wait of a bulk direction before its tick.
 pub(super) const LOW_WATER: i32 = 256 * 1024;
@@ -26,7 +26,7 @@ pub(super) const LOW_WATER: i32 = 256 * 1024;
 const PROOF: u64 = 256 * 1024;
 
 /// Length of the window over which flows are judged before they are bulk.
-const WINDOW: Duration = Duration::from_millis(256);
+const WINDOW: Duration = Duration::from_millis(512);
 
 /// Length of the window over which the rate of a bulk flow is judged: some round trips.
 const JUDGED: Duration = Duration::from_millis(768);
@@ -37,8 +37,8 @@ const WORTH_A_WAKE: u64 = 64 * 1024;
 /// A batch of full length with fewer bytes than this is not worth its wait: three full segments.
 const THIN: u64 = 4 * 1024;
 
-/// A burst with fewer bytes than this is an answer, not a part of a bulk flow.
-const SMALL_BURST: u64 = 64 * 1024;
+/// Number of such batches in a row that end bulk.
+const THIN_BATCHES: u8 = 3;
 
 /// A flow this fast arrives in batches anyway, in bytes per second.
 const FAST: u64 = 256 * 1024 * 1024;
@@ -145,9 +145,12 @@ impl Pace {
         }
     }
 
-    /// Returns whether the direction is in a young burst, whose end must be seen sooner.
-    pub(super) fn is_young(&self, now: Duration) -> bool {
-        matches!(&self.stage, PacingStage::Bulk(bulk) if bulk.is_young(Moment::at(now)))
+    /// Returns how often the queue of a bulk direction is looked at from `now` on.
+    pub(super) fn look_interval(&self, now: Duration) -> LookInterval {
+        match &self.stage {
+            PacingStage::Bulk(bulk) => bulk.interval(Moment::at(now)),
+            _ => LookInterval::Whole,
+        }
     }
 
     /// Returns whether bytes in the other direction have no effect.
@@ -164,6 +167,7 @@ impl Pace {
             PacingStage::Heard { since, from, .. } => (*since, *from) = (now, self.bytes),
             PacingStage::Bulk(bulk) if now.since(bulk.silent_since) < silence => {
                 bulk.silent_since = now;
+                bulk.asked |= bulk.rests;
             }
             PacingStage::Bulk(bulk) => {
                 let Bulk { rate, batches, .. } = **bulk;
@@ -178,12 +182,7 @@ impl Pace {
     pub(super) fn look(&mut self, queued: u64, now: Duration, batch: Duration) -> Look {
         let now = Moment::at(now);
         let PacingStage::Bulk(bulk) = &mut self.stage else { return Look::Rest };
-        let look = bulk.look(queued, now, batch);
-        let Bulk { burst, batches, .. } = **bulk;
-        if look == Look::Rest && burst < SMALL_BURST {
-            self.stage = self.regret(batches, now);
-        }
-        look
+        bulk.look(queued, now, batch)
     }
 
     /// Records that the direction was `woken`, moved `moved` bytes, and found its source dry at
@@ -233,6 +232,7 @@ impl Pace {
             self.restart(now);
             return PacingStage::bulk(Bulk {
                 silent_since: since,
+                answers: true,
                 batches,
                 ..Bulk::new(rate, now)
             });
@@ -275,12 +275,15 @@ impl Pace {
         batch: Duration,
     ) -> PacingStage {
         let waited = now.since(bulk.moved_at);
-        if woken == Woken::Tick && moved < THIN && waited >= batch {
+        let is_thin = woken == Woken::Tick && moved < THIN && waited >= batch;
+        bulk.thin = if is_thin { bulk.thin.saturating_add(1) } else { 0 };
+        if bulk.thin >= THIN_BATCHES {
             return self.regret(bulk.batches, now);
         }
         if bulk.rests {
-            bulk.rests = false;
-            (bulk.burst, bulk.burst_at) = (0, now);
+            if bulk.wake(waited, now, batch) {
+                return self.regret(bulk.batches, now);
+            }
             // A pause of the sender says nothing about the cost of batches.
             if waited >= WINDOW {
                 self.restart(now);

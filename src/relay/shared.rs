@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bulk::LOOK;
+use super::bulk::{LOOK, LookInterval};
 use super::pipe_pool::Pipes;
 use crate::limits::{SocketMemory, Stalls};
 
@@ -69,14 +69,12 @@ impl Relay {
         self.settings.batch.unwrap_or_default()
     }
 
-    /// Returns the next tick for a direction that is dry `now`. In a young burst, ticks are twice as
-    /// frequent. The ticks of all tunnels coincide, so that one wake-up of the runtime serves them all.
-    pub(super) fn next_tick(&self, now: Duration, is_young: bool) -> Instant {
-        let (period, early) = match is_young {
-            true => (self.tick / 2, TIMER),
-            false => (self.tick, Duration::ZERO),
-        };
-        let period = period.as_micros().max(1000);
+    /// Returns the next tick for a direction that is dry `now`. The ticks of all tunnels coincide, so
+    /// that one wake-up of the runtime serves them all.
+    pub(super) fn next_tick(&self, now: Duration, interval: LookInterval) -> Instant {
+        // The short ones are corrected.
+        let early = if interval == LookInterval::Half { TIMER } else { Duration::ZERO };
+        let period = interval.of(self.tick).min(self.batch()).as_micros().max(1000);
         let tick = ((now + ALMOST).as_micros() / period + 1) * period;
         let tick = Duration::from_micros(u64::try_from(tick).unwrap_or(u64::MAX));
         self.began + tick.saturating_sub(early).max(now + Duration::from_micros(1))

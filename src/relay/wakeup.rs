@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
-use super::bulk::Look;
+use super::bulk::{Look, LookInterval};
 use super::pacing::{LOW_WATER, Pace, SILENCE, Wait, Woken};
 use super::shared::Relay;
 use super::socket;
@@ -48,7 +48,7 @@ impl Wakeup {
     pub(super) fn make_bulk(&mut self, pace: Pace, relay: &Relay, from: &TcpStream) {
         self.pace = pace;
         socket::set_low_water(from, LOW_WATER);
-        self.tick = Some(Box::pin(sleep_until(relay.next_tick(relay.now(), false))));
+        self.tick = Some(Box::pin(sleep_until(relay.next_tick(relay.now(), LookInterval::Whole))));
     }
 
     /// Returns whether a look at a tick found the bytes that are read now.
@@ -78,7 +78,7 @@ impl Wakeup {
                     return Poll::Ready(Ok(()));
                 }
                 Look::Again => {
-                    tick.as_mut().reset(relay.next_tick(now, self.pace.is_young(now)));
+                    tick.as_mut().reset(relay.next_tick(now, self.pace.look_interval(now)));
                 }
                 Look::Rest => self.wait_for_a_byte(from),
             }
@@ -130,7 +130,7 @@ impl Wakeup {
                 if before == Wait::Byte {
                     socket::set_low_water(from, LOW_WATER);
                 }
-                let at = relay.next_tick(now, self.pace.is_young(now));
+                let at = relay.next_tick(now, self.pace.look_interval(now));
                 match &mut self.tick {
                     Some(tick) => tick.as_mut().reset(at),
                     None => self.tick = Some(Box::pin(sleep_until(at))),
