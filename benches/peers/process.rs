@@ -180,6 +180,9 @@ pub fn cpu_time(processes: &[u32]) -> Duration {
     processes.iter().filter_map(one).sum()
 }
 
+/// The congestion control of new connections in this network namespace.
+pub const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
 /// Returns the CPU time that the whole machine has used so far.
 pub fn machine_time() -> Duration {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();

@@ -150,6 +150,9 @@ impl Starter<'_> {
 fn ends(ports: usize, wan: bool) -> anyhow::Result<(Role, Option<Role>, Ipv4Addr)> {
     let ports = ports.to_string();
     if !wan {
+        if let Err(error) = link::enter() {
+            eprintln!("measured with the congestion control of this machine: {error:#}");
+        }
         return Ok((Role::start(&["origin", &ports])?, None, Ipv4Addr::LOCALHOST));
     }
     link::enter()?;
@@ -204,5 +207,6 @@ fn machine() -> String {
     let threads = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let kernel = kernel.split('-').next().unwrap_or_default().trim();
-    format!("{threads} cores of {model}, Linux {kernel}")
+    let control = fs::read_to_string(process::CONGESTION_CONTROL).unwrap_or_default();
+    format!("{threads} cores of {model}, Linux {kernel}, congestion control {}", control.trim())
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 /// Interval of the looks at the queue of a bulk direction. A last byte waits for two at most.
 pub(super) const LOOK: Duration = Duration::from_millis(2);
 
-/// A flow with fewer bytes than this between two looks is looked at half as often: every look costs
-/// the same, and many slow flows would cost more in looks than in moves.
-const WORTH_A_LOOK: u64 = 20 * 1024;
+/// A look costs the same at every rate. So the interval is the shortest in which this many bytes
+/// arrive: otherwise many slow flows would cost more in looks than in moves.
+const WORTH_A_LOOK: u64 = 16 * 1024;
 
 /// The age until which a burst is young: that of 100 KiB at 100 Mbit/s.
 const YOUNG: Duration = Duration::from_millis(12);
@@ -15,12 +15,9 @@ const YOUNG: Duration = Duration::from_millis(12);
 /// Number of looks in a row that find the queue empty and end a burst.
 const PATIENCE: u8 = 2;
 
-/// A burst of fewer bytes is not a part of a bulk flow: after bytes in the other direction, which may
-/// have asked for it, and otherwise.
-const SMALL_ANSWER: u64 = 64 * 1024;
+/// A burst of fewer bytes is not a part of a bulk flow: at once after bytes in the other direction,
+/// which may have asked for it, and otherwise after this many in a row.
 const SMALL_BURST: u64 = 16 * 1024;
-
-/// Number of such bursts in a row, without bytes in the other direction, that end bulk.
 const SMALL_BURSTS: u8 = 3;
 
 /// Batch times of silence that end a burst in any case.
@@ -44,7 +41,7 @@ pub(super) enum Look {
 /// How often the queue is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LookInterval {
-    /// Every half of [`LOOK`]: the burst is so young that it may end soon.
+    /// Every half of [`LOOK`]: the flow is fast, or the burst so young that it may end soon.
     Half,
     /// Every [`LOOK`].
     Whole,
@@ -94,7 +91,7 @@ pub(super) struct Bulk {
     pub(super) empty: u8,
     /// Whether a burst has ended, and the next has not begun.
     pub(super) rests: bool,
-    /// Whether the other direction sent bytes during this rest: what follows may be an answer.
+    /// Whether the other direction has sent bytes since the last move: what follows may be an answer.
     pub(super) asked: bool,
     /// Whether this burst followed bytes in the other direction.
     pub(super) answers: bool,
@@ -103,9 +100,8 @@ pub(super) struct Bulk {
     /// Bytes of this burst, and when it began.
     pub(super) burst: u64,
     pub(super) burst_at: Moment,
-    /// How often in the window bytes waited for a look because the queue did not grow, in multiples
-    /// of twice [`LOOK`].
-    pub(super) waits: u16,
+    /// How long in the window bytes waited for a look because the queue did not grow, at most.
+    pub(super) waited: Duration,
     /// When bytes were last moved, and when the queue was last seen, with what length.
     pub(super) moved_at: Moment,
     pub(super) seen_at: Moment,
@@ -128,7 +124,7 @@ impl Bulk {
             patience: Duration::ZERO,
             burst: 0,
             burst_at: now,
-            waits: 0,
+            waited: Duration::ZERO,
             moved_at: now,
             seen_at: now,
             seen: 0,
@@ -137,12 +133,13 @@ impl Bulk {
 
     /// Returns how often to look at the queue from `now` on.
     pub(super) fn interval(&self, now: Moment) -> LookInterval {
-        if now.since(self.burst_at) < YOUNG {
+        let in_a_look = bytes_in(self.recent, LOOK);
+        if in_a_look >= WORTH_A_LOOK * 2 || now.since(self.burst_at) < YOUNG {
             LookInterval::Half
-        } else if self.is_slow() {
-            LookInterval::Double
-        } else {
+        } else if in_a_look >= WORTH_A_LOOK {
             LookInterval::Whole
+        } else {
+            LookInterval::Double
         }
     }
 
@@ -156,22 +153,19 @@ impl Bulk {
             self.patience = (silence * 2).min(longest);
             return false;
         }
-        let is_answer = std::mem::replace(&mut self.answers, std::mem::take(&mut self.asked));
-        let is_small = self.burst < if is_answer { SMALL_ANSWER } else { SMALL_BURST };
+        let is_answer = std::mem::replace(&mut self.answers, self.asked);
+        let is_small = self.burst < SMALL_BURST;
         self.small = if is_small { self.small.saturating_add(1) } else { 0 };
         (self.burst, self.burst_at, self.patience) = (0, now, Duration::ZERO);
         is_small && (is_answer || self.small >= SMALL_BURSTS)
-    }
-
-    fn is_slow(&self) -> bool {
-        bytes_in(self.recent, LOOK) < WORTH_A_LOOK
     }
 
     /// Looks at a queue of `queued` bytes.
     pub(super) fn look(&mut self, queued: u64, now: Moment, batch: Duration) -> Look {
         if queued == 0 {
             self.empty = self.empty.saturating_add(1);
-            self.rests = self.empty >= PATIENCE && now.since(self.moved_at) >= self.patience;
+            let is_over = self.asked || now.since(self.moved_at) >= self.patience;
+            self.rests = self.empty >= PATIENCE && is_over;
             return if self.rests { Look::Rest } else { Look::Again };
         }
         self.empty = 0;
@@ -179,8 +173,7 @@ impl Bulk {
         let expected = bytes_in(self.recent, now.since(self.seen_at));
         let slower = grown == 0 || (expected >= FEW && grown < expected / 2);
         if slower {
-            let looks = if self.is_slow() { 2 } else { 1 };
-            self.waits = self.waits.saturating_add(looks);
+            self.waited += self.interval(now).of(LOOK) * 2;
         }
         if slower || now.since(self.moved_at) >= batch {
             return Look::Move;

@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use super::bulk::{Bulk, LOOK, Look, LookInterval, Moment, per_second};
+use super::bulk::{Bulk, Look, LookInterval, Moment, per_second};
 
 /// Number of queued bytes that end the wait of a bulk direction before its tick.
 pub(super) const LOW_WATER: i32 = 256 * 1024;
@@ -167,7 +167,7 @@ impl Pace {
             PacingStage::Heard { since, from, .. } => (*since, *from) = (now, self.bytes),
             PacingStage::Bulk(bulk) if now.since(bulk.silent_since) < silence => {
                 bulk.silent_since = now;
-                bulk.asked |= bulk.rests;
+                bulk.asked = true;
             }
             PacingStage::Bulk(bulk) => {
                 let Bulk { rate, batches, .. } = **bulk;
@@ -299,7 +299,7 @@ impl Pace {
         }
         if elapsed >= JUDGED {
             // Where bytes seldom waited, something else slowed the flow.
-            let waited = (LOOK * 2).saturating_mul(std::mem::take(&mut bulk.waits).into());
+            let waited = std::mem::take(&mut bulk.waited);
             self.restart(now);
             if batched < bulk.rate / 2 && waited > elapsed / 4 {
                 return PacingStage::Tried { batched, batches: bulk.batches };
@@ -308,6 +308,7 @@ impl Pace {
         bulk.batches = bulk.batches.saturating_add(1);
         bulk.burst = bulk.burst.saturating_add(moved);
         (bulk.empty, bulk.seen, bulk.seen_at, bulk.moved_at) = (0, 0, now, now);
+        bulk.asked = false;
         PacingStage::Bulk(bulk)
     }
 

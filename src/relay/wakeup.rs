@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
-use super::bulk::{Look, LookInterval};
+use super::bulk::Look;
 use super::pacing::{LOW_WATER, Pace, SILENCE, Wait, Woken};
 use super::shared::Relay;
 use super::socket;
@@ -46,9 +46,11 @@ impl Wakeup {
     /// Puts it into the middle of a bulk flow.
     #[cfg(test)]
     pub(super) fn make_bulk(&mut self, pace: Pace, relay: &Relay, from: &TcpStream) {
+        let now = relay.now();
+        let at = relay.next_tick(now, pace.look_interval(now));
         self.pace = pace;
         socket::set_low_water(from, LOW_WATER);
-        self.tick = Some(Box::pin(sleep_until(relay.next_tick(relay.now(), LookInterval::Whole))));
+        self.tick = Some(Box::pin(sleep_until(at)));
     }
 
     /// Returns whether a look at a tick found the bytes that are read now.

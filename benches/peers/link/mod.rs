@@ -7,7 +7,7 @@
 
 pub mod lane;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -39,9 +39,14 @@ const TURN: usize = 64;
 /// The largest packet after merging, in bytes.
 const LARGEST: usize = 65_535;
 
+/// The congestion control of both ends: the default of Linux, and of most servers.
+const CONGESTION_CONTROL: &str = "cubic";
+
 /// Moves this thread, and what it starts, into a network namespace of its own.
 pub fn enter() -> anyhow::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET).context("a network namespace needs root")?;
+    fs::write(crate::process::CONGESTION_CONTROL, CONGESTION_CONTROL)
+        .context("the kernel has no cubic")?;
     ip(&["link", "set", "lo", "up"])
 }
 

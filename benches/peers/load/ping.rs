@@ -83,7 +83,11 @@ pub fn transfers(
 ) -> anyhow::Result<Sample> {
     let mut streams = Vec::new();
     for _ in 0..tunnels {
-        streams.push(tunnel(&peer.route, &bench.pull)?.socket);
+        let mut stream = tunnel(&peer.route, &bench.pull)?.socket;
+        // The first transfer is a slow start, whose length depends on the ends alone.
+        stream.write_all(&Order::Send { bytes, pace }.record())?;
+        Discard::new().exactly(&stream, bytes)?;
+        streams.push(stream);
     }
     let meter = Meter::start(bench, peer);
     let each = std::thread::scope(|scope| {

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::bulk::LOOK;
 use super::*;
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -243,7 +244,7 @@ fn after_a_burst_the_first_byte_wakes() {
     flow.stream(MIB, 8_192, 8 * MIB);
     assert!(flow.moves - moves < 20, "{}", flow.moves - moves);
     // An answer of few bytes is not a part of it, and the next one waits for nothing.
-    for bytes in [20_000, 1_000] {
+    for bytes in [10_000, 1_000] {
         flow.pass(MILLI * 20);
         flow.word();
         flow.stream(bytes, 1_000, 50 * MIB);
