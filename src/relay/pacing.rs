@@ -8,8 +8,9 @@
 //! did, because then the sender has paused or has finished, or when they have waited long enough.
 //!
 //! Over a long distance a flow arrives in bursts: a window of bytes, then silence for the rest of the
-//! round trip. After a silence the direction *rests*: it stays bulk, but the first byte wakes it. A
-//! burst of few bytes ends bulk. Every other direction is *interactive* and woken immediately.
+//! round trip. After a silence the direction *rests*: it stays bulk, but the first byte wakes it. Of
+//! parallel flows each arrives in clumps, so the silence between two clumps does not end a burst.
+//! Bursts of few bytes end bulk. Every other direction is *interactive* and woken immediately.
 //!
 //! A bulk flow also becomes interactive if the other direction sends after a pause, or if batching
 //! slows it down: when its rate falls, it is *tried* without batches, and if that is faster,
