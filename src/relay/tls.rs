@@ -16,9 +16,9 @@ use super::socket;
 /// Nothing more is received if there is less room than this: for what the largest record decrypts to.
 const RECORD: usize = 16 * 1024;
 
-/// Number of times in a row that a read receives and nothing is decrypted: a record arrives in several
+/// The most receptions in a row that decrypt to nothing, in one read: a record arrives in several
 /// pieces, but a peer that sends only messages of the protocol must not keep other tunnels waiting.
-const IN_VAIN: u8 = 8;
+const MOST_EMPTY: u8 = 8;
 
 /// A TLS session, of either side.
 pub trait TlsSession {
@@ -136,12 +136,12 @@ impl<'a> TlsEnd<'a> {
     /// Receives while `buffer` has room for what that brings, at least once unless the session still
     /// has bytes. Moves what is decrypted into `buffer`, even if it returns an error.
     pub(super) fn read(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<Found> {
-        let (mut in_vain, mut filled) = (0, 0);
-        while in_vain < IN_VAIN {
+        let (mut empty, mut filled) = (0, 0);
+        while empty < MOST_EMPTY {
             if let Some(found) = self.take(buffer)? {
                 return Ok(found);
             }
-            in_vain = if buffer.filled().len() > filled { 0 } else { in_vain + 1 };
+            empty = if buffer.filled().len() > filled { 0 } else { empty + 1 };
             filled = buffer.filled().len();
             if !buffer.filled().is_empty() && buffer.remaining() < RECORD {
                 return Ok(Found::More);

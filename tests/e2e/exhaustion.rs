@@ -182,8 +182,8 @@ fn tunnels_that_do_not_read_hold_little_and_end() {
     // What is under way when a tunnel is confined still arrives.
     let held = wait_until("they hold little", || {
         let held = held_by_gate(&lab);
-        assert!(all_stalled(), "{held} bytes were held until the end");
-        (held < TUNNELS as u64 * MOST_PER_STALLED).then_some(held)
+        // Those that have ended do not count.
+        (held < TUNNELS as u64 * MOST_PER_STALLED && all_stalled()).then_some(held)
     });
     println!("{} KiB a stalled tunnel", held / 1024 / TUNNELS as u64);
     pull(&lab, &gate, "beside");

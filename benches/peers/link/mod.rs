@@ -10,6 +10,7 @@ pub mod lane;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -42,17 +43,22 @@ const LARGEST: usize = 65_535;
 /// The congestion control of both ends: the default of Linux, and of most servers.
 const CONGESTION_CONTROL: &str = "cubic";
 
-/// Moves this thread, and what it starts, into a network namespace of its own.
+/// Moves this thread, and what it starts, into a network namespace of its own. After an error, the
+/// loopback interface still works.
 pub fn enter() -> anyhow::Result<()> {
+    ip_program()?;
     unshare(CloneFlags::CLONE_NEWNET).context("a network namespace needs root")?;
+    ip(&["link", "set", "lo", "up"])?;
     fs::write(crate::process::CONGESTION_CONTROL, CONGESTION_CONTROL)
-        .context("the kernel has no cubic")?;
-    ip(&["link", "set", "lo", "up"])
+        .context("the kernel has no cubic")
+}
+
+fn ip_program() -> anyhow::Result<PathBuf> {
+    crate::process::program("ip").context("ip is missing: install iproute2")
 }
 
 fn ip(words: &[&str]) -> anyhow::Result<()> {
-    let path = crate::process::program("ip").context("ip is missing: install iproute2")?;
-    let output = Command::new(path).args(words).output()?;
+    let output = Command::new(ip_program()?).args(words).output()?;
     if !output.status.success() {
         bail!("ip {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
     }

@@ -228,7 +228,7 @@ fn bulk() -> Flow {
 }
 
 #[test]
-fn a_flow_that_thins_out_is_interactive_at_once() {
+fn a_flow_that_thins_out_is_interactive_after_three_batches() {
     let mut flow = bulk();
     flow.stream(10_000, 500, 50_000);
     assert_eq!((flow.pace.waits_for(), flow.pace.is_interactive()), (Wait::Byte, true));
