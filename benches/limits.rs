@@ -111,7 +111,7 @@ impl Tls {
         let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
         let certificate = made.cert.der().clone();
         let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();
         roots.add(certificate.clone()).unwrap();
         let versions = &[&rustls::version::TLS13];

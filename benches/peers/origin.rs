@@ -62,7 +62,7 @@ pub fn run(ports: usize) -> anyhow::Result<()> {
     super::process::raise_descriptors();
     let made = Certificate::of_hosts()?;
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.key));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()

@@ -3,7 +3,7 @@
 
 use std::io::{self, Read, Write};
 
-use ring::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::wire::DATA;
 

@@ -58,7 +58,7 @@ impl Hello {
             Framing::Tls13 => rustls::ALL_VERSIONS,
             Framing::Tls12 => &[&rustls::version::TLS12],
         };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)?
             .with_root_certificates(RootCertStore::empty())

@@ -344,7 +344,7 @@ fn client_config(maker: &Maker<'_>, spec: &ParentTlsSpec) -> Result<ParentTls, F
             .add(authority)
             .map_err(|error| maker.bad(&spec.authorities, &error.to_string(), AUTHORITIES))?;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|error| maker.bad(&spec.authorities, &error.to_string(), AUTHORITIES))?

@@ -232,15 +232,15 @@ impl Maker<'_> {
         const ALL_OF_THEM: &str =
             "write it as PEM: the gate's certificate first, then its intermediates";
         const UNENCRYPTED: &str = "write it as PEM, without a passphrase";
-        const USABLE: &str = "make a key for ECDSA P-256 or P-384, Ed25519, or RSA with 2048 to 8192 \
-             bits, and have a certificate issued for it";
+        const USABLE: &str = "make a key for ECDSA P-256, P-384 or P-521, Ed25519, or RSA with 2048 \
+             to 8192 bits, and have a certificate issued for it";
         let chain: Vec<CertificateDer<'static>> =
             self.all(&paths.certificate, "certificate", ALL_OF_THEM)?;
         let key = self.content(&paths.key)?;
         let key = PrivateKeyDer::from_pem_slice(key.expose());
         let key =
             key.map_err(|_| self.bad(&paths.key, "it contains no private key", UNENCRYPTED))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         provider
             .key_provider
             .load_private_key(key.clone_key())
@@ -297,7 +297,7 @@ impl Maker<'_> {
         for path in &paths.revocations {
             revocations.extend(self.all(path, "list of revocations", REVOCATIONS)?);
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             // An expired revocation list is ignored.
             .enforce_revocation_expiration()
@@ -413,13 +413,7 @@ mod tests {
     #[test]
     fn a_key_that_tls_cannot_use_is_named_with_a_remedy() {
         let (certificate, _) = made();
-        for (name, key) in [
-            ("P-521", include_str!("../../tests/data/keys/p521.pem")),
-            ("secp256k1, PKCS #8", include_str!("../../tests/data/keys/secp256k1.pem")),
-            ("secp256k1, SEC 1", include_str!("../../tests/data/keys/secp256k1-sec1.pem")),
-            ("RSA-1024, PKCS #8", include_str!("../../tests/data/keys/rsa-1024.pem")),
-            ("RSA-1024, PKCS #1", include_str!("../../tests/data/keys/rsa-1024-pkcs1.pem")),
-        ] {
+        let fault = |name, key| {
             let files = [file("gate.pem", &certificate), file("gate.key", key)];
             let value =
                 TlsPaths { certificate: "gate.pem".into(), key: "gate.key".into(), clients: None };
@@ -427,14 +421,26 @@ mod tests {
             let (made, faults, _) = make(&[Located { value, place }], &files);
             assert!(made.is_empty(), "{name}");
             let [fault] = &*faults else { panic!("{name}: {faults:?}") };
-            assert_eq!(fault.what, "gate.key: it is a kind of key that TLS cannot use", "{name}");
+            (fault.what.clone(), fault.remedy.clone())
+        };
+        for (name, key) in [
+            ("secp256k1, PKCS #8", include_str!("../../tests/data/keys/secp256k1.pem")),
+            ("secp256k1, SEC 1", include_str!("../../tests/data/keys/secp256k1-sec1.pem")),
+            ("RSA-1024, PKCS #8", include_str!("../../tests/data/keys/rsa-1024.pem")),
+            ("RSA-1024, PKCS #1", include_str!("../../tests/data/keys/rsa-1024-pkcs1.pem")),
+        ] {
+            let (what, remedy) = fault(name, key);
+            assert_eq!(what, "gate.key: it is a kind of key that TLS cannot use", "{name}");
             assert_eq!(
-                fault.remedy,
-                "make a key for ECDSA P-256 or P-384, Ed25519, or RSA with 2048 to 8192 bits, and \
-                 have a certificate issued for it",
+                remedy,
+                "make a key for ECDSA P-256, P-384 or P-521, Ed25519, or RSA with 2048 to 8192 bits, \
+                 and have a certificate issued for it",
                 "{name}"
             );
         }
+        // A key that TLS can use is compared with the certificate.
+        let (what, _) = fault("P-521", include_str!("../../tests/data/keys/p521.pem"));
+        assert_eq!(what, "gate.key: it is not the key of gate.pem");
     }
 
     #[test]

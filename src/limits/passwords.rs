@@ -17,8 +17,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ring::hmac;
-use ring::rand::SystemRandom;
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 

@@ -119,7 +119,7 @@ fn config(authority: &Authority, name: &Name, now: SystemTime) -> Result<ServerC
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, authority.issuer())?;
     let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])?
         .with_no_client_auth()

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use ring::digest;
+use aws_lc_rs::digest;
 
 /// How a digest is computed: the two algorithms that the OCI image spec registers for everyone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

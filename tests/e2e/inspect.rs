@@ -573,7 +573,7 @@ fn believed(lab: &Lab, host: &str, made: &Certificate, expected: bool) {
     let pem = |path: &Path| CertificateDer::from_pem_file(path).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(pem(&ca)).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
     let name = ServerName::try_from(host.to_owned()).unwrap();
     let leaf = pem(&made.certificate);

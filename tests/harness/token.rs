@@ -8,10 +8,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::{Value, json};
 
 use super::acceptor::Acceptor;
@@ -101,11 +101,10 @@ struct Signer {
 
 impl Signer {
     fn new(pki: &Pki) -> Self {
-        let random = SystemRandom::new();
         let key =
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pki.signer_key, &random)
-                .unwrap();
-        Self { key, certificate: STANDARD.encode(&pki.signer_der), random }
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pki.signer_key).unwrap();
+        let certificate = STANDARD.encode(&pki.signer_der);
+        Self { key, certificate, random: SystemRandom::new() }
     }
 
     fn token(&self, service: &str, scopes: &[&str], authorized: bool) -> String {

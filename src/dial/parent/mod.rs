@@ -14,7 +14,7 @@ mod tunnel;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ring::rand::{SecureRandom as _, SystemRandom};
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::watch;
 use tokio::time::Instant;
 

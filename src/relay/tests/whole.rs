@@ -18,7 +18,7 @@ pub(super) fn tls(version: &'static SupportedProtocolVersion) -> (TlsConnector, 
     let made = MADE.get_or_init(|| rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap());
     let certificate = made.cert.der().clone();
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
     let client = ClientConfig::builder_with_provider(provider.clone())

@@ -12,7 +12,7 @@ use oci_client::client::{Certificate, CertificateEncoding, ClientConfig};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -64,7 +64,7 @@ impl Puller {
     pub fn new(authority: &Authority, way: PullRoute) -> Result<Self, PullError> {
         // oci-client takes its TLS provider from the process default and panics without one. An
         // existing default is harmless.
-        let _ = ring::default_provider().install_default();
+        let _ = aws_lc_rs::default_provider().install_default();
         let root =
             Certificate { encoding: CertificateEncoding::Der, data: authority.root().to_vec() };
         // An explicit proxy is the only way to make this client ignore the environment's.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{IpAddr, Ipv4Addr, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
@@ -54,7 +54,7 @@ pub(super) fn heard(bytes: &[u8]) -> Heard {
 /// # Errors
 /// If the library cannot create one, which does not happen for valid names.
 pub(super) fn hello(name: Option<&Name>) -> Result<Vec<u8>, rustls::Error> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(aws_lc_rs::default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let roots = RootCertStore::empty();
