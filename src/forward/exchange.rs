@@ -21,8 +21,9 @@ use crate::policy::{
     Allowed, AllowedRequest, Cause, Denial, OwnAddresses, PolicySet, Reason, Target,
 };
 
-/// Bytes that are read of a registry's connection at once. TLS itself reads 4 KiB.
-const READ_AHEAD: usize = 64 * 1024;
+/// Bytes that are read of a registry's connection at once: four of the longest records of TLS 1.3 (RFC
+/// 8446, 5.2), so that each read completes as many. TLS itself reads 4 KiB.
+const READ_AHEAD: usize = 4 * (5 + 16 * 1024 + 1 + 16);
 
 /// A request that is to be sent, and by which policy.
 #[derive(Debug, Clone, Copy)]

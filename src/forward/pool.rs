@@ -39,8 +39,9 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// How long a connection may take to be ready for another request after an answer's end.
 const READY: Duration = Duration::from_secs(5);
 
-/// The most bytes that are held of an answer before somebody takes them, and the most header lines.
-const LARGEST_BUFFER: usize = 64 * 1024;
+/// The most bytes that are held of an answer before somebody takes them, and the most header lines. In
+/// TLS, a full buffer is still less than the 64 KiB that the kernel hands to a network device at once.
+const LARGEST_BUFFER: usize = 64 * 1024 - 512;
 const MOST_HEADERS: usize = 100;
 
 /// For whom a connection may be used. A reload makes another generation, so that what it revoked is
