@@ -41,8 +41,10 @@ const THIN: u64 = 4 * 1024;
 /// Number of such batches in a row that end bulk.
 const THIN_BATCHES: u8 = 3;
 
-/// A flow this fast arrives in batches anyway, in bytes per second.
+/// A flow this fast arrives in batches anyway, in bytes per second, and after how long a bulk flow
+/// counts as such.
 const FAST: u64 = 256 * 1024 * 1024;
+const FAST_WINDOW: Duration = Duration::from_millis(64);
 
 /// Batch times of silence after which bytes in the other direction may be a request, whose answer
 /// must not wait. More frequent bytes during a download are not requests: HTTP/2 clients send
@@ -295,7 +297,7 @@ impl Pace {
         self.count(moved);
         let elapsed = now.since(self.began);
         let batched = per_second(self.bytes, elapsed);
-        if elapsed >= WINDOW && batched > FAST {
+        if elapsed >= FAST_WINDOW && batched > FAST {
             return self.regret(0, now);
         }
         if elapsed >= JUDGED {

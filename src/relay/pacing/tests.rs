@@ -227,6 +227,16 @@ fn bulk() -> Flow {
     flow
 }
 
+/// Every flow begins slowly, as its sender's window grows.
+#[test]
+fn a_flow_that_becomes_fast_is_not_batched_for_long() {
+    let mut flow = Flow::new();
+    flow.stream(MIB, 8_192, 100 * MIB);
+    assert_eq!(flow.pace.waits_for(), Wait::Batch);
+    flow.stream(100 * MIB, 65_536, 1_024 * MIB);
+    assert!(flow.pace.is_interactive());
+}
+
 #[test]
 fn a_flow_that_thins_out_is_interactive_after_three_batches() {
     let mut flow = bulk();
