@@ -63,13 +63,13 @@ fuzz:
 	done
 
 # Compares pullgate with other proxies. Proxies that cannot be installed are reported and left out.
-# Takes less than fifteen minutes after the build. Requires root for the emulated long links.
+# Takes less than twenty minutes after the build. Requires root for the emulated long links.
 bench:
 	-@.ci/tools $(BENCH_TOOLS)
 	cargo bench --locked --bench peers
 	cargo bench --locked --bench peers -- --wan --only $(WAN_ROWS)
 
-# The same over emulated long links: all delays, rates and losses. Requires root; takes 50 minutes.
+# The same over emulated long links: all delays, rates and losses. Requires root; takes 35 minutes.
 bench-wan:
 	-@.ci/tools $(BENCH_TOOLS)
 	cargo bench --locked --bench peers -- --wan

@@ -86,7 +86,7 @@ const OFTEN: usize = 7;
 const fn full(code: &'static str, direction: Direction, tunnels: usize) -> Row {
     let content = Content::ReadyMade;
     let bulk = Bulk { direction, content, tunnels, pace: 0, warm: WARM, time: FULL_SPEED };
-    let rounds = if tunnels == 1 { OFTEN } else { 3 };
+    let rounds = if tunnels == 1 { OFTEN } else { 5 };
     Row { code, work: Work::Bulk(bulk), rounds, through: Through::Relays, link: None }
 }
 
@@ -144,7 +144,7 @@ pub const ROWS: &[Row] = &[
             warm: WARM,
             time: FULL_SPEED,
         }),
-        rounds: 3,
+        rounds: 5,
         through: Through::Only(&[Kind::Bare, Kind::Pullgate, Kind::HaproxySplice, Kind::SquidPeek]),
         link: None,
     },
@@ -172,7 +172,7 @@ pub const ROWS: &[Row] = &[
             warm: WARM,
             time: FULL_SPEED,
         }),
-        rounds: 3,
+        rounds: 5,
         through: Through::Only(&[
             Kind::Direct,
             Kind::Bare,
